@@ -1,0 +1,38 @@
+"""Any ONNX model as one differentiable PyTorch module.
+
+>>> from onnxinterp import OnnxModule
+>>> m = OnnxModule("model.onnx")  # doctest: +SKIP
+"""
+
+from onnxinterp import ops as ops
+from onnxinterp.errors import (
+    InputError,
+    InvalidModelError,
+    NodeError,
+    OnnxError,
+    UnsafeModelError,
+    UnsupportedOpError,
+)
+from onnxinterp.interpreter import Interpreter
+from onnxinterp.module import OnnxModule
+from onnxinterp.registry import host, op
+from onnxinterp.values import Floats, Host, Ints, Operand, Scalar, Subgraph
+
+__all__ = [
+    "Floats",
+    "Host",
+    "InputError",
+    "Interpreter",
+    "Ints",
+    "InvalidModelError",
+    "NodeError",
+    "OnnxError",
+    "OnnxModule",
+    "Operand",
+    "Scalar",
+    "Subgraph",
+    "UnsafeModelError",
+    "UnsupportedOpError",
+    "host",
+    "op",
+]

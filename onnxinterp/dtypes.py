@@ -1,0 +1,44 @@
+"""The element types of ONNX and the torch types that carry them.
+
+Where torch has the type, it is the carrier. 4- and 2-bit integers are carried by 8-bit ones and
+float4 by float32; a string has no carrier: arrays of strings are numpy object arrays.
+"""
+
+from __future__ import annotations
+
+import torch
+from onnx import TensorProto
+
+CARRIER: dict[int, torch.dtype] = {
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.UINT8: torch.uint8,
+    TensorProto.INT8: torch.int8,
+    TensorProto.UINT16: torch.uint16,
+    TensorProto.INT16: torch.int16,
+    TensorProto.INT32: torch.int32,
+    TensorProto.INT64: torch.int64,
+    TensorProto.BOOL: torch.bool,
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.DOUBLE: torch.float64,
+    TensorProto.UINT32: torch.uint32,
+    TensorProto.UINT64: torch.uint64,
+    TensorProto.COMPLEX64: torch.complex64,
+    TensorProto.COMPLEX128: torch.complex128,
+    TensorProto.BFLOAT16: torch.bfloat16,
+    TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
+    TensorProto.FLOAT8E4M3FNUZ: torch.float8_e4m3fnuz,
+    TensorProto.FLOAT8E5M2: torch.float8_e5m2,
+    TensorProto.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
+    TensorProto.UINT4: torch.uint8,
+    TensorProto.INT4: torch.int8,
+    TensorProto.FLOAT4E2M1: torch.float32,
+}
+
+NATIVE = frozenset(CARRIER) - {TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1}
+"""ONNX types whose bytes in a file are the bytes of the torch tensor."""
+
+
+def onnx_name(elem_type: int) -> str:
+    """The name a user reads: 1 -> "float", 7 -> "int64", 16 -> "bfloat16"."""
+    known = elem_type in TensorProto.DataType.values()
+    return TensorProto.DataType.Name(elem_type).lower() if known else f"type {elem_type}"

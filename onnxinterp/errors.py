@@ -1,0 +1,72 @@
+"""What can go wrong, by the moment it goes wrong. Nothing else leaves this library.
+
+OnnxError
+├── InvalidModelError     the file breaks the ONNX specification
+│   └── UnsafeModelError  it asks for something a loader must not do
+├── UnsupportedOpError    the file is fine, but operators are missing: all of them are listed
+├── InputError            a call got the wrong inputs
+└── NodeError             a node failed while running; the cause is chained
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class OnnxError(Exception):
+    """The base of every error this library raises."""
+
+
+class InvalidModelError(OnnxError, ValueError):
+    """The model breaks the ONNX specification; the message says where."""
+
+
+class UnsafeModelError(InvalidModelError):
+    """The model names a path or a size that is refused for safety."""
+
+
+class InputError(OnnxError, TypeError):
+    """A call of the module got inputs that do not fit the graph's inputs."""
+
+
+class NodeError(OnnxError, RuntimeError):
+    """A node failed at run time; `__cause__` holds what torch said."""
+
+
+@dataclass(frozen=True)
+class MissingOp:
+    """One operator that no kernel serves, and a node that asks for it."""
+
+    domain: str
+    op_type: str
+    opset: int
+    node: str
+    served: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        name = f"{self.domain}::{self.op_type}" if self.domain else self.op_type
+        where = f"asked for by node {self.node!r}"
+        known = f"; kernels exist from opset {min(self.served)}" if self.served else ""
+        return f"{name} at opset {self.opset}, {where}{known}\n      {self.registration()}"
+
+    def registration(self) -> str:
+        """The line that would register a kernel for it."""
+        domain = f", domain={self.domain!r}" if self.domain else ""
+        return f"@onnxinterp.op({self.op_type!r}, since={self.opset}{domain})"
+
+
+class UnsupportedOpError(OnnxError, NotImplementedError):
+    """The model uses operators without a kernel.
+
+    Attributes:
+        missing: every one of them, once each.
+    """
+
+    def __init__(self, missing: Iterable[MissingOp]) -> None:
+        self.missing = tuple(missing)
+        lines = "\n".join(f"  - {m}" for m in self.missing)
+        super().__init__(f"{len(self.missing)} operator(s) without a kernel:\n{lines}")
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.missing,)

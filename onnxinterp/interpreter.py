@@ -1,0 +1,203 @@
+"""The loop: gather inputs, call the kernel, store outputs, drop the dead.
+
+    Interpreter.run(plan, frame)              the loop
+        Interpreter.run_step(step, frame)     one step: the place to override
+            Step.call(interpreter, frame)     where inputs need more than a look-up
+
+Override `run_step` to profile, trace or change what runs:
+
+    class Timed(Interpreter):
+        def run_step(self, step, frame):
+            start = perf_counter()
+            result = super().run_step(step, frame)
+            self.seconds[step.node.op_type] += perf_counter() - start
+            return result
+
+    module.interpreter = Timed()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onnxinterp.errors import InputError, NodeError
+from onnxinterp.graph import Node, ValueInfo
+from onnxinterp.registry import Kind
+from onnxinterp.values import Host, Subgraph, host_of, number
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One node, resolved: nothing about it is looked up again at forward time.
+
+    Attributes:
+        node: the node it runs.
+        kernel: the torch function.
+        inputs: names of the values to hand over, in order.
+        outputs: names to store the results under.
+        attributes: keyword arguments known at planning time.
+        direct: the inputs can be handed over as they are; otherwise `call` brings them to the
+            lane (tensor or plain number) that the kernel wants.
+        kinds: what the kernel wants for each input.
+        host_rule: the rule for plain numbers, where some input may be one.
+        subgraphs: attribute name -> plan.
+        tensors: attribute name -> name of the weight it holds.
+        wants_device: the kernel makes tensors out of nothing.
+        updates: (weight name, index of the output that is its next value).
+        dead: values that no later step reads.
+    """
+
+    node: Node
+    kernel: Callable[..., Any]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+    direct: bool = True
+    kinds: tuple[Kind, ...] = ()
+    host_rule: Callable[..., Any] | None = None
+    subgraphs: dict[str, Plan] = field(default_factory=dict)
+    tensors: dict[str, str] = field(default_factory=dict)
+    wants_device: bool = False
+    updates: tuple[tuple[str, int], ...] = ()
+    dead: tuple[str, ...] = ()
+
+    def call(self, interpreter: Interpreter, frame: Frame) -> Any:
+        """Run with inputs brought to the lane that the kernel, or its host rule, wants."""
+        values, keywords = frame.values, dict(self.attributes)
+        for name, plan in self.subgraphs.items():
+            keywords[name] = bind(plan, interpreter, frame)
+        for name, weight in self.tensors.items():
+            keywords[name] = values[weight]
+        args = [_numbers(values[n], k) for n, k in zip(self.inputs, self.kinds, strict=True)]
+        if self.host_rule is not None and not any(isinstance(a, Tensor) for a in args):
+            result = self.host_rule(*args, **keywords)
+            if result is not NotImplemented:
+                return result
+        if self.wants_device:
+            keywords["device"] = frame.device
+        return self.kernel(*_tensors(args, self.kinds, frame.device), **keywords)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Steps in order, between the values that come in and those that go out.
+
+    Attributes:
+        steps: what runs.
+        inputs: names of the graph's inputs.
+        outputs: names of the graph's outputs.
+        captures: names that the steps read and that stand in the frame before the first step.
+        constants: values known at planning time; those of subgraphs stand in the root plan.
+        output_types: what the file declares of the outputs.
+    """
+
+    steps: tuple[Step, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    captures: tuple[str, ...]
+    constants: dict[str, Any]
+    output_types: tuple[ValueInfo, ...]
+
+
+class Frame:
+    """The values alive at one moment of one run, and the device where new tensors go."""
+
+    __slots__ = ("device", "values")
+
+    def __init__(self, values: dict[str, Any], device: torch.device) -> None:
+        self.values = values
+        self.device = device
+
+
+class Interpreter:
+    """Runs plans. Stateless, so that threads may share one."""
+
+    def run(self, plan: Plan, frame: Frame) -> tuple[Any, ...]:
+        """Run all steps; `frame.values` holds inputs, weights, constants and "" -> None.
+
+        Raises:
+            NodeError: a kernel failed; the message names the node and what it got.
+        """
+        values = frame.values
+        for step in plan.steps:
+            try:
+                result = self.run_step(step, frame)
+            except (NodeError, InputError):
+                raise  # from a subgraph, or from an override: it says where already
+            except Exception as error:
+                raise NodeError(describe(step, values)) from error
+            if result.__class__ is tuple:
+                values.update(zip(step.outputs, result, strict=False))
+            else:
+                values[step.outputs[0]] = result
+            for name, index in step.updates:
+                with torch.no_grad():
+                    values[name].copy_(result[index])
+            for name in step.dead:
+                del values[name]
+        return tuple([values[name] for name in plan.outputs])
+
+    def run_step(self, step: Step, frame: Frame) -> Any:
+        """Run one step: give its one result, or the tuple of them."""
+        if step.direct:
+            values = frame.values
+            return step.kernel(*[values[name] for name in step.inputs], **step.attributes)
+        return step.call(self, frame)
+
+
+def bind(plan: Plan, interpreter: Interpreter, frame: Frame) -> Subgraph:
+    """A subgraph as a callable that sees the values around it."""
+    around = {name: frame.values[name] for name in plan.captures}
+
+    def call(inputs: Sequence[Any]) -> tuple[Any, ...]:
+        values = {"": None, **around, **dict(zip(plan.inputs, inputs, strict=True))}
+        return interpreter.run(plan, Frame(values, frame.device))
+
+    types = [(o.dtype, o.shape) for o in plan.output_types]
+    return Subgraph(call, len(plan.inputs), types)
+
+
+def _numbers(value: Any, kind: Kind) -> Any:
+    """Bring a value to plain numbers where the kernel wants them."""
+    if value is None or kind in (Kind.TENSOR, Kind.OPERAND, Kind.ANY):
+        return value
+    if value.__class__ not in (Host, Tensor) and not isinstance(value, Tensor):
+        return value  # a constant, converted when the plan was made
+    if kind is Kind.LIST:
+        return host_of(value).numbers
+    return host_of(value) if kind is Kind.HOST else number(value)
+
+
+def _tensors(args: list[Any], kinds: Sequence[Kind], device: torch.device) -> list[Any]:
+    """Bring host values to tensors where the kernel wants them.
+
+    A rank-0 operand beside a tensor stays a number: torch keeps the tensor's type then.
+    """
+    beside = any(isinstance(a, Tensor) for a in args)
+    return [
+        a
+        if not isinstance(a, Host) or kind is Kind.HOST
+        else a.data
+        if kind is Kind.OPERAND and beside and not a.rank
+        else a.tensor(device)
+        for a, kind in zip(args, kinds, strict=True)
+    ]
+
+
+def describe(step: Step, values: dict[str, Any]) -> str:
+    """A node and what it got, for an error message."""
+    node = step.node
+    op = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    inputs = ", ".join(f"{n}: {_brief(values.get(n))}" for n in step.inputs)
+    return f"node {node.name!r} ({op}, opset {node.opset}) failed on ({inputs})"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    return repr(value)[:80]

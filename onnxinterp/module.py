@@ -1,0 +1,342 @@
+"""OnnxModule: an ONNX model as one torch module."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import Parameter, Signature
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from onnxinterp import loading, planning
+from onnxinterp.errors import InputError, InvalidModelError, NodeError, UnsupportedOpError
+from onnxinterp.graph import Graph, Model, Node, ValueInfo, build
+from onnxinterp.interpreter import Frame, Interpreter, Plan
+from onnxinterp.registry import KERNELS, Kernel
+from onnxinterp.values import Host
+from onnxinterp.weights import Trainable, Weights, parameters, read, roles
+
+
+_Planned: TypeAlias = "tuple[Plan, list[tuple[str, nn.Module, str]]]"  # and the weights it reads
+
+
+class OnnxModule(nn.Module):
+    """An ONNX model as a differentiable `torch.nn.Module`.
+
+    Call it with the graph's inputs, by position, by name or mixed: `m(x)`, `m(**{"input.1": x})`.
+    Inputs with an initializer behind them are optional and go by name. One output comes as a tensor, several
+    as a tuple in graph order. It starts in `eval()` mode, as the file says; in `train()` mode
+    normalisation uses the statistics of the batch and dropout drops.
+
+    Example:
+        >>> m = OnnxModule("model.onnx")  # doctest: +SKIP
+        >>> y = m(torch.randn(1, 3, 224, 224))  # doctest: +SKIP
+
+    Args:
+        source: a path, bytes, a binary file or an `onnx.ModelProto`. External data is found beside
+            a path only.
+        outputs: names of any tensors of the graph to give instead of the graph's outputs; nodes
+            they do not need are dropped.
+        trainable: which weights train: "weights" (all floating tensors that kernels compute with;
+            not statistics, quantization scales, bounds, exponents, rank-0 settings), "all",
+            "none", a name pattern (`fnmatch`) or several, or a predicate of name and tensor.
+        kernels: "domain::Op" (or "Op") -> kernel function for this module only; it takes
+            precedence over everything else.
+
+    Attributes:
+        weights: every tensor the file ships, by its ONNX name.
+        graph: the decoded graph.
+        inputs: what a call must give: name, type and shape.
+        optional_inputs: what a call may give by name; left out, the initializer counts.
+        interpreter: what runs the plan; replace it to profile or trace.
+
+    Raises:
+        InvalidModelError: the file is no valid model.
+        UnsafeModelError: it points outside its folder.
+        UnsupportedOpError: operators are missing; all of them are listed, before any weight is read.
+    """
+
+    def __init__(
+        self,
+        source: loading.Source,
+        *,
+        outputs: Sequence[str] | None = None,
+        trainable: Trainable = "weights",
+        kernels: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        proto, reader = loading.read(source)
+        model = build(proto, {name: _kernel(name, f) for name, f in (kernels or {}).items()})
+        graph = model.graph.pruned(_named(model, outputs))
+        _refuse_missing(graph)
+        self.opset_imports = model.opset_imports
+        self.producer = model.producer
+        self.interpreter = Interpreter()
+        tensors, self._literals = _read_tensors(model, graph, reader)
+        self.weights = Weights(parameters(tensors, graph, trainable))
+        self.graph = graph
+        self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)
+        self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
+        self._float = _floating_type(self.weights)
+        self._hosts: dict[str, Host] = {}
+        self._replan()
+        self.eval()
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs a call must give, in graph order."""
+        return tuple(i.name for i in self.inputs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of what a call gives, in order."""
+        return tuple(o.name for o in self.graph.outputs)
+
+    def _run(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """The forward pass; `forward` is bound to it with the graph's own signature."""
+        given = self._gather(args, keywords)
+        plan, weights = self._plan(frozenset(given).difference(self.input_names))
+        values: dict[str, Any] = {"": None, **plan.constants}
+        for name, holder, attribute in weights:
+            values[name] = read(holder, attribute)
+        values.update(given)
+        device = self._device(given)
+        try:
+            results = self.interpreter.run(plan, Frame(values, device))
+        except NodeError as error:
+            self._blame_inputs(given, error)
+            raise
+        results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
+        return results[0] if len(results) == 1 else results
+
+    def _gather(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
+        """Inputs by ONNX name, checked by rank and kind of type."""
+        if len(args) > len(self.inputs):
+            message = f"{len(args)} inputs given, the graph takes {len(self.inputs)}"
+            raise InputError(f"{message}: {', '.join(map(str, self.inputs))}")
+        given = dict(zip(self.input_names, args, strict=False))
+        for key, value in keywords.items():
+            name = self._aliases.get(key, key)
+            if name not in self._infos or name in given:
+                why = "is given twice" if name in given else "is no input"
+                raise InputError(f"{key!r} {why} of {', '.join(map(str, self._infos.values()))}")
+            given[name] = value
+        if absent := [str(i) for i in self.inputs if i.name not in given]:
+            raise InputError(f"missing inputs: {', '.join(absent)}")
+        for name, value in given.items():
+            _check_input(self._infos[name], value)
+        return given
+
+    def _blame_inputs(self, given: dict[str, Any], error: NodeError) -> None:
+        """Where a node failed on sizes that the file never declared, say so instead."""
+        for name, value in given.items():
+            declared = self._infos[name].shape
+            sizes = tuple(value.shape) if isinstance(value, Tensor) else ()
+            pairs = zip(declared or (), sizes, strict=False)
+            if any(isinstance(d, int) and d != size for d, size in pairs):
+                message = f"expected {self._infos[name]}, got shape {list(sizes)}; {error}"
+                raise InputError(message) from error
+
+    def _device(self, given: Mapping[str, Any]) -> torch.device:
+        tensors = (v for v in given.values() if isinstance(v, Tensor))
+        first = next(tensors, None)
+        return self._weights_device() if first is None else first.device
+
+    def _weights_device(self) -> torch.device:
+        some = next(self.weights.parameters(), next(self.weights.buffers(), None))
+        return torch.device("cpu") if some is None else some.device
+
+    def refresh(self) -> None:
+        """Take over constants that were changed in place.
+
+        Integer tensors and other buffers that never train are read when the module is made, moved
+        or loaded with `load_state_dict`; after changing one in place, call this. Parameters are
+        always read as they are.
+        """
+        self._hosts.clear()
+        self._replan()
+
+    def _replan(self) -> None:
+        """Derive what forward needs from graph and weights."""
+        self._plans: dict[tuple[bool, frozenset[str]], _Planned] = {}
+        for training in (False, True):
+            self._make_plan(training, frozenset())
+        self._infos = {i.name: i for i in self.graph.inputs}
+        self._bind_forward()
+
+    def _plan(self, overridden: frozenset[str]) -> _Planned:
+        """The plan for the current mode, where `overridden` initializers are given by the call."""
+        planned = self._plans.get((self.training, overridden))
+        return self._make_plan(self.training, overridden) if planned is None else planned
+
+    def _make_plan(self, training: bool, overridden: frozenset[str]) -> _Planned:
+        buffers = {n: t for n, t in self.weights.items() if not isinstance(t, nn.Parameter)}
+        varying = roles(self.graph)[1] | overridden
+        constants = {n: t for n, t in buffers.items() if n not in varying}
+        for name, tensor in constants.items():
+            if name not in self._hosts and (host := planning.snapshot(tensor)) is not None:
+                self._hosts[name] = host
+        now = _floating_type(self.weights)
+        setting = planning.Setting(
+            weights=self.weights.keys() - overridden,
+            constants={**constants, **self._literals},
+            hosts={n: h for n, h in self._hosts.items() if n in constants},
+            training=training,
+            device=self._weights_device(),
+            dtypes={self._float: now} if now is not None and self._float is not None else {},
+        )
+        plan = planning.plan(self.graph, setting)
+        wanted = {*plan.captures, *plan.inputs}
+        reads = [(n, *self.weights.holder(n)) for n in self.weights if n in wanted]
+        self._plans[training, overridden] = plan, reads
+        return plan, reads
+
+    def _bind_forward(self) -> None:
+        """Give `forward` the signature of the graph: what torch.export and `inspect` read."""
+
+        def forward(*args: Any, **keywords: Any) -> Any:
+            return self._run(args, keywords)
+
+        names = [*self.input_names, *(i.name for i in self.optional_inputs)]
+        self._aliases = dict(zip(_identifiers(names), names, strict=True))
+        required = len(self.inputs)
+        forward.__signature__ = Signature(  # type: ignore[attr-defined]  # read by inspect
+            [
+                Parameter(identifier, Parameter.POSITIONAL_OR_KEYWORD, annotation=Tensor)
+                if index < required
+                else Parameter(identifier, Parameter.KEYWORD_ONLY, default=None, annotation=Tensor)
+                for index, identifier in enumerate(self._aliases)
+            ]
+        )
+        self.forward = forward
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnnxModule:
+        super()._apply(fn, recurse)
+        self._replan()
+        return self
+
+    def load_state_dict(self, *args: Any, **keywords: Any) -> Any:
+        """As `nn.Module.load_state_dict`; constants are taken over too."""
+        result = super().load_state_dict(*args, **keywords)
+        self.refresh()
+        return result
+
+    def __getstate__(self) -> dict[str, Any]:
+        derived = ("forward", "_plans", "_infos", "_aliases")
+        return {k: v for k, v in self.__dict__.items() if k not in derived}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # untyped in torch
+        self._replan()
+
+    def __repr__(self) -> str:
+        opsets = ", ".join(f"{d or 'ai.onnx'} {v}" for d, v in self.opset_imports.items())
+        count = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        total = sum(t.numel() for t in self.weights.values())
+        return (
+            f"{type(self).__name__}({self.graph.name!r}: {len(self.graph.nodes)} nodes, {opsets}\n"
+            f"  inputs:  {'; '.join(map(str, self.inputs))}\n"
+            f"  outputs: {'; '.join(map(str, self.graph.outputs))}\n"
+            f"  weights: {len(self.weights)} tensors, {total:,} elements, {count:,} trainable\n)"
+        )
+
+
+def _kernel(name: str, function: Callable[..., Any]) -> Kernel:
+    """A kernel for one module; what `onnxinterp.op` declared of the function still holds."""
+    for versions in KERNELS.values():
+        for kernel in versions.values():
+            if kernel.function is function:
+                return kernel
+    domain, _, op_type = name.rpartition("::")
+    return Kernel(function, op_type, domain)
+
+
+def _named(model: Model, outputs: Sequence[str] | None) -> tuple[ValueInfo, ...]:
+    """The infos of the outputs asked for."""
+    if outputs is None:
+        return model.graph.outputs
+    declared = {v.name: v for v in (*model.graph.inputs, *model.graph.outputs)}
+    made = {o for n in model.graph.nodes for o in n.outputs} | declared.keys() | model.tensors.keys()
+    if unknown := [o for o in outputs if o not in made]:
+        raise InvalidModelError(f"the graph has no values called {', '.join(map(repr, unknown))}")
+    return tuple(declared.get(o, ValueInfo(o)) for o in outputs)
+
+
+def _refuse_missing(graph: Graph) -> None:
+    missing = [node.missing() for node in graph.walk() if node.kernel is None]
+    if missing:
+        raise UnsupportedOpError({(m.domain, m.op_type): m for m in reversed(missing)}.values())
+
+
+def _read_tensors(
+    model: Model, graph: Graph, reader: loading.TensorReader
+) -> tuple[dict[str, Tensor], dict[str, np.ndarray[Any, Any]]]:
+    """The tensors the graph uses, and apart from them the arrays of strings."""
+    used = set(graph.captures).union(i.name for i in graph.inputs)
+    tensors: dict[str, Tensor] = {}
+    strings: dict[str, np.ndarray[Any, Any]] = {}
+    for name, stored in model.tensors.items():
+        if name not in used:
+            continue
+        value = _read_tensor(stored, reader)
+        if isinstance(value, Tensor):
+            tensors[name] = value
+        else:
+            strings[name] = value
+    return tensors, strings
+
+
+def _read_tensor(
+    stored: onnx.TensorProto | onnx.SparseTensorProto | Node, reader: loading.TensorReader
+) -> Tensor | np.ndarray[Any, Any]:
+    if isinstance(stored, onnx.TensorProto):
+        return reader(stored)
+    if isinstance(stored, onnx.SparseTensorProto):
+        return reader.sparse(stored)
+    assert stored.kernel is not None, "a node becomes a weight only by its kernel's declaration"
+    protos = (onnx.TensorProto, onnx.SparseTensorProto)
+    attributes = {
+        k: _read_tensor(v, reader) if isinstance(v, protos) else v
+        for k, v in stored.attributes.items()
+    }
+    value: Tensor | np.ndarray[Any, Any] = stored.kernel.function(**attributes)
+    return value
+
+
+def _floating_type(weights: Weights) -> torch.dtype | None:
+    """The type of the first floating weight: what `.double()` and `.bfloat16()` change."""
+    return next((t.dtype for t in weights.values() if t.is_floating_point()), None)
+
+
+def _check_input(info: ValueInfo, value: Any) -> None:
+    """Rank and kind of type; other sizes than declared are tried, and blamed where they fail."""
+    if info.kind != "tensor":
+        return
+    if not isinstance(value, Tensor):
+        if info.dtype is None and isinstance(value, np.ndarray):
+            return  # strings
+        raise InputError(f"expected {info}, got {type(value).__name__}")
+    expected = info.dtype
+    fits = expected is None or value.dtype == expected
+    fits = fits or (value.is_floating_point() and expected is not None and expected.is_floating_point)
+    if not fits or (info.shape is not None and len(info.shape) != value.ndim):
+        got = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        raise InputError(f"expected {info}, got {got}")
+
+
+def _identifiers(names: Iterable[str]) -> list[str]:
+    """Python identifiers for names, in order: `gpu_0/data_0` -> `gpu_0_data_0`."""
+    found: list[str] = []
+    for name in names:
+        identifier = re.sub(r"\W", "_", name) or "_"
+        if identifier[0].isdigit() or keyword.iskeyword(identifier):
+            identifier = f"_{identifier}"
+        while identifier in found:
+            identifier += "_"
+        found.append(identifier)
+    return found

@@ -1,0 +1,254 @@
+"""From a Graph to a Plan: steps resolved, constants folded, lanes chosen, last uses marked.
+
+Two questions are answered for every value, once:
+
+    Is it a constant?    Integers and other tensors that never train are; a node that reads nothing
+                         else is run now and its outputs are constants too.
+    May it be a host value at run time?   Small constants, what Shape gives, and what kernels with
+                         a host rule make of such values. Only steps that read one look at classes
+                         at run time; all others hand their inputs straight to the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from onnx import TensorProto
+from torch import Tensor
+
+from onnxinterp.dtypes import CARRIER, onnx_name
+from onnxinterp.errors import InvalidModelError
+from onnxinterp.graph import Graph, Node, WeightRef
+from onnxinterp.interpreter import Frame, Interpreter, Plan, Step
+from onnxinterp.loading import TensorReader
+from onnxinterp.registry import HOST_RULES, Kernel, Kind
+from onnxinterp.values import HOST_DTYPES, HOST_LENGTH, Host, host_of, number
+
+LANES = (Kind.TENSOR, Kind.OPERAND)  # what a host rule can stand in for
+Constant: TypeAlias = "Tensor | Host | np.ndarray[Any, Any]"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a plan depends on besides the graph.
+
+    Attributes:
+        weights: names of all weights of the module.
+        constants: those weights that never train, and values that are no tensors (strings).
+        hosts: the small ones among them as plain numbers.
+        training: whether dropout drops and normalisation uses the statistics of the batch.
+        device: where the weights are.
+        dtypes: what the module's floating type has become since loading (float32 -> bfloat16).
+    """
+
+    weights: Set[str]
+    constants: Mapping[str, Constant]
+    hosts: Mapping[str, Host]
+    training: bool
+    device: torch.device
+    dtypes: Mapping[torch.dtype, torch.dtype]
+
+
+def plan(graph: Graph, setting: Setting) -> Plan:
+    """Make the plan of a main graph, pruned to what its outputs need."""
+    return _Planner(setting).plan(graph, None)
+
+
+def snapshot(value: Constant) -> Host | None:
+    """A constant as a host value, where it is small enough to be one."""
+    if isinstance(value, Host):
+        return value
+    small = isinstance(value, Tensor) and value.ndim <= 1 and value.numel() <= HOST_LENGTH
+    return host_of(value) if small and value.dtype in HOST_DTYPES and not value.is_meta else None
+
+
+def decode(
+    kernel: Kernel, name: str, value: Any, dtypes: Mapping[torch.dtype, torch.dtype]
+) -> Any:
+    """An attribute as the kernel's signature asks for it: ONNX type numbers as torch dtypes."""
+    if kernel.wants_dtype(name) and isinstance(value, int):
+        if value not in CARRIER:
+            raise InvalidModelError(f"{kernel.op_type}: {name} is {onnx_name(value)}")
+        return dtypes.get(CARRIER[value], CARRIER[value])
+    if isinstance(value, TensorProto) and kernel.wants_host(name):
+        tensor = TensorReader(None)(value)
+        if not isinstance(tensor, Tensor) or tensor.ndim > 1:
+            raise InvalidModelError(f"{kernel.op_type}: {name} is a number or a list of numbers")
+        return Host(tensor.tolist(), dtypes.get(tensor.dtype, tensor.dtype))
+    return value
+
+
+class _Planner:
+    """Plans one model in one mode; collects the constants its steps hand to kernels."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.known: dict[str, Constant] = dict(setting.constants)
+        self.hosts: dict[str, Host] = dict(setting.hosts)
+        self.constants: dict[str, Any] = {}
+        self.interpreter = Interpreter()
+
+    def plan(self, graph: Graph, around: frozenset[str] | None) -> Plan:
+        """Plan a graph; `around` names the outer values that may be host values, None at the root.
+
+        What a subgraph gets as inputs is not known here: any of it may be a host value.
+        """
+        inputs = tuple(i.name for i in graph.inputs)
+        may_be_host = set() if around is None else {*around, *inputs}
+        steps = [s for node in graph.nodes if (s := self._step(node, may_be_host)) is not None]
+        outputs = tuple(self._place(o.name, Kind.TENSOR) for o in graph.outputs)
+        made = set(inputs).union(o for s in steps for o in s.outputs)
+        reads = [r for s in steps for r in _reads(s)] + list(outputs)
+        captures = tuple(r for r in dict.fromkeys(reads) if r and r not in made)
+        constants = self.constants if around is None else {}
+        marked = _mark_dead(steps, outputs, made)
+        return Plan(marked, inputs, outputs, captures, constants, graph.outputs)
+
+    def _step(self, node: Node, may_be_host: set[str]) -> Step | None:
+        """The step of a node; None where it is folded away."""
+        kernel = node.kernel
+        assert kernel is not None, "missing operators are refused before planning"
+        kinds = tuple(self._kind(kernel, node, i) for i in range(len(node.inputs)))
+        lanes = [n for n, k in zip(node.inputs, kinds, strict=True) if n and k in LANES]
+        host_rule = HOST_RULES.get(kernel.function)
+        if not all(n in may_be_host or n in self.hosts for n in lanes):
+            host_rule = None
+        wanted = [Kind.HOST if host_rule and k in LANES else k for k in kinds]
+        weights = {k: v.name for k, v in node.attributes.items() if isinstance(v, WeightRef)}
+        step = Step(
+            node,
+            kernel.function,
+            tuple(self._place(n, k) for n, k in zip(node.inputs, wanted, strict=True)),
+            node.outputs,
+            self._attributes(kernel, node),
+            host_rule is None and self._is_direct(kernel, node, kinds, may_be_host),
+            kinds,
+            host_rule,
+            self._subgraphs(kernel, node, may_be_host),
+            {k: self._place(v, Kind.TENSOR) for k, v in weights.items()},
+            "device" in kernel.attributes,
+            self._updates(kernel, node),
+        )
+        if self._fold(step, kernel):
+            return None
+        if kernel.returns_host or host_rule or step.subgraphs:
+            may_be_host.update(node.outputs)
+        return step
+
+    @staticmethod
+    def _kind(kernel: Kernel, node: Node, index: int) -> Kind:
+        parameter = kernel.parameter(index)
+        if parameter is None:
+            message = f"node {node.name!r}: {kernel.op_type} at opset {node.opset} takes at most "
+            raise InvalidModelError(f"{message}{len(kernel.parameters)} inputs")
+        return kernel.kinds[parameter.name]
+
+    def _is_direct(
+        self, kernel: Kernel, node: Node, kinds: tuple[Kind, ...], may_be_host: set[str]
+    ) -> bool:
+        """Whether all inputs can be handed over as they stand in the frame."""
+        if "device" in kernel.attributes:
+            return False
+        if any(isinstance(v, (Graph, WeightRef)) for v in node.attributes.values()):
+            return False
+        as_it_flows = (*LANES, Kind.ANY)
+        return not any(
+            n in may_be_host or (n and n not in self.known and k not in as_it_flows)
+            for n, k in zip(node.inputs, kinds, strict=True)
+        )
+
+    def _attributes(self, kernel: Kernel, node: Node) -> dict[str, Any]:
+        """Keyword arguments: the node's attributes and what the engine provides."""
+        given = {"n_outputs": len(node.outputs), "training": self.setting.training}
+        attributes = {k: v for k, v in given.items() if k in kernel.attributes}
+        for name, value in node.attributes.items():
+            if name not in kernel.attributes:
+                if name in IGNORED:
+                    continue
+                message = f"node {node.name!r}: {kernel.op_type} has no attribute {name!r}"
+                raise InvalidModelError(f"{message} at opset {node.opset}")
+            if not isinstance(value, (Graph, WeightRef)):
+                attributes[name] = decode(kernel, name, value, self.setting.dtypes)
+        return attributes
+
+    def _subgraphs(self, kernel: Kernel, node: Node, may_be_host: set[str]) -> dict[str, Plan]:
+        graphs = {k: v for k, v in node.attributes.items() if isinstance(v, Graph)}
+        for name in graphs:
+            if not kernel.wants_subgraph(name):
+                raise InvalidModelError(f"{kernel.op_type} takes no subgraph {name!r}")
+        return {name: self.plan(g, frozenset(may_be_host)) for name, g in graphs.items()}
+
+    def _updates(self, kernel: Kernel, node: Node) -> tuple[tuple[str, int], ...]:
+        """The state that this step brings up to date when training."""
+        if not self.setting.training:
+            return ()
+        position = {p.name: i for i, p in enumerate(kernel.parameters)}
+        updates = [(node.inputs[position[p]], output) for p, output in kernel.state.items()]
+        return tuple((name, output) for name, output in updates if name in self.setting.weights)
+
+    def _place(self, name: str, kind: Kind) -> str:
+        """The name under which a value stands in the frame in the form a kernel wants."""
+        if name not in self.known:
+            return name
+        value, as_it_is = self.known[name], kind in (*LANES, Kind.ANY)
+        if as_it_is and name in self.setting.weights:
+            return name  # read from the module's weights at every run
+        key = f"{name}\0{kind.value}"
+        if key not in self.constants:
+            self.constants[key] = self._convert(name, value, kind)
+        return key
+
+    def _convert(self, name: str, value: Constant, kind: Kind) -> Any:
+        if isinstance(value, np.ndarray):
+            return value
+        if kind in (*LANES, Kind.ANY):
+            return value.tensor(self.setting.device) if isinstance(value, Host) else value
+        host = self.hosts.get(name) or host_of(value)
+        if kind is Kind.HOST:
+            return host
+        return host.numbers if kind is Kind.LIST else number(host)
+
+    def _fold(self, step: Step, kernel: Kernel) -> bool:
+        """Run a step that reads constants only, and remember its outputs as constants."""
+        if kernel.random or step.updates or step.subgraphs:
+            return False
+        values: dict[str, Any] = {"": None}
+        for name in (*step.inputs, *step.tensors.values()):
+            if name and name not in self.constants and name not in self.known:
+                return False
+            values[name] = self.constants[name] if name in self.constants else self.known.get(name)
+        try:
+            result = self.interpreter.run_step(step, Frame(values, self.setting.device))
+        except Exception:
+            return False  # what is wrong with the node is said when it runs, with its inputs
+        results = result if isinstance(result, tuple) else (result,)
+        if not all(isinstance(r, (Tensor, Host, np.ndarray)) for r in results):
+            return False
+        for name, value in zip(step.outputs, results, strict=False):
+            self.known[name] = value
+            if (host := snapshot(value)) is not None:
+                self.hosts[name] = host
+        return True
+
+
+IGNORED = frozenset({"consumed_inputs"})  # a hint of opset 1 about memory, without meaning
+
+
+def _reads(step: Step) -> tuple[str, ...]:
+    captured = (name for plan in step.subgraphs.values() for name in plan.captures)
+    return (*step.inputs, *step.tensors.values(), *captured, *(name for name, _ in step.updates))
+
+
+def _mark_dead(steps: list[Step], outputs: tuple[str, ...], made: set[str]) -> tuple[Step, ...]:
+    """Tell each step which of the values made here nobody reads after it."""
+    alive, marked = set(outputs), []
+    for step in reversed(steps):
+        used = (*_reads(step), *step.outputs)
+        dead = tuple(n for n in dict.fromkeys(used) if n in made and n not in alive)
+        alive.update(dead)
+        marked.append(replace(step, dead=dead))
+    return tuple(reversed(marked))

@@ -1,0 +1,211 @@
+"""The dispatch table: (domain, operator) -> kernels by the opset that introduced them.
+
+A kernel is a plain function whose signature is its declaration. Positional parameters are the
+node's inputs in schema order, keyword-only parameters its attributes with the schema's names and
+defaults. Annotations say what the kernel needs of each input:
+
+    Tensor            a tensor
+    Operand           a tensor, or a plain number where the graph has one
+    Ints, Floats      a list of plain numbers: shapes, axes, pads, scales
+    Scalar            one plain number
+    Host              the plain number(s) together with their ONNX type
+    anything else     as it flows: sequences, strings, optionals
+
+Three keyword-only parameters are given by the engine, not by the node: `training: bool`,
+`n_outputs: int` (how many outputs the node names) and `device: torch.device` (where new tensors go).
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from inspect import Parameter, signature
+from typing import Any, TypeVar, Union
+
+import torch
+from torch import Tensor
+
+from onnxinterp.values import Host, Subgraph
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+GIVEN = frozenset({"training", "n_outputs", "device"})  # keywords that the engine provides
+
+
+class Kind(Enum):
+    """What a kernel wants for one input, read off the annotation."""
+
+    TENSOR = "tensor"
+    OPERAND = "operand"
+    LIST = "list"
+    SCALAR = "scalar"
+    HOST = "host"
+    ANY = "any"
+
+
+def _alternatives(hint: Any) -> set[Any]:
+    """The members of a union without None; of anything else, itself."""
+    union = typing.get_origin(hint) in (Union, types.UnionType)
+    return set(typing.get_args(hint) if union else (hint,)) - {type(None)}
+
+
+def _kind(hint: Any) -> Kind:
+    members = _alternatives(hint)
+    numbers = {int, float, bool}
+    if members == {Tensor}:
+        return Kind.TENSOR
+    if members == {Host}:
+        return Kind.HOST
+    if members and members <= numbers:
+        return Kind.SCALAR
+    if Tensor in members and members <= numbers | {Tensor}:
+        return Kind.OPERAND
+    if len(members) == 1 and next(iter(members)) in (list[int], list[float]):
+        return Kind.LIST
+    return Kind.ANY
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A kernel function and what its registration declares.
+
+    Attributes:
+        function: the torch function.
+        op_type: operator name.
+        domain: "" for ai.onnx.
+        since: the first opset it serves.
+        frozen: names of inputs whose tensors are not trained (scales, bounds, exponents).
+        state: input name -> index of the output that holds its next value when training.
+        random: the answer differs from call to call, so nothing may be folded.
+        initializer: the node is a weight in the form of a node (Constant).
+    """
+
+    function: Callable[..., Any]
+    op_type: str
+    domain: str = ""
+    since: int = 1
+    frozen: tuple[str, ...] = ()
+    state: Mapping[str, int] = field(default_factory=dict)
+    random: bool = False
+    initializer: bool = False
+
+    @cached_property
+    def hints(self) -> dict[str, Any]:
+        """Parameter name -> annotation, resolved; "return" too."""
+        return typing.get_type_hints(self.function)
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The parameters that stand for inputs."""
+        every = signature(self.function).parameters.values()
+        return tuple(p for p in every if p.kind is not p.KEYWORD_ONLY)
+
+    @cached_property
+    def attributes(self) -> dict[str, Parameter]:
+        """The parameters that stand for attributes, those of the engine among them."""
+        every = signature(self.function).parameters.values()
+        return {p.name: p for p in every if p.kind is p.KEYWORD_ONLY}
+
+    def parameter(self, index: int) -> Parameter | None:
+        """The parameter that takes input number `index`; None where the node has too many."""
+        last = self.parameters[-1] if self.parameters else None
+        if last is not None and last.kind is last.VAR_POSITIONAL:
+            index = min(index, len(self.parameters) - 1)
+        return self.parameters[index] if index < len(self.parameters) else None
+
+    @cached_property
+    def kinds(self) -> dict[str, Kind]:
+        """Input parameter name -> what the kernel wants there."""
+        return {p.name: _kind(self.hints.get(p.name)) for p in self.parameters}
+
+    @cached_property
+    def returns_host(self) -> bool:
+        """Whether the answer is a host value whatever the inputs are (Shape, Size)."""
+        return self.hints.get("return") is Host
+
+    def wants_subgraph(self, attribute: str) -> bool:
+        """Whether an attribute is a subgraph to be called."""
+        return Subgraph in _alternatives(self.hints.get(attribute))
+
+    def wants_dtype(self, attribute: str) -> bool:
+        """Whether an attribute is an ONNX type number that the kernel wants as a torch dtype."""
+        return torch.dtype in _alternatives(self.hints.get(attribute))
+
+    def wants_tensor(self, attribute: str) -> bool:
+        """Whether a tensor attribute is wanted as a tensor: then it is a weight."""
+        return _kind(self.hints.get(attribute)) is Kind.TENSOR
+
+    def wants_host(self, attribute: str) -> bool:
+        """Whether a tensor attribute is wanted as plain numbers."""
+        return Host in _alternatives(self.hints.get(attribute))
+
+
+KERNELS: dict[tuple[str, str], dict[int, Kernel]] = {}
+HOST_RULES: dict[Callable[..., Any], Callable[..., Any]] = {}
+SAMPLES: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+
+def op(
+    name: str,
+    *,
+    since: int,
+    domain: str = "",
+    frozen: tuple[str, ...] = (),
+    state: Mapping[str, int] | None = None,
+    random: bool = False,
+    initializer: bool = False,
+) -> Callable[[F], F]:
+    """Register a kernel for `name` from opset `since` until the next registered one.
+
+    The decorated function is returned as it is. See the head of this file for its signature, and
+    `Kernel` for what the other arguments declare.
+
+    Raises:
+        ValueError: the operator is already registered at this opset.
+    """
+
+    def register(function: F) -> F:
+        versions = KERNELS.setdefault((domain, name), {})
+        if since in versions:
+            raise ValueError(f"{name}-{since} is registered twice")
+        versions[since] = Kernel(
+            function, name, domain, since, frozen, state or {}, random, initializer
+        )
+        return function
+
+    return register
+
+
+def host(*functions: Callable[..., Any]) -> Callable[[F], F]:
+    """Attach a second rule, used when all that the kernel takes as tensors are host values.
+
+    The rule has the kernel's signature, with `Host` in place of tensors, and gives a `Host` or a
+    tuple of them; NotImplemented where the answer is no host value: then the kernel itself runs.
+    """
+
+    def attach(rule: F) -> F:
+        HOST_RULES.update(dict.fromkeys(functions, rule))
+        return rule
+
+    return attach
+
+
+def sample(*functions: Callable[..., Any]) -> Callable[[F], F]:
+    """Attach the function that draws one valid call of each of `functions`."""
+
+    def attach(draw_call: F) -> F:
+        SAMPLES.update(dict.fromkeys(functions, draw_call))
+        return draw_call
+
+    return attach
+
+
+def lookup(op_type: str, opset: int, domain: str = "") -> Kernel | None:
+    """The newest kernel not newer than `opset`, or None."""
+    versions = KERNELS.get((domain, op_type), {})
+    since = max((v for v in versions if v <= opset), default=None)
+    return None if since is None else versions[since]

@@ -1,0 +1,118 @@
+"""The vocabulary in which kernels describe their valid calls, free of any test library.
+
+A sample draws one valid call of a kernel:
+
+    @sample(softmax)
+    def _(d: Draw) -> Call:
+        x = d.tensor(d.shape(min_dims=1))
+        return call(x, axis=d.maybe(d.axis(x.ndim)))
+
+The tests stand behind `Draw` with hypothesis; so may any seeded generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass
+class Call:
+    """One node: its inputs in order, its attributes, and how many outputs it names.
+
+    Attributes:
+        inputs: a tensor; None where absent; a number or a list of numbers for shapes, axes, sizes
+            (they become int64 or float32 tensors of rank 0 or 1); a list of tensors for a sequence;
+            a numpy object array for strings.
+        attrs: Python values; a torch dtype stands for its ONNX type number, a tensor for a
+            TensorProto, an `onnx.GraphProto` for a subgraph.
+        outputs: how many outputs the node names.
+    """
+
+    inputs: tuple[Any, ...]
+    attrs: dict[str, Any] = field(default_factory=dict)
+    outputs: int = 1
+
+
+def call(*inputs: Any, outputs: int = 1, **attrs: Any) -> Call:
+    """A call; attributes that are None are absent."""
+    return Call(inputs, {k: v for k, v in attrs.items() if v is not None}, outputs)
+
+
+class Draw(Protocol):
+    """Source of arbitrary but valid values.
+
+    A type is named as the schema names it: `d.tensor(shape)` has the one dtype drawn for "T" in
+    this call, `d.tensor(shape, "T1")` that for "T1".
+    """
+
+    opset: int
+    """The schema version that is being sampled."""
+
+    def shape(
+        self, min_dims: int = 0, max_dims: int = 4, min_side: int = 1, max_side: int = 4
+    ) -> tuple[int, ...]:
+        """A shape; in the test of empty tensors sides may be 0 where `min_side` is the default."""
+        ...
+
+    def broadcastable(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """A shape that broadcasts to `shape`: some leading dimensions gone, some sides 1."""
+        ...
+
+    def dtype(self, type: str = "T") -> torch.dtype:
+        """The dtype of this call for one of the schema's type parameters."""
+        ...
+
+    def tensor(
+        self, shape: Sequence[int], type: str = "T", lo: float = -10, hi: float = 10
+    ) -> Tensor:
+        """A tensor of the dtype of `type`, elements between `lo` and `hi` where they are numbers."""
+        ...
+
+    def floats(self, shape: Sequence[int], lo: float = -10, hi: float = 10) -> Tensor:
+        """A float32 tensor (float64 where gradients are checked)."""
+        ...
+
+    def ints(
+        self, shape: Sequence[int], lo: int, hi: int, dtype: torch.dtype = torch.int64
+    ) -> Tensor:
+        """An integer tensor, bounds included."""
+        ...
+
+    def integer(self, lo: int, hi: int) -> int:
+        """A number, bounds included."""
+        ...
+
+    def real(self, lo: float, hi: float) -> float:
+        """A number that float32 holds exactly."""
+        ...
+
+    def axis(self, rank: int) -> int:
+        """An axis of a tensor of that rank, negative ones too."""
+        ...
+
+    def axes(self, rank: int, min_size: int = 0) -> list[int]:
+        """Different axes in any order, negative ones too."""
+        ...
+
+    def boolean(self) -> bool:
+        """True or False."""
+        ...
+
+    def choice(self, options: Sequence[T]) -> T:
+        """One of the options; the first is the simplest."""
+        ...
+
+    def permutation(self, n: int) -> list[int]:
+        """The numbers 0 to n-1 in any order."""
+        ...
+
+    def maybe(self, value: T) -> T | None:
+        """The value or None."""
+        ...

@@ -1,0 +1,112 @@
+"""What flows through a graph besides tensors.
+
+Shapes, axes and sizes are *host values*: plain Python numbers that never become tensors unless a
+kernel asks for one. That is what lets symbolic sizes flow through `torch.compile` and
+`torch.export`, and what keeps a GPU from waiting for the CPU.
+
+    Host       a number or a list of numbers with its ONNX type       (ranks 0 and 1)
+    Ints, Floats, Scalar, Operand   how a kernel's signature asks for one
+    Subgraph   the body of an If, Loop or Scan, callable
+
+Every way from a tensor to a number goes through `host_of`: it is the one place that waits for a
+device and the one place where a graph becomes dependent on data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Scalar: TypeAlias = "int | float | bool"
+Ints: TypeAlias = "list[int]"
+Floats: TypeAlias = "list[float]"
+Operand: TypeAlias = "Tensor | int | float | bool"
+
+HOST_DTYPES = frozenset({torch.int64, torch.int32, torch.bool, torch.float32, torch.float64})
+HOST_LENGTH = 1024  # a longer list is data, not a shape
+
+
+class Host:
+    """A number (rank 0) or a list of numbers (rank 1) with the type ONNX gives it.
+
+    The numbers may be symbolic sizes while a graph is being captured. Treat as immutable.
+    """
+
+    __slots__ = ("data", "dtype")
+
+    def __init__(self, data: Any, dtype: torch.dtype = torch.int64) -> None:
+        self.data = data
+        self.dtype = dtype
+
+    def __repr__(self) -> str:
+        return f"Host({self.data}, {self.dtype})"
+
+    @property
+    def rank(self) -> int:
+        return 1 if isinstance(self.data, list) else 0
+
+    @property
+    def numbers(self) -> list[Any]:
+        """The elements, also of a rank-0 value."""
+        return self.data if isinstance(self.data, list) else [self.data]
+
+    def tensor(self, device: torch.device | None = None) -> Tensor:
+        """The same value as a tensor of shape [] or [n] and dtype `self.dtype`."""
+        if not isinstance(self.data, list):
+            return torch.scalar_tensor(self.data, dtype=self.dtype, device=device)
+        if any(isinstance(n, (torch.SymInt, torch.SymFloat, torch.SymBool)) for n in self.data):
+            return torch.stack([Host(n, self.dtype).tensor(device) for n in self.data])
+        return torch.tensor(self.data, dtype=self.dtype, device=device)
+
+
+def host_of(value: Tensor | Host) -> Host:
+    """Read a tensor of rank 0 or 1 into Python numbers. Waits for the device the tensor is on."""
+    return value if isinstance(value, Host) else Host(value.tolist(), value.dtype)
+
+
+def number(value: Tensor | Host) -> Any:
+    """Read the one element of a value, whatever its rank."""
+    host = host_of(value)
+    data = host.data
+    while isinstance(data, list):
+        (data,) = data
+    return data
+
+
+def round_to(dtype: torch.dtype, x: Any) -> Any:
+    """Round a Python float as a tensor of `dtype` would hold it.
+
+    float32 by Veltkamp's splitting (T. J. Dekker, 1971): plain arithmetic, so that it also works on
+    a symbolic float.
+    """
+    if dtype is not torch.float32 or not -1e30 < x < 1e30:
+        return x
+    c = x * 536870913.0  # 2**29 + 1
+    return c - (c - x)
+
+
+class Subgraph:
+    """A subgraph bound to the values around it; call it with its inputs, get a tuple of outputs.
+
+    Attributes:
+        n_inputs: how many inputs it takes.
+        output_types: (torch dtype or None, declared shape or None) of each output.
+    """
+
+    __slots__ = ("_run", "n_inputs", "output_types")
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Any]], tuple[Any, ...]],
+        n_inputs: int,
+        output_types: Sequence[tuple[torch.dtype | None, tuple[int | str | None, ...] | None]],
+    ) -> None:
+        self._run = run
+        self.n_inputs = n_inputs
+        self.output_types = tuple(output_types)
+
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        return self._run(inputs)

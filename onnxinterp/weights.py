@@ -1,0 +1,223 @@
+"""The weights of a model under their ONNX names, and what of them trains.
+
+`Weights` is a ParameterDict whose dotted names nest: `weights["layer1.0.weight"]` stands in the
+module tree at `layer1` / `0` / `weight`, so that its state_dict key is `layer1.0.weight` too.
+
+Escape: a part of a name that nn.Module or ParameterDict uses itself (`half`, `type`, `training`,
+the empty part, ...) and a tensor whose name is also a prefix (`a` beside `a.b`) get underscores
+appended in attribute and state_dict names until they are free. `weights[...]` always takes the
+ONNX name, and `weights.path(name)` tells where it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias, cast
+
+from torch import Tensor, nn
+
+from onnxinterp.graph import Graph, WeightRef
+from onnxinterp.registry import Kind
+
+Trainable: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"
+
+RESERVED = frozenset(dir(nn.ParameterDict())) | {"training", ""}
+
+
+class Weights(nn.ParameterDict):
+    """A ParameterDict with ONNX names as keys: floating tensors that may train are parameters.
+
+    Everything else (integers, statistics, bounds) is a buffer. A nested level, such as
+    `weights.layer1`, is a `Weights` of its own with names relative to it.
+    """
+
+    _keys: dict[str, tuple[str, ...]]  # type: ignore[assignment]  # ParameterDict's set of names
+
+    def __init__(self, values: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__()
+        values = values or {}
+        for name in sorted(values, key=lambda n: -n.count(".")):  # levels before their namesakes
+            self[name] = values[name]
+        self._keys = {name: self._keys[name] for name in values}
+
+    def path(self, name: str) -> str:
+        """The attribute path and state_dict key of a weight: its name, but for escapes."""
+        return ".".join(self._keys[name])
+
+    def holder(self, name: str) -> tuple[nn.Module, str]:
+        """The level that holds a weight, and its attribute name there."""
+        path = self._keys[name]
+        return self._level(path[:-1]), path[-1]
+
+    def _level(self, path: Iterable[str]) -> nn.Module:
+        level: nn.Module = self
+        for part in path:
+            level = cast("nn.Module", level._modules[part])
+        return level
+
+    def _enter(self, name: str) -> None:
+        """Find a free place for a new name; make the levels on the way and tell them."""
+        parts = name.split(".")
+        levels: list[Weights] = [self]
+        path: list[str] = []
+        for part in map(_escape, parts[:-1]):
+            while part in levels[-1]._parameters or part in levels[-1]._buffers:
+                part += "_"
+            levels.append(cast("Weights", levels[-1]._modules.setdefault(part, Weights())))
+            path.append(part)
+        leaf, last = _escape(parts[-1]), levels[-1]
+        while leaf in last._modules or leaf in last._parameters or leaf in last._buffers:
+            leaf += "_"
+        path.append(leaf)
+        for depth, level in enumerate(levels):
+            level._keys[".".join(parts[depth:])] = tuple(path[depth:])
+
+    def __getitem__(self, name: str) -> Tensor:
+        return read(*self.holder(name))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name not in self._keys:
+            self._enter(name)
+        holder, leaf = self.holder(name)
+        old = holder._parameters.pop(leaf, None)
+        holder._buffers.pop(leaf, None)
+        if old is not None and not isinstance(value, nn.Parameter):
+            value = nn.Parameter(value, old.requires_grad)
+        table: dict[str, Any] = holder._buffers
+        if isinstance(value, nn.Parameter):
+            table = holder._parameters
+        table[leaf] = value
+
+    def __delitem__(self, name: str) -> None:
+        holder, leaf = self.holder(name)
+        holder._parameters.pop(leaf, None)
+        holder._buffers.pop(leaf, None)
+        parts, path = name.split("."), self._keys[name]
+        for depth in range(len(parts)):
+            level = cast("Weights", self._level(path[:depth]))
+            del level._keys[".".join(parts[depth:])]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def keys(self) -> KeysView[str]:  # type: ignore[override]  # ParameterDict says Iterable
+        """The ONNX names, in the order of the file."""
+        return self._keys.keys()
+
+    def items(self) -> list[tuple[str, Tensor]]:  # type: ignore[override]  # likewise
+        """(ONNX name, tensor) pairs."""
+        return [(name, self[name]) for name in self._keys]
+
+    def values(self) -> list[Tensor]:  # type: ignore[override]  # likewise
+        """The tensors."""
+        return [self[name] for name in self._keys]
+
+    def popitem(self) -> tuple[str, Tensor]:
+        """Remove and give the last (ONNX name, tensor)."""
+        name = next(reversed(self._keys))
+        return name, self.pop(name)
+
+    def copy(self) -> Weights:
+        """The same tensors under the same names in a new dictionary."""
+        return Weights(dict(self.items()))
+
+    def extra_repr(self) -> str:
+        """How many there are: a model has too many to print."""
+        count = sum(v.numel() for v in self.values())
+        return f"{len(self)} tensors, {count} elements"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **keywords: Any
+    ) -> None:
+        """A torch model's count of batches is no weight of ONNX: ignored where it is given."""
+        paths = {self.path(name) for name in self._keys}
+        for key in [k for k in state_dict if k.startswith(prefix)]:
+            if key.endswith("num_batches_tracked") and key.removeprefix(prefix) not in paths:
+                del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *rest, **keywords)  # type: ignore[no-untyped-call]  # untyped in torch
+
+
+def _escape(part: str) -> str:
+    """`half` -> `half_`, `half_` -> `half__`: told apart from names that need no escape."""
+    return part + "_" if part.rstrip("_") in RESERVED else part
+
+
+def read(holder: nn.Module, attribute: str) -> Tensor:
+    """A weight as it is now: a parameter, a buffer, or what a parametrization makes of one."""
+    found = holder._parameters.get(attribute)
+    if found is None:
+        found = holder._buffers.get(attribute)
+    return cast("Tensor", getattr(holder, attribute)) if found is None else found
+
+
+def roles(graph: Graph) -> tuple[frozenset[str], frozenset[str]]:
+    """What the kernels say of the values they read.
+
+    Returns:
+        The names some kernel takes as a tensor to compute with, neither frozen nor state: weights
+        among them train. And the names that are state, brought up to date in training.
+    """
+    computed: set[str] = set()
+    state: set[str] = set()
+    for node in graph.walk():
+        for index, name in enumerate(node.inputs):
+            parameter = node.kernel.parameter(index) if node.kernel else None
+            if node.kernel is None or parameter is None:
+                continue
+            if parameter.name in node.kernel.state:
+                state.add(name)
+            elif parameter.name not in node.kernel.frozen:
+                if node.kernel.kinds[parameter.name] in (Kind.TENSOR, Kind.OPERAND, Kind.ANY):
+                    computed.add(name)
+        computed.update(v.name for v in node.attributes.values() if isinstance(v, WeightRef))
+    return frozenset(computed), frozenset(state)
+
+
+def parameters(
+    tensors: Mapping[str, Tensor], graph: Graph, trainable: Trainable
+) -> dict[str, Tensor]:
+    """Wrap the tensors that train, or may be made to, as parameters.
+
+    By default a floating tensor of rank 1 or more trains when a kernel computes with it. A rank-0
+    tensor is taken for a setting (an epsilon, a scale), not for a weight.
+
+    Args:
+        tensors: all weights of the model.
+        graph: the graph that uses them.
+        trainable: "weights" (the default set), "none" (the default set, frozen), "all" (every
+            floating tensor but statistics), a name pattern or several (`fnmatch`), or a predicate
+            of name and tensor.
+    """
+    computed, state = roles(graph)
+    chosen = _chooser(trainable)
+    wrapped: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        floating = tensor.is_floating_point() or tensor.is_complex()
+        default = name in computed and tensor.ndim > 0
+        trains = chosen(name, tensor, default)
+        if floating and name not in state and (default or trains):
+            wrapped[name] = nn.Parameter(tensor, requires_grad=trains)
+        else:
+            wrapped[name] = tensor
+    return wrapped
+
+
+def _chooser(trainable: Trainable) -> Callable[[str, Tensor, bool], bool]:
+    if trainable == "weights":
+        return lambda name, tensor, default: default
+    if trainable in ("all", "none"):
+        return lambda name, tensor, default: trainable == "all"
+    if callable(trainable):
+        return lambda name, tensor, default: bool(trainable(name, tensor))
+    patterns = [trainable] if isinstance(trainable, str) else list(trainable)
+    return lambda name, tensor, default: any(fnmatchcase(name, p) for p in patterns)

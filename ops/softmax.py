@@ -1,0 +1,65 @@
+"""Softmax family: Softmax, LogSoftmax, Hardmax.
+
+History: 1 (the axes from `axis` on are flattened into one), 11 (negative axes), 13 (one axis only).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+
+@op("Softmax", since=13)
+def softmax(input: Tensor, *, axis: int = -1) -> Tensor:
+    return input.softmax(axis)
+
+
+@op("LogSoftmax", since=13)
+def log_softmax(input: Tensor, *, axis: int = -1) -> Tensor:
+    return input.log_softmax(axis)
+
+
+@op("Hardmax", since=13)
+def hardmax(input: Tensor, *, axis: int = -1) -> Tensor:
+    """1 at the first maximum along the axis, 0 elsewhere."""
+    first = input.argmax(axis, keepdim=True)
+    return torch.zeros_like(input).scatter(axis, first, 1)
+
+
+def _from_axis_on(rule: Callable[..., Tensor], x: Tensor, axis: int) -> Tensor:
+    """Apply a rule to the axes from `axis` on as if they were one."""
+    axis = axis % x.ndim
+    return rule(x.reshape(*x.shape[:axis], -1), axis=-1).reshape(x.shape)
+
+
+@op("Softmax", since=1)
+def softmax_1(input: Tensor, *, axis: int = 1) -> Tensor:
+    return _from_axis_on(softmax, input, axis)
+
+
+@op("LogSoftmax", since=1)
+def log_softmax_1(input: Tensor, *, axis: int = 1) -> Tensor:
+    return _from_axis_on(log_softmax, input, axis)
+
+
+@op("Hardmax", since=1)
+def hardmax_1(input: Tensor, *, axis: int = 1) -> Tensor:
+    return _from_axis_on(hardmax, input, axis)
+
+
+@sample(softmax, log_softmax, hardmax)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1))
+    return call(x, axis=d.maybe(d.axis(x.ndim)))
+
+
+@sample(softmax_1, log_softmax_1, hardmax_1)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=2))
+    axis = d.axis(x.ndim) if d.opset >= 11 else d.integer(0, x.ndim - 1)
+    return call(x, axis=d.maybe(axis))

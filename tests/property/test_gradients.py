@@ -1,0 +1,56 @@
+"""The gradient of every kernel that has one is the slope of its values, in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx.defs import OpSchema
+from torch import Tensor
+
+from onnxinterp import OnnxModule
+from onnxinterp.registry import SAMPLES
+from tests.property.drawing import HypothesisDraw
+from tests.property.one_node import OneNode, one_node
+from tests.property.served import NEWEST, kernel_of, label
+
+DETERMINISTIC = [s for s in NEWEST.values() if not kernel_of(s).random]
+
+
+def differentiable(case: OneNode, schema: OpSchema) -> list[str]:
+    """Names of the floating inputs that are not settings."""
+    kernel, names = kernel_of(schema), []
+    for name, value in case.torch_feeds().items():
+        parameter = kernel.parameter(int(name[1:]))
+        assert parameter is not None
+        floating = isinstance(value, Tensor) and value.is_floating_point()
+        if floating and parameter.name not in {*kernel.frozen, *kernel.state}:
+            names.append(name)
+    return names
+
+
+def flat(result: Any) -> list[Tensor]:
+    """All tensors in a result that carry a gradient."""
+    if isinstance(result, (tuple, list)):
+        return [t for r in result for t in flat(r)]
+    return [result] if isinstance(result, Tensor) and result.requires_grad else []
+
+
+@pytest.mark.parametrize("schema", DETERMINISTIC, ids=label)
+@given(data=st.data())
+@settings(max_examples=5)
+def test_gradients(schema: OpSchema, data: st.DataObject) -> None:
+    draw = HypothesisDraw(data, schema, floating=torch.float64)
+    case = one_node(schema, SAMPLES[kernel_of(schema).function](draw), "settings")
+    module, feeds = OnnxModule(case.model), case.torch_feeds()
+    names = differentiable(case, schema)
+
+    def run(*values: Tensor) -> tuple[Tensor, ...]:
+        return tuple(flat(module(**{**feeds, **dict(zip(names, values, strict=True))})))
+
+    inputs = tuple(feeds[n].double().requires_grad_() for n in names)
+    if inputs and run(*inputs):
+        assert torch.autograd.gradcheck(run, inputs, fast_mode=True, atol=1e-4)

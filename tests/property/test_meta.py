@@ -1,0 +1,44 @@
+"""Kernels run on the meta device: they read nothing out of tensors and make none elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx.defs import OpSchema
+from torch import Tensor
+
+from onnxinterp import OnnxModule
+from onnxinterp.registry import SAMPLES
+from tests.property.drawing import HypothesisDraw
+from tests.property.one_node import one_node
+from tests.property.served import NEWEST, label
+
+
+def outline(result: Any) -> Any:
+    """Shapes and types, without the values."""
+    if isinstance(result, (tuple, list)):
+        return [outline(r) for r in result]
+    return (tuple(result.shape), result.dtype) if isinstance(result, Tensor) else result
+
+
+def devices(result: Any) -> set[str]:
+    if isinstance(result, (tuple, list)):
+        return {d for r in result for d in devices(r)}
+    return {result.device.type} if isinstance(result, Tensor) else set()
+
+
+@pytest.mark.parametrize("schema", NEWEST.values(), ids=label)
+@given(data=st.data())
+@settings(max_examples=5)
+def test_meta(schema: OpSchema, data: st.DataObject) -> None:
+    draw = HypothesisDraw(data, schema)
+    kernel = next(f for f, s in NEWEST.items() if s is schema)
+    case = one_node(schema, SAMPLES[kernel](draw), "settings")
+    want = OnnxModule(case.model)(**case.torch_feeds())
+    got = OnnxModule(case.model).to("meta")(**case.torch_feeds("meta"))
+    assert outline(got) == outline(want)
+    tensors_in = devices(list(case.torch_feeds("meta").values()))
+    assert devices(got) <= {"meta"} or not tensors_in

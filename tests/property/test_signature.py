@@ -1,0 +1,82 @@
+"""A kernel's signature is the schema of every version it serves. No model is run."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+import torch
+from onnx.defs import OpSchema
+
+from onnxinterp.dtypes import CARRIER
+from onnxinterp.registry import GIVEN, KERNELS, SAMPLES, Kernel
+from tests.property.served import SCHEMAS, kernel_of, label
+
+OPTIONAL = OpSchema.FormalParameterOption.Optional
+VARIADIC = OpSchema.FormalParameterOption.Variadic
+WITHOUT_MEANING = {"consumed_inputs"}
+
+ALL_KERNELS = [k for versions in KERNELS.values() for k in versions.values()]
+
+
+def name_of(kernel: Kernel) -> str:
+    return f"{kernel.op_type}-{kernel.since}"
+
+
+def default(attribute: OpSchema.Attribute, wants_dtype: bool) -> object:
+    """What the signature must say, `...` where the attribute is required."""
+    if attribute.required:
+        return ...
+    if not attribute.default_value.type:
+        return None
+    value = onnx.helper.get_attribute_value(attribute.default_value)
+    if wants_dtype:
+        return CARRIER[value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def same(signature: object, schema: object) -> bool:
+    if isinstance(schema, float) and isinstance(signature, (int, float)):
+        return signature == pytest.approx(schema, rel=1e-6)
+    if isinstance(schema, int) and isinstance(signature, torch.dtype):
+        return CARRIER.get(schema) == signature
+    if isinstance(schema, (list, tuple)) and isinstance(signature, (list, tuple)):
+        return list(signature) == [v.decode() if isinstance(v, bytes) else v for v in schema]
+    return signature == schema
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=label)
+def test_attributes_are_the_schemas(schema: OpSchema) -> None:
+    kernel = kernel_of(schema)
+    declared = {n: p for n, p in kernel.attributes.items() if n not in GIVEN}
+    wanted = {n: a for n, a in schema.attributes.items() if n not in WITHOUT_MEANING}
+    assert declared.keys() == wanted.keys()
+    for name, parameter in declared.items():
+        said = ... if parameter.default is parameter.empty else parameter.default
+        assert same(said, default(wanted[name], kernel.wants_dtype(name))), name
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=label)
+def test_inputs_are_the_schemas(schema: OpSchema) -> None:
+    parameters = kernel_of(schema).parameters
+    assert len(parameters) == len(schema.inputs)
+    for parameter, wanted in zip(parameters, schema.inputs, strict=True):
+        assert (parameter.kind is parameter.VAR_POSITIONAL) == (wanted.option is VARIADIC)
+        if wanted.option is OPTIONAL:
+            assert parameter.default is None, f"{wanted.name} is optional"
+
+
+@pytest.mark.parametrize("kernel", ALL_KERNELS, ids=name_of)
+def test_declarations_name_inputs(kernel: Kernel) -> None:
+    names = {p.name for p in kernel.parameters}
+    assert {*kernel.frozen, *kernel.state} <= names
+
+
+@pytest.mark.parametrize("kernel", ALL_KERNELS, ids=name_of)
+def test_every_kernel_has_a_sample(kernel: Kernel) -> None:
+    assert kernel.function in SAMPLES or kernel.initializer
+
+
+@pytest.mark.parametrize("kernel", ALL_KERNELS, ids=name_of)
+def test_every_kernel_starts_at_a_schema_version(kernel: Kernel) -> None:
+    versions = {s.since_version for s in SCHEMAS if (s.domain, s.name) == (kernel.domain, kernel.op_type)}
+    assert kernel.since in versions
