@@ -1,7 +1,9 @@
 """A model as one PyTorch file: a plain state dict that also knows its graph.
 
-    checkpoints.save("model.onnx", "model.pth")
-    module = checkpoints.load("model.pth")          # needs no .onnx any more
+    from onnxinterp import checkpoints; checkpoints.save("model.onnx", "model.pth")
+    from onnxinterp import checkpoints; module = checkpoints.load("model.pth")
+
+The second line needs no .onnx any more.
 
 The file is exactly what `torch.save(module.state_dict(), ...)` writes: `torch.load(...,
 weights_only=True)` gives the tensors by name, and `module.load_state_dict` takes them. The graph,
@@ -20,6 +22,7 @@ from typing import Any
 
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -82,15 +85,15 @@ def load(path: str | os.PathLike[str]) -> OnnxModule:
         FileNotFoundError: the path does not exist.
     """
     state, known = _read(path)
-    model = onnx.ModelProto.FromString(known["graph"].numpy().tobytes())
-    keys: dict[str, str] = known["keys"]
-    for name, tensor in _stored(model):
-        if name in keys:
-            _fill(tensor, state[keys[name]])
-    trainable = frozenset(known["trainable"])
-    module = OnnxModule(
-        model, outputs=known["outputs"], trainable=lambda name, _: name in trainable
-    )
+    try:
+        model = onnx.ModelProto.FromString(known["graph"].numpy().tobytes())
+        keys, outputs, trainable = known["keys"], known["outputs"], frozenset(known["trainable"])
+        for name, tensor in _stored(model):
+            if name in keys:
+                _fill(tensor, state[keys[name]])
+    except (KeyError, TypeError, AttributeError, DecodeError) as error:
+        raise InvalidModelError(f"{path} holds a damaged graph: {error!r}") from error
+    module = OnnxModule(model, outputs=outputs, trainable=lambda name, _: name in trainable)
     module.load_state_dict(state, assign=True)
     return module
 

@@ -12,7 +12,7 @@ the main graph stay verbatim, names in subgraphs and functions get a suffix wher
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -328,8 +328,10 @@ class _Builder:
         if explicit is None and key in self.functions:
             return self._call(self.functions[key], key, inputs, outputs, attributes, context)
         if domain not in context.opsets:
-            raise InvalidModelError(f"node {_label(proto)!r} uses the domain {domain!r}, which "
-                                    "the model does not import")
+            raise InvalidModelError(
+                f"node {_label(proto)!r} uses the domain {domain!r}, which "
+                "the model does not import"
+            )
         opset = context.opsets[domain]
         kernel = explicit or lookup(proto.op_type, opset, domain)
         if kernel is None and (body := _schema_function(domain, proto.op_type, opset)) is not None:
@@ -387,7 +389,7 @@ class _Builder:
         """The body of a function in place of its call."""
         if len(context.functions) >= MAX_FUNCTION_DEPTH or key in context.functions:
             raise InvalidModelError(f"the function {'::'.join(filter(None, key))} calls itself")
-        scope: Scope = ChainMap({n: "" for n in function.input})
+        scope: Scope = ChainMap(dict.fromkeys(function.input, ""))
         scope.update(zip(function.input, inputs, strict=False))
         given = dict(zip(function.output, outputs, strict=False))
         scope.update(given)
@@ -405,14 +407,14 @@ def _schema_function(domain: str, op_type: str, opset: int) -> FunctionProto | N
         schema = onnx.defs.get_schema(op_type, opset, domain)
     except onnx.defs.SchemaError:
         return None
-    return schema.function_body if schema.has_function else None
+    return schema.function_body if schema.has_function else None  # type: ignore[attr-defined]  # stubs lag
 
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-ATTRIBUTE_VALUE = {
+ATTRIBUTE_VALUE: dict[int, Callable[[AttributeProto], Any]] = {
     AttributeProto.FLOAT: lambda a: a.f,
     AttributeProto.INT: lambda a: a.i,
     AttributeProto.STRING: lambda a: _text(a.s),

@@ -49,8 +49,9 @@ def read(source: Source) -> tuple[onnx.ModelProto, TensorReader]:
 
 
 def _parse(data: bytes, what: str) -> onnx.ModelProto:
+    model = onnx.ModelProto()
     try:
-        model = onnx.ModelProto.FromString(data)
+        model.ParseFromString(data)
     except DecodeError as error:
         raise InvalidModelError(f"{what} cannot be parsed as an ONNX model: {error}") from error
     if not model.HasField("graph"):
@@ -124,7 +125,9 @@ class TensorReader:
         offset = int(where.get("offset", 0))
         if kind not in NATIVE:
             length = int(where.get("length", len(data) - offset))
-            inline = TensorProto(data_type=kind, dims=shape, raw_data=data[offset : offset + length])
+            inline = TensorProto(
+                data_type=kind, dims=shape, raw_data=data[offset : offset + length]
+            )
             return _from_array(np.array(numpy_helper.to_array(inline)), kind).reshape(shape)
         dtype, count = CARRIER[kind], int(np.prod(shape, dtype=object))
         if offset < 0 or offset + count * dtype.itemsize > len(data):
@@ -178,6 +181,6 @@ def _from_array(array: np.ndarray[Any, Any], kind: int) -> Tensor:
     if kind not in NATIVE:
         wide = np.float32 if carrier is torch.float32 else np.int16
         return torch.from_numpy(array.astype(wide)).to(carrier)
-    if array.dtype.kind in "biufc" and array.dtype.isbuiltin == 1:
+    if array.dtype.isbuiltin == 1:
         return torch.from_numpy(np.ascontiguousarray(array)).to(carrier)
     return torch.from_numpy(np.ascontiguousarray(array).view(f"u{carrier.itemsize}")).view(carrier)

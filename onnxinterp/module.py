@@ -21,17 +21,16 @@ from onnxinterp.registry import KERNELS, Kernel
 from onnxinterp.values import Host
 from onnxinterp.weights import Trainable, Weights, parameters, read, roles
 
-
-_Planned: TypeAlias = "tuple[Plan, list[tuple[str, nn.Module, str]]]"  # and the weights it reads
+_Planned: TypeAlias = "tuple[Plan, list[tuple[str, nn.Module, str]]]"  # and where weights are
 
 
 class OnnxModule(nn.Module):
     """An ONNX model as a differentiable `torch.nn.Module`.
 
     Call it with the graph's inputs, by position, by name or mixed: `m(x)`, `m(**{"input.1": x})`.
-    Inputs with an initializer behind them are optional and go by name. One output comes as a tensor, several
-    as a tuple in graph order. It starts in `eval()` mode, as the file says; in `train()` mode
-    normalisation uses the statistics of the batch and dropout drops.
+    Inputs with an initializer behind them are optional and go by name. One output comes as a
+    tensor, several as a tuple in graph order. It starts in `eval()` mode, as the file says; in
+    `train()` mode normalisation uses the statistics of the batch and dropout drops.
 
     Example:
         >>> m = OnnxModule("model.onnx")  # doctest: +SKIP
@@ -58,7 +57,7 @@ class OnnxModule(nn.Module):
     Raises:
         InvalidModelError: the file is no valid model.
         UnsafeModelError: it points outside its folder.
-        UnsupportedOpError: operators are missing; all of them are listed, before any weight is read.
+        UnsupportedOpError: operators are missing; all are listed, before any weight is read.
     """
 
     def __init__(
@@ -202,6 +201,8 @@ class OnnxModule(nn.Module):
         def forward(*args: Any, **keywords: Any) -> Any:
             return self._run(args, keywords)
 
+        # torch.compile counts recompilations by code object: one module must not use up another's
+        forward.__code__ = forward.__code__.replace()
         names = [*self.input_names, *(i.name for i in self.optional_inputs)]
         self._aliases = dict(zip(_identifiers(names), names, strict=True))
         required = len(self.inputs)
@@ -216,7 +217,7 @@ class OnnxModule(nn.Module):
         self.forward = forward
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnnxModule:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # untyped in torch
         self._replan()
         return self
 
@@ -261,7 +262,9 @@ def _named(model: Model, outputs: Sequence[str] | None) -> tuple[ValueInfo, ...]
     if outputs is None:
         return model.graph.outputs
     declared = {v.name: v for v in (*model.graph.inputs, *model.graph.outputs)}
-    made = {o for n in model.graph.nodes for o in n.outputs} | declared.keys() | model.tensors.keys()
+    made = (
+        {o for n in model.graph.nodes for o in n.outputs} | declared.keys() | model.tensors.keys()
+    )
     if unknown := [o for o in outputs if o not in made]:
         raise InvalidModelError(f"the graph has no values called {', '.join(map(repr, unknown))}")
     return tuple(declared.get(o, ValueInfo(o)) for o in outputs)
@@ -323,7 +326,9 @@ def _check_input(info: ValueInfo, value: Any) -> None:
         raise InputError(f"expected {info}, got {type(value).__name__}")
     expected = info.dtype
     fits = expected is None or value.dtype == expected
-    fits = fits or (value.is_floating_point() and expected is not None and expected.is_floating_point)
+    fits = fits or (
+        value.is_floating_point() and expected is not None and expected.is_floating_point
+    )
     if not fits or (info.shape is not None and len(info.shape) != value.ndim):
         got = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
         raise InputError(f"expected {info}, got {got}")

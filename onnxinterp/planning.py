@@ -62,13 +62,12 @@ def snapshot(value: Constant) -> Host | None:
     """A constant as a host value, where it is small enough to be one."""
     if isinstance(value, Host):
         return value
-    small = isinstance(value, Tensor) and value.ndim <= 1 and value.numel() <= HOST_LENGTH
-    return host_of(value) if small and value.dtype in HOST_DTYPES and not value.is_meta else None
+    if not isinstance(value, Tensor) or value.is_meta or value.dtype not in HOST_DTYPES:
+        return None
+    return host_of(value) if value.ndim <= 1 and value.numel() <= HOST_LENGTH else None
 
 
-def decode(
-    kernel: Kernel, name: str, value: Any, dtypes: Mapping[torch.dtype, torch.dtype]
-) -> Any:
+def decode(kernel: Kernel, name: str, value: Any, dtypes: Mapping[torch.dtype, torch.dtype]) -> Any:
     """An attribute as the kernel's signature asks for it: ONNX type numbers as torch dtypes."""
     if kernel.wants_dtype(name) and isinstance(value, int):
         if value not in CARRIER:

@@ -12,7 +12,7 @@ defaults. Annotations say what the kernel needs of each input:
     anything else     as it flows: sequences, strings, optionals
 
 Three keyword-only parameters are given by the engine, not by the node: `training: bool`,
-`n_outputs: int` (how many outputs the node names) and `device: torch.device` (where new tensors go).
+`n_outputs: int` (how many outputs the node names), `device: torch.device` (where new tensors go).
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Draw(Protocol):
     def tensor(
         self, shape: Sequence[int], type: str = "T", lo: float = -10, hi: float = 10
     ) -> Tensor:
-        """A tensor of the dtype of `type`, elements between `lo` and `hi` where they are numbers."""
+        """A tensor of the dtype of `type`, its elements between `lo` and `hi`."""
         ...
 
     def floats(self, shape: Sequence[int], lo: float = -10, hi: float = 10) -> Tensor:

@@ -46,6 +46,7 @@ class Host:
 
     @property
     def rank(self) -> int:
+        """0 for a number, 1 for a list."""
         return 1 if isinstance(self.data, list) else 0
 
     @property
@@ -109,4 +110,5 @@ class Subgraph:
         self.output_types = tuple(output_types)
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        """Run the body; the values around it are those of the moment it was bound."""
         return self._run(inputs)

@@ -22,6 +22,7 @@ from onnxinterp.registry import Kind
 
 Trainable: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"
 
+TENSORS = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)
 RESERVED = frozenset(dir(nn.ParameterDict())) | {"training", ""}
 
 
@@ -107,15 +108,15 @@ class Weights(nn.ParameterDict):
     def __len__(self) -> int:
         return len(self._keys)
 
-    def keys(self) -> KeysView[str]:  # type: ignore[override]  # ParameterDict says Iterable
+    def keys(self) -> KeysView[str]:
         """The ONNX names, in the order of the file."""
         return self._keys.keys()
 
-    def items(self) -> list[tuple[str, Tensor]]:  # type: ignore[override]  # likewise
+    def items(self) -> list[tuple[str, Tensor]]:
         """(ONNX name, tensor) pairs."""
         return [(name, self[name]) for name in self._keys]
 
-    def values(self) -> list[Tensor]:  # type: ignore[override]  # likewise
+    def values(self) -> list[Tensor]:
         """The tensors."""
         return [self[name] for name in self._keys]
 
@@ -144,17 +145,21 @@ class Weights(nn.ParameterDict):
         for key in [k for k in state_dict if k.startswith(prefix)]:
             if key.endswith("num_batches_tracked") and key.removeprefix(prefix) not in paths:
                 del state_dict[key]
-        super()._load_from_state_dict(state_dict, prefix, *rest, **keywords)  # type: ignore[no-untyped-call]  # untyped in torch
+        super()._load_from_state_dict(state_dict, prefix, *rest, **keywords)
 
 
 def _escape(part: str) -> str:
-    """`half` -> `half_`, `half_` -> `half__`: told apart from names that need no escape."""
+    """`half` -> `half_`, `half_` -> `half__`: told apart from names that need no escape.
+
+    NUL, which the guards of torch.compile cannot hold, becomes an underscore.
+    """
+    part = part.replace("\0", "_")
     return part + "_" if part.rstrip("_") in RESERVED else part
 
 
 def read(holder: nn.Module, attribute: str) -> Tensor:
     """A weight as it is now: a parameter, a buffer, or what a parametrization makes of one."""
-    found = holder._parameters.get(attribute)
+    found: Tensor | None = holder._parameters.get(attribute)
     if found is None:
         found = holder._buffers.get(attribute)
     return cast("Tensor", getattr(holder, attribute)) if found is None else found
@@ -170,15 +175,15 @@ def roles(graph: Graph) -> tuple[frozenset[str], frozenset[str]]:
     computed: set[str] = set()
     state: set[str] = set()
     for node in graph.walk():
+        kernel = node.kernel
         for index, name in enumerate(node.inputs):
-            parameter = node.kernel.parameter(index) if node.kernel else None
-            if node.kernel is None or parameter is None:
+            parameter = kernel.parameter(index) if kernel else None
+            if kernel is None or parameter is None:
                 continue
-            if parameter.name in node.kernel.state:
+            if parameter.name in kernel.state:
                 state.add(name)
-            elif parameter.name not in node.kernel.frozen:
-                if node.kernel.kinds[parameter.name] in (Kind.TENSOR, Kind.OPERAND, Kind.ANY):
-                    computed.add(name)
+            elif parameter.name not in kernel.frozen and kernel.kinds[parameter.name] in TENSORS:
+                computed.add(name)
         computed.update(v.name for v in node.attributes.values() if isinstance(v, WeightRef))
     return frozenset(computed), frozenset(state)
 
@@ -199,12 +204,11 @@ def parameters(
             of name and tensor.
     """
     computed, state = roles(graph)
-    chosen = _chooser(trainable)
     wrapped: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         floating = tensor.is_floating_point() or tensor.is_complex()
         default = name in computed and tensor.ndim > 0
-        trains = chosen(name, tensor, default)
+        trains = _trains(trainable, name, tensor, default)
         if floating and name not in state and (default or trains):
             wrapped[name] = nn.Parameter(tensor, requires_grad=trains)
         else:
@@ -212,12 +216,10 @@ def parameters(
     return wrapped
 
 
-def _chooser(trainable: Trainable) -> Callable[[str, Tensor, bool], bool]:
-    if trainable == "weights":
-        return lambda name, tensor, default: default
-    if trainable in ("all", "none"):
-        return lambda name, tensor, default: trainable == "all"
+def _trains(trainable: Trainable, name: str, tensor: Tensor, default: bool) -> bool:
+    if isinstance(trainable, str) and trainable in ("weights", "all", "none"):
+        return {"weights": default, "all": True, "none": False}[trainable]
     if callable(trainable):
-        return lambda name, tensor, default: bool(trainable(name, tensor))
+        return bool(trainable(name, tensor))
     patterns = [trainable] if isinstance(trainable, str) else list(trainable)
-    return lambda name, tensor, default: any(fnmatchcase(name, p) for p in patterns)
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

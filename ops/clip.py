@@ -16,18 +16,31 @@ FLOAT_MAX = torch.finfo(torch.float32).max
 
 @op("Clip", since=11, frozen=("min", "max"))
 def clip(input: Tensor, min: Tensor | None = None, max: Tensor | None = None) -> Tensor:
-    """Where min > max the answer is max, as torch.clamp has it."""
-    return input if min is None and max is None else torch.clamp(input, min, max)
+    """An absent bound is the type's own limit, so that infinity becomes the largest number.
+
+    Where min > max the answer is max, as torch.clamp has it.
+    """
+    info = torch.finfo(input.dtype) if input.is_floating_point() else torch.iinfo(input.dtype)
+    lowest = input.new_full((), info.min) if min is None else min
+    highest = input.new_full((), info.max) if max is None else max
+    return torch.clamp(input, lowest, highest)
+
+
+def _held(bound: float, dtype: torch.dtype) -> float:
+    """A bound as far as the type can hold it: the default is float32's limit in float16 too."""
+    limit = torch.finfo(dtype).max
+    return min(max(bound, -limit), limit)
 
 
 @op("Clip", since=6)
 def clip_6(input: Tensor, *, max: float = FLOAT_MAX, min: float = -FLOAT_MAX) -> Tensor:
-    return torch.clamp(input, min, max)
+    return torch.clamp(input, _held(min, input.dtype), _held(max, input.dtype))
 
 
 @op("Clip", since=1)
 def clip_1(input: Tensor, *, max: float | None = None, min: float | None = None) -> Tensor:
-    return input if min is None and max is None else torch.clamp(input, min, max)
+    highest = FLOAT_MAX if max is None else max
+    return clip_6(input, max=highest, min=-FLOAT_MAX if min is None else min)
 
 
 @sample(clip)

@@ -1,7 +1,7 @@
 """Hypothesis profiles, known failures, and the coverage page.
 
-    pytest tests/property                                   every day: few examples, repeatable
-    pytest tests/property --hypothesis-profile=nightly      2,000 examples, new ones each night
+pytest tests/property                                   every day: few examples, repeatable
+pytest tests/property --hypothesis-profile=nightly      2,000 examples, new ones each night
 """
 
 from __future__ import annotations
@@ -11,18 +11,32 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.property import record
+
 KNOWN_FAILURES = Path(__file__).with_name("known_failures.txt")
 
 # Samples draw until they are valid, so slow generation is expected; time is never judged.
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(
-    "day", max_examples=20, deadline=None, derandomize=True, database=None,
+    "day",
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    database=None,
     suppress_health_check=SLOW,
 )
-settings.register_profile(
-    "nightly", max_examples=2000, deadline=None, suppress_health_check=SLOW
-)
+settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_health_check=SLOW)
 settings.load_profile("day")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--coverage-page", type=Path, help="write the table of operators here")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = session.config.getoption("--coverage-page")
+    if path is not None:
+        path.write_text(record.page(known_failures()))
 
 
 def known_failures() -> dict[str, str]:

@@ -6,7 +6,6 @@ family below opset 13: it ignores that the axes from `axis` on count as one.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +15,9 @@ import onnxruntime
 from onnx import version_converter
 from onnx.reference import ReferenceEvaluator
 
-onnxruntime.set_default_logger_severity(4)
+from tests.property import record
 
-JUDGED: dict[str, Counter[str]] = defaultdict(Counter)
-"""Operator version -> how many calls each oracle judged in this run."""
+onnxruntime.set_default_logger_severity(4)
 
 SOFTMAX_FAMILY = ("Softmax", "LogSoftmax", "Hardmax")
 CONVERTED_TO = 13  # for the old broadcast and attribute forms
@@ -73,6 +71,6 @@ def judge(label: str, model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any
         except Exception as error:  # each oracle refuses in its own way
             reasons.append(f"{name}: {str(error)[:200]}")
             continue
-        JUDGED[label][name] += 1
+        record.JUDGED[label].add(name)
         return answer
     raise NoOracleError("; ".join(reasons))

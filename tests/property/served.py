@@ -35,5 +35,12 @@ SCHEMAS: list[OpSchema] = sorted(
 )
 SERVED = [s for s in SCHEMAS if not kernel_of(s).initializer]
 
+ONNXRUNTIME_OPSET = 23  # the last one of which onnxruntime has (nearly) everything
+
+CURRENT = list(
+    {(s.domain, s.name): s for s in SERVED if s.since_version <= ONNXRUNTIME_OPSET}.values()
+)
+"""Each operator at its newest version up to that opset."""
+
 NEWEST: dict[Callable[..., Any], OpSchema] = {kernel_of(s).function: s for s in SERVED}
 """Each kernel function and the newest version it serves."""

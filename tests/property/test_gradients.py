@@ -13,6 +13,7 @@ from torch import Tensor
 
 from onnxinterp import OnnxModule
 from onnxinterp.registry import SAMPLES
+from tests.property import record
 from tests.property.drawing import HypothesisDraw
 from tests.property.one_node import OneNode, one_node
 from tests.property.served import NEWEST, kernel_of, label
@@ -53,4 +54,5 @@ def test_gradients(schema: OpSchema, data: st.DataObject) -> None:
 
     inputs = tuple(feeds[n].double().requires_grad_() for n in names)
     if inputs and run(*inputs):
+        record.GRADIENT.add(label(schema))
         assert torch.autograd.gradcheck(run, inputs, fast_mode=True, atol=1e-4)

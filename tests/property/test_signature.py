@@ -78,5 +78,7 @@ def test_every_kernel_has_a_sample(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("kernel", ALL_KERNELS, ids=name_of)
 def test_every_kernel_starts_at_a_schema_version(kernel: Kernel) -> None:
-    versions = {s.since_version for s in SCHEMAS if (s.domain, s.name) == (kernel.domain, kernel.op_type)}
+    versions = {
+        s.since_version for s in SCHEMAS if (s.domain, s.name) == (kernel.domain, kernel.op_type)
+    }
     assert kernel.since in versions

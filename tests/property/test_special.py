@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, reject
 from hypothesis import strategies as st
+from hypothesis.errors import InvalidArgument
 from onnx.defs import OpSchema
+from torch import Tensor
 
 from onnxinterp import OnnxModule
 from onnxinterp.registry import SAMPLES
+from onnxinterp.sampling import Call
 from tests.property.agreement import assert_agree
 from tests.property.drawing import HypothesisDraw
 from tests.property.one_node import one_node, to_numpy
 from tests.property.oracles import run_onnxruntime
-from tests.property.served import NEWEST, kernel_of, label
+from tests.property.served import CURRENT, kernel_of, label
 
-DETERMINISTIC = [s for s in NEWEST.values() if not kernel_of(s).random]
+DETERMINISTIC = [s for s in CURRENT if not kernel_of(s).random]
+
+
+def _tame_settings(schema: OpSchema, call: Call) -> Call:
+    """Bounds, scales and exponents stay finite: the oracle says nothing of a bound that is nan."""
+    kernel, inputs = kernel_of(schema), list(call.inputs)
+    for index, value in enumerate(inputs):
+        parameter = kernel.parameter(index)
+        frozen = parameter is not None and parameter.name in kernel.frozen
+        if frozen and isinstance(value, Tensor) and value.is_floating_point():
+            inputs[index] = value.nan_to_num(0, 1, -1)
+    return replace(call, inputs=tuple(inputs))
 
 
 def check(schema: OpSchema, draw: HypothesisDraw) -> None:
-    case = one_node(schema, SAMPLES[kernel_of(schema).function](draw), "settings")
+    try:
+        call = SAMPLES[kernel_of(schema).function](draw)
+    except InvalidArgument:
+        reject()  # nothing to point at: an index into an empty tensor
+    case = one_node(schema, _tame_settings(schema, call), "settings")
     try:
         want = run_onnxruntime(case.model, case.feeds)
     except Exception:

@@ -1,0 +1,27 @@
+"""Packages that only some features need: imported when used, with a clear word when absent."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from onnxinterp.errors import OnnxError
+
+
+class MissingExtraError(OnnxError, ImportError):
+    """A feature needs a package that is not installed; the message names the command to run."""
+
+
+def require(package: str, extra: str) -> Any:
+    """Import `package`, which the optional dependency group `extra` provides.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package.partition(".")[0]:
+            raise  # the package is there, but broken: its own message says more
+        message = f"this needs {package}: pip install onnxinterp[{extra}]"
+        raise MissingExtraError(message) from error

@@ -1,0 +1,1 @@
+"""The engine's own tests: models are written as ONNX text."""

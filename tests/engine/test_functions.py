@@ -1,0 +1,88 @@
+"""Functions, of the model and of schemas, run as if their bodies stood in the graph."""
+
+from __future__ import annotations
+
+import onnx
+import onnx.parser
+import pytest
+import torch
+
+from onnxinterp import InvalidModelError, OnnxModule, UnsupportedOpError
+from onnxinterp.graph import build
+
+SCALED = """<ir_version: 8, opset_import: ["": 17, "mine": 1]>
+g (float[n,3] x) => (float[n,3] y) <float[3] w = {1, 1, 1}> {
+  a = mine.Scaled<by = 2.0>(x, w)
+  y = mine.Scaled(a, w)
+}
+<domain: "mine", opset_import: ["": 17]>
+Scaled <by: float = 3.0> (x, w) => (y) {
+  factor = Constant<value_float: float = @by>()
+  offset = Constant<value = float[3] {10, 20, 30}>()
+  t = Mul(x, factor)
+  u = Add(t, offset)
+  y = Add(u, w)
+}"""
+
+
+def test_a_function_runs_with_its_attributes_and_defaults() -> None:
+    module = OnnxModule(onnx.parser.parse_model(SCALED))
+    x = torch.randn(2, 3)
+    offset = torch.tensor([10.0, 20, 30])
+    torch.testing.assert_close(module(x), (2 * x + offset + 1) * 3 + offset + 1)
+
+
+def test_a_weight_of_a_function_is_one_weight_and_trains() -> None:
+    module = OnnxModule(onnx.parser.parse_model(SCALED))
+    assert [n for n, w in module.weights.items() if w.requires_grad] == ["w", "offset"]
+    module(torch.ones(1, 3)).sum().backward()
+    assert module.weights["offset"].grad.tolist() == [4, 4, 4], "3 + 1: both calls count"
+
+
+def test_nested_functions_and_a_constant_as_result() -> None:
+    module = OnnxModule(
+        onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17, "mine": 1]>
+        g (float[2] x) => (float[2] y, float[2] z) { y = mine.Outer(x) z = mine.Two() }
+        <domain: "mine", opset_import: ["": 17, "mine": 1]>
+        Outer (x) => (y) { two = mine.Two() y = Mul(x, two) }
+        <domain: "mine", opset_import: ["": 17]>
+        Two () => (c) { c = Constant<value = float[2] {2, 2}>() }""")
+    )
+    y, z = module(torch.tensor([3.0, 4.0]))
+    assert (y.tolist(), z.tolist()) == ([6, 8], [2, 2])
+
+
+def test_a_function_sees_only_its_own_names() -> None:
+    text = SCALED.replace("u = Add(t, offset)", "u = Add(t, a)")
+    with pytest.raises(InvalidModelError, match="'a'"):
+        OnnxModule(onnx.parser.parse_model(text))
+
+
+def test_a_function_that_calls_itself_is_refused() -> None:
+    text = SCALED.replace("t = Mul(x, factor)", "t = mine.Scaled(x, w)")
+    text = text.replace(
+        '<domain: "mine", opset_import: ["": 17]>',
+        '<domain: "mine", opset_import: ["": 17, "mine": 1]>',
+    )
+    with pytest.raises(InvalidModelError, match="itself"):
+        OnnxModule(onnx.parser.parse_model(text))
+
+
+def test_the_missing_operators_of_a_function_are_named() -> None:
+    with pytest.raises(UnsupportedOpError, match="NoSuchOp"):
+        OnnxModule(onnx.parser.parse_model(SCALED.replace("u = Add(t", "u = NoSuchOp(t")))
+
+
+def test_an_operator_without_kernel_runs_by_the_function_of_its_schema(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from onnxinterp import registry
+
+    without = {k: v for k, v in registry.KERNELS.items() if k != ("", "Softplus")}
+    monkeypatch.setattr(registry, "KERNELS", without)
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[n] x) => (float[n] y) { y = Softplus(x) }'
+    )
+    assert "Softplus" not in {n.op_type for n in build(model).graph.nodes}
+    x = torch.randn(5)
+    torch.testing.assert_close(OnnxModule(model)(x), torch.nn.functional.softplus(x))

@@ -1,0 +1,108 @@
+"""Shape arithmetic runs on plain numbers: sizes stay symbolic, nothing is read out of a tensor."""
+
+from __future__ import annotations
+
+import onnx
+import onnx.parser
+import pytest
+import torch
+from torch.export import Dim
+
+from onnxinterp import OnnxModule
+from onnxinterp.values import Host, host_of, number, round_to
+
+SPLIT_HEADS = """<ir_version: 8, opset_import: ["": 17]> g (float[b,s,8] x) => (float[b,2,s,4] y)
+<float[8,8] w = {{{weights}}}> {{
+  shape = Shape(x)
+  zero = Constant<value_int = 0>()
+  one = Constant<value_int = 1>()
+  axis = Constant<value = int64[1] {{0}}>()
+  b = Gather(shape, zero)
+  s = Gather(shape, one)
+  b1 = Unsqueeze(b, axis)
+  s1 = Unsqueeze(s, axis)
+  heads = Constant<value = int64[2] {{2, -1}}>()
+  target = Concat<axis = 0>(b1, s1, heads)
+  h = MatMul(x, w)
+  split = Reshape(h, target)
+  y = Transpose<perm = [0, 2, 1, 3]>(split)
+}}"""
+
+
+@pytest.fixture
+def split_heads() -> OnnxModule:
+    weights = ", ".join(str(i % 7) for i in range(64))
+    return OnnxModule(onnx.parser.parse_model(SPLIT_HEADS.format(weights=weights)))
+
+
+SIZES = [(2, 3), (5, 7), (3, 11)]
+
+
+def test_one_graph_serves_all_sizes(split_heads: OnnxModule) -> None:
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(split_heads, fullgraph=True, dynamic=True, backend=counter)
+    for b, s in SIZES:
+        x = torch.randn(b, s, 8)
+        torch.testing.assert_close(compiled(x), split_heads(x))
+    assert counter.frame_count == 1
+
+
+def test_it_exports_with_dynamic_sizes(split_heads: OnnxModule) -> None:
+    dims = {"x": {0: Dim("b"), 1: Dim("s")}}
+    program = torch.export.export(split_heads, (torch.randn(2, 3, 8),), dynamic_shapes=dims)
+    for b, s in SIZES:
+        x = torch.randn(b, s, 8)
+        torch.testing.assert_close(program.module()(x), split_heads(x))
+
+
+def test_it_runs_without_data(split_heads: OnnxModule) -> None:
+    assert split_heads.to("meta")(torch.empty(2, 3, 8, device="meta")).shape == (2, 2, 3, 4)
+
+
+def test_constants_are_folded() -> None:
+    module = OnnxModule(
+        onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+        g (float[6] x) => (float[2,3] y) <int64[1] two = {2}, int64[1] one = {1}> {
+          three = Add(two, one)
+          shape = Concat<axis = 0>(two, three)
+          y = Reshape(x, shape)
+        }""")
+    )
+    plan, _ = module._plan(frozenset())
+    assert [step.node.op_type for step in plan.steps] == ["Reshape"]
+    assert module(torch.ones(6)).shape == (2, 3)
+
+
+def test_weights_are_never_folded() -> None:
+    module = OnnxModule(
+        onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+        g (float[2] x) => (float[2] y) <float[2] w = {1, 2}, float[2] v = {1, 1}> {
+          sum = Add(w, v)
+          y = Mul(x, sum)
+        }""")
+    )
+    module(torch.ones(2)).sum().backward()
+    assert module.weights["w"].grad.tolist() == [1, 1]
+
+
+def test_a_host_value_becomes_a_tensor_at_the_boundary() -> None:
+    module = OnnxModule(
+        onnx.parser.parse_model(
+            '<ir_version: 8, opset_import: ["": 17]> g (float[a,b] x) => (int64[2] s) { s = Shape(x) }'
+        )
+    )
+    assert module(torch.ones(4, 5)).tolist() == [4, 5]
+    assert module(torch.ones(4, 5)).dtype is torch.int64
+
+
+def test_reading_a_value() -> None:
+    assert number(torch.tensor([[3]])) == 3
+    assert number(Host([4])) == 4
+    assert host_of(torch.tensor([1, 2])).numbers == [1, 2]
+    assert Host([1.5], torch.float32).tensor().dtype is torch.float32
+
+
+@pytest.mark.parametrize("x", [0.1, 0.7 * 10, 1 / 3, -2.5e-3, 1e20, 7.0])
+def test_rounding_is_that_of_float32(x: float) -> None:
+    assert round_to(torch.float32, x) == torch.tensor(x, dtype=torch.float32).item()
+    assert round_to(torch.float64, x) == x
