@@ -44,6 +44,7 @@ class Step:
         direct: the inputs can be handed over as they are; otherwise `call` brings them to the
             lane (tensor or plain number) that the kernel wants.
         kinds: what the kernel wants for each input.
+        numbers: (index, kind) of the inputs that must be read into plain numbers at run time.
         host_rule: the rule for plain numbers, where some input may be one.
         subgraphs: attribute name -> plan.
         tensors: attribute name -> name of the weight it holds.
@@ -59,6 +60,7 @@ class Step:
     attributes: dict[str, Any]
     direct: bool = True
     kinds: tuple[Kind, ...] = ()
+    numbers: tuple[tuple[int, Kind], ...] = ()
     host_rule: Callable[..., Any] | None = None
     subgraphs: dict[str, Plan] = field(default_factory=dict)
     tensors: dict[str, str] = field(default_factory=dict)
@@ -68,19 +70,22 @@ class Step:
 
     def call(self, interpreter: Interpreter, frame: Frame) -> Any:
         """Run with inputs brought to the lane that the kernel, or its host rule, wants."""
-        values, keywords = frame.values, dict(self.attributes)
-        for name, plan in self.subgraphs.items():
-            keywords[name] = bind(plan, interpreter, frame)
-        for name, weight in self.tensors.items():
-            keywords[name] = values[weight]
-        args = [_numbers(values[n], k) for n, k in zip(self.inputs, self.kinds, strict=True)]
-        if self.host_rule is not None and not any(isinstance(a, Tensor) for a in args):
+        values, keywords = frame.values, self.attributes
+        args = [values[name] for name in self.inputs]
+        for index, kind in self.numbers:
+            args[index] = _numbers(args[index], kind)
+        if self.subgraphs or self.tensors:
+            bound = {name: bind(plan, interpreter, frame) for name, plan in self.subgraphs.items()}
+            keywords = {**keywords, **bound, **{k: values[n] for k, n in self.tensors.items()}}
+        if self.host_rule is not None and not any(map(_is_tensor, args)):
             result = self.host_rule(*args, **keywords)
             if result is not NotImplemented:
                 return result
         if self.wants_device:
-            keywords["device"] = frame.device
-        return self.kernel(*_tensors(args, self.kinds, frame.device), **keywords)
+            keywords = {**keywords, "device": frame.device}
+        if Host in map(type, args):
+            args = _tensors(args, self.kinds, frame.device)
+        return self.kernel(*args, **keywords)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +99,8 @@ class Plan:
         captures: names that the steps read and that stand in the frame before the first step.
         constants: values known at planning time; those of subgraphs stand in the root plan.
         output_types: what the file declares of the outputs.
+        sized: host values that depend on nothing but the shapes of the inputs; they stay in the
+            frame to its end.
     """
 
     steps: tuple[Step, ...]
@@ -102,6 +109,7 @@ class Plan:
     captures: tuple[str, ...]
     constants: dict[str, Any]
     output_types: tuple[ValueInfo, ...]
+    sized: tuple[str, ...] = ()
 
 
 class Frame:
@@ -162,12 +170,14 @@ def bind(plan: Plan, interpreter: Interpreter, frame: Frame) -> Subgraph:
     return Subgraph(call, len(plan.inputs), types)
 
 
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
 def _numbers(value: Any, kind: Kind) -> Any:
-    """Bring a value to plain numbers where the kernel wants them."""
-    if value is None or kind in (Kind.TENSOR, Kind.OPERAND, Kind.ANY):
-        return value
-    if value.__class__ not in (Host, Tensor) and not isinstance(value, Tensor):
-        return value  # a constant, converted when the plan was made
+    """Bring a value to the plain numbers that the kernel wants."""
+    if value is None:
+        return None
     if kind is Kind.LIST:
         return host_of(value).numbers
     return host_of(value) if kind is Kind.HOST else number(value)

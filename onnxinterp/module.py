@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import keyword
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from inspect import Parameter, Signature
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,14 +12,34 @@ import torch
 from torch import Tensor, nn
 
 from onnxinterp import loading, planning
-from onnxinterp.errors import InputError, InvalidModelError, NodeError, UnsupportedOpError
-from onnxinterp.graph import Graph, Model, Node, ValueInfo, build
+from onnxinterp.arguments import Arguments
+from onnxinterp.building import build
+from onnxinterp.errors import InvalidModelError, NodeError, UnsupportedOpError
+from onnxinterp.graph import Graph, Model, Node, ValueInfo
 from onnxinterp.interpreter import Frame, Interpreter, Plan
 from onnxinterp.registry import KERNELS, Kernel
 from onnxinterp.values import Host
 from onnxinterp.weights import Trainable, Weights, parameters, read, roles
 
-_Planned: TypeAlias = "tuple[Plan, list[tuple[str, nn.Module, str]]]"  # and where weights are
+Sizes: TypeAlias = "tuple[torch.Size, ...]"
+
+
+@dataclass
+class Planned:
+    """A plan, where the weights it reads stand, and plans for sizes that came more than once.
+
+    Attributes:
+        plan: what runs whatever the sizes of the inputs are.
+        reads: name, holder and attribute of each weight.
+        by_sizes: shapes of the inputs -> the plan made for them; None where they came once.
+    """
+
+    plan: Plan
+    reads: list[tuple[str, nn.Module, str]]
+    by_sizes: dict[Sizes, Planned | None] = field(default_factory=dict)
+
+
+SIZES_KEPT = 16  # plans for particular sizes, each mode
 
 
 class OnnxModule(nn.Module):
@@ -81,6 +99,7 @@ class OnnxModule(nn.Module):
         self.graph = graph
         self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)
         self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
+        self._call = Arguments(self.inputs, self.optional_inputs)
         self._float = _floating_type(self.weights)
         self._hosts: dict[str, Host] = {}
         self._replan()
@@ -98,48 +117,26 @@ class OnnxModule(nn.Module):
 
     def _run(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """The forward pass; `forward` is bound to it with the graph's own signature."""
-        given = self._gather(args, keywords)
-        plan, weights = self._plan(frozenset(given).difference(self.input_names))
-        values: dict[str, Any] = {"": None, **plan.constants}
-        for name, holder, attribute in weights:
+        given = self._call.gather(args, keywords)
+        overridden = frozenset(given).difference(self.input_names)
+        planned = self._plan(overridden)
+        sizes = _sizes(self._call.infos, given) if planned.plan.sized else None
+        known = planned.by_sizes.get(sizes) if sizes else None
+        current = known or planned
+        values: dict[str, Any] = {"": None, **current.plan.constants}
+        for name, holder, attribute in current.reads:
             values[name] = read(holder, attribute)
         values.update(given)
         device = self._device(given)
         try:
-            results = self.interpreter.run(plan, Frame(values, device))
+            results = self.interpreter.run(current.plan, Frame(values, device))
         except NodeError as error:
-            self._blame_inputs(given, error)
+            self._call.blame_sizes(given, error)
             raise
+        if sizes and known is None:
+            self._remember(planned, overridden, sizes, values)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
         return results[0] if len(results) == 1 else results
-
-    def _gather(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
-        """Inputs by ONNX name, checked by rank and kind of type."""
-        if len(args) > len(self.inputs):
-            message = f"{len(args)} inputs given, the graph takes {len(self.inputs)}"
-            raise InputError(f"{message}: {', '.join(map(str, self.inputs))}")
-        given = dict(zip(self.input_names, args, strict=False))
-        for key, value in keywords.items():
-            name = self._aliases.get(key, key)
-            if name not in self._infos or name in given:
-                why = "is given twice" if name in given else "is no input"
-                raise InputError(f"{key!r} {why} of {', '.join(map(str, self._infos.values()))}")
-            given[name] = value
-        if absent := [str(i) for i in self.inputs if i.name not in given]:
-            raise InputError(f"missing inputs: {', '.join(absent)}")
-        for name, value in given.items():
-            _check_input(self._infos[name], value)
-        return given
-
-    def _blame_inputs(self, given: dict[str, Any], error: NodeError) -> None:
-        """Where a node failed on sizes that the file never declared, say so instead."""
-        for name, value in given.items():
-            declared = self._infos[name].shape
-            sizes = tuple(value.shape) if isinstance(value, Tensor) else ()
-            pairs = zip(declared or (), sizes, strict=False)
-            if any(isinstance(d, int) and d != size for d, size in pairs):
-                message = f"expected {self._infos[name]}, got shape {list(sizes)}; {error}"
-                raise InputError(message) from error
 
     def _device(self, given: Mapping[str, Any]) -> torch.device:
         tensors = (v for v in given.values() if isinstance(v, Tensor))
@@ -162,18 +159,37 @@ class OnnxModule(nn.Module):
 
     def _replan(self) -> None:
         """Derive what forward needs from graph and weights."""
-        self._plans: dict[tuple[bool, frozenset[str]], _Planned] = {}
-        for training in (False, True):
-            self._make_plan(training, frozenset())
-        self._infos = {i.name: i for i in self.graph.inputs}
+        kernels = [node.kernel for node in self.graph.walk() if node.kernel]
+        self._has_modes = any(k.state or "training" in k.attributes for k in kernels)
+        self._plans: dict[tuple[bool, frozenset[str]], Planned] = {}
+        for training in {False, self._has_modes}:
+            self._plans[training, frozenset()] = self._make_plan(training, frozenset())
         self._bind_forward()
 
-    def _plan(self, overridden: frozenset[str]) -> _Planned:
+    def _plan(self, overridden: frozenset[str] = frozenset()) -> Planned:
         """The plan for the current mode, where `overridden` initializers are given by the call."""
-        planned = self._plans.get((self.training, overridden))
-        return self._make_plan(self.training, overridden) if planned is None else planned
+        training = self.training and self._has_modes
+        planned = self._plans.get((training, overridden))
+        if planned is None:
+            planned = self._plans[training, overridden] = self._make_plan(training, overridden)
+        return planned
 
-    def _make_plan(self, training: bool, overridden: frozenset[str]) -> _Planned:
+    def _remember(
+        self, planned: Planned, overridden: frozenset[str], sizes: Sizes, values: dict[str, Any]
+    ) -> None:
+        """Shapes that come a second time get a plan of their own: their arithmetic is done."""
+        if sizes not in planned.by_sizes:
+            if len(planned.by_sizes) >= SIZES_KEPT:
+                planned.by_sizes.pop(next(iter(planned.by_sizes)), None)
+            planned.by_sizes[sizes] = None
+            return
+        found = {n: v for n in planned.plan.sized if isinstance(v := values.get(n), Host)}
+        training = self.training and self._has_modes
+        planned.by_sizes[sizes] = self._make_plan(training, overridden, found)
+
+    def _make_plan(
+        self, training: bool, overridden: frozenset[str], sized: Mapping[str, Host] | None = None
+    ) -> Planned:
         buffers = {n: t for n, t in self.weights.items() if not isinstance(t, nn.Parameter)}
         varying = roles(self.graph)[1] | overridden
         constants = {n: t for n, t in buffers.items() if n not in varying}
@@ -188,12 +204,12 @@ class OnnxModule(nn.Module):
             training=training,
             device=self._weights_device(),
             dtypes={self._float: now} if now is not None and self._float is not None else {},
+            sized=sized or {},
         )
-        plan = planning.plan(self.graph, setting)
+        with torch.inference_mode(False), torch.no_grad():
+            plan = planning.plan(self.graph, setting)
         wanted = {*plan.captures, *plan.inputs}
-        reads = [(n, *self.weights.holder(n)) for n in self.weights if n in wanted]
-        self._plans[training, overridden] = plan, reads
-        return plan, reads
+        return Planned(plan, [(n, *self.weights.holder(n)) for n in self.weights if n in wanted])
 
     def _bind_forward(self) -> None:
         """Give `forward` the signature of the graph: what torch.export and `inspect` read."""
@@ -203,17 +219,7 @@ class OnnxModule(nn.Module):
 
         # torch.compile counts recompilations by code object: one module must not use up another's
         forward.__code__ = forward.__code__.replace()
-        names = [*self.input_names, *(i.name for i in self.optional_inputs)]
-        self._aliases = dict(zip(_identifiers(names), names, strict=True))
-        required = len(self.inputs)
-        forward.__signature__ = Signature(  # type: ignore[attr-defined]  # read by inspect
-            [
-                Parameter(identifier, Parameter.POSITIONAL_OR_KEYWORD, annotation=Tensor)
-                if index < required
-                else Parameter(identifier, Parameter.KEYWORD_ONLY, default=None, annotation=Tensor)
-                for index, identifier in enumerate(self._aliases)
-            ]
-        )
+        forward.__signature__ = self._call.signature()  # type: ignore[attr-defined]  # for inspect
         self.forward = forward
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnnxModule:
@@ -228,7 +234,7 @@ class OnnxModule(nn.Module):
         return result
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("forward", "_plans", "_infos", "_aliases")
+        derived = ("forward", "_plans", "_has_modes", "_aliases")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -254,7 +260,7 @@ def _kernel(name: str, function: Callable[..., Any]) -> Kernel:
             if kernel.function is function:
                 return kernel
     domain, _, op_type = name.rpartition("::")
-    return Kernel(function, op_type, domain)
+    return Kernel(function, op_type, domain, data_shaped=True)
 
 
 def _named(model: Model, outputs: Sequence[str] | None) -> tuple[ValueInfo, ...]:
@@ -316,32 +322,11 @@ def _floating_type(weights: Weights) -> torch.dtype | None:
     return next((t.dtype for t in weights.values() if t.is_floating_point()), None)
 
 
-def _check_input(info: ValueInfo, value: Any) -> None:
-    """Rank and kind of type; other sizes than declared are tried, and blamed where they fail."""
-    if info.kind != "tensor":
-        return
-    if not isinstance(value, Tensor):
-        if info.dtype is None and isinstance(value, np.ndarray):
-            return  # strings
-        raise InputError(f"expected {info}, got {type(value).__name__}")
-    expected = info.dtype
-    fits = expected is None or value.dtype == expected
-    fits = fits or (
-        value.is_floating_point() and expected is not None and expected.is_floating_point
-    )
-    if not fits or (info.shape is not None and len(info.shape) != value.ndim):
-        got = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-        raise InputError(f"expected {info}, got {got}")
-
-
-def _identifiers(names: Iterable[str]) -> list[str]:
-    """Python identifiers for names, in order: `gpu_0/data_0` -> `gpu_0_data_0`."""
-    found: list[str] = []
-    for name in names:
-        identifier = re.sub(r"\W", "_", name) or "_"
-        if identifier[0].isdigit() or keyword.iskeyword(identifier):
-            identifier = f"_{identifier}"
-        while identifier in found:
-            identifier += "_"
-        found.append(identifier)
-    return found
+def _sizes(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
+    """The shapes of the inputs, where all are tensors of plain sizes; None while capturing."""
+    if torch.compiler.is_compiling():
+        return None
+    values = [given[name] for name in names if name in given]
+    if not all(isinstance(v, Tensor) and all(type(n) is int for n in v.shape) for v in values):
+        return None
+    return tuple([v.shape for v in values])

@@ -7,12 +7,15 @@ Two questions are answered for every value, once:
     May it be a host value at run time?   Small constants, what Shape gives, and what kernels with
                          a host rule make of such values. Only steps that read one look at classes
                          at run time; all others hand their inputs straight to the kernel.
+
+A third one serves speed: does a host value depend on nothing but the shapes of the inputs? Such
+values are the same whenever the same shapes come again, and a plan can be made with them known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,6 +31,7 @@ from onnxinterp.loading import TensorReader
 from onnxinterp.registry import HOST_RULES, Kernel, Kind
 from onnxinterp.values import HOST_DTYPES, HOST_LENGTH, Host, host_of, number
 
+NUMBERS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
 LANES = (Kind.TENSOR, Kind.OPERAND)  # what a host rule can stand in for
 Constant: TypeAlias = "Tensor | Host | np.ndarray[Any, Any]"
 
@@ -43,6 +47,7 @@ class Setting:
         training: whether dropout drops and normalisation uses the statistics of the batch.
         device: where the weights are.
         dtypes: what the module's floating type has become since loading (float32 -> bfloat16).
+        sized: host values that are known because the shapes of the inputs are.
     """
 
     weights: Set[str]
@@ -51,6 +56,7 @@ class Setting:
     training: bool
     device: torch.device
     dtypes: Mapping[torch.dtype, torch.dtype]
+    sized: Mapping[str, Host] = field(default_factory=dict)
 
 
 def plan(graph: Graph, setting: Setting) -> Plan:
@@ -86,8 +92,10 @@ class _Planner:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.known: dict[str, Constant] = dict(setting.constants)
-        self.hosts: dict[str, Host] = dict(setting.hosts)
+        self.known: dict[str, Constant] = {**setting.constants, **setting.sized}
+        self.hosts: dict[str, Host] = {**setting.hosts, **setting.sized}
+        self.sized: set[str] = set()
+        self.data_shaped: set[str] = set()
         self.constants: dict[str, Any] = {}
         self.interpreter = Interpreter()
 
@@ -101,16 +109,19 @@ class _Planner:
         steps = [s for node in graph.nodes if (s := self._step(node, may_be_host)) is not None]
         outputs = tuple(self._place(o.name, Kind.TENSOR) for o in graph.outputs)
         made = set(inputs).union(o for s in steps for o in s.outputs)
-        reads = [r for s in steps for r in _reads(s)] + list(outputs)
+        sized = tuple(self.sized & made) if around is None else ()
+        marked = _mark_dead(steps, {*outputs, *sized}, made)
+        reads = [r for s in marked for r in _reads(s)] + list(outputs)
         captures = tuple(r for r in dict.fromkeys(reads) if r and r not in made)
         constants = self.constants if around is None else {}
-        marked = _mark_dead(steps, outputs, made)
-        return Plan(marked, inputs, outputs, captures, constants, graph.outputs)
+        return Plan(marked, inputs, outputs, captures, constants, graph.outputs, sized)
 
     def _step(self, node: Node, may_be_host: set[str]) -> Step | None:
         """The step of a node; None where it is folded away."""
         kernel = node.kernel
         assert kernel is not None, "missing operators are refused before planning"
+        if all(o in self.known for o in node.outputs):
+            return None
         kinds = tuple(self._kind(kernel, node, i) for i in range(len(node.inputs)))
         lanes = [n for n, k in zip(node.inputs, kinds, strict=True) if n and k in LANES]
         host_rule = HOST_RULES.get(kernel.function)
@@ -126,6 +137,11 @@ class _Planner:
             self._attributes(kernel, node),
             host_rule is None and self._is_direct(kernel, node, kinds, may_be_host),
             kinds,
+            tuple(
+                (i, k)
+                for i, (n, k) in enumerate(zip(node.inputs, kinds, strict=True))
+                if n and n not in self.known and k in NUMBERS
+            ),
             host_rule,
             self._subgraphs(kernel, node, may_be_host),
             {k: self._place(v, Kind.TENSOR) for k, v in weights.items()},
@@ -136,7 +152,24 @@ class _Planner:
             return None
         if kernel.returns_host or host_rule or step.subgraphs:
             may_be_host.update(node.outputs)
+        self._trace_sizes(step, kernel)
         return step
+
+    def _trace_sizes(self, step: Step, kernel: Kernel) -> None:
+        """Note which outputs are host values made of shapes alone, and whose shape is not."""
+        node = step.node
+        reads = [n for n in node.reads if n not in self.known and n not in self.setting.weights]
+        of_sizes = all(n in self.sized for n in reads)
+        shaped = kernel.data_shaped or bool(step.subgraphs)
+        shaped |= any(n in self.data_shaped for n in reads)
+        shaped |= any(
+            n in reads and n not in self.sized and k not in LANES
+            for n, k in zip(node.inputs, step.kinds, strict=True)
+        )
+        if shaped:
+            self.data_shaped.update(node.outputs)
+        elif kernel.returns_host or (step.host_rule and of_sizes):
+            self.sized.update(node.outputs)
 
     @staticmethod
     def _kind(kernel: Kernel, node: Node, index: int) -> Kind:
@@ -154,9 +187,8 @@ class _Planner:
             return False
         if any(isinstance(v, (Graph, WeightRef)) for v in node.attributes.values()):
             return False
-        as_it_flows = (*LANES, Kind.ANY)
         return not any(
-            n in may_be_host or (n and n not in self.known and k not in as_it_flows)
+            n in may_be_host or (n and n not in self.known and k in NUMBERS)
             for n, k in zip(node.inputs, kinds, strict=True)
         )
 
@@ -227,6 +259,8 @@ class _Planner:
         results = result if isinstance(result, tuple) else (result,)
         if not all(isinstance(r, (Tensor, Host, np.ndarray)) for r in results):
             return False
+        if self.setting.sized and any(_is_large(r) for r in results):
+            return False  # one copy of it for each size that comes would be too much
         for name, value in zip(step.outputs, results, strict=False):
             self.known[name] = value
             if (host := snapshot(value)) is not None:
@@ -234,7 +268,12 @@ class _Planner:
         return True
 
 
+FOLDED_BYTES = 2**20  # of a constant that holds for one set of input shapes
 IGNORED = frozenset({"consumed_inputs"})  # a hint of opset 1 about memory, without meaning
+
+
+def _is_large(value: Constant) -> bool:
+    return isinstance(value, Tensor) and value.untyped_storage().nbytes() > FOLDED_BYTES
 
 
 def _reads(step: Step) -> tuple[str, ...]:
@@ -242,10 +281,12 @@ def _reads(step: Step) -> tuple[str, ...]:
     return (*step.inputs, *step.tensors.values(), *captured, *(name for name, _ in step.updates))
 
 
-def _mark_dead(steps: list[Step], outputs: tuple[str, ...], made: set[str]) -> tuple[Step, ...]:
-    """Tell each step which of the values made here nobody reads after it."""
-    alive, marked = set(outputs), []
+def _mark_dead(steps: list[Step], kept: set[str], made: set[str]) -> tuple[Step, ...]:
+    """Drop steps that nobody needs; tell the others which values nobody reads after them."""
+    alive, marked = set(kept), []
     for step in reversed(steps):
+        if alive.isdisjoint(step.outputs) and not step.updates:
+            continue
         used = (*_reads(step), *step.outputs)
         dead = tuple(n for n in dict.fromkeys(used) if n in made and n not in alive)
         alive.update(dead)

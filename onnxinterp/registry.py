@@ -81,6 +81,7 @@ class Kernel:
         frozen: names of inputs whose tensors are not trained (scales, bounds, exponents).
         state: input name -> index of the output that holds its next value when training.
         random: the answer differs from call to call, so nothing may be folded.
+        data_shaped: the shape of the answer depends on the elements of a tensor (NonZero).
         initializer: the node is a weight in the form of a node (Constant).
     """
 
@@ -91,6 +92,7 @@ class Kernel:
     frozen: tuple[str, ...] = ()
     state: Mapping[str, int] = field(default_factory=dict)
     random: bool = False
+    data_shaped: bool = False
     initializer: bool = False
 
     @cached_property
@@ -157,12 +159,14 @@ def op(
     frozen: tuple[str, ...] = (),
     state: Mapping[str, int] | None = None,
     random: bool = False,
+    data_shaped: bool | None = None,
     initializer: bool = False,
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
 
     The decorated function is returned as it is. See the head of this file for its signature, and
-    `Kernel` for what the other arguments declare.
+    `Kernel` for what the other arguments declare. Operators of other domains than ONNX's own count
+    as `data_shaped` unless they say otherwise.
 
     Raises:
         ValueError: the operator is already registered at this opset.
@@ -172,8 +176,9 @@ def op(
         versions = KERNELS.setdefault((domain, name), {})
         if since in versions:
             raise ValueError(f"{name}-{since} is registered twice")
+        shaped = bool(domain) if data_shaped is None else data_shaped
         versions[since] = Kernel(
-            function, name, domain, since, frozen, state or {}, random, initializer
+            function, name, domain, since, frozen, state or {}, random, shaped, initializer
         )
         return function
 

@@ -40,8 +40,11 @@ class Call:
     outputs: int = 1
 
 
-def call(*inputs: Any, outputs: int = 1, **attrs: Any) -> Call:
-    """A call; attributes that are None are absent."""
+def call(*inputs: Any, outputs: Any = 1, **attrs: Any) -> Call:
+    """A call; attributes that are None are absent.
+
+    `outputs` is an int; it is declared as Any so that `**attributes` may be given beside it.
+    """
     return Call(inputs, {k: v for k, v in attrs.items() if v is not None}, outputs)
 
 

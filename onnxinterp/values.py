@@ -20,10 +20,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-Scalar: TypeAlias = "int | float | bool"
-Ints: TypeAlias = "list[int]"
-Floats: TypeAlias = "list[float]"
-Operand: TypeAlias = "Tensor | int | float | bool"
+Scalar: TypeAlias = int | float | bool
+Ints: TypeAlias = list[int]
+Floats: TypeAlias = list[float]
+Operand: TypeAlias = Tensor | int | float | bool
 
 HOST_DTYPES = frozenset({torch.int64, torch.int32, torch.bool, torch.float32, torch.float64})
 HOST_LENGTH = 1024  # a longer list is data, not a shape

@@ -6,6 +6,7 @@ import onnx
 import onnx.parser
 import pytest
 import torch
+import torch._dynamo.testing
 from torch.export import Dim
 
 from onnxinterp import OnnxModule
@@ -68,8 +69,7 @@ def test_constants_are_folded() -> None:
           y = Reshape(x, shape)
         }""")
     )
-    plan, _ = module._plan(frozenset())
-    assert [step.node.op_type for step in plan.steps] == ["Reshape"]
+    assert [step.node.op_type for step in module._plan().plan.steps] == ["Reshape"]
     assert module(torch.ones(6)).shape == (2, 3)
 
 
@@ -88,7 +88,8 @@ def test_weights_are_never_folded() -> None:
 def test_a_host_value_becomes_a_tensor_at_the_boundary() -> None:
     module = OnnxModule(
         onnx.parser.parse_model(
-            '<ir_version: 8, opset_import: ["": 17]> g (float[a,b] x) => (int64[2] s) { s = Shape(x) }'
+            '<ir_version: 8, opset_import: ["": 17]> g (float[a,b] x) => (int64[2] s)'
+            "{ s = Shape(x) }"
         )
     )
     assert module(torch.ones(4, 5)).tolist() == [4, 5]
@@ -106,3 +107,51 @@ def test_reading_a_value() -> None:
 def test_rounding_is_that_of_float32(x: float) -> None:
     assert round_to(torch.float32, x) == torch.tensor(x, dtype=torch.float32).item()
     assert round_to(torch.float64, x) == x
+
+
+def test_sizes_that_come_again_are_computed_once(split_heads: OnnxModule) -> None:
+    planned = split_heads._plan()
+    for _ in range(3):
+        for b, s in SIZES:
+            x = torch.randn(b, s, 8)
+            want = (x @ split_heads.weights["w"]).view(b, s, 2, 4).transpose(1, 2)
+            torch.testing.assert_close(split_heads(x), want)
+    assert len(planned.by_sizes) == len(SIZES)
+    known = planned.by_sizes[(torch.Size((2, 3, 8)),)]
+    assert [s.node.op_type for s in known.plan.steps] == ["MatMul", "Reshape", "Transpose"]
+    with torch.no_grad():
+        split_heads.weights["w"].zero_()
+    assert not split_heads(torch.randn(2, 3, 8)).any(), "weights are read at every call"
+
+
+COUNT = """<ir_version: 8, opset_import: ["": 17, "mine": 1]> g (float[n] x) => (int64[2] shape) {{
+  found = {operator}(x)
+  shape = Shape(found)
+}}"""
+
+
+def keep_positive(x: torch.Tensor) -> torch.Tensor:
+    return x[x > 0].unsqueeze(0)
+
+
+@pytest.mark.parametrize("operator", ["NonZero", "mine.Keep"])
+def test_shapes_that_depend_on_data_are_computed_anew(operator: str) -> None:
+    module = OnnxModule(
+        onnx.parser.parse_model(COUNT.format(operator=operator)),
+        kernels={"mine::Keep": keep_positive},
+    )
+    for n in (3, 1, 2, 0, 3):
+        x = torch.zeros(4)
+        x[:n] = 1
+        assert module(x).tolist() == [1, n]
+
+
+def test_named_inputs_are_told_apart_by_name() -> None:
+    module = OnnxModule(
+        onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+        g (float[a] x, float[b] y) => (int64[1] s) { t = Shape(x) s = Identity(t) }""")
+    )
+    x, y = torch.ones(2), torch.ones(3)
+    for _ in range(3):
+        assert module(x=x, y=y).tolist() == [2]
+        assert module(y=x, x=y).tolist() == [3]

@@ -281,3 +281,13 @@ def test_threads_may_share_a_module(module: OnnxModule) -> None:
     for thread in threads:
         thread.join()
     assert results == dict.fromkeys(range(8), True)
+
+
+def test_the_onnx_name_wins_over_an_identifier_made_of_another() -> None:
+    model = parse(TWO_OUTPUTS)
+    for node in model.graph.node:
+        node.input[:] = [{"x": "a.b", "y": "a_b"}.get(i, i) for i in node.input]
+    model.graph.input[0].name, model.graph.input[1].name = "a.b", "a_b"
+    x, y = torch.zeros(1, 3), torch.ones(1, 3)
+    sum_, _ = OnnxModule(model)(**{"a.b": x, "a_b": y})
+    assert sum_.tolist() == [[2, 3, 4]]

@@ -14,8 +14,11 @@ from onnx.defs import OpSchema
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER
+from onnxinterp.registry import Kind
 from onnxinterp.sampling import Call
+from tests.property.served import kernel_of
 
+NUMBERS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
 ONNX_TYPE = {dtype: number for number, dtype in reversed(CARRIER.items())}
 
 
@@ -85,15 +88,17 @@ def one_node(schema: OpSchema, call: Call, constants: str = "none") -> OneNode:
     Args:
         schema: operator and version.
         call: what a sample drew.
-        constants: which inputs are initializers: "none", "settings" (those given as plain numbers)
-            or "all" (sequences stay inputs).
+        constants: which inputs are initializers: "none", "settings" (those the kernel takes as
+            plain numbers) or "all" (sequences stay inputs).
     """
+    kernel = kernel_of(schema)
     names, feeds, initializers = [], {}, []
     for index, value in enumerate(call.inputs):
         names.append("" if value is None else f"x{index}")
         if value is None:
             continue
-        array, setting = as_array(value), not isinstance(value, (Tensor, np.ndarray))
+        array, parameter = as_array(value), kernel.parameter(index)
+        setting = parameter is not None and kernel.kinds[parameter.name] in NUMBERS
         held = constants == "all" or (constants == "settings" and setting)
         if held and not isinstance(array, list):
             initializers.append(numpy_helper.from_array(np.asarray(array), names[-1]))

@@ -1,0 +1,294 @@
+"""From a ModelProto to a Model: nodes in order, attributes decoded, functions opened, names unique.
+
+Calls of functions, those the model ships and those an operator's schema gives as its meaning, are
+replaced by their bodies. Names of the main graph stay verbatim, names in subgraphs and functions
+get a suffix where they clash.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import onnx
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
+
+from onnxinterp.errors import InvalidModelError
+from onnxinterp.graph import Graph, Model, Node, ValueInfo, WeightRef
+from onnxinterp.registry import Kernel, lookup
+
+Scope: TypeAlias = "ChainMap[str, str]"  # name in the file -> name in the whole model
+FunctionKey: TypeAlias = "tuple[str, str, str]"  # domain, name, overload
+
+AI_ONNX = ("", "ai.onnx")  # two spellings of the same domain
+MAX_FUNCTION_DEPTH = 64
+GRAPH_TYPES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+
+
+def build(proto: onnx.ModelProto, kernels: Mapping[str, Kernel] | None = None) -> Model:
+    """Decode a model.
+
+    Args:
+        proto: the parsed file.
+        kernels: "domain::Op" (or "Op") -> kernel that takes precedence in this model.
+
+    Raises:
+        InvalidModelError: names, opsets or functions do not fit together.
+    """
+    builder = _Builder(proto, kernels or {})
+    graph = builder.graph(proto.graph, ChainMap(), builder.opsets)
+    metadata = {p.key: p.value for p in proto.metadata_props}
+    producer = f"{proto.producer_name} {proto.producer_version}".strip()
+    return Model(graph, builder.tensors, builder.opsets, producer, proto.ir_version, metadata)
+
+
+def value_info(proto: ValueInfoProto, name: str | None = None) -> ValueInfo:
+    """Decode the declared type of a value."""
+    kind = proto.type.WhichOneof("value") or "unknown"
+    name = proto.name if name is None else name
+    if kind not in ("tensor_type", "sparse_tensor_type"):
+        return ValueInfo(name, kind=kind.removesuffix("_type"))
+    tensor = getattr(proto.type, kind)
+    if not tensor.HasField("shape"):
+        return ValueInfo(name, tensor.elem_type, None, "tensor")
+    shape = tuple(
+        d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim
+    )
+    return ValueInfo(name, tensor.elem_type, shape, "tensor")
+
+
+def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    return {"" if o.domain in AI_ONNX else o.domain: o.version for o in imports}
+
+
+def _free_names(node: NodeProto) -> Iterable[str]:
+    """Names a node reads, its subgraphs included (those they define themselves too)."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs) if attribute.type in GRAPH_TYPES else ():
+            for inner in graph.node:
+                yield from _free_names(inner)
+            yield from (o.name for o in graph.output)
+
+
+def sort(nodes: Sequence[NodeProto]) -> list[NodeProto]:
+    """The nodes in an order in which every value is made before it is read.
+
+    A list that is already sorted, as the specification asks for, keeps its order.
+
+    Raises:
+        InvalidModelError: the nodes depend on each other in a circle.
+    """
+    maker = {o: i for i, n in enumerate(nodes) for o in n.output if o}
+    needs = [{maker[r] for r in _free_names(n) if r in maker} for n in nodes]
+    if all(max(need, default=-1) < i for i, need in enumerate(needs)):
+        return list(nodes)
+    users: list[list[int]] = [[] for _ in nodes]
+    for i, need in enumerate(needs):
+        for j in need:
+            users[j].append(i)
+    waiting = [len(need) for need in needs]
+    ready = [i for i, count in enumerate(waiting) if not count]
+    for i in ready:  # grows while it is walked
+        for user in users[i]:
+            waiting[user] -= 1
+            if not waiting[user]:
+                ready.append(user)
+    if len(ready) < len(nodes):
+        stuck = next(n for n, count in zip(nodes, waiting, strict=True) if count)
+        raise InvalidModelError(f"the graph has a cycle through node {_label(stuck)!r}")
+    return [nodes[i] for i in ready]
+
+
+def _label(node: NodeProto) -> str:
+    return node.name or next(filter(None, node.output), node.op_type)
+
+
+@dataclass(frozen=True)
+class _Context:
+    """Where a node stands: the names around it, its opsets, the function it is part of."""
+
+    scope: Scope
+    opsets: dict[str, int]
+    bound: Mapping[str, Any] = field(default_factory=dict)  # attributes of the function call
+    functions: tuple[FunctionKey, ...] = ()
+    results: frozenset[str] = frozenset()  # outputs of that function: named by its caller
+
+
+class _Builder:
+    """Decodes one model; holds what is unique in it: value names, functions, tensors."""
+
+    def __init__(self, proto: onnx.ModelProto, kernels: Mapping[str, Kernel]) -> None:
+        self.kernels = kernels
+        self.opsets = _opsets(proto.opset_import)
+        self.functions: dict[FunctionKey, FunctionProto] = {
+            ("" if f.domain in AI_ONNX else f.domain, f.name, f.overload): f
+            for f in proto.functions
+        }
+        self.tensors: dict[str, TensorProto | onnx.SparseTensorProto | Node] = {}
+        self._taken: set[str] = {""}
+        self._constants: dict[tuple[FunctionKey, str], str] = {}
+
+    def fresh(self, name: str) -> str:
+        """`name`, or `name` with a number behind it where it is taken."""
+        unique, count = name, 0
+        while unique in self._taken:
+            count += 1
+            unique = f"{name}.{count}"
+        self._taken.add(unique)
+        return unique
+
+    def graph(
+        self,
+        proto: GraphProto,
+        outer: Scope,
+        opsets: dict[str, int],
+        bound: Mapping[str, Any] | None = None,
+        functions: tuple[FunctionKey, ...] = (),
+    ) -> Graph:
+        """Decode a graph; `outer` holds the names a subgraph may capture."""
+        context = _Context(outer.new_child(), opsets, bound or {}, functions)
+        inputs = [value_info(i, self._define(i.name, context)) for i in proto.input]
+        stored: dict[str, TensorProto | onnx.SparseTensorProto] = {
+            **{t.name: t for t in proto.initializer},
+            **{s.values.name: s for s in proto.sparse_initializer},
+        }
+        for name, tensor in stored.items():
+            known = context.scope.maps[0].get(name)
+            self.tensors[known if known is not None else self._define(name, context)] = tensor
+        nodes = self.nodes(proto.node, context)
+        outputs = [value_info(o, self._resolve(o.name, context, "output")) for o in proto.output]
+        return Graph(proto.name, tuple(inputs), tuple(outputs), tuple(nodes))
+
+    def nodes(self, protos: Sequence[NodeProto], context: _Context) -> list[Node]:
+        """Decode nodes in order, functions replaced by their bodies."""
+        for proto in protos:
+            for output in filter(None, proto.output):
+                if output not in context.results:
+                    self._define(output, context)
+        return [n for proto in sort(protos) for n in self._node(proto, context)]
+
+    def _define(self, name: str, context: _Context) -> str:
+        if not name or name in context.scope.maps[0]:
+            raise InvalidModelError(f"the value {name!r} is defined twice" if name else "no name")
+        context.scope[name] = self.fresh(name)
+        return context.scope[name]
+
+    @staticmethod
+    def _resolve(name: str, context: _Context, reader: str) -> str:
+        if name and name not in context.scope:
+            raise InvalidModelError(f"{reader!r} reads {name!r}, which nothing provides")
+        return context.scope[name] if name else ""
+
+    def _node(self, proto: NodeProto, context: _Context) -> list[Node]:
+        domain = "" if proto.domain in AI_ONNX else proto.domain
+        inputs = tuple(self._resolve(i, context, _label(proto)) for i in proto.input)
+        outputs = tuple(context.scope[o] if o else self.fresh("unused") for o in proto.output)
+        attributes = self._attributes(proto, context)
+        key = (domain, proto.op_type, proto.overload)
+        explicit = self.kernels.get(f"{domain}::{proto.op_type}" if domain else proto.op_type)
+        if explicit is None and key in self.functions:
+            return self._call(self.functions[key], key, inputs, outputs, attributes, context)
+        if domain not in context.opsets:
+            raise InvalidModelError(
+                f"node {_label(proto)!r} uses the domain {domain!r}, which "
+                "the model does not import"
+            )
+        opset = context.opsets[domain]
+        kernel = explicit or lookup(proto.op_type, opset, domain)
+        if kernel is None and (body := _schema_function(domain, proto.op_type, opset)) is not None:
+            return self._call(body, key, inputs, outputs, attributes, context)
+        label = proto.name or next(filter(None, outputs), proto.op_type)
+        node = Node(proto.op_type, domain, label, opset, inputs, outputs, attributes, kernel)
+        if kernel is not None and kernel.initializer:
+            self._constant(node, proto, context)
+            return []
+        for name, value in attributes.items():
+            if kernel is not None and isinstance(value, TensorProto) and kernel.wants_tensor(name):
+                attributes[name] = WeightRef(self.fresh(f"{label}.{name}"))
+                self.tensors[attributes[name].name] = value
+        return [node]
+
+    def _constant(self, node: Node, proto: NodeProto, context: _Context) -> None:
+        """A node that is a weight; in a function, one weight however often it is called."""
+        shared = context.functions and proto.output[0] not in context.results
+        if shared and not any(a.ref_attr_name for a in proto.attribute):
+            key = (context.functions[-1], proto.output[0])
+            name = self._constants.setdefault(key, node.outputs[0])
+            context.scope[proto.output[0]] = name
+        self.tensors.setdefault(context.scope[proto.output[0]], node)
+
+    def _attributes(self, proto: NodeProto, context: _Context) -> dict[str, Any]:
+        decoded = {}
+        for attribute in proto.attribute:
+            if not attribute.ref_attr_name:
+                decoded[attribute.name] = self._attribute(attribute, context)
+            elif attribute.ref_attr_name in context.bound:
+                decoded[attribute.name] = context.bound[attribute.ref_attr_name]
+        return decoded
+
+    def _attribute(self, a: AttributeProto, context: _Context) -> Any:
+        """Strings as str; graphs as Graph; tensors and types as their protos."""
+        decode = ATTRIBUTE_VALUE.get(a.type)
+        if decode is not None:
+            return decode(a)
+        rest = (context.opsets, context.bound, context.functions)
+        if a.type == AttributeProto.GRAPH:
+            return self.graph(a.g, context.scope, *rest)
+        if a.type == AttributeProto.GRAPHS:
+            return [self.graph(g, context.scope, *rest) for g in a.graphs]
+        raise InvalidModelError(f"attribute {a.name!r} has no known type")
+
+    def _call(
+        self,
+        function: FunctionProto,
+        key: FunctionKey,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        attributes: dict[str, Any],
+        context: _Context,
+    ) -> list[Node]:
+        """The body of a function in place of its call."""
+        if len(context.functions) >= MAX_FUNCTION_DEPTH or key in context.functions:
+            raise InvalidModelError(f"the function {'::'.join(filter(None, key))} calls itself")
+        scope: Scope = ChainMap(dict.fromkeys(function.input, ""))
+        scope.update(zip(function.input, inputs, strict=False))
+        given = dict(zip(function.output, outputs, strict=False))
+        scope.update(given)
+        bare = _Context(scope, context.opsets, context.bound, context.functions)
+        defaults = {a.name: self._attribute(a, bare) for a in function.attribute_proto}
+        imports = _opsets(function.opset_import) or context.opsets
+        bound = {**defaults, **attributes}
+        chain = (*context.functions, key)
+        return self.nodes(function.node, _Context(scope, imports, bound, chain, frozenset(given)))
+
+
+def _schema_function(domain: str, op_type: str, opset: int) -> FunctionProto | None:
+    """The body that the schema gives as the operator's meaning, where it has one."""
+    try:
+        schema = onnx.defs.get_schema(op_type, opset, domain)
+    except onnx.defs.SchemaError:
+        return None
+    return schema.function_body if schema.has_function else None  # type: ignore[attr-defined]  # stubs lag
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+ATTRIBUTE_VALUE: dict[int, Callable[[AttributeProto], Any]] = {
+    AttributeProto.FLOAT: lambda a: a.f,
+    AttributeProto.INT: lambda a: a.i,
+    AttributeProto.STRING: lambda a: _text(a.s),
+    AttributeProto.TENSOR: lambda a: a.t,
+    AttributeProto.SPARSE_TENSOR: lambda a: a.sparse_tensor,
+    AttributeProto.TYPE_PROTO: lambda a: a.tp,
+    AttributeProto.FLOATS: lambda a: list(a.floats),
+    AttributeProto.INTS: lambda a: list(a.ints),
+    AttributeProto.STRINGS: lambda a: [_text(s) for s in a.strings],
+    AttributeProto.TENSORS: lambda a: list(a.tensors),
+    AttributeProto.SPARSE_TENSORS: lambda a: list(a.sparse_tensors),
+    AttributeProto.TYPE_PROTOS: lambda a: list(a.type_protos),
+}

@@ -1,0 +1,165 @@
+"""`onnxinterp verify`: does a model compute here what it computes in onnxruntime?"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from torch import Tensor
+
+from onnxinterp.cli.arguments import (
+    Commands,
+    add_input_shape,
+    command,
+    read_arrays,
+    say_assumed,
+    shapes_by_name,
+)
+from onnxinterp.cli.display import say, table
+from onnxinterp.errors import InputError
+from onnxinterp.loading import read
+from onnxinterp.verify import Comparison, NodeReport, Report, Tolerance, isolate, trace
+from onnxinterp.verify import verify as verify_model
+from onnxinterp.verify.report import declared_inputs, prepare
+
+EXAMPLES = """\
+  onnxinterp verify model.onnx
+  onnxinterp verify model.onnx --inputs inputs.npz --rtol 1e-4
+  onnxinterp verify model.onnx --input_shape ids:1,12 mask:1,12
+  onnxinterp verify model.onnx --per-node --submodel smallest.onnx"""
+
+
+def add_to(commands: Commands) -> None:
+    """Declare the command."""
+    parser = command(
+        commands, "verify", run, "compare every output with what onnxruntime answers", EXAMPLES
+    )
+    default = Tolerance()
+    parser.add_argument("model", type=Path, help="ONNX file")
+    parser.add_argument(
+        "--inputs", type=Path, metavar="X.npz", help="arrays by input name (default: seeded random)"
+    )
+    add_input_shape(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of the random inputs")
+    parser.add_argument("--rtol", type=float, default=default.rtol, help="default %(default)s")
+    parser.add_argument("--atol", type=float, default=default.atol, help="default %(default)s")
+    parser.add_argument("--mse", type=float, default=default.mse, help="limit, default %(default)s")
+    parser.add_argument(
+        "--unoptimized", action="store_true", help="let onnxruntime run the graph as written"
+    )
+    parser.add_argument(
+        "--per-node",
+        action="store_true",
+        help="find the first node whose result differs; one is enough for exit status 1",
+    )
+    parser.add_argument(
+        "--submodel",
+        type=Path,
+        metavar="OUT.onnx",
+        help="with --per-node: write the smallest model that shows the difference, and its inputs "
+        "beside it as OUT.npz",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Verify; 0 where all agrees, 1 where something differs."""
+    if options.submodel and not options.per_node:
+        raise InputError("--submodel needs --per-node")
+    if options.inputs and options.input_shape:
+        raise InputError("--inputs brings its own shapes: leave --input_shape out")
+    inputs = read_arrays(options.inputs) if options.inputs else None
+    declared = declared_inputs(read(options.model)[0])
+    shapes = shapes_by_name(options.input_shape, declared)
+    values, assumed = prepare(options.model, inputs, shapes, options.seed)
+    say_assumed(assumed)
+    report = verify_model(
+        options.model,
+        values,
+        rtol=options.rtol,
+        atol=options.atol,
+        mse=options.mse,
+        optimize=not options.unoptimized,
+    )
+    show_report(report, f"{options.model.name} against onnxruntime")
+    nodes_ok = not options.per_node or _per_node(options.model, report, options.submodel)
+    return 0 if report.ok and nodes_ok else 1
+
+
+def show_report(report: Report, title: str) -> None:
+    """Print the comparison of every output, and the verdict."""
+    columns = ("output", "type", "shape", "MSE", "max abs", "max ULP", "verdict")
+    table(title, columns, _rows(report.outputs))
+    limit = report.tolerance
+    bounds = f"MSE < {limit.mse:g}, rtol {limit.rtol:g}, atol {limit.atol:g}"
+    say(f"{'agrees' if report.ok else 'DIFFERS'} ({bounds})")
+
+
+def _rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
+    return [
+        (
+            c.name,
+            c.dtype,
+            "x".join(map(str, c.shape)) or "scalar",
+            f"{c.mse:.3g}",
+            f"{c.max_abs:.3g}",
+            "" if c.max_ulp is None else f"{c.max_ulp:.4g}",
+            "ok" if c.ok else c.problem or "differs",
+        )
+        for c in comparisons
+    ]
+
+
+def _per_node(model: Path, report: Report, submodel: Path | None) -> bool:
+    """Trace all nodes, show the first that diverges; whether none does."""
+    reports = trace(model, report.inputs, tolerance=report.tolerance)
+    first = next((r for r in reports if not r.ok), None)
+    say()
+    if first is None:
+        worst = max((c for r in reports for c in r.outputs), key=lambda c: c.mse, default=None)
+        detail = f"; largest MSE {worst.mse:.3g} at {worst.name!r}" if worst else ""
+        say(f"all {len(reports)} nodes agree{detail}")
+        return True
+    _show_first(first, reports)
+    if submodel is not None:
+        _write_submodel(model, report, first, submodel)
+    return False
+
+
+def _show_first(first: NodeReport, reports: list[NodeReport]) -> None:
+    nearby = reports[max(0, first.index - 2) : first.index + 2]
+    rows = [
+        (r.index + 1, r.op_type, *(row[i] for i in (0, 3, 4, 5, 6)))
+        for r in nearby
+        for row in _rows(r.outputs)
+    ]
+    columns = ("node", "operator", "value", "MSE", "max abs", "max ULP", "verdict")
+    count = len(reports)
+    where = f"node {first.index + 1} of {count}: {first.op_type} {first.name!r}"
+    table(f"first difference at {where}", columns, rows)
+
+
+def _write_submodel(model: Path, report: Report, first: NodeReport, out: Path) -> None:
+    part = isolate(model, report.inputs, first, tolerance=report.tolerance)
+    onnx.save(part.model, out)
+    beside = out.with_suffix(".npz")
+    np.savez(beside, allow_pickle=False, **{k: _array(k, v) for k, v in part.inputs.items()})
+    nodes = "1 node" if part.nodes == 1 else f"{part.nodes} nodes"
+    shown = "shows the difference" if not part.report.ok else "does not show it any more"
+    say(f"wrote {out} ({nodes}) and {beside}: alone, the part {shown}")
+    say(f"  onnxinterp verify {out} --inputs {beside} --unoptimized")
+
+
+def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
+    """A value as .npz can hold it: types that numpy lacks as float32, strings as text."""
+    if isinstance(value, Tensor):
+        special = value.is_floating_point() and value.dtype.itemsize <= 2
+        wide = value.float() if special else value
+        array: np.ndarray[Any, Any] = wide.detach().cpu().numpy()
+        return array if not special or str(value.dtype) != "torch.float16" else array.astype("f2")
+    if isinstance(value, np.ndarray):
+        return value.astype(str)
+    raise InputError(f"input {name!r} is a sequence, which an .npz file cannot hold")

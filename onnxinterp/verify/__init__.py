@@ -1,0 +1,24 @@
+"""Does a model compute here what it computes in onnxruntime?
+
+    verify(source, inputs) -> Report                 every output, measured and judged
+    trace(source, inputs) -> list[NodeReport]        every intermediate tensor, in graph order
+    isolate(source, inputs, node) -> Isolated        the smallest sub-model that shows a divergence
+
+Nothing here prints; `onnxinterp verify` does. onnxruntime is imported when the first of these runs.
+"""
+
+from onnxinterp.verify.comparison import Comparison, Tolerance, compare
+from onnxinterp.verify.isolation import Isolated, isolate
+from onnxinterp.verify.report import NodeReport, Report, trace, verify
+
+__all__ = [
+    "Comparison",
+    "Isolated",
+    "NodeReport",
+    "Report",
+    "Tolerance",
+    "compare",
+    "isolate",
+    "trace",
+    "verify",
+]

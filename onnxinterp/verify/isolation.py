@@ -1,0 +1,190 @@
+"""The smallest sub-model that shows a divergence, with the inputs that show it.
+
+Starts from the node alone, fed with onnxruntime's own values, and takes in the nodes before it,
+one layer at a time, until the difference shows: a single wrong operator comes out as one node, an
+accumulated rounding as the chain that it takes. onnxruntime runs it as written, as in `trace`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+from torch import Tensor
+
+from onnxinterp.checkpoints import reusable
+from onnxinterp.dtypes import CARRIER, NATIVE
+from onnxinterp.loading import Source, read
+from onnxinterp.verify.comparison import Tolerance
+from onnxinterp.verify.reference import Reference
+from onnxinterp.verify.report import (
+    DEFAULT,
+    Inputs,
+    NodeReport,
+    Report,
+    computing_nodes,
+    prepare,
+    verify,
+)
+
+
+@dataclass(frozen=True)
+class Isolated:
+    """A sub-model that stands on its own.
+
+    Attributes:
+        model: it takes the values below and answers what the diverging node makes.
+        inputs: by name.
+        nodes: how many computing nodes it has.
+        report: its own comparison; `report.ok` is False where the difference shows.
+    """
+
+    model: onnx.ModelProto
+    inputs: dict[str, Any]
+    nodes: int
+    report: Report
+
+
+def isolate(
+    source: Source, inputs: Inputs, node: NodeReport, *, tolerance: Tolerance = DEFAULT
+) -> Isolated:
+    """Cut out of a model what makes `node` diverge.
+
+    Args:
+        source: the model that was traced.
+        inputs: the values it was traced with.
+        node: an entry of `trace(source, inputs)`.
+        tolerance: what the part cut out is judged by.
+
+    Raises:
+        OnnxError: onnxruntime cannot run the model, or the part cut out of it.
+    """
+    source = reusable(source)
+    values, _ = prepare(source, inputs, {}, 0)
+    cutter = _Cutter(source, values)
+    names = dict.fromkeys(o.name for o in node.outputs)
+    targets = [o for o in cutter.nodes[node.index].output if o in cutter.roots(names)]
+    taken = {node.index}
+    while True:
+        model, feeds = cutter.cut(taken, targets)
+        grown = taken | {cutter.maker[n] for n in feeds if n in cutter.maker}
+        whole = all(
+            isinstance(v, (Tensor, np.ndarray)) for n, v in feeds.items() if n not in values
+        )
+        if whole or grown == taken:
+            report = verify(
+                model,
+                feeds,
+                rtol=tolerance.rtol,
+                atol=tolerance.atol,
+                mse=tolerance.mse,
+                optimize=False,
+            )
+            if not report.ok or grown == taken:
+                return Isolated(model, feeds, len(taken), report)
+        taken = grown
+
+
+class _Cutter:
+    """Cuts sub-models out of one model whose values are known.
+
+    Attributes:
+        nodes: the computing nodes of the main graph, in order.
+        maker: name of a value -> index of the node that makes it.
+        known: name of a value -> what onnxruntime has there.
+    """
+
+    def __init__(self, source: Source, values: Mapping[str, Any]) -> None:
+        self.model, self.folder = _opened(source)
+        graph = self.model.graph
+        self.nodes = computing_nodes(self.model)
+        self.maker = {o: i for i, n in enumerate(self.nodes) for o in n.output if o}
+        self.stored = {t.name: t for t in graph.initializer}
+        self.sparse = {s.values.name: s for s in graph.sparse_initializer}
+        self.constants = {n.output[0]: n for n in graph.node if n.op_type == "Constant"}
+        self.declared: dict[str, onnx.ValueInfoProto] = {i.name: i for i in graph.input}
+        reference = Reference(source, self.maker, optimize=False)
+        self.known = {**values, **reference(values)}
+        self.narrow = reference.narrow
+
+    def roots(self, names: Iterable[str]) -> set[str]:
+        """The values that compared elements belong to: `boxes` for `boxes[0]`."""
+        return {n if n in self.maker else n.rpartition("[")[0] for n in names}
+
+    def cut(
+        self, taken: set[int], outputs: Iterable[str]
+    ) -> tuple[onnx.ModelProto, dict[str, Any]]:
+        """A model of the nodes taken, and the values it has to be given."""
+        nodes = [self.nodes[i] for i in sorted(taken)]
+        made = {o for n in nodes for o in n.output}
+        reads = [r for r in dict.fromkeys(r for n in nodes for r in _reads(n)) if r not in made]
+        feeds = {r: self.known[r] for r in reads if r in self.known}
+        constants = [self.constants[r] for r in reads if r in self.constants]
+        graph = helper.make_graph(
+            [*constants, *nodes],
+            self.model.graph.name or "part",
+            [self._info(name) for name in feeds],
+            [self._info(name) for name in outputs],
+            [self._inline(self.stored[r]) for r in reads if r in self.stored and r not in feeds],
+            sparse_initializer=[self.sparse[r] for r in reads if r in self.sparse],
+        )
+        model = helper.make_model(graph, functions=self.model.functions)
+        model.ir_version = self.model.ir_version
+        del model.opset_import[:]
+        model.opset_import.extend(self.model.opset_import)
+        return model, feeds
+
+    def _info(self, name: str) -> onnx.ValueInfoProto:
+        """The type of a value: as declared, or as it is."""
+        if name in self.declared:
+            return self.declared[name]
+        value = self.known[name]
+        if isinstance(value, list):
+            element = self._element_type(name, value[0]) if value else TensorProto.FLOAT
+            return helper.make_tensor_sequence_value_info(name, element, None)
+        if value is None:
+            return onnx.ValueInfoProto(name=name)
+        element = self._element_type(name, value)
+        return helper.make_tensor_value_info(name, element, list(value.shape))
+
+    def _element_type(self, name: str, value: Any) -> int:
+        narrow = self.narrow.get(name)
+        if narrow is not None:
+            return narrow
+        return ELEMENT_TYPE[value.dtype] if isinstance(value, Tensor) else TensorProto.STRING
+
+    def _inline(self, tensor: TensorProto) -> TensorProto:
+        """The tensor with its data beside it, wherever the model keeps it."""
+        if not uses_external_data(tensor):
+            return tensor
+        copy = TensorProto()
+        copy.CopyFrom(tensor)
+        load_external_data_for_tensor(copy, str(self.folder or ""))
+        copy.ClearField("external_data")
+        copy.data_location = TensorProto.DEFAULT
+        return copy
+
+
+ELEMENT_TYPE: dict[torch.dtype, int] = {CARRIER[t]: t for t in NATIVE}
+
+
+def _opened(source: Source) -> tuple[onnx.ModelProto, Path | None]:
+    model, reader = read(source)
+    return model, reader.folder
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Names a node reads, those inside its subgraphs included."""
+    yield from filter(None, node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _reads(inner)
+            yield from (o.name for o in graph.output)

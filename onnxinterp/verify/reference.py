@@ -1,0 +1,180 @@
+"""What onnxruntime answers, for any element type and any value of the main graph.
+
+Some element types (bfloat16, 8-bit floats, 4-bit integers) cannot cross onnxruntime's Python
+boundary. They travel as a wider type through Cast nodes added around the model, which is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from onnxinterp.dtypes import CARRIER, onnx_name
+from onnxinterp.errors import OnnxError
+from onnxinterp.extras import require
+from onnxinterp.loading import Source, TensorReader, read
+
+WIDER: dict[int, int] = {
+    TensorProto.BFLOAT16: TensorProto.FLOAT,
+    TensorProto.FLOAT8E4M3FN: TensorProto.FLOAT,
+    TensorProto.FLOAT8E4M3FNUZ: TensorProto.FLOAT,
+    TensorProto.FLOAT8E5M2: TensorProto.FLOAT,
+    TensorProto.FLOAT8E5M2FNUZ: TensorProto.FLOAT,
+    TensorProto.FLOAT4E2M1: TensorProto.FLOAT,
+    TensorProto.INT4: TensorProto.INT8,
+    TensorProto.UINT4: TensorProto.UINT8,
+}
+"""Element type -> the one that holds all its values and that numpy has."""
+
+NARROW = {f"tensor({onnx_name(t)})": t for t in WIDER}
+EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class ReferenceFailedError(OnnxError, RuntimeError):
+    """onnxruntime itself refuses the model or the inputs, so there is nothing to compare with."""
+
+
+class Reference:
+    """A model in onnxruntime.
+
+    Attributes:
+        output_names: what a call answers.
+        narrow: output name -> its ONNX element type, for those that numpy lacks.
+    """
+
+    def __init__(
+        self, source: Source, outputs: Iterable[str] | None = None, *, optimize: bool = True
+    ) -> None:
+        """Open a session.
+
+        Args:
+            source: the model; it is not changed.
+            outputs: values of the main graph to answer; the graph's outputs by default.
+            optimize: let onnxruntime rewrite the graph; without, every value exists as written.
+        """
+        self._runtime = require("onnxruntime", "verify")
+        self._optimize = optimize
+        given, reader = read(source)
+        self._folder = reader.folder
+        model = onnx.ModelProto()
+        model.CopyFrom(given)
+        if outputs is not None:
+            declared = {o.name: o for o in model.graph.output}
+            wanted = [declared.get(n, onnx.ValueInfoProto(name=n)) for n in outputs]
+            del model.graph.output[:]
+            model.graph.output.extend(wanted)
+        self.output_names = tuple(o.name for o in model.graph.output)
+        self._session = self._open(model)
+        inputs, results = self._session.get_inputs(), self._session.get_outputs()
+        self._inputs = {i.name: NARROW[i.type] for i in inputs if i.type in NARROW}
+        self.narrow = {o.name: NARROW[o.type] for o in results if o.type in NARROW}
+        if self._inputs or self.narrow:
+            self._session = self._open(_widened(model, self._inputs, self.narrow))
+
+    def _open(self, model: onnx.ModelProto) -> Any:
+        runtime, options = self._runtime, self._runtime.SessionOptions()
+        options.log_severity_level = 4  # what matters comes as an exception
+        if not self._optimize:
+            levels = runtime.GraphOptimizationLevel
+            options.graph_optimization_level = levels.ORT_DISABLE_ALL
+        if self._folder is not None:
+            options.add_session_config_entry(EXTERNAL_FOLDER, str(self._folder.resolve()))
+        try:
+            providers = ["CPUExecutionProvider"]
+            return runtime.InferenceSession(model.SerializeToString(), options, providers=providers)
+        except Exception as error:  # its exceptions have no base of their own
+            raise ReferenceFailedError(f"onnxruntime cannot open the model: {error}") from error
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Run once.
+
+        Args:
+            inputs: graph input name -> tensor, numpy object array of strings, or a list of them.
+
+        Returns:
+            Output name -> value of the same kinds.
+
+        Raises:
+            ReferenceFailedError: onnxruntime does not take these inputs, or fails.
+        """
+        feeds = {}
+        for name, value in inputs.items():
+            narrow = self._inputs.get(name)
+            feeds[name if narrow is None else _alias(name)] = _to_numpy(value, narrow)
+        try:
+            results = self._session.run(None, feeds)
+        except Exception as error:  # its exceptions have no base of their own
+            raise ReferenceFailedError(f"onnxruntime cannot run the model: {error}") from error
+        return {
+            name: _from_numpy(value, self.narrow.get(name))
+            for name, value in zip(self.output_names, results, strict=True)
+        }
+
+
+def to_value(array: Any) -> Any:
+    """A numpy array as what flows through an OnnxModule: a tensor, or strings as they are."""
+    array = np.asarray(array)
+    if array.dtype.kind in "OUS":
+        return array.astype(object)
+    value: Tensor = TensorReader(None)(numpy_helper.from_array(array))  # type: ignore[assignment]
+    return value  # not strings: those were returned above
+
+
+def _to_numpy(value: Any, narrow: int | None) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_to_numpy(v, narrow) for v in value]
+    if not isinstance(value, Tensor):
+        return value
+    if narrow is not None:
+        value = value.to(CARRIER[WIDER[narrow]])
+    return value.detach().cpu().numpy()
+
+
+def _from_numpy(value: Any, narrow: int | None) -> Any:
+    if isinstance(value, list):
+        return [_from_numpy(v, narrow) for v in value]
+    if not isinstance(value, (np.ndarray, np.generic)):
+        return value
+    result = to_value(value)
+    return result if narrow is None else result.to(CARRIER[narrow])
+
+
+def _alias(name: str) -> str:
+    return f"{name}/wider"
+
+
+def _widened(
+    model: onnx.ModelProto, inputs: Mapping[str, int], outputs: Mapping[str, int]
+) -> onnx.ModelProto:
+    """The model with Cast nodes around it; the inputs and outputs named get an alias."""
+    graph = model.graph
+    if not any(o.domain in ("", "ai.onnx") for o in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("", 21))
+    casts = [
+        helper.make_node("Cast", [_alias(name)], [name], to=narrow)
+        for name, narrow in inputs.items()
+    ]
+    nodes = [*casts, *graph.node]
+    for name, narrow in outputs.items():
+        nodes.append(helper.make_node("Cast", [name], [_alias(name)], to=WIDER[narrow]))
+    for info in graph.input:
+        if info.name in inputs:
+            info.type.tensor_type.elem_type = WIDER[inputs[info.name]]
+            info.name = _alias(info.name)
+    for info in graph.output:
+        if info.name in outputs:
+            info.CopyFrom(onnx.ValueInfoProto(name=_alias(info.name)))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model
+
+
+def carrier_of(elem_type: int) -> torch.dtype | None:
+    """The torch dtype of an input whose ONNX type numpy lacks; None for all other types."""
+    return CARRIER[elem_type] if elem_type in WIDER else None

@@ -1,0 +1,207 @@
+"""Run a model here and in onnxruntime on the same inputs, and put the answers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor
+
+from onnxinterp.building import sort, value_info
+from onnxinterp.checkpoints import reusable
+from onnxinterp.errors import InputError
+from onnxinterp.graph import ValueInfo
+from onnxinterp.loading import Source, read
+from onnxinterp.module import OnnxModule
+from onnxinterp.verify.comparison import Comparison, Tolerance, compare
+from onnxinterp.verify.inputs import choose_shapes, random_inputs
+from onnxinterp.verify.reference import Reference, carrier_of, to_value
+
+Inputs = Mapping[str, Any] | Sequence[Any]
+DEFAULT = Tolerance()
+
+
+@dataclass(frozen=True)
+class Report:
+    """A model against onnxruntime.
+
+    Attributes:
+        outputs: one comparison per output (per element, where an output is a sequence).
+        tolerance: what they were judged by.
+        inputs: the values both were given.
+        assumed: sizes chosen for dimensions that neither the model nor the caller fixes.
+    """
+
+    outputs: tuple[Comparison, ...]
+    tolerance: Tolerance
+    inputs: dict[str, Any]
+    assumed: dict[str, int]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every output agrees."""
+        return all(o.ok for o in self.outputs)
+
+    @property
+    def mse(self) -> float:
+        """The largest mean squared difference of any output."""
+        return max((o.mse for o in self.outputs), default=0.0)
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """What one node of the main graph made, against onnxruntime.
+
+    Attributes:
+        index: its place in the order of execution.
+        name: its name, or that of its first output.
+        op_type: operator name.
+        outputs: one comparison per output tensor.
+    """
+
+    index: int
+    name: str
+    op_type: str
+    outputs: tuple[Comparison, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything it made agrees."""
+        return all(o.ok for o in self.outputs)
+
+
+def verify(
+    source: Source,
+    inputs: Inputs | None = None,
+    *,
+    rtol: float = DEFAULT.rtol,
+    atol: float = DEFAULT.atol,
+    mse: float = DEFAULT.mse,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    module: Callable[..., Any] | None = None,
+    optimize: bool = True,
+) -> Report:
+    """Compare every output of a model with what onnxruntime answers.
+
+    Args:
+        source: the model: a path, bytes, a binary file or a ModelProto.
+        inputs: arrays or tensors by input name, or in the order of the inputs; without, seeded
+            random values.
+        rtol: allowed difference of an element relative to the reference.
+        atol: allowed absolute difference of an element.
+        mse: limit of the mean squared difference of an output.
+        shapes: input name -> shape of the random values; default sizes for what is left out.
+        seed: of the random values.
+        module: what to judge in place of a fresh import of `source`: called with the inputs in
+            order, it answers the outputs in order.
+        optimize: let onnxruntime rewrite the graph, as it does for its users; without, it runs
+            the graph as written.
+
+    Raises:
+        OnnxError: the model, the inputs or onnxruntime's own run fail; no verdict is possible.
+    """
+    source = reusable(source)
+    tolerance = Tolerance(rtol, atol, mse)
+    values, assumed = prepare(source, inputs, shapes or {}, seed)
+    judged = OnnxModule(source) if module is None else module
+    reference = Reference(source, optimize=optimize)(values)
+    names = tuple(reference)
+    ours = dict(zip(names, answers(judged, values, len(names)), strict=True))
+    outputs = [c for n in names for c in compare(n, ours[n], reference[n], tolerance)]
+    return Report(tuple(outputs), tolerance, values, assumed)
+
+
+def trace(
+    source: Source, inputs: Inputs | None = None, *, tolerance: Tolerance = DEFAULT
+) -> list[NodeReport]:
+    """Compare every intermediate value of the main graph, in the order of execution.
+
+    onnxruntime runs without optimisation, so that every value exists as the file has it.
+
+    Args:
+        source: the model.
+        inputs: as for `verify`.
+        tolerance: what every value is judged by.
+
+    Raises:
+        OnnxError: the model, the inputs or onnxruntime's own run fail.
+    """
+    source = reusable(source)
+    values, _ = prepare(source, inputs, {}, 0)
+    nodes = computing_nodes(read(source)[0])
+    names = [o for node in nodes for o in node.output if o]
+    ours = dict(zip(names, _intermediate(source, names, values), strict=True))
+    reference = Reference(source, names, optimize=False)(values)
+    reports = []
+    for index, node in enumerate(nodes):
+        made = [o for o in node.output if o]
+        outputs = [c for o in made for c in compare(o, ours[o], reference[o], tolerance)]
+        label = node.name or made[0]
+        reports.append(NodeReport(index, label, node.op_type, tuple(outputs)))
+    return reports
+
+
+def _intermediate(source: Source, names: list[str], values: Mapping[str, Any]) -> tuple[Any, ...]:
+    module = OnnxModule(source, outputs=names)
+    return answers(module, values, len(names))
+
+
+def computing_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes of the main graph in their order, without those that only hold a weight."""
+    return [n for n in sort(model.graph.node) if n.op_type != "Constant" and any(n.output)]
+
+
+def answers(module: Callable[..., Any], inputs: Mapping[str, Any], count: int) -> tuple[Any, ...]:
+    """Call a module without gradients; always a tuple of `count` answers.
+
+    Raises:
+        InputError: it gives another number of answers.
+    """
+    by_name = isinstance(module, OnnxModule) and module.input_names != tuple(inputs)
+    with torch.no_grad():  # by name where inputs with a default stand between the others
+        result = module(**inputs) if by_name else module(*inputs.values())
+    several = isinstance(result, tuple) or (isinstance(result, list) and count > 1)
+    results = tuple(result) if several else (result,)  # one list is a sequence
+    if len(results) != count:
+        raise InputError(f"the module answers {len(results)} outputs, the model has {count}")
+    return results
+
+
+def declared_inputs(model: onnx.ModelProto) -> list[ValueInfo]:
+    """The inputs a caller has to give: those without an initializer as their default."""
+    stored = {t.name for t in model.graph.initializer}
+    stored.update(s.values.name for s in model.graph.sparse_initializer)
+    return [value_info(i) for i in model.graph.input if i.name not in stored]
+
+
+def prepare(
+    source: Source, inputs: Inputs | None, shapes: Mapping[str, Sequence[int]], seed: int
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """The values to run on, in the order of the model's inputs, and the sizes assumed for them.
+
+    Raises:
+        InputError: names, numbers or shapes do not fit the model.
+    """
+    declared = declared_inputs(read(source)[0])
+    if inputs is None:
+        chosen = choose_shapes(declared, shapes)
+        return random_inputs(declared, chosen.sizes, seed), chosen.assumed
+    names = [i.name for i in declared]
+    given = inputs if isinstance(inputs, Mapping) else dict(zip(names, inputs, strict=False))
+    if set(given) != set(names) or len(given) != len(inputs):
+        got = ", ".join(map(repr, given)) if isinstance(inputs, Mapping) else f"{len(inputs)}"
+        raise InputError(f"the model takes {', '.join(map(repr, names))}; it got {got}")
+    return {info.name: _given(info, given[info.name]) for info in declared}, {}
+
+
+def _given(info: ValueInfo, value: Any) -> Any:
+    """What a caller gave as a value; element types that numpy lacks are cast to."""
+    if isinstance(value, (list, tuple)):
+        return [_given(info, v) for v in value]
+    value = value if isinstance(value, Tensor) else to_value(value)
+    narrow = carrier_of(info.elem_type)
+    return value if narrow is None or not isinstance(value, Tensor) else value.to(narrow)

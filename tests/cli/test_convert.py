@@ -1,0 +1,91 @@
+"""`onnxinterp convert`: every format comes back as a module that answers the same."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from onnxinterp import OnnxModule, checkpoints
+from onnxinterp.cli import main
+
+Captured = pytest.CaptureFixture[str]
+
+
+def convert(source: Path, target: Path, *more: str) -> int:
+    return main(["convert", "--onnx_path", str(source), "--pytorch_path", str(target), *more])
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt"])
+def test_state_dict_round_trip(
+    suffix: str, two_inputs: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    target = tmp_path / f"pair{suffix}"
+    assert convert(two_inputs, target, "--input_shape", "x:4,3", "y:4,2") == 0
+    out = capsys.readouterr().out
+    assert f'checkpoints.load("{target}")' in out
+    assert "agrees" in out
+    assert set(torch.load(target, weights_only=True)) >= {"weights.w"}
+    inputs = torch.randn(2, 3), torch.randn(2, 2)
+    for ours, want in zip(
+        checkpoints.load(target)(*inputs), OnnxModule(two_inputs)(*inputs), strict=True
+    ):
+        assert torch.equal(ours, want)
+
+
+@pytest.mark.capture
+def test_exported_program_keeps_dynamic_sizes(
+    two_inputs: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    target = tmp_path / "pair.pt2"
+    assert convert(two_inputs, target) == 0
+    assert "n = 2" in capsys.readouterr().out
+    module = torch.export.load(target).module()
+    for n in (2, 5):
+        inputs = torch.randn(n, 3), torch.randn(n, 2)
+        for ours, want in zip(module(*inputs), OnnxModule(two_inputs)(*inputs), strict=True):
+            torch.testing.assert_close(ours, want)
+
+
+@pytest.mark.capture
+def test_exported_program_fixes_given_shapes(two_inputs: Path, tmp_path: Path) -> None:
+    target = tmp_path / "pair.pt2"
+    assert convert(two_inputs, target, "--input_shape", "x:1,3", "y:1,2") == 0
+    module = torch.export.load(target).module()
+    assert module(torch.ones(1, 3), torch.ones(1, 2))[0].shape == (1, 2)
+    with pytest.raises(AssertionError, match="Guard failed"):
+        module(torch.ones(2, 3), torch.ones(2, 2))
+
+
+def test_simplified_model_is_written_and_converted(
+    two_inputs: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    simple = tmp_path / "simple.onnx"
+    assert convert(two_inputs, tmp_path / "m.pth", "--simplify_path", str(simple)) == 0
+    assert f"wrote {simple}: 5 nodes, 9 before" in capsys.readouterr().out
+    kinds = {n.op_type for n in onnx.load(simple).graph.node}
+    assert kinds == {"MatMul", "Add", "Relu"}
+    module = checkpoints.load(tmp_path / "m.pth")
+    assert {n.op_type for n in module.graph.nodes} == kinds
+    assert module.output_names == ("sum", "same")
+
+
+def test_without_onnxruntime_it_converts_and_says_so(
+    two_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert convert(two_inputs, tmp_path / "m.pth") == 0
+    assert "not compared: this needs onnxruntime: pip install" in capsys.readouterr().out
+    assert checkpoints.load(tmp_path / "m.pth").input_names == ("x", "y")
+
+
+def test_what_torch_export_cannot_take_is_said(tmp_path: Path, capsys: Captured) -> None:
+    text = """
+        <ir_version: 8, opset_import: ["": 17]>
+        g (string[2] x) => (string[2] y) { y = Identity(x) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "words.onnx")
+    assert convert(tmp_path / "words.onnx", tmp_path / "words.pt2") == 2
+    assert "tensors only, not x: string[2]" in capsys.readouterr().err
