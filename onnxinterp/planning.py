@@ -76,6 +76,8 @@ def snapshot(value: Constant) -> Host | None:
 def decode(kernel: Kernel, name: str, value: Any, dtypes: Mapping[torch.dtype, torch.dtype]) -> Any:
     """An attribute as the kernel's signature asks for it: ONNX type numbers as torch dtypes."""
     if kernel.wants_dtype(name) and isinstance(value, int):
+        if value == TensorProto.UNDEFINED:
+            return None
         if value not in CARRIER:
             raise InvalidModelError(f"{kernel.op_type}: {name} is {onnx_name(value)}")
         return dtypes.get(CARRIER[value], CARRIER[value])
@@ -127,7 +129,10 @@ class _Planner:
         host_rule = HOST_RULES.get(kernel.function)
         if not all(n in may_be_host or n in self.hosts for n in lanes):
             host_rule = None
-        wanted = [Kind.HOST if host_rule and k in LANES else k for k in kinds]
+        wanted = [
+            Kind.HOST if host_rule and k in LANES else self._setting_kind(kernel, i, n, k)
+            for i, (n, k) in enumerate(zip(node.inputs, kinds, strict=True))
+        ]
         weights = {k: v.name for k, v in node.attributes.items() if isinstance(v, WeightRef)}
         step = Step(
             node,
@@ -178,6 +183,13 @@ class _Planner:
             message = f"node {node.name!r}: {kernel.op_type} at opset {node.opset} takes at most "
             raise InvalidModelError(f"{message}{len(kernel.parameters)} inputs")
         return kernel.kinds[parameter.name]
+
+    def _setting_kind(self, kernel: Kernel, index: int, name: str, kind: Kind) -> Kind:
+        """A constant exponent goes as a number: torch is far quicker with it than with a tensor."""
+        parameter, host = kernel.parameter(index), self.hosts.get(name)
+        frozen = parameter is not None and parameter.name in kernel.frozen
+        number = kind is Kind.OPERAND and frozen and host is not None and not host.rank
+        return Kind.SCALAR if number else kind
 
     def _is_direct(
         self, kernel: Kernel, node: Node, kinds: tuple[Kind, ...], may_be_host: set[str]

@@ -27,6 +27,8 @@ def log_softmax(input: Tensor, *, axis: int = -1) -> Tensor:
 @op("Hardmax", since=13)
 def hardmax(input: Tensor, *, axis: int = -1) -> Tensor:
     """1 at the first maximum along the axis, 0 elsewhere."""
+    if input.shape[axis] == 0:
+        return input  # it has no maximum, and no elements
     first = input.argmax(axis, keepdim=True)
     return torch.zeros_like(input).scatter(axis, first, 1)
 
@@ -58,8 +60,17 @@ def _(d: Draw) -> Call:
     return call(x, axis=d.maybe(d.axis(x.ndim)))
 
 
-@sample(softmax_1, log_softmax_1, hardmax_1)
+def _draw_old_axis(d: Draw, rank: int) -> int | None:
+    return d.maybe(d.axis(rank) if d.opset >= 11 else d.integer(0, rank - 1))
+
+
+@sample(softmax_1, log_softmax_1)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=2))
-    axis = d.axis(x.ndim) if d.opset >= 11 else d.integer(0, x.ndim - 1)
-    return call(x, axis=d.maybe(axis))
+    return call(x, axis=_draw_old_axis(d, x.ndim))
+
+
+@sample(hardmax_1)
+def _(d: Draw) -> Call:
+    x = d.floats(d.shape(min_dims=2))  # the one type that an oracle has
+    return call(x, axis=_draw_old_axis(d, x.ndim))

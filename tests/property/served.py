@@ -27,8 +27,7 @@ SCHEMAS: list[OpSchema] = sorted(
     (
         schema
         for schema in onnx.defs.get_all_schemas_with_history()
-        if not schema.deprecated
-        and (schema.domain, schema.name) in KERNELS
+        if (schema.domain, schema.name) in KERNELS
         and schema.since_version >= min(KERNELS[schema.domain, schema.name])
     ),
     key=lambda s: (s.domain, s.name, s.since_version),

@@ -30,7 +30,7 @@ def default(attribute: OpSchema.Attribute, wants_dtype: bool) -> object:
         return None
     value = onnx.helper.get_attribute_value(attribute.default_value)
     if wants_dtype:
-        return CARRIER[value]
+        return CARRIER.get(value)  # 0 is no type: the kernel decides
     return value.decode() if isinstance(value, bytes) else value
 
 

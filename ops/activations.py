@@ -1,0 +1,189 @@
+"""Activation functions.
+
+History: Relu, LeakyRelu, PRelu, Elu, Selu, Sigmoid, HardSigmoid, Softplus, Softsign 1; PRelu 7
+(the slope broadcasts as in numpy); Selu 6 (exacter constants); Shrink 9; ThresholdedRelu 10; Celu
+12; HardSwish, Relu of integers 14; Mish 18; Gelu 20; Swish 24; SwiGLU 28; bfloat16 at 13, 16, 22
+or 28.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+
+@op("Relu", since=1)
+def relu(X: Tensor) -> Tensor:
+    return torch.relu(X)
+
+
+@op("LeakyRelu", since=1)
+def leaky_relu(X: Tensor, *, alpha: float = 0.009999999776482582) -> Tensor:
+    return functional.leaky_relu(X, alpha)
+
+
+@op("PRelu", since=7)
+def prelu(X: Tensor, slope: Tensor) -> Tensor:
+    """The slope broadcasts to X from the last axis, not from the axis of channels."""
+    return torch.where(X < 0, X * slope, X)
+
+
+@op("PRelu", since=1)
+def prelu_1(X: Tensor, slope: Tensor) -> Tensor:
+    """One slope for all channels (axis 1), or one for each."""
+    if slope.ndim == 1 and X.ndim > 1:
+        slope = slope.reshape(-1, *[1] * (X.ndim - 2))
+    return prelu(X, slope)
+
+
+@op("Elu", since=1)
+def elu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return functional.elu(X, alpha)
+
+
+@op("Selu", since=6)
+def selu(
+    X: Tensor, *, alpha: float = 1.6732631921768188, gamma: float = 1.0507010221481323
+) -> Tensor:
+    return gamma * functional.elu(X, alpha)
+
+
+@op("Selu", since=1)
+def selu_1(
+    X: Tensor, *, alpha: float = 1.673200011253357, gamma: float = 1.0506999492645264
+) -> Tensor:
+    return selu(X, alpha=alpha, gamma=gamma)
+
+
+@op("Celu", since=12)
+def celu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return functional.celu(X, alpha)
+
+
+@op("Sigmoid", since=1)
+def sigmoid(X: Tensor) -> Tensor:
+    return torch.sigmoid(X)
+
+
+@op("HardSigmoid", since=1)
+def hard_sigmoid(X: Tensor, *, alpha: float = 0.20000000298023224, beta: float = 0.5) -> Tensor:
+    """The slope is alpha, by default 0.2; torch has 1/6."""
+    return torch.clamp(alpha * X + beta, 0, 1)
+
+
+@op("HardSwish", since=14)
+def hard_swish(X: Tensor) -> Tensor:
+    """In two factors, since torch's own function overflows at a sixth of the largest number."""
+    return X * functional.hardsigmoid(X)
+
+
+@op("Softplus", since=1)
+def softplus(X: Tensor) -> Tensor:
+    """Above the threshold torch answers X; at its own one, 20, a float64 would show it."""
+    return functional.softplus(X, threshold=40)
+
+
+@op("Softsign", since=1)
+def softsign(input: Tensor) -> Tensor:
+    return functional.softsign(input)
+
+
+@op("ThresholdedRelu", since=10)
+def thresholded_relu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return torch.where(alpha < X, X, 0)
+
+
+@op("Shrink", since=9)
+def shrink(input: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
+    inner = torch.where(input > lambd, input - bias, 0)
+    return torch.where(input < -lambd, input + bias, inner).to(input.dtype)
+
+
+@op("Gelu", since=20)
+def gelu(X: Tensor, *, approximate: Literal["none", "tanh"] = "none") -> Tensor:
+    return functional.gelu(X, approximate=approximate)
+
+
+@op("Mish", since=18)
+def mish(X: Tensor) -> Tensor:
+    return functional.mish(X)
+
+
+@op("Swish", since=24)
+def swish(X: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return functional.silu(X) if alpha == 1 else X * torch.sigmoid(alpha * X)
+
+
+@op("SwiGLU", since=28)
+def swiglu(A: Tensor, B: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return swish(A, alpha=alpha) * B
+
+
+@sample(softsign)
+def _(d: Draw) -> Call:
+    return call(d.tensor(d.shape(min_dims=1)))
+
+
+@sample(relu, sigmoid, hard_swish, softplus, mish)
+def _(d: Draw) -> Call:
+    return call(d.tensor(d.shape()))
+
+
+@sample(leaky_relu, elu, celu, thresholded_relu, swish)
+def _(d: Draw) -> Call:
+    return call(d.tensor(d.shape(), lo=-5, hi=5), alpha=d.maybe(d.real(0.125, 2)))
+
+
+@sample(selu_1)
+def _(d: Draw) -> Call:
+    """The attributes are always given: the oracles take the newer constants for the old ones."""
+    x = d.tensor(d.shape(), lo=-5, hi=5)
+    return call(x, alpha=d.real(0.125, 2), gamma=d.real(0.125, 2))
+
+
+@sample(selu)
+def _(d: Draw) -> Call:
+    alpha, gamma = d.maybe(d.real(0.125, 2)), d.maybe(d.real(0.125, 2))
+    return call(d.tensor(d.shape(), lo=-5, hi=5), alpha=alpha, gamma=gamma)
+
+
+@sample(hard_sigmoid)
+def _(d: Draw) -> Call:
+    alpha, beta = d.maybe(d.real(0.125, 2)), d.maybe(d.real(0.125, 2))
+    return call(d.tensor(d.shape(), lo=-5, hi=5), alpha=alpha, beta=beta)
+
+
+@sample(prelu)
+def _(d: Draw) -> Call:
+    shape = d.shape()
+    return call(d.tensor(shape), d.tensor(d.broadcastable(shape), lo=0, hi=2))
+
+
+@sample(prelu_1)
+def _(d: Draw) -> Call:
+    """The channels are the last axis: the oracles take the newer rule for the old one."""
+    shape = d.shape(2, 2)
+    return call(d.tensor(shape), d.tensor((d.choice([1, shape[1]]),), lo=0, hi=2))
+
+
+@sample(shrink)
+def _(d: Draw) -> Call:
+    bias, lambd = d.maybe(d.real(0.125, 2)), d.maybe(d.real(0.125, 2))
+    return call(d.tensor(d.shape()), bias=bias, lambd=lambd)
+
+
+@sample(gelu)
+def _(d: Draw) -> Call:
+    return call(d.tensor(d.shape()), approximate=d.maybe(d.choice(["none", "tanh"])))
+
+
+@sample(swiglu)
+def _(d: Draw) -> Call:
+    shape = d.shape()
+    return call(d.tensor(shape), d.tensor(shape), alpha=d.maybe(d.real(0.125, 2)))

@@ -1,0 +1,202 @@
+"""Arithmetic of two tensors: Add, Sub, Mul, Div, Mod, Pow.
+
+History: 1, 6 (Pow: 1) with `broadcast` and `axis`, 7 (numpy's broadcasting), 13 (bfloat16), 14 (8-
+and 16-bit integers). Pow: 12 (an exponent of another type). Mod: 10, 28 (fmod=0 for floats too).
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onnxinterp.ops.broadcasting import aligned, draw_aligned, draw_shapes, elementwise
+from onnxinterp.registry import host, op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Host, Operand
+
+
+@op("Add", since=7)
+def add(A: Operand, B: Operand) -> Tensor:
+    return torch.add(A, B)
+
+
+@op("Sub", since=7)
+def sub(A: Operand, B: Operand) -> Tensor:
+    return torch.sub(A, B)
+
+
+@op("Mul", since=7)
+def mul(A: Operand, B: Operand) -> Tensor:
+    return torch.mul(A, B)
+
+
+@op("Div", since=7)
+def div(A: Tensor, B: Operand) -> Tensor:
+    """Integers are divided towards zero."""
+    if A.is_floating_point():
+        return torch.div(A, B)
+    if not isinstance(B, Tensor):
+        return torch.neg(A) if B == -1 else torch.div(A, B, rounding_mode="trunc")
+    quotient = torch.div(A, _without_minus_one(B), rounding_mode="trunc")
+    return torch.where(B == -1, -A, quotient) if A.dtype.is_signed else quotient
+
+
+@op("Mod", since=10)
+def mod(A: Tensor, B: Operand, *, fmod: int = 0) -> Tensor:
+    """Without `fmod` the result has the sign of B, a zero too; with it, the sign of A."""
+    rule = torch.fmod if fmod else torch.remainder
+    if not A.is_floating_point():  # what is divided by 1 and by -1 leaves the same rest: none
+        return rule(A, _without_minus_one(B))
+    divisor = B.double() if isinstance(B, Tensor) else B
+    rest = rule(A.double(), divisor).to(A.dtype)  # float32 quotients overflow: 3e38 / 0.5 gives NaN
+    return rest if fmod else torch.copysign(rest, B)
+
+
+@op("Pow", since=7, frozen=("Y",))
+def pow(X: Tensor, Y: Operand) -> Tensor:
+    """The result has the type of X. An integer to a real power is taken in float64."""
+    if not isinstance(Y, Tensor):
+        if X.is_floating_point():
+            return torch.pow(X, Y)
+        Y = torch.scalar_tensor(Y, dtype=torch.float64, device=X.device)
+    dtype = torch.promote_types(X.dtype, Y.dtype)  # whatever the ranks; torch.pow looks at them
+    if dtype.is_floating_point and not X.is_floating_point():
+        dtype = torch.float64
+    return torch.pow(X.to(dtype), Y.to(dtype)).to(X.dtype)
+
+
+def _without_minus_one(B: Operand) -> Operand:
+    """B with 1 in place of -1: the processor traps when it divides the lowest integer by -1."""
+    if not isinstance(B, Tensor):
+        return 1 if B == -1 else B
+    return torch.where(B == -1, 1, B) if B.dtype.is_signed else B
+
+
+@op("Add", since=1)
+def add_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+    return add(A, aligned(A, B, axis, broadcast))
+
+
+@op("Sub", since=1)
+def sub_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+    return sub(A, aligned(A, B, axis, broadcast))
+
+
+@op("Mul", since=1)
+def mul_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+    return mul(A, aligned(A, B, axis, broadcast))
+
+
+@op("Div", since=1)
+def div_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+    return div(A, aligned(A, B, axis, broadcast))
+
+
+@op("Pow", since=1, frozen=("Y",))
+def pow_1(X: Tensor, Y: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+    return pow(X, aligned(X, Y, axis, broadcast))
+
+
+host(add, add_1)(elementwise(operator.add))
+host(sub, sub_1)(elementwise(operator.sub))
+host(mul, mul_1)(elementwise(operator.mul))
+
+
+def _quotient(a: Any, b: Any) -> Any:
+    """The quotient towards zero: floors of what is not negative need no guard on a size."""
+    if b < 0:
+        a, b = -a, -b
+    return torch.sym_max(a, 0) // b - torch.sym_max(-a, 0) // b
+
+
+@host(div, div_1)
+def _(A: Host, B: Host, **_old: Any) -> Any:
+    rule = operator.truediv if A.dtype.is_floating_point else _quotient
+    return elementwise(rule)(A, B)
+
+
+@host(mod)
+def _(A: Host, B: Host, *, fmod: int = 0) -> Any:
+    if A.dtype.is_floating_point:
+        return elementwise(math.fmod)(A, B) if fmod else NotImplemented
+    rest = elementwise(lambda a, b: a - b * _quotient(a, b))
+    return rest(A, B) if fmod else elementwise(operator.mod)(A, B)
+
+
+@host(pow, pow_1)
+def _(X: Host, Y: Host, **_old: Any) -> Any:
+    if not X.dtype.is_floating_point and Y.dtype.is_floating_point:
+        return NotImplemented
+    return elementwise(_power)(X, Y)
+
+
+def _power(x: Any, y: Any) -> Any:
+    power = x**y
+    if isinstance(power, complex) or (isinstance(power, float) and isinstance(x, int)):
+        raise ValueError("no real number, or no integer")
+    return power
+
+
+def _draw_terms(d: Draw, A: Sequence[int], B: Sequence[int]) -> Call:
+    return call(d.tensor(A), d.tensor(B))
+
+
+def _draw_division(d: Draw, A: Sequence[int], B: Sequence[int]) -> Call:
+    below_zero = d.dtype().is_signed and d.boolean()
+    lo, hi = (-10, -1) if below_zero else (1, 10)
+    return call(d.tensor(A), d.tensor(B, lo=lo, hi=hi))
+
+
+def _draw_power(d: Draw, X: Sequence[int], Y: Sequence[int]) -> Call:
+    exponent = "T1" if d.opset >= 12 else "T"
+    fraction = d.dtype().is_floating_point
+    lowest = -2 if fraction and d.dtype(exponent).is_signed else 0
+    return call(
+        d.tensor(X, lo=0.5 if fraction else 0, hi=4), d.tensor(Y, exponent, lo=lowest, hi=3)
+    )
+
+
+@sample(add, sub, mul)
+def _(d: Draw) -> Call:
+    return _draw_terms(d, *draw_shapes(d))
+
+
+@sample(add_1, sub_1, mul_1)
+def _(d: Draw) -> Call:
+    return draw_aligned(d, _draw_terms)
+
+
+@sample(div)
+def _(d: Draw) -> Call:
+    return _draw_division(d, *draw_shapes(d))
+
+
+@sample(div_1)
+def _(d: Draw) -> Call:
+    return draw_aligned(d, _draw_division)
+
+
+@sample(mod)
+def _(d: Draw) -> Call:
+    """Dividends of floats stay below the divisor, away from the jumps at its multiples."""
+    A, B = draw_shapes(d)
+    if d.dtype().is_floating_point:
+        fmod = 1 if d.opset < 28 else d.maybe(d.integer(0, 1))
+        return call(d.tensor(A, lo=0.5, hi=3), d.tensor(B, lo=4, hi=10), fmod=fmod)
+    drawn = _draw_division(d, A, B)
+    return call(*drawn.inputs, fmod=d.maybe(d.integer(0, 1)))
+
+
+@sample(pow)
+def _(d: Draw) -> Call:
+    return _draw_power(d, *draw_shapes(d))
+
+
+@sample(pow_1)
+def _(d: Draw) -> Call:
+    return draw_aligned(d, _draw_power)

@@ -1,0 +1,305 @@
+"""Scaled dot product attention: Attention.
+
+History: 23, 24 (`nonpad_kv_seqlen`: keys are counted, for caches kept outside), 25 (windows).
+
+Shapes in here: queries [batch, q_heads, q_length, head], keys and values [batch, kv_heads, length,
+head], scores [batch, q_heads, q_length, length]. A query that may attend no key gets zeros.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+@op("Attention", since=25)
+def attention(
+    Q: Tensor,
+    K: Tensor,
+    V: Tensor,
+    attn_mask: Tensor | None = None,
+    past_key: Tensor | None = None,
+    past_value: Tensor | None = None,
+    nonpad_kv_seqlen: Tensor | None = None,
+    *,
+    is_causal: int = 0,
+    kv_num_heads: int | None = None,
+    left_window_size: int = -1,
+    q_num_heads: int | None = None,
+    qk_matmul_output_mode: int = 0,
+    right_window_size: int = -1,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    softmax_precision: torch.dtype | None = None,
+    n_outputs: int,
+) -> tuple[Tensor, ...]:
+    """One fused call where only Y is asked for; step by step otherwise."""
+    q, k, v = _heads(Q, q_num_heads), _heads(K, kv_num_heads), _heads(V, kv_num_heads)
+    if past_key is not None and past_value is not None:
+        k, v = torch.cat((past_key, k), 2), torch.cat((past_value, v), 2)
+    windows = is_causal, left_window_size, right_window_size
+    plain = n_outputs < 4 and not softcap and _is_fused(q.dtype, softmax_precision)
+    if plain and attn_mask is past_key is nonpad_kv_seqlen is None and windows[1:] == (-1, -1):
+        y, qk = _fused(q, k, v, None, scale, bool(is_causal)), None
+    else:
+        past = None if past_key is None else past_key.shape[2]
+        allowed = _allowed(q, k, past, nonpad_kv_seqlen, *windows)
+        bias = _bias(attn_mask, allowed, q, k.shape[2])
+        if plain:
+            y, qk = _fused(q, k, v, bias, scale, False), None
+        else:
+            caps = softcap, softmax_precision, qk_matmul_output_mode
+            y, qk = _stepwise(q, k, v, bias, scale, *caps)
+    if Q.ndim == 3:
+        y = y.transpose(1, 2).flatten(2)
+    return (y, k, v) if qk is None else (y, k, v, qk)
+
+
+def _heads(x: Tensor, count: int | None) -> Tensor:
+    """[batch, length, heads * head] as [batch, heads, length, head]."""
+    if x.ndim == 4:
+        return x
+    assert count, "inputs of rank 3 need q_num_heads and kv_num_heads"
+    return torch.unflatten(x, -1, (count, -1)).transpose(1, 2)
+
+
+def _is_fused(dtype: torch.dtype, softmax_precision: torch.dtype | None) -> bool:
+    """Whether torch's fused kernels take the softmax as asked: for halves they do in float32."""
+    if softmax_precision is None or softmax_precision is dtype:
+        return True
+    return softmax_precision is torch.float32 and dtype in HALF
+
+
+def _fused(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, is_causal: bool
+) -> Tensor:
+    return functional.scaled_dot_product_attention(
+        q,
+        k,
+        v.to(q.dtype),
+        attn_mask=bias,
+        is_causal=is_causal,
+        scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+
+
+def _allowed(
+    q: Tensor,
+    k: Tensor,
+    past: int | None,
+    key_counts: Tensor | None,
+    is_causal: int,
+    left: int,
+    right: int,
+) -> Tensor | None:
+    """True where position and padding let a query attend a key; None where they always do.
+
+    The queries are the last of the keys that count: query i stands at i + past, or at
+    i + key_counts - q_length.
+    """
+    device, length = q.device, q.shape[2]
+    keys = torch.arange(k.shape[2], device=device)
+    allowed = None
+    if key_counts is not None:
+        key_counts = key_counts.reshape(-1, 1, 1, 1)
+        allowed = keys < key_counts
+    if not is_causal and left < 0 and right < 0:
+        return allowed
+    queries = torch.arange(length, device=device).unsqueeze(-1)
+    if past is not None:
+        queries = queries + past
+    elif key_counts is not None:
+        queries = queries + (key_counts - length)
+    ahead = keys - queries
+    limits = ([ahead <= 0] if is_causal else []) + ([ahead <= right] if right >= 0 else [])
+    limits += [ahead >= -left] if left >= 0 else []
+    for limit in limits:
+        allowed = limit if allowed is None else allowed & limit
+    return allowed
+
+
+def _bias(mask: Tensor | None, allowed: Tensor | None, q: Tensor, length: int) -> Tensor | None:
+    """What is added to the scores; as bool, True adds 0 and False -inf.
+
+    A mask may end before the keys do: the rest is masked.
+    """
+    if mask is None:
+        return allowed
+    boolean = mask.dtype is torch.bool
+    if mask.shape[-1] != length:
+        rest = (0, length - mask.shape[-1])
+        mask = functional.pad(mask, rest, value=False if boolean else -math.inf)
+    mask = mask.unsqueeze(0) if mask.ndim == 1 else mask
+    if boolean:
+        return mask if allowed is None else mask & allowed
+    mask = mask.to(q.dtype)
+    return mask if allowed is None else mask.where(allowed, -math.inf)
+
+
+def _stepwise(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    scale: float | None,
+    softcap: float,
+    precision: torch.dtype | None,
+    mode: int,
+) -> tuple[Tensor, Tensor]:
+    """The output and the scores after the step that `mode` names."""
+    if q.shape[1] != k.shape[1]:
+        repeats = q.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+    root = q.new_full((), q.shape[-1] ** -0.25 if scale is None else math.sqrt(scale))
+    product = (q * root) @ (k * root).transpose(-1, -2)
+    capped = softcap * (product / softcap).tanh() if softcap else product
+    if bias is None:
+        biased, weights = capped, capped.softmax(-1, dtype=precision).to(q.dtype)
+    else:
+        if bias.dtype is torch.bool:
+            bias = torch.zeros_like(bias, dtype=q.dtype).masked_fill(~bias, -math.inf)
+        biased, alone = capped + bias, (bias == -math.inf).all(-1, keepdim=True)
+        attended = biased.masked_fill(alone, 0)  # or the softmax is nan, and so its gradient
+        weights = attended.softmax(-1, dtype=precision).to(q.dtype).masked_fill(alone, 0)
+    return weights @ v.to(q.dtype), (product, capped, biased, weights)[mode]
+
+
+@op("Attention", since=24)
+def attention_24(
+    Q: Tensor,
+    K: Tensor,
+    V: Tensor,
+    attn_mask: Tensor | None = None,
+    past_key: Tensor | None = None,
+    past_value: Tensor | None = None,
+    nonpad_kv_seqlen: Tensor | None = None,
+    *,
+    is_causal: int = 0,
+    kv_num_heads: int | None = None,
+    q_num_heads: int | None = None,
+    qk_matmul_output_mode: int = 0,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    softmax_precision: torch.dtype | None = None,
+    n_outputs: int,
+) -> tuple[Tensor, ...]:
+    return attention(
+        Q,
+        K,
+        V,
+        attn_mask,
+        past_key,
+        past_value,
+        nonpad_kv_seqlen,
+        is_causal=is_causal,
+        kv_num_heads=kv_num_heads,
+        q_num_heads=q_num_heads,
+        qk_matmul_output_mode=qk_matmul_output_mode,
+        scale=scale,
+        softcap=softcap,
+        softmax_precision=softmax_precision,
+        n_outputs=n_outputs,
+    )
+
+
+@op("Attention", since=23)
+def attention_23(
+    Q: Tensor,
+    K: Tensor,
+    V: Tensor,
+    attn_mask: Tensor | None = None,
+    past_key: Tensor | None = None,
+    past_value: Tensor | None = None,
+    *,
+    is_causal: int = 0,
+    kv_num_heads: int | None = None,
+    q_num_heads: int | None = None,
+    qk_matmul_output_mode: int = 0,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    softmax_precision: torch.dtype | None = None,
+    n_outputs: int,
+) -> tuple[Tensor, ...]:
+    return attention(
+        Q,
+        K,
+        V,
+        attn_mask,
+        past_key,
+        past_value,
+        is_causal=is_causal,
+        kv_num_heads=kv_num_heads,
+        q_num_heads=q_num_heads,
+        qk_matmul_output_mode=qk_matmul_output_mode,
+        scale=scale,
+        softcap=softcap,
+        softmax_precision=softmax_precision,
+        n_outputs=n_outputs,
+    )
+
+
+def _draw_mask(d: Draw, batch: int, heads: int, queries: int, keys: int) -> Tensor | None:
+    """None, numbers or bool; of integers the specification says nothing."""
+    shapes: list[tuple[int, ...]] = [(queries, keys), (heads, queries, keys)]
+    shapes += [(batch, 1, queries, keys), (1, heads, 1, keys)]
+    mask = d.tensor(d.choice(shapes), "T1", lo=-2, hi=2)
+    return d.choice([None, mask, mask > -1])
+
+
+def _draw_modes(d: Draw, has_infinite: bool) -> dict[str, float | torch.dtype | None]:
+    """What is told of the scores and the softmax, where the judges agree."""
+    softcap = d.choice([None, 0.0, 2.0])
+    modes = [None, 0, 1, 2, 3]
+    if softcap:
+        modes = [1, 2, 3]  # the reference evaluator takes mode 0 for mode 1, onnxruntime does not
+    if has_infinite:
+        modes.remove(2)  # onnxruntime may show the lowest number in place of -inf
+    precisions = [torch.float64, torch.float32]
+    if d.dtype("T1") is torch.float64:
+        precisions.pop()
+    return {
+        "softcap": softcap,
+        "qk_matmul_output_mode": d.choice(modes),
+        "softmax_precision": d.maybe(d.choice(precisions)),
+    }
+
+
+@sample(attention, attention_24, attention_23)
+def _(d: Draw) -> Call:
+    batch, kv_heads, head, v_head = [d.integer(1, 2) for _ in range(4)]
+    q_heads, queries, new = kv_heads * d.integer(1, 2), d.integer(1, 3), d.integer(1, 4)
+    past = d.choice([None, 1, 2])
+    total = new + (past or 0)
+    counted = d.opset >= 24 and past is None and d.boolean()
+    inputs: list[Tensor | None] = [
+        d.tensor((batch, q_heads, queries, head), "T1", lo=-2, hi=2),
+        d.tensor((batch, kv_heads, new, head), "T1", lo=-2, hi=2),
+        d.tensor((batch, kv_heads, new, v_head), "T2", lo=-2, hi=2),
+    ]
+    heads = {}
+    if d.boolean():
+        inputs = [x.transpose(1, 2).flatten(2) for x in inputs if x is not None]
+        heads = {"q_num_heads": q_heads, "kv_num_heads": kv_heads}
+    mask = _draw_mask(d, batch, q_heads, queries, total)
+    cached = (batch, kv_heads, past or 1)
+    caches = d.tensor((*cached, head), "T1"), d.tensor((*cached, v_head), "T2")
+    inputs += [mask, *(caches if past else (None, None))]
+    if d.opset >= 24:
+        inputs.append(d.ints((batch,), 1, total) if counted else None)
+    attributes: dict[str, int | None] = {"is_causal": d.maybe(d.integer(0, 1))}
+    if d.opset >= 25:
+        attributes["left_window_size"] = d.maybe(d.integer(-1, 2))
+        attributes["right_window_size"] = d.maybe(d.integer(-1, 2))
+    is_bool = mask is not None and mask.dtype is torch.bool
+    modes = _draw_modes(d, is_bool or any(v is not None for v in attributes.values()))
+    outputs, scale = 1 if counted else d.choice([1, 4]), d.maybe(d.real(0.25, 1))
+    return call(*inputs, outputs=outputs, scale=scale, **heads, **attributes, **modes)

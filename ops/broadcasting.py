@@ -1,0 +1,81 @@
+"""What elementwise operators with several inputs share: the old broadcasting, and host rules.
+
+Before opset 7 the second input was stretched to the first only where `broadcast` said so, and
+`axis` told which axis of the first its first axis belongs to (without it: the last ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Host, round_to
+
+
+def aligned(A: Tensor, B: Tensor, axis: int | None, broadcast: int) -> Tensor:
+    """B with axes of size 1 behind its own, so that they begin at `axis` of A."""
+    if axis is None or not broadcast:
+        return B
+    behind = A.ndim - axis % max(A.ndim, 1) - B.ndim
+    return B.reshape(*B.shape, *[1] * behind)
+
+
+def elementwise(
+    rule: Callable[..., Any], dtype: torch.dtype | None = None, *, exact: bool = False
+) -> Callable[..., Any]:
+    """The host rule that applies `rule` to numbers, and to lists element by element.
+
+    Args:
+        rule: a function of as many numbers as there are inputs; the numbers may be symbolic.
+        dtype: of the result; by default that of the first input.
+        exact: the result is never rounded, because it is one of the inputs, an integer or a bool.
+    """
+
+    def apply(*operands: Host, **_: Any) -> Any:
+        result = operands[0].dtype if dtype is None else dtype
+        rows = _rows([x.numbers for x in operands])
+        if rows is None:
+            return NotImplemented
+        try:
+            numbers = [rule(*row) for row in rows]
+        except (ArithmeticError, ValueError):
+            return NotImplemented  # where Python raises, a tensor holds inf or nan
+        if not exact:
+            numbers = [round_to(result, x) for x in numbers]
+        return Host(numbers if any(x.rank for x in operands) else numbers[0], result)
+
+    return apply
+
+
+def _rows(columns: list[list[Any]]) -> list[tuple[Any, ...]] | None:
+    """The elements that meet each other; None where the lengths do not go together."""
+    lengths = [len(c) for c in columns if len(c) != 1]
+    length = lengths[0] if lengths else 1
+    if any(n != length for n in lengths):
+        return None
+    return list(zip(*[c * length if len(c) == 1 else c for c in columns], strict=True))
+
+
+def draw_shapes(d: Draw) -> tuple[Sequence[int], Sequence[int]]:
+    """Two shapes that broadcast to each other, the smaller one on either side."""
+    shape = d.shape()
+    smaller = d.broadcastable(shape)
+    return (shape, smaller) if d.boolean() else (smaller, shape)
+
+
+def draw_aligned(d: Draw, draw: Callable[[Draw, Sequence[int], Sequence[int]], Call]) -> Call:
+    """A call with the old attributes, made of what `draw` draws for two given shapes.
+
+    B stands at the last axes of A: no oracle runs other ones.
+    """
+    shape = d.shape(min_dims=1)
+    start = d.integer(0, len(shape))
+    smaller = d.choice([shape[start:], (1,) * len(shape[start:])])
+    drawn = draw(d, shape, smaller)
+    axis = start if start < len(shape) and d.boolean() else None
+    broadcast = 1 if smaller != shape else d.maybe(d.integer(0, 1))
+    return call(*drawn.inputs, **drawn.attrs, axis=axis, broadcast=broadcast)

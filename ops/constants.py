@@ -1,0 +1,105 @@
+"""Tensors made of numbers in the file or of a shape: Constant, ConstantOfShape, EyeLike.
+
+History: Constant 1, 9 (types), 11 (sparse_value), 12 (numbers and strings), 13-25 (types).
+ConstantOfShape 9, 20-25 (types). EyeLike 9, 22 (bfloat16).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxinterp.ops.shapes import MOST_DIMENSIONS, is_known
+from onnxinterp.registry import host, op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import HOST_DTYPES, Host, Ints
+
+ZERO = Host([0.0], torch.float32)
+
+
+@op("Constant", since=12, initializer=True)
+def constant(
+    *,
+    value: Tensor | None = None,
+    sparse_value: Tensor | None = None,
+    value_int: int | None = None,
+    value_ints: Ints | None = None,
+    value_float: float | None = None,
+    value_floats: list[float] | None = None,
+    value_string: str | None = None,
+    value_strings: list[str] | None = None,
+) -> Tensor | np.ndarray[Any, Any]:
+    """Exactly one attribute is given; strings become numpy object arrays."""
+    given = (
+        value,
+        sparse_value,
+        _filled(value_int, torch.int64),
+        _filled(value_ints, torch.int64),
+        _filled(value_float, torch.float32),
+        _filled(value_floats, torch.float32),
+        _strings(value_string),
+        _strings(value_strings),
+    )
+    (only,) = (v for v in given if v is not None)
+    return only
+
+
+@op("Constant", since=11, initializer=True)
+def constant_11(
+    *, value: Tensor | None = None, sparse_value: Tensor | None = None
+) -> Tensor | np.ndarray[Any, Any]:
+    return constant(value=value, sparse_value=sparse_value)
+
+
+@op("Constant", since=1, initializer=True)
+def constant_1(*, value: Tensor) -> Tensor:
+    return value
+
+
+def _filled(data: Any, dtype: torch.dtype) -> Tensor | None:
+    return None if data is None else torch.tensor(data, dtype=dtype)
+
+
+def _strings(data: str | list[str] | None) -> np.ndarray[Any, Any] | None:
+    return None if data is None else np.array(data, dtype=object)
+
+
+@op("ConstantOfShape", since=9)
+def constant_of_shape(input: Ints, *, value: Host | None = None, device: torch.device) -> Tensor:
+    """One element seen everywhere: the result costs no memory, and must not be written to."""
+    value = value or ZERO
+    return torch.full((), value.numbers[0], dtype=value.dtype, device=device).expand(input)
+
+
+@host(constant_of_shape)
+def _(input: Ints, *, value: Host | None = None) -> Any:
+    value = value or ZERO
+    short = all(is_known(n) and n <= MOST_DIMENSIONS for n in input)
+    if len(input) > 1 or not short or value.dtype not in HOST_DTYPES:
+        return NotImplemented
+    number = value.numbers[0]
+    return Host([number] * input[0] if input else number, value.dtype)
+
+
+@op("EyeLike", since=9)
+def eye_like(input: Tensor, *, dtype: torch.dtype | None = None, k: int = 0) -> Tensor:
+    """Ones on the k-th diagonal."""
+    rows, columns = (torch.arange(n, device=input.device) for n in input.shape)
+    ones = columns == rows[:, None] + k
+    return ones.to(input.dtype if dtype is None else dtype)
+
+
+@sample(constant_of_shape)
+def _(d: Draw) -> Call:
+    value = d.maybe(d.tensor((1,), "T2"))
+    return call(list(d.shape()), value=value)
+
+
+@sample(eye_like)
+def _(d: Draw) -> Call:
+    dtypes = [torch.float32, torch.float64, torch.int64, torch.int32]
+    x = d.tensor(d.shape(min_dims=2, max_dims=2), "T1")
+    return call(x, dtype=d.maybe(d.choice(dtypes)), k=d.maybe(d.integer(-3, 3)))

@@ -1,0 +1,51 @@
+"""Running results along an axis: CumSum, CumProd.
+
+History: CumSum 11, 14 (float16, bfloat16). CumProd 26.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+
+@op("CumSum", since=11)
+def cum_sum(x: Tensor, axis: int, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+    return _running(torch.cumsum, 0, x, axis, exclusive, reverse)
+
+
+@op("CumProd", since=26)
+def cum_prod(x: Tensor, axis: int, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+    return _running(torch.cumprod, 1, x, axis, exclusive, reverse)
+
+
+def _running(
+    rule: Callable[..., Tensor], identity: int, x: Tensor, axis: int, exclusive: int, reverse: int
+) -> Tensor:
+    """Apply a rule along an axis, from its end on, or up to but without each element."""
+    x = x.movedim(axis, 0)
+    x = x.flip(0) if reverse else x
+    if exclusive:
+        x = torch.cat((torch.full_like(x[:1], identity), x[:-1]))
+    y = rule(x, 0, dtype=x.dtype)
+    return (y.flip(0) if reverse else y).movedim(0, axis)
+
+
+@sample(cum_sum)
+def _(d: Draw) -> Call:
+    return _call(d, d.tensor(d.shape(min_dims=1)))
+
+
+@sample(cum_prod)
+def _(d: Draw) -> Call:
+    return _call(d, d.tensor(d.shape(min_dims=1), lo=-2, hi=2))
+
+
+def _call(d: Draw, x: Tensor) -> Call:
+    flags = {"exclusive": d.maybe(d.integer(0, 1)), "reverse": d.maybe(d.integer(0, 1))}
+    return call(x, d.axis(x.ndim), **flags)

@@ -1,0 +1,89 @@
+"""Dropout.
+
+History: 1, 6 (is_test), 7 (is_test is gone), 10 (a boolean mask), 12 (ratio and training_mode are
+inputs), 13 (bfloat16), 22 (float8).
+
+It drops when the module trains, or when a file from opset 12 on says so. torch's generator decides,
+so `torch.manual_seed` repeats a run and the seed in the file is not used.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+
+def _drop(
+    data: Tensor, ratio: float, drops: bool, n_outputs: int
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The output, and where two are named the boolean mask of what is kept."""
+    if n_outputs > 1 and drops:
+        output, mask = torch.native_dropout(data, ratio, True)
+        return output, mask.to(torch.bool)  # of no elements torch makes floats
+    output = functional.dropout(data, ratio) if drops else data
+    return output if n_outputs == 1 else (output, torch.ones_like(data, dtype=torch.bool))
+
+
+@op("Dropout", since=12, frozen=("ratio",), random=True)
+def dropout(
+    data: Tensor,
+    ratio: float | None = None,
+    training_mode: bool | None = None,
+    *,
+    seed: int | None = None,  # noqa: ARG001  # see the head of this file
+    training: bool,
+    n_outputs: int,
+) -> Tensor | tuple[Tensor, Tensor]:
+    return _drop(data, 0.5 if ratio is None else ratio, bool(training or training_mode), n_outputs)
+
+
+@op("Dropout", since=10, random=True)
+def dropout_10(
+    data: Tensor, *, ratio: float = 0.5, training: bool, n_outputs: int
+) -> Tensor | tuple[Tensor, Tensor]:
+    return _drop(data, ratio, training, n_outputs)
+
+
+@op("Dropout", since=7, random=True)
+def dropout_7(
+    data: Tensor, *, ratio: float = 0.5, training: bool, n_outputs: int
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The mask has the type of the data."""
+    result = _drop(data, ratio, training, n_outputs)
+    return result if isinstance(result, Tensor) else (result[0], result[1].to(data.dtype))
+
+
+@op("Dropout", since=1, random=True)
+def dropout_1(
+    data: Tensor,
+    *,
+    is_test: int = 0,  # noqa: ARG001  # its default would drop in every run: the module's mode rules
+    ratio: float = 0.5,
+    training: bool,
+    n_outputs: int,
+) -> Tensor | tuple[Tensor, Tensor]:
+    return dropout_7(data, ratio=ratio, training=training, n_outputs=n_outputs)
+
+
+@sample(dropout)
+def _(d: Draw) -> Call:
+    ratio = d.maybe(d.real(0.25, 0.75))
+    training = None if ratio is None else d.maybe(torch.tensor(d.boolean()))
+    x = d.tensor(d.shape(min_dims=1))
+    return call(x, ratio, training, seed=d.maybe(d.integer(0, 9)), outputs=d.integer(1, 2))
+
+
+@sample(dropout_10, dropout_7)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1))
+    return call(x, ratio=d.maybe(d.real(0.25, 0.75)), outputs=d.integer(1, 2))
+
+
+@sample(dropout_1)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1))
+    return call(x, ratio=d.maybe(d.real(0.25, 0.75)), is_test=1)

@@ -1,0 +1,127 @@
+"""Elements read by index: Gather, GatherElements, GatherND, ReverseSequence.
+
+History: Gather 1, 11 (negative indices), 13. GatherElements 11, 13. GatherND 11, 12 (batch_dims),
+13. ReverseSequence 10, 28 (bfloat16).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxinterp.ops.shapes import is_known
+from onnxinterp.registry import host, op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Host, Operand
+
+
+def from_the_front(indices: Tensor, size: int) -> Tensor:
+    """Negative indices count from the end; beyond both ends they stay wrong and raise."""
+    return torch.where(indices < 0, indices + size, indices)
+
+
+@op("Gather", since=1)
+def gather(data: Tensor, indices: Operand, *, axis: int = 0) -> Tensor:
+    """The axis is replaced by the axes of the indices."""
+    if not isinstance(indices, Tensor):
+        return data.select(axis, int(indices))
+    axis = axis + data.ndim if axis < 0 else axis
+    indices = from_the_front(indices, data.shape[axis])
+    if axis == 0 and data.ndim == 2 and data.is_floating_point():
+        return functional.embedding(indices, data)
+    rows = data.index_select(axis, indices.flatten())
+    return rows.reshape((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]))
+
+
+@host(gather)
+def _(data: Host, indices: Host, *, axis: int = 0) -> Any:
+    if not data.rank or axis not in (0, -1) or not all(map(is_known, indices.numbers)):
+        return NotImplemented
+    if indices.rank:
+        return Host([data.data[i] for i in indices.data], data.dtype)
+    return Host(data.data[indices.data], data.dtype)
+
+
+@op("GatherElements", since=11)
+def gather_elements(data: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
+    """The result has the shape of the indices, whose other sizes may be smaller than data's."""
+    return data.gather(axis, from_the_front(indices, data.shape[axis]).long())
+
+
+@op("GatherND", since=12)
+def gather_nd(data: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
+    """The last axis of the indices holds places in the axes of data behind the batch."""
+    if indices.ndim == 1:  # as an index, a tensor of rank 0 would be read into a number
+        return gather_nd(data, indices[None])[0]
+    batch = data.shape[:batch_dims]
+    places = list(indices.unbind(-1))
+    for axis, n in enumerate(batch):
+        sizes = [1] * (indices.ndim - 1)
+        sizes[axis] = n
+        places.insert(axis, torch.arange(n, device=data.device).reshape(sizes))
+    return data[tuple(places)]
+
+
+@op("GatherND", since=11)
+def gather_nd_11(data: Tensor, indices: Tensor) -> Tensor:
+    return gather_nd(data, indices)
+
+
+@op("ReverseSequence", since=10)
+def reverse_sequence(
+    input: Tensor, sequence_lens: Tensor, *, batch_axis: int = 1, time_axis: int = 0
+) -> Tensor:
+    """Of each row of the batch the first `length` steps are reversed, the rest stays."""
+    time = torch.arange(input.shape[time_axis], device=input.device)
+    lengths = sequence_lens[:, None]
+    source = torch.where(time < lengths, lengths - 1 - time, time)
+    if batch_axis > time_axis:
+        source = source.T
+    source = source.reshape(*source.shape, *[1] * (input.ndim - 2))
+    return input.gather(time_axis, source.expand(input.shape))
+
+
+def _indices(d: Draw, shape: tuple[int, ...], n: int, dtype: torch.dtype = torch.int64) -> Tensor:
+    """Indices into an axis of size `n`; negative ones where the version knows them."""
+    return d.ints(shape, -n if d.opset >= 11 else 0, n - 1, dtype)
+
+
+@sample(gather)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1))
+    axis = d.axis(x.ndim)
+    shape = d.shape(max_dims=2) if x.shape[axis] else (0,)
+    indices = _indices(d, shape, x.shape[axis] or 1, d.dtype("Tind"))
+    return call(x, indices, axis=axis)
+
+
+@sample(gather_elements)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1))
+    axis = d.axis(x.ndim)
+    shape = [d.integer(1, n) if n else 0 for n in x.shape]
+    if x.shape[axis]:
+        shape[axis] = d.integer(1, 5)
+    return call(x, _indices(d, tuple(shape), x.shape[axis] or 1, d.dtype("Tind")), axis=axis)
+
+
+@sample(gather_nd, gather_nd_11)
+def _(d: Draw) -> Call:
+    sizes = d.shape(min_dims=1, min_side=2)
+    batch_dims = d.integer(0, len(sizes) - 1) if d.opset >= 12 else 0
+    depth = d.integer(1, len(sizes) - batch_dims)
+    shape = (*sizes[:batch_dims], *d.shape(max_dims=2))
+    picked = [_indices(d, shape, n) for n in sizes[batch_dims : batch_dims + depth]]
+    batch = batch_dims if d.opset >= 12 else None
+    return call(d.tensor(sizes), torch.stack(picked, -1), batch_dims=batch)
+
+
+@sample(reverse_sequence)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=2))
+    time_axis = d.integer(0, 1)
+    lengths = d.ints((x.shape[1 - time_axis],), min(1, x.shape[time_axis]), x.shape[time_axis])
+    return call(x, lengths, time_axis=time_axis, batch_axis=1 - time_axis)

@@ -1,0 +1,182 @@
+"""Products of quantized tensors: MatMulInteger, QLinearMatMul, QLinearConv.
+
+History: all 10; QLinearMatMul 21 (float8, halves as scales). ConvInteger is in convolution.py.
+
+Sums are exact and wrap at 32 bits. They are taken in float64, which holds them all (a product of
+two 8-bit integers needs 17 bits) and for which every device has a fast matrix product.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from onnxinterp.ops.convolution import conv_integer
+from onnxinterp.ops.quantization import rounded
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+
+def _per_row(setting: Tensor, matrix: Tensor) -> Tensor:
+    """A scale or zero point of the left factor: [M] means one per row, as [M, 1] does."""
+    return setting.unsqueeze(-1) if setting.ndim == 1 and matrix.ndim > 1 else setting
+
+
+def _centred(x: Tensor, zero_point: Tensor | None) -> Tensor:
+    return x.double() if zero_point is None else x.double() - zero_point.double()
+
+
+@op("MatMulInteger", since=10, frozen=("a_zero_point", "b_zero_point"))
+def mat_mul_integer(
+    A: Tensor,
+    B: Tensor,
+    a_zero_point: Tensor | None = None,
+    b_zero_point: Tensor | None = None,
+) -> Tensor:
+    rows = None if a_zero_point is None else _per_row(a_zero_point, A)
+    product = _centred(A, rows) @ _centred(B, b_zero_point)
+    return product.to(torch.int64).to(torch.int32)
+
+
+@op(
+    "QLinearMatMul",
+    since=10,
+    frozen=(
+        "a_scale",
+        "a_zero_point",
+        "b_scale",
+        "b_zero_point",
+        "y_scale",
+        "y_zero_point",
+    ),
+)
+def q_linear_mat_mul(
+    a: Tensor,
+    a_scale: Tensor,
+    a_zero_point: Tensor,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero_point: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor,
+) -> Tensor:
+    product = _centred(a, _per_row(a_zero_point, a)) @ _centred(b, b_zero_point)
+    if not a.is_floating_point():
+        product = product.to(torch.int64).to(torch.int32)
+    scales = _per_row(a_scale, a), b_scale, _per_row(y_scale, a)
+    return _requantized(product, *scales, _per_row(y_zero_point, a))
+
+
+def _requantized(
+    total: Tensor, a_scale: Tensor, b_scale: Tensor, y_scale: Tensor, y_zero_point: Tensor
+) -> Tensor:
+    """Scale a sum of products as onnxruntime does, by one factor, and round it."""
+    factor = a_scale.float() * b_scale.float() / y_scale.float()
+    return rounded(total.float() * factor, y_zero_point, y_zero_point.dtype)
+
+
+@op(
+    "QLinearConv",
+    since=10,
+    frozen=(
+        "x_scale",
+        "x_zero_point",
+        "w_scale",
+        "w_zero_point",
+        "y_scale",
+        "y_zero_point",
+    ),
+)
+def q_linear_conv(
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero_point: Tensor,
+    w: Tensor,
+    w_scale: Tensor,
+    w_zero_point: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor,
+    B: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
+    """The bias counts in units of x_scale * w_scale; w_scale may be one per output channel."""
+    total = conv_integer(
+        x,
+        w,
+        x_zero_point,
+        w_zero_point,
+        auto_pad=auto_pad,
+        dilations=dilations,
+        group=group,
+        kernel_shape=kernel_shape,
+        pads=pads,
+        strides=strides,
+    )
+    per_channel = (-1, *[1] * (x.ndim - 2))
+    if B is not None:
+        total = total + B.reshape(per_channel)
+    settings = x_scale.reshape(()), w_scale.reshape(per_channel), y_scale.reshape(())
+    return _requantized(total, *settings, y_zero_point.reshape(()))
+
+
+def _draw_factors(d: Draw) -> tuple[Tensor, Tensor]:
+    """Two matrices, perhaps with batches."""
+    m, k, n = d.integer(1, 4), d.integer(1, 4), d.integer(1, 4)
+    batch = d.shape(max_dims=2)
+    A = d.tensor((*batch, m, k), "T1", lo=-128, hi=255)
+    return A, d.tensor((*d.broadcastable(batch), k, n), "T2", lo=-128, hi=255)
+
+
+@sample(mat_mul_integer)
+def _(d: Draw) -> Call:
+    A, B = _draw_factors(d)
+    columns = (B.shape[-1],) if B.ndim == 2 else ()
+    a_zero_point = d.tensor((), "T1", lo=-10, hi=10)
+    b_zero_point = d.tensor(d.choice([(), columns]), "T2", lo=-10, hi=10)
+    return call(A, B, d.maybe(a_zero_point), d.maybe(b_zero_point))
+
+
+@sample(q_linear_mat_mul)
+def _(d: Draw) -> Call:
+    a, b = _draw_factors(d)
+    columns = d.choice([(), (b.shape[-1],)] if b.ndim == 2 else [()])
+    return call(
+        a,
+        d.floats((), lo=0.1, hi=1),
+        d.tensor((), "T1", lo=-10, hi=10),
+        b,
+        d.floats(columns, lo=0.1, hi=1),
+        d.tensor(columns, "T2", lo=-10, hi=10),
+        d.floats((), lo=10, hi=100),
+        d.tensor((), "T3", lo=-10, hi=10),
+    )
+
+
+@sample(q_linear_conv)
+def _(d: Draw) -> Call:
+    group = d.integer(1, 2)
+    channels, filters = group * d.integer(1, 2), group * d.integer(1, 2)
+    kernel = (d.integer(1, 3), d.integer(1, 3))
+    per_channel = d.choice([(), (filters,)])
+    return call(
+        d.tensor((d.integer(1, 2), channels, d.integer(5, 7), d.integer(5, 7)), "T1", 0, 100),
+        d.floats((), lo=0.1, hi=1),
+        d.tensor((), "T1", 0, 20),
+        d.tensor((filters, channels // group, *kernel), "T2", -100, 100),
+        d.floats(per_channel, lo=0.1, hi=1),
+        d.tensor((), "T2", 0, 20) if not per_channel else d.tensor((filters,), "T2", 0, 0),
+        d.floats((), lo=10, hi=100),
+        d.tensor((), "T3", 0, 20),
+        d.maybe(d.ints((filters,), -1000, 1000, torch.int32)),
+        group=group,
+        kernel_shape=d.maybe(list(kernel)),
+        pads=d.maybe([d.integer(0, 2) for _ in range(4)]),
+        strides=d.maybe([d.integer(1, 2), d.integer(1, 2)]),
+        dilations=d.maybe([1, 1]),
+    )

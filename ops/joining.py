@@ -1,0 +1,180 @@
+"""Several tensors into one and one into several along an axis: Concat, Split, Tile.
+
+History: Concat 1 (axis is 1 if absent), 4 (axis is required), 11 (negative axis), 13.
+Split 1 (sizes by input or attribute), 2 (by attribute), 11 (negative axis), 13 (by input),
+18 (num_outputs; the last part may be smaller). Tile 1 (one axis), 6 (repeats of all axes), 13.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onnxinterp.ops.shapes import is_known
+from onnxinterp.registry import host, op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Floats, Host, Ints, Scalar
+
+
+@op("Concat", since=4)
+def concat(*inputs: Tensor, axis: int) -> Tensor:
+    return torch.cat(inputs, axis)
+
+
+@op("Concat", since=1)
+def concat_1(*inputs: Tensor, axis: int | None = None) -> Tensor:
+    """The text gives the default 1, the schema none."""
+    return torch.cat(inputs, 1 if axis is None else axis)
+
+
+@host(concat, concat_1)
+def _(*inputs: Host, axis: int | None = None) -> Any:
+    if axis not in (0, -1) or not all(value.rank for value in inputs):
+        return NotImplemented
+    return Host([number for value in inputs for number in value.data], inputs[0].dtype)
+
+
+@op("Split", since=18)
+def split(
+    input: Tensor,
+    split: Ints | None = None,
+    *,
+    axis: int = 0,
+    num_outputs: int | None = None,
+    n_outputs: int,
+) -> tuple[Tensor, ...]:
+    return torch.split(input, _sizes(input.shape[axis], split, num_outputs or n_outputs), axis)
+
+
+@op("Split", since=13)
+def split_13(
+    input: Tensor, split: Ints | None = None, *, axis: int = 0, n_outputs: int
+) -> tuple[Tensor, ...]:
+    return torch.split(input, _sizes(input.shape[axis], split, n_outputs), axis)
+
+
+@op("Split", since=2)
+def split_2(
+    input: Tensor, *, axis: int = 0, split: Ints | None = None, n_outputs: int
+) -> tuple[Tensor, ...]:
+    return split_13(input, split, axis=axis, n_outputs=n_outputs)
+
+
+@op("Split", since=1)
+def split_1(
+    input: Tensor,
+    split_: Floats | None = None,
+    *,
+    axis: int | None = None,
+    split: Ints | None = None,
+    n_outputs: int,
+) -> tuple[Tensor, ...]:
+    """The schema calls an input and an attribute `split`; the input has the underscore here."""
+    sizes = split if split_ is None else [int(n) for n in split_]
+    return split_13(input, sizes, axis=axis or 0, n_outputs=n_outputs)
+
+
+def _sizes(size: int, sizes: Ints | None, n: int) -> Ints:
+    """The sizes given, or `n` equal ones of which the last may be smaller."""
+    if sizes is not None:
+        return sizes
+    part = (size + n - 1) // n
+    return [part] * (n - 1) + [size - part * (n - 1)]
+
+
+@host(split, split_13, split_2)
+def _(
+    input: Host,
+    split: Ints | None = None,
+    *,
+    axis: int = 0,
+    num_outputs: int | None = None,
+    n_outputs: int,
+) -> Any:
+    if not input.rank or axis not in (0, -1):
+        return NotImplemented
+    numbers = iter(input.data)
+    sizes = _sizes(len(input.data), split, num_outputs or n_outputs)
+    return tuple(Host(list(islice(numbers, n)), input.dtype) for n in sizes)
+
+
+@op("Tile", since=6)
+def tile(input: Tensor, repeats: Ints) -> Tensor:
+    return input.repeat(repeats)
+
+
+@op("Tile", since=1)
+def tile_1(input: Tensor, tiles: Scalar, axis: Scalar) -> Tensor:
+    """Counts come in the type of the input: floats."""
+    return torch.cat([input] * int(tiles), int(axis))
+
+
+@host(tile)
+def _(input: Host, repeats: Ints) -> Any:
+    if not input.rank:
+        return input
+    return Host(input.data * repeats[0], input.dtype) if is_known(repeats[0]) else NotImplemented
+
+
+@sample(concat, concat_1)
+def _(d: Draw) -> Call:
+    sizes = list(d.shape(min_dims=1))
+    axis = d.axis(len(sizes)) if d.opset >= 11 else d.integer(0, len(sizes) - 1)
+    inputs = []
+    for _ in range(d.integer(1, 3)):
+        sizes[axis] = d.integer(1, 3)
+        inputs.append(d.tensor(sizes))
+    return call(*inputs, axis=axis)
+
+
+def _parts(d: Draw) -> tuple[Tensor, int, list[int], bool]:
+    """A tensor, an axis, sizes that split it there, and whether they are the default ones."""
+    shape = list(d.shape(min_dims=1))
+    axis = d.axis(len(shape)) if d.opset >= 11 else d.integer(0, len(shape) - 1)
+    equal = d.boolean()
+    sizes = (
+        [d.integer(1, 3)] * d.integer(1, 3)
+        if equal
+        else [d.integer(0, 3) for _ in range(d.integer(1, 3))]
+    )
+    shape[axis] = sum(sizes)
+    return d.tensor(shape), axis, sizes, equal
+
+
+@sample(split)
+def _(d: Draw) -> Call:
+    x, axis, sizes, equal = _parts(d)
+    n = len(sizes)
+    if equal:
+        return call(x, axis=axis, num_outputs=n, outputs=n)
+    return call(x, sizes, axis=axis, outputs=n)
+
+
+@sample(split_13)
+def _(d: Draw) -> Call:
+    x, axis, sizes, equal = _parts(d)
+    given = None if equal and d.boolean() else sizes
+    return call(x, given, axis=axis, outputs=len(sizes))
+
+
+@sample(split_2, split_1)
+def _(d: Draw) -> Call:
+    x, axis, sizes, equal = _parts(d)
+    given = None if equal and d.boolean() else sizes
+    return call(x, split=given, axis=axis, outputs=len(sizes))
+
+
+@sample(tile)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1))
+    return call(x, [d.integer(0, 3) for _ in x.shape])
+
+
+@sample(tile_1)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1))
+    tiles, axis = torch.tensor(d.integer(1, 3)), torch.tensor(d.integer(0, x.ndim - 1))
+    return call(x, tiles.to(x.dtype), axis.to(x.dtype))

@@ -1,0 +1,110 @@
+"""Logic of booleans and of the bits of integers.
+
+History: And, Or, Xor 1 with `broadcast` and `axis`, 7 (numpy's broadcasting); Not 1. BitShift 11,
+28 (signed integers). BitwiseAnd, BitwiseOr, BitwiseXor, BitwiseNot 18.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from onnxinterp.ops.broadcasting import aligned, draw_aligned, draw_shapes, elementwise
+from onnxinterp.registry import host, op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+
+@op("And", since=7)
+def logical_and(A: Tensor, B: Tensor) -> Tensor:
+    return torch.logical_and(A, B)
+
+
+@op("Or", since=7)
+def logical_or(A: Tensor, B: Tensor) -> Tensor:
+    return torch.logical_or(A, B)
+
+
+@op("Xor", since=7)
+def logical_xor(A: Tensor, B: Tensor) -> Tensor:
+    return torch.logical_xor(A, B)
+
+
+@op("Not", since=1)
+def logical_not(X: Tensor) -> Tensor:
+    return torch.logical_not(X)
+
+
+@op("And", since=1)
+def logical_and_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+    return logical_and(A, aligned(A, B, axis, broadcast))
+
+
+@op("Or", since=1)
+def logical_or_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+    return logical_or(A, aligned(A, B, axis, broadcast))
+
+
+@op("Xor", since=1)
+def logical_xor_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+    return logical_xor(A, aligned(A, B, axis, broadcast))
+
+
+@op("BitShift", since=11)
+def bit_shift(X: Tensor, Y: Tensor, *, direction: Literal["LEFT", "RIGHT"]) -> Tensor:
+    """Shifts by a negative number or by the width and more leave 0, or -1 of a negative number."""
+    return X << Y if direction == "LEFT" else X >> Y
+
+
+@op("BitwiseAnd", since=18)
+def bitwise_and(A: Tensor, B: Tensor) -> Tensor:
+    return torch.bitwise_and(A, B)
+
+
+@op("BitwiseOr", since=18)
+def bitwise_or(A: Tensor, B: Tensor) -> Tensor:
+    return torch.bitwise_or(A, B)
+
+
+@op("BitwiseXor", since=18)
+def bitwise_xor(A: Tensor, B: Tensor) -> Tensor:
+    return torch.bitwise_xor(A, B)
+
+
+@op("BitwiseNot", since=18)
+def bitwise_not(X: Tensor) -> Tensor:
+    return torch.bitwise_not(X)
+
+
+host(logical_and, logical_and_1)(elementwise(operator.and_, torch.bool, exact=True))
+host(logical_or, logical_or_1)(elementwise(operator.or_, torch.bool, exact=True))
+host(logical_xor, logical_xor_1)(elementwise(operator.ne, torch.bool, exact=True))
+host(logical_not)(elementwise(torch.sym_not, torch.bool, exact=True))
+
+
+def _draw(d: Draw, A: Sequence[int], B: Sequence[int]) -> Call:
+    return call(d.tensor(A), d.tensor(B))
+
+
+@sample(logical_and, logical_or, logical_xor, bitwise_and, bitwise_or, bitwise_xor)
+def _(d: Draw) -> Call:
+    return _draw(d, *draw_shapes(d))
+
+
+@sample(logical_and_1, logical_or_1, logical_xor_1)
+def _(d: Draw) -> Call:
+    return draw_aligned(d, _draw)
+
+
+@sample(logical_not, bitwise_not)
+def _(d: Draw) -> Call:
+    return call(d.tensor(d.shape()))
+
+
+@sample(bit_shift)
+def _(d: Draw) -> Call:
+    X, Y = draw_shapes(d)
+    return call(d.tensor(X), d.tensor(Y, lo=0, hi=7), direction=d.choice(["LEFT", "RIGHT"]))

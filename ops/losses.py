@@ -1,0 +1,77 @@
+"""NegativeLogLikelihoodLoss and SoftmaxCrossEntropyLoss: the classes are on axis 1.
+
+History: 12, 13 (bfloat16; a target may be `ignore_index` beyond the classes), 22 (bfloat16).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+Reduction: TypeAlias = Literal["none", "sum", "mean"]
+REDUCTIONS: tuple[Reduction, ...] = ("none", "sum", "mean")
+NO_CLASS = -100  # ignored where the node ignores nothing: no target may be it
+
+
+@op("NegativeLogLikelihoodLoss", since=12, frozen=("weight",))
+def negative_log_likelihood_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    ignored = NO_CLASS if ignore_index is None else ignore_index
+    return functional.nll_loss(
+        input, target.long(), weight, ignore_index=ignored, reduction=reduction
+    )
+
+
+@op("SoftmaxCrossEntropyLoss", since=12, frozen=("weights",))
+def softmax_cross_entropy_loss(
+    scores: Tensor,
+    labels: Tensor,
+    weights: Tensor | None = None,
+    *,
+    ignore_index: int | None = None,
+    reduction: Reduction = "mean",
+) -> tuple[Tensor, Tensor]:
+    log_prob = torch.log_softmax(scores, 1)
+    loss = negative_log_likelihood_loss(
+        log_prob, labels, weights, ignore_index=ignore_index, reduction=reduction
+    )
+    return loss, log_prob
+
+
+def _draw_loss(d: Draw, outputs: int) -> Call:
+    shape = d.shape(min_dims=2)
+    classes = shape[1]
+    ignore_index = d.maybe(d.integer(0, classes - 1))
+    target = d.ints((shape[0], *shape[2:]), 0, classes - 1, d.dtype("Tind"))
+    weight = d.maybe(d.tensor((classes,), lo=0.5, hi=2))
+    reductions = REDUCTIONS if ignore_index is None else REDUCTIONS[:2]  # a mean over nothing
+    return call(
+        d.tensor(shape, lo=-4, hi=-0.25),
+        target,
+        weight,
+        outputs=outputs,
+        ignore_index=ignore_index,
+        reduction=d.choice(reductions),
+    )
+
+
+@sample(negative_log_likelihood_loss)
+def _(d: Draw) -> Call:
+    return _draw_loss(d, 1)
+
+
+@sample(softmax_cross_entropy_loss)
+def _(d: Draw) -> Call:
+    return _draw_loss(d, d.integer(1, 2))

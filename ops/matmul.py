@@ -1,0 +1,145 @@
+"""Matrix products: MatMul, Gemm, Einsum.
+
+History: MatMul 1, 9 (integers), 13 (bfloat16). Gemm 1, 6 (`broadcast` says whether C may be
+smaller), 7 (C broadcasts), 9 (integers), 11 (C may be absent), 13 (bfloat16). Einsum 12, 28
+(bfloat16).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+
+@op("MatMul", since=1)
+def mat_mul(A: Tensor, B: Tensor) -> Tensor:
+    return torch.matmul(A, B)
+
+
+@op("Gemm", since=11)
+def gemm(
+    A: Tensor,
+    B: Tensor,
+    C: Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Tensor:
+    """The product alpha * A' @ B' + beta * C, where C broadcasts."""
+    A = A.t() if transA else A
+    B = B.t() if transB else B
+    if alpha == 1 and beta == 1 and (C is None or C.ndim == 1):
+        return functional.linear(A, B.t(), C)  # as nn.Linear, so that autocast treats it alike
+    if not A.is_floating_point():
+        return _integer_gemm(A, B, C, alpha, beta)
+    if C is None:
+        return alpha * (A @ B)
+    return torch.addmm(C, A, B, alpha=alpha, beta=beta)
+
+
+def _integer_gemm(A: Tensor, B: Tensor, C: Tensor | None, alpha: float, beta: float) -> Tensor:
+    """The factors are real numbers even so; the result is rounded towards zero."""
+    product = alpha * (A @ B).double()
+    return (product if C is None else product + beta * C.double()).to(A.dtype)
+
+
+@op("Gemm", since=7)
+def gemm_7(
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Tensor:
+    return gemm(A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB)
+
+
+@op("Gemm", since=1)
+def gemm_1(
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    broadcast: int = 0,  # noqa: ARG001  a C of the product's own shape broadcasts to it as well
+    transA: int = 0,
+    transB: int = 0,
+) -> Tensor:
+    return gemm(A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB)
+
+
+@op("Einsum", since=12)
+def einsum(*Inputs: Tensor, equation: str) -> Tensor:
+    return torch.einsum(equation, *Inputs).to(Inputs[0].dtype)  # torch sums int32 up to int64
+
+
+@sample(mat_mul)
+def _(d: Draw) -> Call:
+    m, k, n = d.integer(1, 4), d.integer(1, 4), d.integer(1, 4)
+    batch = d.shape(max_dims=2)
+    left, right = d.choice(
+        [
+            ((m, k), (k, n)),
+            ((k,), (k,)),
+            ((k,), (*batch, k, n)),
+            ((*batch, m, k), (k,)),
+            ((*batch, m, k), (*d.broadcastable(batch), k, n)),
+            ((*d.broadcastable(batch), m, k), (*batch, k, n)),
+        ]
+    )
+    return call(d.tensor(left), d.tensor(right))
+
+
+@sample(gemm, gemm_7, gemm_1)
+def _(d: Draw) -> Call:
+    m, k, n = d.shape(min_dims=3, max_dims=3)
+    trans_a, trans_b = d.maybe(d.integer(0, 1)), d.maybe(d.integer(0, 1))
+    A = d.tensor((k, m) if trans_a else (m, k))
+    B = d.tensor((n, k) if trans_b else (k, n))
+    factors = {"alpha": d.maybe(d.real(-2, 2)), "beta": d.maybe(d.real(-2, 2))}
+    trans = {"transA": trans_a, "transB": trans_b}
+    if d.opset < 7:
+        broadcast = d.integer(0, 1)
+        C = d.tensor(d.broadcastable((m, n)) if broadcast else (m, n))
+        return call(A, B, C, broadcast=broadcast, **factors, **trans)
+    C = d.tensor(d.broadcastable((m, n)))
+    return call(A, B, d.maybe(C) if d.opset >= 11 else C, **factors, **trans)
+
+
+@sample(einsum)
+def _(d: Draw) -> Call:
+    equation = d.choice(
+        [
+            "ij,jk->ik",
+            "ij,jk",
+            "ij->ji",
+            "ii->i",
+            "ii",
+            "ijk->",
+            "bij, bjk -> bik",
+            "...ij,...jk->...ik",
+            "...ij->...ji",
+            "i,j->ij",
+            "bhqd,bhkd->bhqk",
+            "ij,ij,jk->ki",
+            "aB,Bc",
+        ]
+    )
+    sides = {letter: d.integer(1, 3) for letter in sorted(set(equation)) if letter.isalpha()}
+    dots = d.shape(max_dims=2)
+    terms = equation.replace(" ", "").split("->")[0].split(",")
+    shapes = [
+        (*(dots if "..." in t else ()), *(sides[letter] for letter in t if letter.isalpha()))
+        for t in terms
+    ]
+    return call(*[d.tensor(shape) for shape in shapes], equation=equation)

@@ -1,0 +1,199 @@
+"""Max pools: MaxPool, GlobalMaxPool, and their inverse MaxUnpool.
+
+History: MaxPool 1, 8 (indices), 10 (ceil_mode, dilations), 11 (wording), 12 (8-bit integers), 22
+(bfloat16). GlobalMaxPool 1, 22. MaxUnpool 9, 11, 22.
+
+A maximum over nan is nan, as torch has it; onnxruntime passes over some of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxinterp.ops.pooling import drawn_ceil_mode, drawn_pool, pad_to_fit, spatial_axes, torch_pads
+from onnxinterp.ops.spatial import window
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+MAX_POOLS = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
+
+
+@op("MaxPool", since=10)
+def max_pool(
+    X: Tensor,
+    *,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: list[int] | None = None,
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
+    storage_order: int = 0,
+    strides: list[int] | None = None,
+    n_outputs: int,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Indices count over the whole of X, batch and channels included."""
+    w = window(
+        X.shape[2:],
+        kernel_shape,
+        auto_pad=auto_pad,
+        strides=strides,
+        dilations=dilations,
+        pads=pads,
+    )
+    # of 8-bit integers: float32 holds them, and every device pools it
+    padded = X if X.is_floating_point() else X.float()
+    padding = w.begins
+    if not torch_pads(w, auto_pad, ceil_mode):
+        padded = pad_to_fit(padded, w, w.outputs(X.shape[2:], bool(ceil_mode)), -math.inf)
+        padding = [0] * len(w.begins)
+    pool = MAX_POOLS[X.ndim - 3]
+    arguments = (w.kernel, w.strides, padding, w.dilations)
+    if n_outputs == 1:
+        return pool(padded, *arguments).to(X.dtype)
+    y, indices = pool(padded, *arguments, return_indices=True)
+    shift = [b - p for b, p in zip(w.begins, padding, strict=True)]
+    return y.to(X.dtype), _flat_indices(indices, padded.shape[2:], shift, X.shape, storage_order)
+
+
+def _flat_indices(
+    indices: Tensor,
+    padded: Sequence[int],
+    shift: Sequence[int],
+    shape: Sequence[int],
+    storage_order: int,
+) -> Tensor:
+    """From indices within one padded channel to indices within the whole tensor.
+
+    Args:
+        indices: what torch gives, [N, C, *outputs].
+        padded: spatial sizes that they count in.
+        shift: how far the input lies inside.
+        shape: of the input.
+        storage_order: 0 row-major, 1 column-major (the spatial axes only).
+    """
+    coordinates = []
+    for size, begin in zip(reversed(padded), reversed(shift), strict=True):
+        coordinates.append(indices % size - begin)
+        indices = indices // size
+    sizes = list(reversed(shape[2:]))
+    if storage_order:
+        coordinates, sizes = coordinates[::-1], sizes[::-1]
+    planes = torch.arange(shape[0] * shape[1], device=indices.device)
+    step, flat = 1, torch.zeros_like(indices)
+    for coordinate, size in zip(coordinates, sizes, strict=True):
+        flat = flat + coordinate * step
+        step = step * size
+    return flat + planes.reshape(shape[0], shape[1], *[1] * (len(shape) - 2)) * step
+
+
+@op("MaxPool", since=8)
+def max_pool_8(
+    X: Tensor,
+    *,
+    auto_pad: str = "NOTSET",
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
+    storage_order: int = 0,
+    strides: list[int] | None = None,
+    n_outputs: int,
+) -> Tensor | tuple[Tensor, Tensor]:
+    return max_pool(
+        X,
+        auto_pad=auto_pad,
+        kernel_shape=kernel_shape,
+        pads=pads,
+        storage_order=storage_order,
+        strides=strides,
+        n_outputs=n_outputs,
+    )
+
+
+@op("MaxPool", since=1)
+def max_pool_1(
+    X: Tensor,
+    *,
+    auto_pad: str = "NOTSET",
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    return max_pool(
+        X, auto_pad=auto_pad, kernel_shape=kernel_shape, pads=pads, strides=strides, n_outputs=1
+    )
+
+
+@op("GlobalMaxPool", since=1)
+def global_max_pool(X: Tensor) -> Tensor:
+    return X.amax(spatial_axes(X), keepdim=True)
+
+
+@op("MaxUnpool", since=9)
+def max_unpool(
+    X: Tensor,
+    I: Tensor,  # noqa: E741  # the schema's name
+    output_shape: list[int] | None = None,
+    *,
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
+    """Indices count over the whole tensor that was pooled, which has the shape of the output.
+
+    ONNX's own test of `output_shape` lets them count over the shape that would follow without it;
+    then the indices that MaxPool gives would not fit. onnxruntime decides.
+    """
+    shape = output_shape
+    if shape is None:
+        w = window(X.shape[2:], kernel_shape, strides=strides, pads=pads)
+        spans = zip(X.shape[2:], w.strides, w.kernel, w.begins, w.ends, strict=True)
+        shape = [*X.shape[:2], *[(n - 1) * s + k - b - e for n, s, k, b, e in spans]]
+    flat = X.new_zeros(math.prod(shape)).scatter(0, I.flatten(), X.flatten())
+    return flat.reshape(shape)
+
+
+@sample(max_pool)
+def _(d: Draw) -> Call:
+    x, rank, attributes = drawn_pool(d)
+    dilations = [d.integer(1, 2) for _ in range(rank)]
+    return call(
+        x,
+        ceil_mode=drawn_ceil_mode(d),
+        dilations=d.maybe(dilations) if attributes["auto_pad"] is None else None,
+        storage_order=d.maybe(d.integer(0, 1)),
+        outputs=d.integer(1, 2),
+        **attributes,
+    )
+
+
+@sample(max_pool_8)
+def _(d: Draw) -> Call:
+    x, _, attributes = drawn_pool(d)
+    return call(x, storage_order=d.maybe(d.integer(0, 1)), outputs=d.integer(1, 2), **attributes)
+
+
+@sample(max_pool_1)
+def _(d: Draw) -> Call:
+    x, _, attributes = drawn_pool(d)
+    return call(x, **attributes)
+
+
+@sample(global_max_pool)
+def _(d: Draw) -> Call:
+    return call(d.tensor(d.shape(min_dims=4, min_side=2)))
+
+
+@sample(max_unpool)
+def _(d: Draw) -> Call:
+    x = d.floats((1, 2, d.integer(2, 3), d.integer(2, 3)))
+    kernel, more = [d.integer(1, 2), d.integer(1, 2)], [d.integer(0, 1), d.integer(0, 1)]
+    sizes = [n * k + m for n, k, m in zip(x.shape[2:], kernel, more, strict=True)]
+    shape = d.maybe([1, 2, *sizes]) if any(more) else None
+    whole = [n * k for n, k in zip(x.shape[2:], kernel, strict=True)]
+    places = d.permutation(2 * math.prod(whole))[: x.numel()]
+    indices = torch.tensor(places, dtype=torch.int64).reshape(x.shape)
+    return call(x, indices, shape, kernel_shape=kernel, strides=kernel)

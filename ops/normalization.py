@@ -1,0 +1,188 @@
+"""Normalisations that take their statistics from the input itself, at all times.
+
+History: InstanceNormalization 1, 6 (a hint about memory is gone), 22 (bfloat16). LayerNormalization
+17. RMSNormalization 23. GroupNormalization 18 (scale and bias per group), 21 (per channel).
+MeanVarianceNormalization 9, 13 (bfloat16). LpNormalization 1, 22 (bfloat16). LRN 1, 13 (bfloat16).
+"""
+
+from __future__ import annotations
+
+import torch
+from onnx import TensorProto
+from torch import Tensor
+from torch.nn import functional
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+NARROW = (torch.float16, torch.bfloat16)
+
+
+@op("InstanceNormalization", since=1)
+def instance_normalization(
+    input: Tensor, scale: Tensor, B: Tensor, *, epsilon: float = 1e-5
+) -> Tensor:
+    return torch.group_norm(input, input.shape[1], scale, B, epsilon)
+
+
+@op("GroupNormalization", since=21)
+def group_normalization(
+    X: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    *,
+    epsilon: float = 1e-5,
+    num_groups: int,
+    stash_type: int = 1,  # noqa: ARG001  # torch takes the statistics of half precision in float32
+) -> Tensor:
+    return torch.group_norm(X, num_groups, scale, bias, epsilon)
+
+
+@op("GroupNormalization", since=18)
+def group_normalization_18(
+    X: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float = 1e-5, num_groups: int
+) -> Tensor:
+    """Scale and bias have one element per group."""
+    size = X.shape[1] // num_groups
+    scale, bias = scale.repeat_interleave(size), bias.repeat_interleave(size)
+    return torch.group_norm(X, num_groups, scale, bias, epsilon)
+
+
+@op("LayerNormalization", since=17)
+def layer_normalization(
+    X: Tensor,
+    Scale: Tensor,
+    B: Tensor | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: torch.dtype = torch.float32,
+    n_outputs: int,
+) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    """Over all axes from `axis` on. float64 is computed as such, whatever stash_type says."""
+    shape = X.shape[axis:]
+    if n_outputs == 1:
+        if Scale.shape == shape and (B is None or B.shape == shape):
+            return functional.layer_norm(X, shape, Scale, B, epsilon)
+        y = functional.layer_norm(X, shape, None, None, epsilon) * Scale
+        return y if B is None else y + B
+    wide = X.float() if X.dtype in NARROW else X
+    var, mean = torch.var_mean(wide, list(range(axis % X.ndim, X.ndim)), correction=0, keepdim=True)
+    inverse = torch.rsqrt(var + epsilon)
+    y = ((wide - mean) * inverse).to(X.dtype) * Scale
+    return y if B is None else y + B, mean.to(stash_type), inverse.to(stash_type)
+
+
+@op("RMSNormalization", since=23)
+def rms_normalization(
+    X: Tensor,
+    scale: Tensor,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,  # noqa: ARG001  # torch takes the mean square of half precision in float32
+) -> Tensor:
+    """Over all axes from `axis` on; the result has the type of `scale`."""
+    shape = X.shape[axis:]
+    if scale.shape == shape and scale.dtype == X.dtype:
+        return functional.rms_norm(X, shape, scale, epsilon)
+    return functional.rms_norm(X, shape, None, epsilon).to(scale.dtype) * scale
+
+
+@op("MeanVarianceNormalization", since=9)
+def mean_variance_normalization(X: Tensor, *, axes: list[int] = [0, 2, 3]) -> Tensor:  # noqa: B006
+    """The specification adds 1e-9 to the standard deviation, not to the variance."""
+    deviation, mean = torch.std_mean(X, axes, correction=0, keepdim=True)
+    return (X - mean) / (deviation + 1e-9)
+
+
+@op("LpNormalization", since=1)
+def lp_normalization(input: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
+    """Where the norm is 0 so is the answer."""
+    norm: Tensor = torch.linalg.vector_norm(input, p, axis, keepdim=True)
+    return input / norm.masked_fill(norm == 0, 1)
+
+
+@op("LRN", since=1)
+def lrn(
+    X: Tensor, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, size: int
+) -> Tensor:
+    """Over `size` neighbouring channels; where that is even, the further one is behind."""
+    squares = (X * X).reshape(X.shape[0], 1, X.shape[1], -1)
+    padded = functional.pad(squares, (0, 0, (size - 1) // 2, size // 2))
+    mean = functional.avg_pool2d(padded, (size, 1), stride=1).reshape(X.shape)
+    return X / (bias + alpha * mean) ** beta
+
+
+@sample(instance_normalization)
+def _(d: Draw) -> Call:
+    shape = d.shape(min_dims=3, min_side=2)
+    parameters = [d.tensor((shape[1],), lo=-3, hi=3) for _ in range(2)]
+    return call(d.tensor(shape), *parameters, epsilon=d.maybe(d.real(0.25, 1)))
+
+
+@sample(group_normalization, group_normalization_18)
+def _(d: Draw) -> Call:
+    groups, size = d.integer(1, 3), d.integer(1, 2)
+    channels = (groups if d.opset < 21 else groups * size,)
+    x = d.tensor((d.integer(1, 2), groups * size, *d.shape(1, 2, 2)))
+    parameters = [d.tensor(channels, lo=-3, hi=3) for _ in range(2)]
+    wide = d.opset >= 21 and d.dtype() is torch.float64
+    return call(
+        x,
+        *parameters,
+        num_groups=groups,
+        epsilon=d.maybe(d.real(0.25, 1)),
+        stash_type=TensorProto.DOUBLE if wide else None,
+    )
+
+
+@sample(layer_normalization)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=2, min_side=2))
+    axis = d.integer(-x.ndim, -1)
+    shape = x.shape[axis:]
+    return call(
+        x,
+        d.tensor(d.choice([shape, shape[-1:]]), lo=-3, hi=3),
+        d.maybe(d.tensor(shape, lo=-3, hi=3)),
+        axis=axis if axis != -1 else d.maybe(axis),
+        epsilon=d.maybe(d.real(0.25, 1)),
+        outputs=1 if x.dtype is torch.float64 else d.choice([1, 3]),
+    )
+
+
+@sample(rms_normalization)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=2, min_side=2))
+    axis = d.integer(-x.ndim, -1)
+    shape = x.shape[axis:]
+    scale = d.tensor(d.choice([shape, shape[-1:]]), lo=-3, hi=3)
+    return call(x, scale, axis=axis, epsilon=d.maybe(d.real(0.25, 1)))
+
+
+@sample(mean_variance_normalization)
+def _(d: Draw) -> Call:
+    x = d.floats(d.shape(min_dims=4, min_side=2))  # of other types nobody judges it
+    return call(x, axes=d.maybe(d.axes(4, min_size=1)))
+
+
+@sample(lp_normalization)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1), lo=1)
+    return call(x, axis=d.maybe(d.axis(x.ndim)), p=d.maybe(d.integer(1, 2)))
+
+
+@sample(lrn)
+def _(d: Draw) -> Call:
+    channels = d.integer(
+        1, 7
+    )  # as many as images: the reference evaluator mistakes one for the other
+    x = d.tensor((channels, channels, *d.shape(2, 2, min_side=2)))
+    return call(
+        x,
+        size=d.integer(1, 5),
+        alpha=d.maybe(d.real(0.25, 1)),
+        beta=d.maybe(d.real(0.25, 1)),
+        bias=d.maybe(d.real(1, 2)),
+    )

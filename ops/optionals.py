@@ -1,0 +1,49 @@
+"""Optionals: a value or nothing. The value stands for itself and None for nothing.
+
+History: 15, 18 (OptionalGetElement and OptionalHasElement also take what is no optional, and the
+latter no input at all), 28 (types).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import torch
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Host
+
+
+@op("Optional", since=15)
+def optional(input: Any = None, *, type: onnx.TypeProto | None = None, device: torch.device) -> Any:
+    del type  # None is None, whatever it could have been
+    return input.tensor(device) if isinstance(input, Host) else input
+
+
+@op("OptionalGetElement", since=15)
+def optional_get_element(input: Any, *, device: torch.device) -> Any:
+    if input is None:
+        raise ValueError("the optional is empty")
+    return input.tensor(device) if isinstance(input, Host) else input
+
+
+@op("OptionalHasElement", since=18)
+def optional_has_element(input: Any = None) -> Host:
+    return Host(input is not None, torch.bool)
+
+
+@op("OptionalHasElement", since=15)
+def optional_has_element_15(input: Any) -> Host:
+    return optional_has_element(input)
+
+
+@sample(optional, optional_get_element, optional_has_element_15)
+def _(d: Draw) -> Call:
+    return call(d.tensor(d.shape(), "V"))
+
+
+@sample(optional_has_element)
+def _(d: Draw) -> Call:
+    return call(d.maybe(d.tensor(d.shape(), "V")))

@@ -1,0 +1,92 @@
+"""Order among elements: ArgMax, ArgMin, TopK.
+
+History: ArgMax, ArgMin 1, 11 (negative axes), 12 (`select_last_index`), 13 (bfloat16). TopK 1 (`k`
+is an attribute), 10 (an input), 11 (`largest`, `sorted`; integers), 24 (bfloat16).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+
+@op("ArgMax", since=12)
+def arg_max(
+    data: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
+) -> Tensor:
+    if not select_last_index:
+        return data.argmax(axis, keepdim=bool(keepdims))
+    return data.shape[axis] - 1 - data.flip(axis).argmax(axis, keepdim=bool(keepdims))
+
+
+@op("ArgMin", since=12)
+def arg_min(
+    data: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
+) -> Tensor:
+    if not select_last_index:
+        return data.argmin(axis, keepdim=bool(keepdims))
+    return data.shape[axis] - 1 - data.flip(axis).argmin(axis, keepdim=bool(keepdims))
+
+
+@op("ArgMax", since=1)
+def arg_max_1(data: Tensor, *, axis: int = 0, keepdims: int = 1) -> Tensor:
+    return arg_max(data, axis=axis, keepdims=keepdims)
+
+
+@op("ArgMin", since=1)
+def arg_min_1(data: Tensor, *, axis: int = 0, keepdims: int = 1) -> Tensor:
+    return arg_min(data, axis=axis, keepdims=keepdims)
+
+
+@op("TopK", since=11)
+def top_k(
+    X: Tensor, K: int, *, axis: int = -1, largest: int = 1, sorted: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Equal elements come in the order of their indices, which torch.topk does not promise.
+
+    Where `sorted` is 0 any order is allowed; this is one.
+    """
+    del sorted
+    values, indices = X.sort(dim=axis, descending=bool(largest), stable=True)
+    return values.narrow(axis, 0, K), indices.narrow(axis, 0, K)
+
+
+@op("TopK", since=10)
+def top_k_10(X: Tensor, K: int, *, axis: int = -1) -> tuple[Tensor, Tensor]:
+    return top_k(X, K, axis=axis)
+
+
+@op("TopK", since=1)
+def top_k_1(X: Tensor, *, k: int, axis: int = -1) -> tuple[Tensor, Tensor]:
+    return top_k(X, k, axis=axis)
+
+
+def _axis(d: Draw, x: Tensor) -> int:
+    """An axis, negative only where the version allows it."""
+    axis = d.axis(x.ndim)
+    return axis if d.opset >= 11 else axis % x.ndim
+
+
+@sample(arg_max, arg_min, arg_max_1, arg_min_1)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1), lo=-3, hi=3)
+    last = d.maybe(d.integer(0, 1)) if d.opset >= 12 else None
+    keepdims = d.maybe(d.integer(0, 1))
+    return call(x, axis=d.maybe(_axis(d, x)), keepdims=keepdims, select_last_index=last)
+
+
+@sample(top_k, top_k_10, top_k_1)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1))
+    axis = d.maybe(_axis(d, x))
+    side = x.shape[-1 if axis is None else axis]
+    k = d.integer(min(1, side), side)
+    if d.opset < 10:
+        return call(x, axis=axis, k=k, outputs=2)
+    if d.opset < 11:
+        return call(x, [k], axis=axis, outputs=2)
+    in_order = d.maybe(d.integer(0 if k == 1 else 1, 1))  # the order of several is free otherwise
+    largest = d.maybe(d.integer(0, 1))
+    return call(x, [k], axis=axis, largest=largest, sorted=in_order, outputs=2)

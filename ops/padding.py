@@ -1,0 +1,179 @@
+"""Pad, CenterCropPad: more elements around a tensor, or fewer.
+
+History: Pad 1 (`paddings`), 2 (`pads`), 11 (pads and value are inputs), 13, 18 (axes), 19 (wrap),
+21-25 (types). CenterCropPad 18.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from onnxinterp.registry import host, op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Host, Ints, Scalar
+
+
+@op("Pad", since=19)
+def pad(
+    data: Tensor,
+    pads: Ints,
+    constant_value: Scalar | None = None,
+    axes: Ints | None = None,
+    *,
+    mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
+) -> Tensor:
+    """All begins come first, then all ends. Negative pads cut off, before others are filled."""
+    places = range(data.ndim) if axes is None else [a + data.ndim if a < 0 else a for a in axes]
+    begins, ends = pads[: len(places)], pads[len(places) :]
+    if mode == "constant":
+        return _filled(data, places, begins, ends, 0 if constant_value is None else constant_value)
+    for axis, begin, end in zip(places, begins, ends, strict=True):
+        data = _filled(data, [axis], [min(begin, 0)], [min(end, 0)], 0)
+        data = _extended(data, axis, max(begin, 0), max(end, 0), SOURCES[mode])
+    return data
+
+
+@op("Pad", since=18)
+def pad_18(
+    data: Tensor,
+    pads: Ints,
+    constant_value: Scalar | None = None,
+    axes: Ints | None = None,
+    *,
+    mode: Literal["constant", "reflect", "edge"] = "constant",
+) -> Tensor:
+    return pad(data, pads, constant_value, axes, mode=mode)
+
+
+@op("Pad", since=11)
+def pad_11(
+    data: Tensor,
+    pads: Ints,
+    constant_value: Scalar | None = None,
+    *,
+    mode: Literal["constant", "reflect", "edge"] = "constant",
+) -> Tensor:
+    return pad(data, pads, constant_value, mode=mode)
+
+
+@op("Pad", since=2)
+def pad_2(
+    data: Tensor,
+    *,
+    mode: Literal["constant", "reflect", "edge"] = "constant",
+    pads: Ints,
+    value: float = 0.0,
+) -> Tensor:
+    return pad(data, pads, value, mode=mode)
+
+
+@op("Pad", since=1)
+def pad_1(
+    data: Tensor,
+    *,
+    mode: Literal["constant", "reflect", "edge"] = "constant",
+    paddings: Ints,
+    value: float = 0.0,
+) -> Tensor:
+    return pad(data, paddings, value, mode=mode)
+
+
+@host(pad, pad_18, pad_11)
+def _(
+    data: Host,
+    pads: Ints,
+    constant_value: Scalar | None = None,
+    axes: Ints | None = None,
+    *,
+    mode: str = "constant",
+) -> Any:
+    begin, end = pads
+    if mode != "constant" or not data.rank or axes not in (None, [0], [-1]) or min(pads) < 0:
+        return NotImplemented
+    fill = 0 if constant_value is None else constant_value
+    return Host([fill] * begin + data.data + [fill] * end, data.dtype)
+
+
+def _filled(data: Tensor, axes: Sequence[int], begins: Ints, ends: Ints, value: Scalar) -> Tensor:
+    """Padded with one value; torch wants (begin, end) of the last axis first."""
+    amounts = dict(zip(axes, zip(begins, ends, strict=True), strict=True))
+    pairs = [amounts.get(axis, (0, 0)) for axis in reversed(range(data.ndim))]
+    return torch.constant_pad_nd(data, [n for pair in pairs for n in pair], value)
+
+
+def _extended(
+    data: Tensor, axis: int, begin: int, end: int, source: Callable[[Tensor, int], Tensor]
+) -> Tensor:
+    """Padded with elements of the tensor; `source` tells from which place each comes."""
+    n = data.shape[axis]
+    places = torch.arange(-begin, n + end, device=data.device)
+    return data.index_select(axis, source(places, n))
+
+
+def _reflected(places: Tensor, n: int) -> Tensor:
+    """There and back between the first and the last element, neither of them twice in a row."""
+    there_and_back = places % max(2 * (n - 1), 1)
+    return (n - 1) - (there_and_back - (n - 1)).abs()
+
+
+SOURCES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "reflect": _reflected,
+    "edge": lambda places, n: places.clamp(0, n - 1),
+    "wrap": lambda places, n: places % n,
+}
+
+
+@op("CenterCropPad", since=18)
+def center_crop_pad(input_data: Tensor, shape: Ints, *, axes: Ints | None = None) -> Tensor:
+    """An odd difference is one element more at the end, when cropping and when padding."""
+    places = range(input_data.ndim) if axes is None else [a % input_data.ndim for a in axes]
+    missing = [n - input_data.shape[axis] for axis, n in zip(places, shape, strict=True)]
+    begins = [m // 2 if m >= 0 else -(-m // 2) for m in missing]
+    ends = [m - begin for m, begin in zip(missing, begins, strict=True)]
+    return _filled(input_data, places, begins, ends, 0)
+
+
+def _pads(d: Draw, sizes: Sequence[int], mode: str | None, least: int) -> list[int]:
+    """Begins and ends that leave at least one element, and that the mode allows."""
+    most = [max(n - 1, 0) if mode == "reflect" else 3 for n in sizes]
+    begins = [d.integer(least if n > 2 else 0, m) for n, m in zip(sizes, most, strict=True)]
+    left = [n + min(b, 0) for n, b in zip(sizes, begins, strict=True)]
+    ends = [d.integer(0, max(n - 1, 0) if mode == "reflect" else 3) for n in left]
+    return begins + ends
+
+
+@sample(pad, pad_18, pad_11)
+def _(d: Draw) -> Call:
+    modes = ["constant", "reflect", "edge", *(["wrap"] if d.opset >= 19 else [])]
+    mode = d.maybe(d.choice(modes))
+    x = d.tensor(d.shape(min_dims=1, max_side=5))
+    axes = d.maybe(d.axes(x.ndim, 1)) if d.opset >= 18 else None
+    sizes = x.shape if axes is None else [x.shape[a] for a in axes]
+    if mode not in (None, "constant") and 0 in x.shape:
+        mode = "constant"
+    value = d.maybe(d.tensor(()))
+    inputs = [x, _pads(d, sizes, mode, -2), value]
+    return call(*inputs, axes, mode=mode) if d.opset >= 18 else call(*inputs, mode=mode)
+
+
+@sample(pad_2, pad_1)
+def _(d: Draw) -> Call:
+    mode = d.maybe(d.choice(["constant", "reflect", "edge"]))
+    x = d.floats(d.shape(min_dims=1, max_side=5))
+    if 0 in x.shape:
+        mode = None
+    value, pads = d.maybe(d.real(-3, 3)), _pads(d, x.shape, mode, -2 if d.opset > 1 else 0)
+    if d.opset == 1:
+        return call(x, paddings=pads, mode=mode, value=value)
+    return call(x, pads=pads, mode=mode, value=value)
+
+
+@sample(center_crop_pad)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1, max_side=5))
+    axes = d.maybe(d.axes(x.ndim, 1))
+    return call(x, [d.integer(1, 6) for _ in (x.shape if axes is None else axes)], axes=axes)

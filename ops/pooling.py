@@ -1,0 +1,308 @@
+"""Average pools and pools of p-norms: AveragePool, LpPool and their global forms.
+
+History: AveragePool 1, 7 (count_include_pad), 10 (ceil_mode), 11 (wording), 19 (dilations), 22
+(bfloat16). LpPool 1 (p is a float), 2 (an integer), 11, 18 (ceil_mode, dilations), 22.
+GlobalLpPool 1, 2 (p as in LpPool), 22. GlobalAveragePool 1, 22.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxinterp.ops.spatial import Window, pad, window, window_sum
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+AVERAGE_POOLS = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
+
+
+def torch_pads(w: Window, auto_pad: str, ceil_mode: int) -> bool:
+    """Whether torch's own padding does it: symmetric, at most half a kernel, known beforehand."""
+    if ceil_mode or (auto_pad.startswith("SAME") and max(w.strides) > 1):
+        return False  # it depends on the size, which may be symbolic
+    half = all(b <= k // 2 for b, k in zip(w.begins, w.kernel, strict=True))
+    return half and w.begins == w.ends
+
+
+def pad_to_fit(x: Tensor, w: Window, counts: Sequence[int], value: float) -> Tensor:
+    """Pad so that exactly `counts` windows fit: behind, that may be more or less than asked."""
+    spans = [(c - 1) * s + r for c, s, r in zip(counts, w.strides, w.reach, strict=True)]
+    ends = [n - b - size for n, b, size in zip(spans, w.begins, x.shape[2:], strict=True)]
+    return pad(x, w.begins, ends, value)
+
+
+@op("AveragePool", since=19)
+def average_pool(
+    X: Tensor,
+    *,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
+    dilations: list[int] | None = None,
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
+    """What a window meets beyond the padding (ceil_mode) never counts as an element."""
+    w = window(
+        X.shape[2:],
+        kernel_shape,
+        auto_pad=auto_pad,
+        strides=strides,
+        dilations=dilations,
+        pads=pads,
+    )
+    pool, dilated = AVERAGE_POOLS[X.ndim - 3], max(w.dilations) > 1
+    # torch has no average of volumes in half precision on the CPU
+    x = X.float() if X.ndim == 5 and X.dtype.itemsize == 2 else X
+    if not dilated and torch_pads(w, auto_pad, ceil_mode):
+        return pool(x, w.kernel, w.strides, w.begins, False, bool(count_include_pad)).to(X.dtype)
+    counts = w.outputs(X.shape[2:], bool(ceil_mode))
+    padded = pad_to_fit(x, w, counts, 0)
+    if dilated:
+        total = window_sum(padded, w, counts)
+    else:
+        total = pool(padded, w.kernel, w.strides) * math.prod(w.kernel)
+    return (total / _elements(x, w, counts, bool(count_include_pad))).to(X.dtype)
+
+
+def _elements(x: Tensor, w: Window, counts: Sequence[int], count_padding: bool) -> Tensor:
+    """How many elements each window covers, [*counts]."""
+    covered = torch.ones((), dtype=x.dtype, device=x.device)
+    for axis, count in enumerate(counts):
+        starts = torch.arange(count, device=x.device) * w.strides[axis] - w.begins[axis]
+        steps = torch.arange(w.kernel[axis], device=x.device) * w.dilations[axis]
+        places = starts[:, None] + steps
+        end = x.shape[axis + 2] + (w.ends[axis] if count_padding else 0)
+        inside = places < end if count_padding else (places >= 0) & (places < end)
+        covered = covered[..., None] * inside.sum(1).to(x.dtype)
+    return covered
+
+
+@op("AveragePool", since=10)
+def average_pool_10(
+    X: Tensor,
+    *,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
+    return average_pool(
+        X,
+        auto_pad=auto_pad,
+        ceil_mode=ceil_mode,
+        count_include_pad=count_include_pad,
+        kernel_shape=kernel_shape,
+        pads=pads,
+        strides=strides,
+    )
+
+
+@op("AveragePool", since=7)
+def average_pool_7(
+    X: Tensor,
+    *,
+    auto_pad: str = "NOTSET",
+    count_include_pad: int = 0,
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
+    return average_pool(
+        X,
+        auto_pad=auto_pad,
+        count_include_pad=count_include_pad,
+        kernel_shape=kernel_shape,
+        pads=pads,
+        strides=strides,
+    )
+
+
+@op("AveragePool", since=1)
+def average_pool_1(
+    X: Tensor,
+    *,
+    auto_pad: str = "NOTSET",
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
+    return average_pool(X, auto_pad=auto_pad, kernel_shape=kernel_shape, pads=pads, strides=strides)
+
+
+@op("LpPool", since=18)
+def lp_pool(
+    X: Tensor,
+    *,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: list[int] | None = None,
+    kernel_shape: list[int],
+    p: float = 2,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
+    """The p-norm of each window."""
+    w = window(
+        X.shape[2:],
+        kernel_shape,
+        auto_pad=auto_pad,
+        strides=strides,
+        dilations=dilations,
+        pads=pads,
+    )
+    counts = w.outputs(X.shape[2:], bool(ceil_mode))
+    powers = pad_to_fit(X.abs() ** p, w, counts, 0)
+    return window_sum(powers, w, counts) ** (1 / p)
+
+
+@op("LpPool", since=2)
+def lp_pool_2(
+    X: Tensor,
+    *,
+    auto_pad: str = "NOTSET",
+    kernel_shape: list[int],
+    p: int = 2,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
+    return lp_pool(X, auto_pad=auto_pad, kernel_shape=kernel_shape, p=p, pads=pads, strides=strides)
+
+
+@op("LpPool", since=1)
+def lp_pool_1(
+    X: Tensor,
+    *,
+    auto_pad: str = "NOTSET",
+    kernel_shape: list[int] | None = None,
+    p: float = 2.0,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
+    """Without a kernel shape the window covers all."""
+    kernel = kernel_shape or list(X.shape[2:])
+    return lp_pool(X, auto_pad=auto_pad, kernel_shape=kernel, p=p, pads=pads, strides=strides)
+
+
+def spatial_axes(x: Tensor) -> list[int]:
+    return list(range(2, x.ndim))
+
+
+@op("GlobalAveragePool", since=1)
+def global_average_pool(X: Tensor) -> Tensor:
+    return X.mean(spatial_axes(X), keepdim=True)
+
+
+@op("GlobalLpPool", since=2)
+def global_lp_pool(X: Tensor, *, p: int = 2) -> Tensor:
+    return _norm(X, p)
+
+
+@op("GlobalLpPool", since=1)
+def global_lp_pool_1(X: Tensor, *, p: float = 2.0) -> Tensor:
+    return _norm(X, p)
+
+
+def _norm(x: Tensor, p: float) -> Tensor:
+    return cast(Tensor, torch.linalg.vector_norm(x, p, spatial_axes(x), keepdim=True))
+
+
+def only_explicit(d: Draw) -> bool:
+    """Of float64 only the reference evaluator is a judge, wrong about auto_pad and ceil_mode."""
+    return d.dtype() is torch.float64
+
+
+def drawn_pool(d: Draw) -> tuple[Tensor, int, dict[str, list[int] | str | None]]:
+    """An input, its spatial rank, and the attributes that all pools have."""
+    rank = d.integer(1, 3)
+    kernel = [d.integer(1, 3) for _ in range(rank)]
+    options = [None, "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]
+    auto_pad = d.choice(options[:2] if only_explicit(d) else options)
+    same = auto_pad in ("SAME_UPPER", "SAME_LOWER")
+    # onnxruntime gives too few windows where SAME would need negative pads
+    strides = [d.integer(1, k if same else 3) for k in kernel]
+    pads = [d.integer(0, k - 1) for k in kernel * 2] if auto_pad in (None, "NOTSET") else None
+    x = d.tensor((d.integer(1, 2), 2, *[d.integer(5, 8) for _ in range(rank)]))
+    attributes: dict[str, list[int] | str | None] = {
+        "auto_pad": auto_pad,
+        "kernel_shape": kernel,
+        "pads": d.maybe(pads),
+        "strides": d.maybe(strides),
+    }
+    return x, rank, attributes
+
+
+def drawn_ceil_mode(d: Draw) -> int | None:
+    return None if only_explicit(d) else d.maybe(d.integer(0, 1))
+
+
+@sample(lp_pool_1)
+def _(d: Draw) -> Call:
+    x, _, attributes = drawn_pool(d)
+    return call(x, **attributes)
+
+
+@sample(average_pool_1)
+def _(d: Draw) -> Call:
+    x, _, attributes = drawn_pool(d)
+    if only_explicit(d):
+        del attributes["pads"]  # here the reference evaluator counts them as elements
+    return call(x, **attributes)
+
+
+@sample(average_pool)
+def _(d: Draw) -> Call:
+    x, rank, attributes = drawn_pool(d)
+    dilations = [d.integer(1, 2) for _ in range(rank)]
+    return call(
+        x,
+        ceil_mode=drawn_ceil_mode(d),
+        count_include_pad=d.maybe(d.integer(0, 1)),
+        dilations=d.maybe(dilations) if attributes["auto_pad"] is None else None,
+        **attributes,
+    )
+
+
+@sample(average_pool_10, average_pool_7)
+def _(d: Draw) -> Call:
+    x, _, attributes = drawn_pool(d)
+    ceil_mode = drawn_ceil_mode(d) if d.opset >= 10 else None
+    return call(x, ceil_mode=ceil_mode, count_include_pad=d.maybe(d.integer(0, 1)), **attributes)
+
+
+@sample(lp_pool)
+def _(d: Draw) -> Call:
+    x, rank, attributes = drawn_pool(d)
+    dilations = [d.integer(1, 2) for _ in range(rank)]
+    return call(
+        x,
+        p=d.maybe(d.integer(1, 3)),
+        ceil_mode=drawn_ceil_mode(d),
+        dilations=d.maybe(dilations) if attributes["auto_pad"] is None else None,
+        **attributes,
+    )
+
+
+@sample(lp_pool_2)
+def _(d: Draw) -> Call:
+    x, _, attributes = drawn_pool(d)
+    return call(x, p=d.maybe(d.integer(1, 3)), **attributes)
+
+
+@sample(global_average_pool)
+def _(d: Draw) -> Call:
+    return call(d.tensor(d.shape(min_dims=4, min_side=2)))
+
+
+@sample(global_lp_pool, global_lp_pool_1)
+def _(d: Draw) -> Call:
+    return call(d.floats(d.shape(min_dims=3)), p=d.maybe(d.integer(1, 3)))

@@ -1,0 +1,238 @@
+"""Quantization: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
+
+History: QuantizeLinear and DequantizeLinear 10 (one scale), 13 (one per index of `axis`), 19
+(float8, `saturate`; the scale may be float16), 21 (blocks, `output_dtype`; 16- and 4-bit integers),
+23 (a scale of another type than x, `precision`; float4), 24 (float8e8m0 scales), 25 (2-bit
+integers), 28 (float6). DynamicQuantizeLinear 11.
+
+Scales and zero points are settings, not weights. An integer carries no gradient, so none passes
+through QuantizeLinear, except to float8, where it passes straight through the rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # what torch divides in
+
+
+@op("QuantizeLinear", since=23, frozen=("y_scale", "y_zero_point"))
+def quantize_linear(
+    x: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: torch.dtype | None = None,
+    precision: torch.dtype | None = None,
+    saturate: int = 1,
+) -> Tensor:
+    """Divide in the type of the scale (or `precision`), round half to even, shift, saturate."""
+    divided_in = precision or (y_scale.dtype if y_scale.dtype in REAL else torch.float32)
+    y = x.to(divided_in) / _spread(y_scale, x, axis, block_size).to(divided_in)
+    shift = None if y_zero_point is None else _spread(y_zero_point, x, axis, block_size)
+    dtype = output_dtype or (torch.uint8 if y_zero_point is None else y_zero_point.dtype)
+    return rounded(y.to(_wide(divided_in)), shift, dtype, bool(saturate))
+
+
+def rounded(y: Tensor, shift: Tensor | None, dtype: torch.dtype, saturate: bool = True) -> Tensor:
+    """Round y to `dtype`, to integers before the zero point is added; nan is the lowest one."""
+    if dtype.is_floating_point:
+        y = y if shift is None else y + shift.to(y.dtype)
+        limit = torch.finfo(dtype).max
+        return (y.clamp(-limit, limit) if saturate else y).to(dtype)
+    y = y.round() if shift is None else y.round() + shift.to(y.dtype)
+    limits = torch.iinfo(dtype)
+    return y.nan_to_num(limits.min).clamp(limits.min, limits.max).to(dtype)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The type to compute in: it holds every 16-bit integer and every product of two halves."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+def _spread(setting: Tensor, x: Tensor, axis: int, block_size: int) -> Tensor:
+    """A scale or zero point so that it broadcasts to x.
+
+    Of rank 0 there is one for all, of rank 1 one per index of `axis`, and one per block otherwise;
+    the last block may be cut.
+    """
+    if block_size:
+        return setting.repeat_interleave(block_size, axis).narrow(axis, 0, x.shape[axis])
+    if setting.ndim == 0 or x.ndim == 1:
+        return setting
+    shape = [1] * x.ndim
+    if shape:
+        shape[axis] = -1
+    return setting.reshape(shape)
+
+
+@op("QuantizeLinear", since=21, frozen=("y_scale", "y_zero_point"))
+def quantize_linear_21(
+    x: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: torch.dtype | None = None,
+    saturate: int = 1,
+) -> Tensor:
+    """Before opset 23 nothing is said of the division; onnxruntime divides halves as float32."""
+    return quantize_linear(
+        x,
+        y_scale,
+        y_zero_point,
+        axis=axis,
+        block_size=block_size,
+        output_dtype=output_dtype,
+        precision=_wide(y_scale.dtype),
+        saturate=saturate,
+    )
+
+
+@op("QuantizeLinear", since=19, frozen=("y_scale", "y_zero_point"))
+def quantize_linear_19(
+    x: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor | None = None,
+    *,
+    axis: int = 1,
+    saturate: int = 1,
+) -> Tensor:
+    return quantize_linear_21(x, y_scale, y_zero_point, axis=axis, saturate=saturate)
+
+
+@op("QuantizeLinear", since=13, frozen=("y_scale", "y_zero_point"))
+def quantize_linear_13(
+    x: Tensor, y_scale: Tensor, y_zero_point: Tensor | None = None, *, axis: int = 1
+) -> Tensor:
+    return quantize_linear_21(x, y_scale, y_zero_point, axis=axis)
+
+
+@op("QuantizeLinear", since=10, frozen=("y_scale", "y_zero_point"))
+def quantize_linear_10(x: Tensor, y_scale: Tensor, y_zero_point: Tensor | None = None) -> Tensor:
+    return quantize_linear_21(x, y_scale, y_zero_point)
+
+
+@op("DequantizeLinear", since=23, frozen=("x_scale", "x_zero_point"))
+def dequantize_linear(
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero_point: Tensor | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: torch.dtype | None = None,
+) -> Tensor:
+    dtype = output_dtype or x_scale.dtype
+    wide = _wide(dtype)
+    exact = wide if x.is_floating_point() else torch.int32
+    y = x.to(exact)
+    if x_zero_point is not None:
+        y = y - _spread(x_zero_point, x, axis, block_size).to(exact)
+    return (y.to(wide) * _spread(x_scale, x, axis, block_size).to(wide)).to(dtype)
+
+
+@op("DequantizeLinear", since=21, frozen=("x_scale", "x_zero_point"))
+def dequantize_linear_21(
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero_point: Tensor | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+) -> Tensor:
+    return dequantize_linear(x, x_scale, x_zero_point, axis=axis, block_size=block_size)
+
+
+@op("DequantizeLinear", since=13, frozen=("x_scale", "x_zero_point"))
+def dequantize_linear_13(
+    x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None = None, *, axis: int = 1
+) -> Tensor:
+    return dequantize_linear(x, x_scale, x_zero_point, axis=axis)
+
+
+@op("DequantizeLinear", since=10, frozen=("x_scale", "x_zero_point"))
+def dequantize_linear_10(x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None = None) -> Tensor:
+    return dequantize_linear(x, x_scale, x_zero_point)
+
+
+@op("DynamicQuantizeLinear", since=11)
+def dynamic_quantize_linear(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """To uint8, with the scale that spans all elements and 0.
+
+    Where all elements are 0 the scale is 1 as onnxruntime has it; the formula of the specification
+    would divide by 0.
+    """
+    low, high = torch.aminmax(functional.pad(x.flatten(), (0, 1)))
+    scale = torch.where(low == high, torch.ones_like(low), (high - low) / 255)
+    zero_point = rounded(-low / scale, None, torch.uint8)
+    return rounded(x / scale, zero_point, torch.uint8), scale, zero_point
+
+
+def _granularity(d: Draw, x: Tensor) -> tuple[tuple[int, ...], int | None, int | None]:
+    """The shape of scale and zero point, with `axis` and `block_size`."""
+    options = ["tensor"]
+    if d.opset >= 13 and x.ndim:
+        options.append("axis")
+    if d.opset >= 21 and x.ndim > 1:
+        options.append("block")
+    kind = d.choice(options)
+    if kind == "tensor":
+        return (), None, None
+    axis = d.axis(x.ndim)
+    shape = list(x.shape)
+    if kind == "axis":
+        return (shape[axis],), axis, None
+    block = d.choice([b for b in (1, 2, 3) if b <= shape[axis]])
+    shape[axis] = -(-shape[axis] // block)
+    return tuple(shape), axis, block
+
+
+@sample(
+    quantize_linear, quantize_linear_21, quantize_linear_19, quantize_linear_13, quantize_linear_10
+)
+def _(d: Draw) -> Call:
+    quantized, scaled = ("T3", "T2") if d.opset >= 23 else ("T2", "T1")
+    x = d.tensor(d.shape(), "T1", lo=-300, hi=300)
+    shape, axis, block_size = _granularity(d, x)
+    scale = d.tensor(shape, scaled, lo=1, hi=3) if d.opset >= 19 else d.floats(shape, lo=1, hi=3)
+    zero_point = d.maybe(d.tensor(shape, quantized, lo=-20, hi=20))
+    attributes: dict[str, Any] = {"axis": axis, "block_size": block_size}
+    if d.opset >= 19:
+        attributes["saturate"] = d.maybe(d.integer(0, 1))
+    if d.opset >= 21:
+        attributes["output_dtype"] = d.maybe(d.dtype(quantized))
+    if d.opset >= 23:
+        # onnxruntime divides no int32, and the reference divides it in float64 if not told
+        told = d.boolean() or d.dtype("T1") is torch.int32
+        attributes["precision"] = torch.float32 if told else None
+    return call(x, scale, zero_point, **attributes)
+
+
+@sample(dequantize_linear, dequantize_linear_21, dequantize_linear_13, dequantize_linear_10)
+def _(d: Draw) -> Call:
+    quantized = "T" if d.opset < 19 else "T1"
+    x = d.tensor(d.shape(), quantized, lo=-128, hi=127)
+    shape, axis, block_size = _granularity(d, x)
+    scale = d.tensor(shape, "T2", lo=0.1, hi=3) if d.opset >= 19 else d.floats(shape, lo=0.1, hi=3)
+    has_zero_point = d.dtype(quantized) is not torch.int32 and d.boolean()
+    zero_point = d.tensor(shape, quantized, lo=-20, hi=20) if has_zero_point else None
+    attributes: dict[str, Any] = {"axis": axis, "block_size": block_size}
+    if d.opset >= 23:
+        attributes["output_dtype"] = d.maybe(d.dtype("T3"))
+    return call(x, scale, zero_point, **attributes)
+
+
+@sample(dynamic_quantize_linear)
+def _(d: Draw) -> Call:
+    return call(d.floats(d.shape(), lo=d.real(-10, 5), hi=10), outputs=3)

@@ -1,0 +1,174 @@
+"""Random numbers: RandomNormal, RandomUniform, the same like a tensor, Bernoulli, Multinomial.
+
+History: 1, Multinomial 7, Bernoulli 15, all 22 (bfloat16).
+
+A node with a seed gives the same numbers at every run; without one the numbers come from torch's
+global generator, so that `torch.manual_seed` makes them repeatable. Under `torch.compile`, which
+cannot make a generator, they always do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+
+def _generator(seed: float | None, device: torch.device) -> torch.Generator | None:
+    if seed is None or device.type == "meta" or torch.compiler.is_dynamo_compiling():
+        return None
+    return torch.Generator(device).manual_seed(int(seed))
+
+
+def _normal(
+    shape: Sequence[int],
+    mean: float,
+    scale: float,
+    seed: float | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    generator = _generator(seed, device)
+    return mean + scale * torch.randn(shape, generator=generator, dtype=dtype, device=device)
+
+
+def _uniform(
+    shape: Sequence[int],
+    low: float,
+    high: float,
+    seed: float | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    generator = _generator(seed, device)
+    return low + (high - low) * torch.rand(shape, generator=generator, dtype=dtype, device=device)
+
+
+@op("RandomNormal", since=1, random=True)
+def random_normal(
+    *,
+    dtype: torch.dtype = torch.float32,
+    mean: float = 0.0,
+    scale: float = 1.0,
+    seed: float | None = None,
+    shape: list[int],
+    device: torch.device,
+) -> Tensor:
+    return _normal(shape, mean, scale, seed, dtype, device)
+
+
+@op("RandomUniform", since=1, random=True)
+def random_uniform(
+    *,
+    dtype: torch.dtype = torch.float32,
+    high: float = 1.0,
+    low: float = 0.0,
+    seed: float | None = None,
+    shape: list[int],
+    device: torch.device,
+) -> Tensor:
+    return _uniform(shape, low, high, seed, dtype, device)
+
+
+@op("RandomNormalLike", since=1, random=True)
+def random_normal_like(
+    input: Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    mean: float = 0.0,
+    scale: float = 1.0,
+    seed: float | None = None,
+) -> Tensor:
+    return _normal(input.shape, mean, scale, seed, dtype or input.dtype, input.device)
+
+
+@op("RandomUniformLike", since=1, random=True)
+def random_uniform_like(
+    input: Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    high: float = 1.0,
+    low: float = 0.0,
+    seed: float | None = None,
+) -> Tensor:
+    return _uniform(input.shape, low, high, seed, dtype or input.dtype, input.device)
+
+
+@op("Bernoulli", since=15, random=True)
+def bernoulli(
+    input: Tensor, *, dtype: torch.dtype | None = None, seed: float | None = None
+) -> Tensor:
+    drawn = torch.bernoulli(input, generator=_generator(seed, input.device))
+    return drawn.to(dtype or input.dtype)
+
+
+@op("Multinomial", since=7, random=True)
+def multinomial(
+    input: Tensor,
+    *,
+    dtype: torch.dtype = torch.int32,
+    sample_size: int = 1,
+    seed: float | None = None,
+) -> Tensor:
+    """The input holds logarithms of what is proportional to the probabilities."""
+    generator = _generator(seed, input.device)
+    drawn = torch.multinomial(input.softmax(1), sample_size, replacement=True, generator=generator)
+    return drawn.to(dtype)
+
+
+FLOATS = (torch.float32, torch.float64, torch.float16)
+
+
+def _draw_like(d: Draw) -> tuple[Tensor, torch.dtype | None]:
+    x = d.tensor(d.shape(min_dims=1), "T1")
+    dtype = d.choice(FLOATS)
+    return x, d.maybe(dtype) if x.dtype in FLOATS else dtype
+
+
+def _seed(d: Draw) -> float | None:
+    return d.maybe(float(d.integer(0, 1000)))
+
+
+@sample(random_normal)
+def _(d: Draw) -> Call:
+    mean, scale = d.maybe(d.real(-2, 2)), d.maybe(d.real(0.5, 2))
+    shape, dtype = list(d.shape(min_dims=1)), d.maybe(d.choice(FLOATS))
+    return call(shape=shape, dtype=dtype, mean=mean, scale=scale, seed=_seed(d))
+
+
+@sample(random_uniform)
+def _(d: Draw) -> Call:
+    low, high = d.maybe(d.real(-2, 0)), d.maybe(d.real(0.5, 2))
+    shape, dtype = list(d.shape(min_dims=1)), d.maybe(d.choice(FLOATS))
+    return call(shape=shape, dtype=dtype, low=low, high=high, seed=_seed(d))
+
+
+@sample(random_normal_like)
+def _(d: Draw) -> Call:
+    mean, scale = d.maybe(d.real(-2, 2)), d.maybe(d.real(0.5, 2))
+    x, dtype = _draw_like(d)
+    return call(x, dtype=dtype, mean=mean, scale=scale, seed=_seed(d))
+
+
+@sample(random_uniform_like)
+def _(d: Draw) -> Call:
+    low, high = d.maybe(d.real(-2, 0)), d.maybe(d.real(0.5, 2))
+    x, dtype = _draw_like(d)
+    return call(x, dtype=dtype, low=low, high=high, seed=_seed(d))
+
+
+@sample(bernoulli)
+def _(d: Draw) -> Call:
+    dtype = d.maybe(d.choice((*FLOATS, torch.bool, torch.int64)))
+    return call(d.tensor(d.shape(min_dims=1), "T1", lo=0, hi=1), dtype=dtype, seed=_seed(d))
+
+
+@sample(multinomial)
+def _(d: Draw) -> Call:
+    x = d.floats(d.shape(2, 2), lo=-4, hi=0)
+    dtype = d.maybe(d.choice((torch.int32, torch.int64)))
+    return call(x, dtype=dtype, sample_size=d.maybe(d.integer(1, 5)), seed=_seed(d))

@@ -1,0 +1,70 @@
+"""Range: numbers from start to limit in equal steps.
+
+History: 11, 27 (float16 and bfloat16, stash_type).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onnxinterp.ops.shapes import MOST_DIMENSIONS, is_known
+from onnxinterp.registry import host, op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Host, round_to
+
+
+@op("Range", since=27)
+def range_(
+    start: Host, limit: Host, delta: Host, *, stash_type: int = 1, device: torch.device
+) -> Tensor:
+    """Element i is start + i * delta; onnxruntime adds up, and its rounding errors with it.
+
+    Types narrower than float are computed in float, which is the only `stash_type` there is.
+    """
+    del stash_type
+    first, step, n = start.numbers[0], delta.numbers[0], _count(start, limit, delta)
+    if not start.dtype.is_floating_point:
+        numbers = torch.arange(first, first + n * step, step, device=device)
+    else:
+        wide = torch.promote_types(start.dtype, torch.float32)
+        numbers = torch.arange(n, dtype=wide, device=device) * step + first
+    return numbers.to(start.dtype)
+
+
+@op("Range", since=11)
+def range_11(start: Host, limit: Host, delta: Host, *, device: torch.device) -> Tensor:
+    return range_(start, limit, delta, device=device)
+
+
+def _count(start: Host, limit: Host, delta: Host) -> int:
+    """How many numbers there are before the limit."""
+    distance, step = limit.numbers[0] - start.numbers[0], delta.numbers[0]
+    if start.dtype.is_floating_point:
+        count = math.ceil(round_to(start.dtype, distance) / step)
+    else:
+        count = -(-distance // step)
+    n: int = torch.sym_max(count, 0)
+    return n
+
+
+@host(range_, range_11)
+def _(start: Host, limit: Host, delta: Host, *, stash_type: int = 1) -> Any:  # noqa: ARG001  # floats are no host values here
+    settings = (start, limit, delta)
+    if start.dtype.is_floating_point or not all(is_known(s.numbers[0]) for s in settings):
+        return NotImplemented
+    numbers = range(*(s.numbers[0] for s in settings))
+    return Host(list(numbers), start.dtype) if len(numbers) <= MOST_DIMENSIONS else NotImplemented
+
+
+@sample(range_, range_11)
+def _(d: Draw) -> Call:
+    start = d.tensor((), lo=-5, hi=5)
+    delta = d.choice([1, 2, 3, -1, -2]) * torch.ones_like(start)
+    steps = d.integer(-1, 8)
+    whole = not start.is_floating_point()
+    limit = start + delta * (steps if whole else steps + 0.5)  # a half step off the brink
+    return call(start, limit.to(start.dtype), delta)

@@ -1,0 +1,228 @@
+"""What RNN, GRU and LSTM share: activations, the walk through time, directions, lengths.
+
+Time is axis 0 here and the batch axis 1. Eagerly, time is a Python loop; in a graph that is being
+captured it is torch's scan operator, so that the length may be symbolic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch._higher_order_ops import scan as captured_loop
+from torch.nn import functional
+
+Activation: TypeAlias = Callable[[Tensor], Tensor]
+States: TypeAlias = tuple[Tensor, ...]
+Step: TypeAlias = Callable[[Tensor, States], States]
+Direction: TypeAlias = Callable[[int, Tensor, States], tuple[Tensor, States]]
+
+# Name -> defaults of alpha and beta, as many as it takes, and the function. onnxruntime has 0 where
+# the specification gives no default (Affine, ScaledTanh), and for ThresholdedRelu instead of 1.
+ACTIVATIONS: dict[str, tuple[tuple[float, ...], Callable[..., Tensor]]] = {
+    "relu": ((), torch.relu),
+    "tanh": ((), torch.tanh),
+    "sigmoid": ((), torch.sigmoid),
+    "softsign": ((), functional.softsign),
+    "softplus": ((), functional.softplus),
+    "leakyrelu": ((0.01,), lambda x, alpha: torch.where(x < 0, alpha * x, x)),
+    "thresholdedrelu": ((0.0,), lambda x, alpha: torch.where(x > alpha, x, 0)),
+    "elu": ((1.0,), lambda x, alpha: torch.where(x < 0, alpha * x.clamp(max=0).expm1(), x)),
+    "affine": ((0.0, 0.0), lambda x, alpha, beta: alpha * x + beta),
+    "scaledtanh": ((0.0, 0.0), lambda x, alpha, beta: alpha * torch.tanh(beta * x)),
+    "hardsigmoid": ((0.2, 0.5), lambda x, alpha, beta: (alpha * x + beta).clamp(0, 1)),
+}
+
+
+def activations_of(
+    names: Sequence[str],
+    alpha: Sequence[float] | None,
+    beta: Sequence[float] | None,
+    clip: float | None,
+    like: Tensor,
+) -> list[Activation]:
+    """The functions; each takes what it needs from the front of alpha and beta.
+
+    Their settings become tensors like `like`: a captured loop takes no floating numbers.
+    """
+    given = iter(alpha or ()), iter(beta or ())
+    bound = None if clip is None else like.new_full((), clip)
+    return [_activation(name, given, bound, like) for name in names]
+
+
+def _activation(
+    name: str, given: tuple[Iterator[float], Iterator[float]], bound: Tensor | None, like: Tensor
+) -> Activation:
+    defaults, function = ACTIVATIONS[name.lower()]
+    numbers = [next(left, default) for left, default in zip(given, defaults, strict=False)]
+    settings = [like.new_full((), number) for number in numbers]
+    if bound is None:
+        return lambda x: function(x, *settings)
+    return lambda x: function(x.clamp(-bound, bound), *settings)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One recurrent layer: what goes in, time first, checked and complete.
+
+    Attributes:
+        X: [time, batch, input].
+        W: [directions, gates * hidden, input].
+        R: [directions, gates * hidden, hidden].
+        B: [directions, 2 * gates * hidden], that of W before that of R; None for zeros.
+        lengths: [batch]; None where all sequences are as long as X.
+        states: initial values, each [directions, batch, hidden].
+        backwards: for each direction, whether it reads from the end.
+        n_gates: how many blocks of rows W and R have.
+    """
+
+    X: Tensor
+    W: Tensor
+    R: Tensor
+    B: Tensor | None
+    lengths: Tensor | None
+    states: States
+    backwards: tuple[bool, ...]
+    n_gates: int
+
+    @property
+    def n_directions(self) -> int:
+        """1 or 2."""
+        return len(self.backwards)
+
+    def parameters(self, k: int) -> list[Tensor]:
+        """W, R and, where given, the two biases of direction `k`."""
+        biases = () if self.B is None else self.B[k].chunk(2)
+        return [self.W[k], self.R[k], *biases]
+
+
+DIRECTIONS = {
+    "forward": (False,),
+    "foward": (False,),  # the default of GRU-1
+    "reverse": (True,),
+    "bidirectional": (False, True),
+}
+
+
+def layer_of(
+    X: Tensor,
+    W: Tensor,
+    R: Tensor,
+    B: Tensor | None,
+    lengths: Tensor | None,
+    states: Sequence[Tensor | None],
+    n_gates: int,
+    direction: str,
+    hidden_size: int | None,
+    layout: int,
+) -> Layer:
+    """Check sizes, which torch's kernels leave to the caller; put time first; complete states."""
+    if layout:
+        X = X.transpose(0, 1)
+        states = [None if s is None else s.transpose(0, 1) for s in states]
+    backwards = DIRECTIONS[direction]
+    n, hidden = len(backwards), R.shape[-1] if hidden_size is None else hidden_size
+    shape = (n, X.shape[1], hidden)
+    expected = [
+        ("W", W, (n, n_gates * hidden, X.shape[2])),
+        ("R", R, (n, n_gates * hidden, hidden)),
+        ("B", B, (n, 2 * n_gates * hidden)),
+        *(("an initial state", s, shape) for s in states),
+    ]
+    for name, tensor, sizes in expected:
+        if tensor is not None and tuple(tensor.shape) != sizes:
+            raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {list(sizes)}")
+    complete = tuple(X.new_zeros(shape) if s is None else s for s in states)
+    return Layer(X, W, R, B, lengths, complete, backwards, n_gates)
+
+
+def run(layer: Layer, direction: Direction) -> tuple[Tensor, ...]:
+    """Run all directions, each as if it went forward.
+
+    Args:
+        layer: the layer.
+        direction: gives (Y, final states) for the number of a direction, its X and its states.
+
+    Returns:
+        Y [time, directions, batch, hidden] and the final states [directions, batch, hidden].
+        A sequence of length 0 has final states of zeros, as in onnxruntime.
+    """
+    rows, finals = [], []
+    for k, backwards in enumerate(layer.backwards):
+        X = turned(layer.X, layer.lengths) if backwards else layer.X
+        Y, final = direction(k, X, tuple(s[k] for s in layer.states))
+        if layer.lengths is not None:
+            inside = _inside(layer.lengths, Y)
+            Y = torch.where(inside, Y, Y.new_zeros(()))
+            final = tuple(torch.where(inside[0], s, s.new_zeros(())) for s in final)
+        rows.append(turned(Y, layer.lengths) if backwards else Y)
+        finals.append(final)
+    return (_together(rows, 1), *(_together(s, 0) for s in zip(*finals, strict=True)))
+
+
+def batch_first(results: tuple[Tensor, ...], layout: int) -> tuple[Tensor, ...]:
+    """Y and the final states as `layout` asks for them."""
+    if not layout:
+        return results
+    return (results[0].permute(2, 0, 1, 3), *(s.transpose(0, 1) for s in results[1:]))
+
+
+def _together(parts: Sequence[Tensor], axis: int) -> Tensor:
+    return parts[0].unsqueeze(axis) if len(parts) == 1 else torch.stack(tuple(parts), axis)
+
+
+def _inside(lengths: Tensor, X: Tensor) -> Tensor:
+    """[time, batch, 1]: whether a step is part of its sequence."""
+    return (torch.arange(X.shape[0], device=X.device)[:, None] < lengths).unsqueeze(-1)
+
+
+def turned(X: Tensor, lengths: Tensor | None) -> Tensor:
+    """Each sequence from its end to its start; what lies behind the end stays where it is."""
+    if lengths is None:
+        return X.flip(0)
+    time = torch.arange(X.shape[0], device=X.device)[:, None]
+    order = torch.where(time < lengths, lengths - 1 - time, time)
+    return X.gather(0, order.unsqueeze(-1).expand_as(X))
+
+
+def last(Y: Tensor, lengths: Tensor) -> Tensor:
+    """The row of Y at the end of each sequence."""
+    end = (lengths.long() - 1).clamp(min=0)
+    return Y.gather(0, end[None, :, None].expand(1, *Y.shape[1:])).squeeze(0)
+
+
+def walk(
+    step: Step, gates: Tensor, states: States, lengths: Tensor | None
+) -> tuple[Tensor, States]:
+    """Apply a step along time; states stand still behind the end of their sequence.
+
+    Args:
+        step: from a row of gates and the states to the next states, the first of them the output.
+        gates: [time, batch, ...], what the input contributes.
+        states: initial values.
+        lengths: [batch] or None.
+    """
+    rows = (gates,) if lengths is None else (gates, _inside(lengths, gates))
+
+    def advance(states: States, row: States) -> tuple[States, Tensor]:
+        after = step(row[0], states)
+        if lengths is not None:
+            after = tuple(torch.where(row[1], a, s) for a, s in zip(after, states, strict=True))
+        return after, after[0]
+
+    if torch.compiler.is_compiling():
+
+        def captured(states: States, row: States) -> tuple[States, Tensor]:
+            after, output = advance(states, row)
+            return after, output.clone()  # what is carried and what is collected may not be one
+
+        finals, Y = captured_loop(captured, tuple(s.contiguous() for s in states), rows)
+        return Y, finals
+    outputs = []
+    for row in zip(*(r.unbind(0) for r in rows), strict=True):
+        states, output = advance(states, row)
+        outputs.append(output)
+    return torch.stack(outputs), states

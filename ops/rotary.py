@@ -1,0 +1,69 @@
+"""Rotary positions: RotaryEmbedding.
+
+History: 23.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+
+@op("RotaryEmbedding", since=23, frozen=("cos_cache", "sin_cache"))
+def rotary_embedding(
+    X: Tensor,
+    cos_cache: Tensor,
+    sin_cache: Tensor,
+    position_ids: Tensor | None = None,
+    *,
+    interleaved: int = 0,
+    num_heads: int | None = None,
+    rotary_embedding_dim: int = 0,
+) -> Tensor:
+    """Turn pairs of the first `rotary_embedding_dim` channels of each head; 0 means all of them.
+
+    A pair is two neighbours where `interleaved`, otherwise element i of the two halves. The caches
+    are [batch, length, pairs], or [positions, pairs] to be looked up by `position_ids`.
+    """
+    if X.ndim == 4:
+        x = X.transpose(1, 2)  # [batch, length, heads, head]
+    else:
+        assert num_heads, "X of rank 3 needs num_heads"
+        x = torch.unflatten(X, -1, (num_heads, -1))
+    if position_ids is not None:
+        cos_cache, sin_cache = cos_cache[position_ids], sin_cache[position_ids]
+    cos, sin = cos_cache.unsqueeze(2), sin_cache.unsqueeze(2)
+    turned = x[..., :rotary_embedding_dim] if rotary_embedding_dim else x
+    if interleaved:
+        first, second = turned[..., 0::2], turned[..., 1::2]
+    else:
+        first, second = turned.chunk(2, -1)
+    pairs = [cos * first - sin * second, sin * first + cos * second]
+    y = torch.stack(pairs, -1).flatten(-2) if interleaved else torch.cat(pairs, -1)
+    if rotary_embedding_dim:
+        y = torch.cat((y, x[..., rotary_embedding_dim:]), -1)
+    return y.transpose(1, 2) if X.ndim == 4 else y.flatten(2)
+
+
+@sample(rotary_embedding)
+def _(d: Draw) -> Call:
+    batch, length, heads, pairs = [d.integer(1, 3) for _ in range(4)]
+    rotated = 2 * pairs
+    rest = d.choice([0, 2])
+    head = rotated + rest
+    packed = d.boolean()
+    shape = (batch, length, heads * head) if packed else (batch, heads, length, head)
+    looked_up = d.boolean()
+    cached = (length + 2, pairs) if looked_up else (batch, length, pairs)
+    return call(
+        d.tensor(shape),
+        d.tensor(cached, lo=-1, hi=1),
+        d.tensor(cached, lo=-1, hi=1),
+        d.ints((batch, length), 0, length + 1) if looked_up else None,
+        interleaved=d.maybe(d.integer(0, 1)),
+        num_heads=heads if packed else None,
+        rotary_embedding_dim=rotated if rest else d.maybe(rotated),
+    )

@@ -1,0 +1,114 @@
+"""Elements chosen by what they are or where they stand: OneHot, Compress, NonZero, Unique, Trilu.
+
+History: OneHot 9, 11 (negative axis), 28 (bfloat16). Compress 9, 11 (negative axis), 28.
+NonZero 9, 13. Unique 11, 28. Trilu 14.
+
+What Compress, NonZero and Unique give is as long as the data makes it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Scalar
+
+
+@op("OneHot", since=9)
+def one_hot(indices: Tensor, depth: Scalar, values: Tensor, *, axis: int = -1) -> Tensor:
+    """values[1] at the indices, values[0] elsewhere and where an index is out of range."""
+    depth = int(depth) if isinstance(depth, float) else depth
+    places = indices.long()
+    places = torch.where(places < 0, places + depth, places).unsqueeze(axis)
+    sizes = [1] * places.ndim
+    sizes[axis] = depth
+    hot = places == torch.arange(depth, device=indices.device).reshape(sizes)
+    off, on = values.unbind()
+    return torch.where(hot, on, off)
+
+
+@op("Compress", since=9, data_shaped=True)
+def compress(input: Tensor, condition: Tensor, *, axis: int | None = None) -> Tensor:
+    """Without an axis the input is flattened. The condition may be shorter than the axis."""
+    chosen = condition.nonzero().flatten()
+    return input.flatten()[chosen] if axis is None else input.index_select(axis, chosen)
+
+
+@op("NonZero", since=9, data_shaped=True)
+def non_zero(X: Tensor) -> Tensor:
+    """One row per axis, so none for a scalar: onnxruntime, against the specification, gives one."""
+    return X.nonzero().T
+
+
+@op("Unique", since=11, data_shaped=True)
+def unique(
+    X: Tensor, *, axis: int | None = None, sorted: int = 1
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Y, the first place of each, the number in Y of each element of X, and how often each is.
+
+    Y is read from X at the first places, so that gradients flow.
+    """
+    with torch.no_grad():
+        _, inverse, counts = torch.unique(X, return_inverse=True, return_counts=True, dim=axis)
+    inverse = inverse.flatten()
+    places = torch.arange(inverse.shape[0], device=X.device)
+    first = torch.full_like(counts, inverse.shape[0]).scatter_reduce(0, inverse, places, "amin")
+    if not sorted:
+        order = first.argsort()
+        first, counts, inverse = first[order], counts[order], order.argsort()[inverse]
+    Y = X.flatten()[first] if axis is None else X.index_select(axis, first)
+    return Y, first, inverse, counts
+
+
+@op("Trilu", since=14)
+def trilu(input: Tensor, k: int | None = None, *, upper: int = 1) -> Tensor:
+    """Zero below the k-th diagonal, or above it."""
+    return (torch.triu if upper else torch.tril)(input, 0 if k is None else k)
+
+
+@sample(one_hot)
+def _(d: Draw) -> Call:
+    depth = d.integer(1, 5)
+    indices = d.ints(d.shape(min_dims=1, max_dims=3), -depth - 1, depth + 1).to(d.dtype("T1"))
+    size = torch.tensor(depth).to(d.dtype("T2"))
+    if indices.is_floating_point():
+        indices = indices.abs() + 0.5  # the fraction is dropped
+    axis = d.axis(indices.ndim + 1) if d.opset >= 11 else d.integer(-1, indices.ndim)
+    size = size + 0.5 if size.is_floating_point() else size
+    return call(indices, size, d.tensor((2,), "T3"), axis=d.maybe(axis))
+
+
+@sample(compress)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1))
+    axis = d.axis(x.ndim) if d.opset >= 11 else d.integer(0, x.ndim - 1)
+    axis_or_none = d.maybe(axis)
+    n = x.numel() if axis_or_none is None else x.shape[axis]
+    condition = d.ints((d.integer(min(1, n), n),), 0, 1).bool()
+    return call(x, condition, axis=axis_or_none)
+
+
+@sample(non_zero)
+def _(d: Draw) -> Call:
+    return call(_repetitive(d, d.shape(min_dims=1)))
+
+
+@sample(unique)
+def _(d: Draw) -> Call:
+    x = _repetitive(d, d.shape(min_dims=1))
+    axis = d.maybe(d.axis(x.ndim))
+    return call(x, axis=axis, sorted=d.maybe(d.integer(0, 1)), outputs=d.integer(1, 4))
+
+
+def _repetitive(d: Draw, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of few different numbers, 0 among them."""
+    x = d.tensor(shape, lo=-2, hi=2)
+    return x.round() if x.is_floating_point() else x
+
+
+@sample(trilu)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=2))
+    return call(x, d.maybe(d.integer(-4, 4)), upper=d.maybe(d.integer(0, 1)))

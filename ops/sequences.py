@@ -1,0 +1,163 @@
+"""Sequences of tensors. A sequence is a Python list; no operator changes the one it is given.
+
+History: 11 (all), 17 (SequenceMap), 24 (SplitToSequence: bfloat16).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Host, Scalar, Subgraph
+
+
+@op("SequenceConstruct", since=11)
+def sequence_construct(*inputs: Tensor) -> list[Tensor]:
+    return list(inputs)
+
+
+@op("SequenceEmpty", since=11)
+def sequence_empty(*, dtype: torch.dtype | None = None) -> list[Tensor]:
+    """An empty list has no type here: what is inserted brings its own."""
+    del dtype
+    return []
+
+
+@op("SequenceAt", since=11)
+def sequence_at(input_sequence: list[Tensor], position: Scalar) -> Tensor:
+    return input_sequence[int(position)]
+
+
+@op("SequenceInsert", since=11)
+def sequence_insert(
+    input_sequence: list[Tensor], tensor: Tensor, position: Scalar | None = None
+) -> list[Tensor]:
+    """Before `position`, which counts from the end where negative; without one, at the end."""
+    n = len(input_sequence)
+    at = n if position is None else int(position)
+    if not -n <= at <= n:
+        raise IndexError(f"position {at} in a sequence of {n}")
+    at %= n + 1 if at >= 0 else n
+    return [*input_sequence[:at], tensor, *input_sequence[at:]]
+
+
+@op("SequenceErase", since=11)
+def sequence_erase(input_sequence: list[Tensor], position: Scalar | None = None) -> list[Tensor]:
+    rest = list(input_sequence)
+    rest.pop(-1 if position is None else int(position))
+    return rest
+
+
+@op("SequenceLength", since=11)
+def sequence_length(input_sequence: list[Tensor]) -> Host:
+    return Host(len(input_sequence))
+
+
+@op("ConcatFromSequence", since=11)
+def concat_from_sequence(input_sequence: list[Tensor], *, axis: int, new_axis: int = 0) -> Tensor:
+    if new_axis:
+        return torch.stack(input_sequence, axis)
+    return torch.cat(input_sequence, axis)
+
+
+@op("SplitToSequence", since=11)
+def split_to_sequence(
+    input: Tensor, split: Host | None = None, *, axis: int = 0, keepdims: int = 1
+) -> list[Tensor]:
+    """Without `split` into single slices, and only these may lose the axis."""
+    if split is None and not keepdims:
+        return list(input.unbind(axis))
+    parts = 1 if split is None else split.data
+    return list(input.split(parts, axis))
+
+
+@op("SequenceMap", since=17)
+def sequence_map(
+    input_sequence: list[Tensor], *additional_inputs: Any, body: Subgraph, device: torch.device
+) -> tuple[list[Tensor], ...]:
+    """The body sees one element of each sequence at a time, and every tensor as a whole."""
+    rows = []
+    for i, element in enumerate(input_sequence):
+        others = [x[i] if isinstance(x, list) else x for x in additional_inputs]
+        results = body(element, *others)
+        rows.append([r.tensor(device) if isinstance(r, Host) else r for r in results])
+    if not rows:
+        return tuple([] for _ in body.output_types)
+    return tuple(list(column) for column in zip(*rows, strict=True))
+
+
+def _sequence(d: Draw, least: int = 1) -> list[Tensor]:
+    shape = d.shape()
+    return [d.tensor(shape) for _ in range(d.integer(least, 3))]
+
+
+@sample(sequence_construct)
+def _(d: Draw) -> Call:
+    return call(*_sequence(d))
+
+
+@sample(sequence_empty)
+def _(d: Draw) -> Call:
+    return call(dtype=d.maybe(d.choice([torch.float32, torch.int64])))
+
+
+@sample(sequence_at)
+def _(d: Draw) -> Call:
+    sequence = _sequence(d)
+    return call(sequence, d.axis(len(sequence)))
+
+
+@sample(sequence_insert)
+def _(d: Draw) -> Call:
+    sequence = _sequence(d)
+    position = d.maybe(d.integer(-len(sequence), len(sequence)))
+    return call(sequence, d.tensor(d.shape()), position)
+
+
+@sample(sequence_erase)
+def _(d: Draw) -> Call:
+    sequence = _sequence(d)
+    return call(sequence, d.maybe(d.axis(len(sequence))))
+
+
+@sample(sequence_length)
+def _(d: Draw) -> Call:
+    return call(_sequence(d))
+
+
+@sample(concat_from_sequence)
+def _(d: Draw) -> Call:
+    shape, new_axis = d.shape(min_dims=1), d.boolean()
+    sequence = [d.tensor(shape) for _ in range(d.integer(1, 3))]
+    axis = d.axis(len(shape) + new_axis)
+    return call(sequence, axis=axis, new_axis=1 if new_axis else d.maybe(0))
+
+
+@sample(split_to_sequence)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1))
+    axis = d.axis(x.ndim)
+    side = x.shape[axis]
+    cut = d.integer(0, side)
+    split = d.choice([None, d.integer(1, side), [cut, side - cut]])
+    keepdims = d.maybe(d.integer(0, 1)) if split is None else None
+    return call(x, split, axis=axis, keepdims=keepdims)
+
+
+MAP_BODY = "body (float[] x, float[] y) => (float[] z) { z = Sub (x, y) }"
+
+
+@sample(sequence_map)
+def _(d: Draw) -> Call:
+    shape = d.shape()
+    sequence = [d.floats(shape) for _ in range(d.integer(1, 3))]
+    text = MAP_BODY
+    if sequence[0].dtype is torch.float64:
+        text = text.replace("float", "double")
+    other = d.floats(shape) if d.boolean() else [d.floats(shape) for _ in sequence]
+    return call(sequence, other, body=onnx.parser.parse_graph(text))

@@ -1,0 +1,336 @@
+"""The same elements in another shape.
+
+Shape, Size, Reshape, Flatten, Squeeze, Unsqueeze, Transpose, Identity, Expand, DepthToSpace,
+SpaceToDepth.
+
+History: Shape 1, 13, 15 (start, end), 19-25 (types). Size 1, 13-25 (types).
+Reshape 1 (shape is an attribute), 5, 13, 14 (allowzero), 19-25 (types). Flatten 1, 9, 11 (negative
+axis), 13-25 (types). Squeeze and Unsqueeze 1 (axes are an attribute), 11 (negative axes), 13,
+21-25 (types). Transpose 1, 13-25 (types). Identity 1, 13, 14 (sequences), 16 (optionals), 19-25
+(types). Expand 8, 13. DepthToSpace 1, 11 (mode), 13, 28 (types). SpaceToDepth 1, 13, 28 (mode).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from onnxinterp.registry import host, op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Host, Ints
+
+MOST_DIMENSIONS = 64  # of a torch tensor: a longer list holds data, and is made as a tensor
+
+
+def is_known(number: Any) -> bool:
+    """Whether a number is plain, not a symbol of a graph that is being captured.
+
+    To ask a symbol for its value would tie the graph to it. While `torch.compile` traces, symbols
+    pass for int, so that their kind does not tell.
+    """
+    if not isinstance(number, (int, float)) or not torch.compiler.is_compiling():
+        return isinstance(number, (int, float))
+    # here, because it imports sympy: a second that only those who capture should wait
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    return has_static_value(number)
+
+
+@op("Shape", since=15)
+def shape(data: Tensor, *, end: int | None = None, start: int = 0) -> Host:
+    """Sizes from `start` to `end`, both clamped as in a Python slice."""
+    return Host(list(data.shape[start:end]))
+
+
+@op("Shape", since=1)
+def shape_1(data: Tensor) -> Host:
+    return Host(list(data.shape))
+
+
+@op("Size", since=1)
+def size(data: Tensor) -> Host:
+    return Host(math.prod(data.shape))
+
+
+@host(shape)
+def _(data: Host, *, end: int | None = None, start: int = 0) -> Host:
+    return Host([len(data.data)][start:end] if data.rank else [])
+
+
+@host(shape_1)
+def _(data: Host) -> Host:
+    return Host([len(data.data)] if data.rank else [])
+
+
+@host(size)
+def _(data: Host) -> Host:
+    return Host(len(data.numbers))
+
+
+def _is(size: int, number: int) -> bool:
+    return is_known(size) and size == number
+
+
+@op("Reshape", since=14)
+def reshape(data: Tensor, shape: Ints, *, allowzero: int = 0) -> Tensor:
+    """A 0 in the shape copies the input's size there, unless `allowzero`."""
+    if allowzero:
+        return data.reshape(shape)
+    return data.reshape([data.shape[i] if _is(n, 0) else n for i, n in enumerate(shape)])
+
+
+@op("Reshape", since=5)
+def reshape_5(data: Tensor, shape: Ints) -> Tensor:
+    return reshape(data, shape)
+
+
+@op("Reshape", since=1)
+def reshape_1(data: Tensor, *, shape: Ints | None = None) -> Tensor:
+    return data if shape is None else reshape(data, shape)
+
+
+@host(reshape)
+def _(data: Host, shape: Ints, *, allowzero: int = 0) -> Any:
+    return NotImplemented if allowzero else _reshaped(data, shape)
+
+
+@host(reshape_5)
+def _reshaped(data: Host, shape: Ints) -> Any:
+    if len(shape) > 1:
+        return NotImplemented
+    if shape:
+        kept = _is(shape[0], 0) and data.rank == 1
+        fits = kept or _is(shape[0], -1) or _is(shape[0], len(data.numbers))
+        return Host(data.numbers, data.dtype) if fits else NotImplemented
+    return Host(data.numbers[0], data.dtype) if len(data.numbers) == 1 else NotImplemented
+
+
+@op("Flatten", since=1)
+def flatten(input: Tensor, *, axis: int = 1) -> Tensor:
+    """Always a matrix: the axes before `axis`, and those from it on."""
+    sizes = input.shape
+    return input.reshape(math.prod(sizes[:axis]), math.prod(sizes[axis:]))
+
+
+@op("Squeeze", since=13)
+def squeeze(data: Tensor, axes: Ints | None = None) -> Tensor:
+    if axes is None:
+        return data.squeeze()
+    if any(data.shape[axis] != 1 for axis in axes):
+        raise ValueError(f"axes {axes} of shape {list(data.shape)} are not all of size 1")
+    return data.squeeze(axes)
+
+
+@op("Squeeze", since=1)
+def squeeze_1(data: Tensor, *, axes: Ints | None = None) -> Tensor:
+    return squeeze(data, axes)
+
+
+@host(squeeze, squeeze_1)
+def _(data: Host, axes: Ints | None = None) -> Any:
+    if not axes:
+        scalar = axes is None and len(data.numbers) == 1
+        return Host(data.numbers[0], data.dtype) if scalar else data
+    if len(axes) != 1 or not data.rank or axes[0] not in (0, -1):
+        return NotImplemented
+    (only,) = data.data
+    return Host(only, data.dtype)
+
+
+@op("Unsqueeze", since=13)
+def unsqueeze(data: Tensor, axes: Ints) -> Tensor:
+    """The axes are those of the result, in any order."""
+    rank = data.ndim + len(axes)
+    for axis in sorted(a + rank if a < 0 else a for a in axes):
+        data = data.unsqueeze(axis)
+    return data
+
+
+@op("Unsqueeze", since=1)
+def unsqueeze_1(data: Tensor, *, axes: Ints) -> Tensor:
+    return unsqueeze(data, axes)
+
+
+@host(unsqueeze, unsqueeze_1)
+def _(data: Host, axes: Ints) -> Any:
+    return (
+        Host([data.data], data.dtype) if not data.rank and axes in ([0], [-1]) else NotImplemented
+    )
+
+
+@op("Transpose", since=1)
+def transpose(data: Tensor, *, perm: Ints | None = None) -> Tensor:
+    return data.permute(perm if perm is not None else list(reversed(range(data.ndim))))
+
+
+@host(transpose)
+def _(data: Host, *, perm: Ints | None = None) -> Host:  # noqa: ARG001  # of rank 1: it keeps
+    return data
+
+
+@op("Identity", since=1)
+def identity(input: Any) -> Any:
+    return input
+
+
+@host(identity)
+def _(input: Any) -> Any:
+    return input
+
+
+@op("Expand", since=8)
+def expand(input: Tensor, shape: Ints) -> Tensor:
+    """Broadcasting both ways: a 1 in the shape keeps the input's size."""
+    new = max(len(shape) - input.ndim, 0)
+    kept = [-1] * (input.ndim - len(shape))
+    wanted = [-1 if i >= new and _is(n, 1) else n for i, n in enumerate(shape)]
+    return input.expand(kept + wanted)
+
+
+@host(expand)
+def _(input: Host, shape: Ints) -> Any:
+    if len(shape) > 1 or not all(map(is_known, shape)):
+        return NotImplemented
+    if not shape or shape == [1]:
+        return Host(input.numbers if shape else input.data, input.dtype)
+    alone = len(input.numbers) == 1
+    fits = alone or shape[0] == len(input.numbers)
+    return Host(input.numbers * (shape[0] if alone else 1), input.dtype) if fits else NotImplemented
+
+
+@op("DepthToSpace", since=11)
+def depth_to_space(input: Tensor, *, mode: Literal["DCR", "CRD"] = "DCR", blocksize: int) -> Tensor:
+    """Channels are (block row, block column, depth) in DCR, (depth, row, column) in CRD."""
+    n, c, h, w = input.shape
+    depth, b = c // (blocksize * blocksize), blocksize
+    if mode == "DCR":
+        blocks = input.reshape(n, b, b, depth, h, w).permute(0, 3, 4, 1, 5, 2)
+    else:
+        blocks = input.reshape(n, depth, b, b, h, w).permute(0, 1, 4, 2, 5, 3)
+    return blocks.reshape(n, depth, h * b, w * b)
+
+
+@op("DepthToSpace", since=1)
+def depth_to_space_1(input: Tensor, *, blocksize: int) -> Tensor:
+    return depth_to_space(input, blocksize=blocksize)
+
+
+@op("SpaceToDepth", since=28)
+def space_to_depth(input: Tensor, *, mode: Literal["DCR", "CRD"] = "DCR", blocksize: int) -> Tensor:
+    """The inverse of DepthToSpace in the same mode."""
+    n, c, h, w = input.shape
+    b = blocksize
+    blocks = input.reshape(n, c, h // b, b, w // b, b)
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    return blocks.permute(order).reshape(n, c * b * b, h // b, w // b)
+
+
+@op("SpaceToDepth", since=1)
+def space_to_depth_1(input: Tensor, *, blocksize: int) -> Tensor:
+    return space_to_depth(input, blocksize=blocksize)
+
+
+@sample(shape)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape())
+    return call(x, start=d.maybe(d.integer(-6, 6)), end=d.maybe(d.integer(-6, 6)))
+
+
+@sample(shape_1, size, identity)
+def _(d: Draw) -> Call:
+    return call(d.tensor(d.shape()))
+
+
+def _new_shape(d: Draw, sizes: tuple[int, ...]) -> list[int]:
+    """Sizes with some neighbours merged, some kept by 0, some left to be inferred."""
+    cut = d.integer(0, len(sizes))
+    new = [math.prod(sizes[:cut]), *sizes[cut:]]
+    if sizes and sizes[0] == new[0] and d.boolean():
+        new[0] = 0
+    if 0 not in sizes and d.boolean():
+        new[d.integer(0, len(new) - 1)] = -1
+    return new
+
+
+@sample(reshape, reshape_5)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape())
+    allowzero = d.maybe(d.integer(0, 1)) if d.opset >= 14 else None
+    new = _new_shape(d, tuple(x.shape))
+    if allowzero:
+        new = [math.prod(x.shape), 1]
+    return call(x, new, allowzero=allowzero)
+
+
+@sample(reshape_1)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape())
+    return call(x, shape=_new_shape(d, tuple(x.shape)))
+
+
+@sample(flatten)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1))
+    axis = d.integer(-x.ndim if d.opset >= 11 else 0, x.ndim)
+    return call(x, axis=d.maybe(axis))
+
+
+def _axes(d: Draw, rank: int, min_size: int = 0) -> list[int]:
+    """Axes; negative ones where the version knows them."""
+    axes = d.axes(rank, min_size)
+    return axes if d.opset >= 11 else sorted(a % rank for a in axes)
+
+
+@sample(squeeze, squeeze_1)
+def _(d: Draw) -> Call:
+    sizes = list(d.shape(min_dims=1))
+    axes = _axes(d, len(sizes), 1)
+    for axis in axes:
+        sizes[axis] = 1
+    x, given = d.tensor(sizes), d.maybe(axes)
+    return call(x, given) if d.opset >= 13 else call(x, axes=given)
+
+
+@sample(unsqueeze, unsqueeze_1)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(max_dims=3))
+    rank = x.ndim + d.integer(1, 2)
+    axes = _axes(d, rank, rank)[: rank - x.ndim]
+    return call(x, axes) if d.opset >= 13 else call(x, axes=axes)
+
+
+@sample(transpose)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape())
+    return call(x, perm=d.maybe(d.permutation(x.ndim)) if x.ndim else None)
+
+
+@sample(expand)
+def _(d: Draw) -> Call:
+    whole = d.shape()
+    wanted = [1 if d.boolean() else n for n in whole][d.integer(0, len(whole)) :]
+    kept = (
+        n if i < len(whole) - len(wanted) or wanted[i - len(whole)] == 1 else d.choice([n, 1])
+        for i, n in enumerate(whole)
+    )
+    sizes = list(kept)
+    return call(d.tensor(sizes), wanted)
+
+
+@sample(depth_to_space, depth_to_space_1)
+def _(d: Draw) -> Call:
+    n, c, h, w = d.shape(min_dims=4, max_dims=4, max_side=3)
+    b = d.integer(1, 3)
+    mode = d.maybe(d.choice(["DCR", "CRD"])) if d.opset >= 11 else None
+    return call(d.tensor((n, c * b * b, h, w)), blocksize=b, mode=mode)
+
+
+@sample(space_to_depth, space_to_depth_1)
+def _(d: Draw) -> Call:
+    n, c, h, w = d.shape(min_dims=4, max_dims=4, max_side=3)
+    b = d.integer(1, 3)
+    mode = d.maybe(d.choice(["DCR", "CRD"])) if d.opset >= 28 else None
+    return call(d.tensor((n, c, h * b, w * b)), blocksize=b, mode=mode)

@@ -1,0 +1,209 @@
+"""Signals: DFT, STFT, windows, the mel filter bank.
+
+History: 17 (all), 20 (DFT: the axis is an input and may be negative).
+
+Transforms, windows and filters are computed in float64 and rounded once, as in the reference
+evaluator. A complex number is a last axis of size 2, a real one of size 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Scalar
+
+
+@op("DFT", since=20)
+def dft(
+    input: Tensor,
+    dft_length: Scalar | None = None,
+    axis: Scalar | None = None,
+    *,
+    inverse: int = 0,
+    onesided: int = 0,
+) -> Tensor:
+    """Shorter signals are padded to dft_length with zeros, longer ones are cut."""
+    along = (-2 if axis is None else int(axis)) % input.ndim
+    x = _numbers(input)
+    if inverse and onesided:
+        real = torch.fft.irfft(x, dft_length, along)
+        return real.unsqueeze(-1).to(input.dtype)
+    if inverse:
+        y = torch.fft.ifft(x, dft_length, along)
+    elif not onesided:
+        y = torch.fft.fft(x, dft_length, along)
+    else:
+        y = _half(x, dft_length, along)
+    return _pairs(y, input.dtype)
+
+
+@op("DFT", since=17)
+def dft_17(
+    input: Tensor,
+    dft_length: Scalar | None = None,
+    *,
+    axis: int = 1,
+    inverse: int = 0,
+    onesided: int = 0,
+) -> Tensor:
+    return dft(input, dft_length, axis, inverse=inverse, onesided=onesided)
+
+
+@op("STFT", since=17, frozen=("window",))
+def stft(
+    signal: Tensor,
+    frame_step: Scalar,
+    window: Tensor | None = None,
+    frame_length: Scalar | None = None,
+    *,
+    onesided: int = 1,
+) -> Tensor:
+    """Frames that do not fit into the signal as a whole are left out."""
+    if frame_length is None:
+        frame_length = signal.shape[1] if window is None else window.shape[0]
+    frames = _numbers(signal).unfold(1, int(frame_length), int(frame_step))
+    if window is not None:
+        frames = frames * window
+    y = _half(frames, None, -1) if onesided else torch.fft.fft(frames)
+    return _pairs(y, signal.dtype)
+
+
+def _numbers(x: Tensor) -> Tensor:
+    """The last axis as one real or complex number, in double precision."""
+    wide = x.double()
+    return wide[..., 0] if x.shape[-1] == 1 else torch.complex(wide[..., 0], wide[..., 1])
+
+
+def _pairs(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Complex numbers as a last axis of size 2."""
+    return torch.stack((x.real, x.imag), -1).to(dtype)
+
+
+def _half(x: Tensor, n: Scalar | None, axis: int) -> Tensor:
+    """The first half of the transform, which says it all where x is real."""
+    if not x.is_complex():
+        return torch.fft.rfft(x, n, axis)
+    y = torch.fft.fft(x, n, axis)
+    return y.narrow(axis, 0, y.shape[axis] // 2 + 1)
+
+
+def _angles(size: Scalar, periodic: int, device: torch.device) -> Tensor:
+    """From 0 to 2 pi, the end left out where the window is periodic."""
+    n = torch.arange(size, dtype=torch.float64, device=device)
+    return 2 * math.pi * n / torch.full_like(n, size if periodic else size - 1)
+
+
+@op("HannWindow", since=17)
+def hann_window(
+    size: Scalar,
+    *,
+    output_datatype: torch.dtype = torch.float32,
+    periodic: int = 1,
+    device: torch.device,
+) -> Tensor:
+    return (_angles(size, periodic, device) / 2).sin().square().to(output_datatype)
+
+
+@op("HammingWindow", since=17)
+def hamming_window(
+    size: Scalar,
+    *,
+    output_datatype: torch.dtype = torch.float32,
+    periodic: int = 1,
+    device: torch.device,
+) -> Tensor:
+    """With the exact 25/46 where torch has 0.54."""
+    alpha = 25 / 46
+    angles = _angles(size, periodic, device)
+    return (alpha - (1 - alpha) * angles.cos()).to(output_datatype)
+
+
+@op("BlackmanWindow", since=17)
+def blackman_window(
+    size: Scalar,
+    *,
+    output_datatype: torch.dtype = torch.float32,
+    periodic: int = 1,
+    device: torch.device,
+) -> Tensor:
+    angles = _angles(size, periodic, device)
+    return (0.42 - 0.5 * angles.cos() + 0.08 * (2 * angles).cos()).to(output_datatype)
+
+
+@op("MelWeightMatrix", since=17)
+def mel_weight_matrix(
+    num_mel_bins: Scalar,
+    dft_length: Scalar,
+    sample_rate: Scalar,
+    lower_edge_hertz: Scalar,
+    upper_edge_hertz: Scalar,
+    *,
+    output_datatype: torch.dtype = torch.float32,
+    device: torch.device,
+) -> Tensor:
+    """Triangles between neighbouring edges, which are equally spaced in mel."""
+    low, high = (2595 * math.log10(1 + hz / 700) for hz in (lower_edge_hertz, upper_edge_hertz))
+    mel = torch.arange(num_mel_bins + 2, dtype=torch.float64, device=device)
+    mel = low + mel * ((high - low) / (num_mel_bins + 2))
+    hertz = 700 * (10 ** (mel / 2595) - 1)
+    edges = torch.floor((dft_length + 1) * hertz / sample_rate)
+    left, center, right = edges[:-2], edges[1:-1], edges[2:]
+    bins = torch.arange(dft_length // 2 + 1, dtype=torch.float64, device=device)[:, None]
+    rising = torch.where((bins >= left) & (bins < center), (bins - left) / (center - left), 0.0)
+    falling = torch.where((bins > center) & (bins < right), (right - bins) / (right - center), 0.0)
+    return torch.where(bins == center, 1.0, rising + falling).to(output_datatype)
+
+
+def _draw_dft(d: Draw, axis: int | None) -> tuple[Tensor, int | None, dict[str, int | None]]:
+    """Input, dft_length and attributes of a transform along `axis`, -2 where it is None."""
+    onesided, inverse = d.integer(0, 1), d.integer(0, 1)
+    parts = 1 + inverse if onesided else d.integer(1, 2)
+    x = d.tensor((*(d.integer(2, 5) for _ in range(3)), parts), "T1", lo=-1, hi=1)
+    side = x.shape[-2 if axis is None else axis]
+    # for the one-sided inverse only lengths that fit the input: the oracles differ on the others
+    length = 2 * side - d.integer(1, 2) if onesided and inverse else d.integer(2, 6)
+    attributes = {"onesided": onesided or d.maybe(0), "inverse": inverse or d.maybe(0)}
+    return x, d.maybe(length), attributes
+
+
+@sample(dft)
+def _(d: Draw) -> Call:
+    axis = d.choice([None, 0, 1, 2, -2, -3, -4])
+    x, length, attributes = _draw_dft(d, axis)
+    return call(x, length, axis, **attributes)
+
+
+@sample(dft_17)
+def _(d: Draw) -> Call:
+    axis = d.choice([None, 1, 2])
+    x, length, attributes = _draw_dft(d, 1 if axis is None else axis)
+    return call(x, length, axis=axis, **attributes)
+
+
+@sample(stft)
+def _(d: Draw) -> Call:
+    onesided, length = d.integer(0, 1), d.integer(2, 6)
+    signal = d.tensor(
+        (d.integer(1, 3), d.integer(6, 12), 1 if onesided else d.integer(1, 2)), "T1", lo=-1, hi=1
+    )
+    window = d.maybe(d.tensor((length,), "T1", lo=0, hi=1))
+    given = length if window is None else d.maybe(length)
+    return call(signal, d.integer(1, 4), window, given, onesided=onesided)
+
+
+@sample(hann_window, hamming_window, blackman_window)
+def _(d: Draw) -> Call:
+    dtype = d.choice([torch.float32, torch.float64, torch.float16])
+    return call(d.integer(2, 20), output_datatype=d.maybe(dtype), periodic=d.maybe(d.integer(0, 1)))
+
+
+@sample(mel_weight_matrix)
+def _(d: Draw) -> Call:
+    edges = d.real(0, 400), d.real(1000, 4000)
+    length, rate = d.choice([32, 64, 400]), d.choice([8000, 16000])
+    return call(d.integer(1, 10), length, rate, *edges)

@@ -1,0 +1,104 @@
+"""Slice: every step-th element between start and end, along any axes.
+
+History: 1 (attributes, step 1), 10 (inputs, steps), 11 (negative axes), 13 (bfloat16).
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from torch import Tensor
+
+from onnxinterp.ops.shapes import is_known
+from onnxinterp.registry import host, op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Host, Ints
+
+ENDS = (2**31 - 1, 2**63 - 1)  # as an end: all there is, going backward too, as version 10 has it
+FAR = 2**62  # beyond any size; what is beyond 64 bits torch warns of
+
+
+@op("Slice", since=10)
+def slice_(
+    data: Tensor, starts: Ints, ends: Ints, axes: Ints | None = None, steps: Ints | None = None
+) -> Tensor:
+    """Python's rules, but a start before the first element is the first also going backward.
+
+    torch only goes forward: the axis is flipped then, and place i becomes -1 - i.
+    """
+    index: list[Any] = [slice(None)] * data.ndim
+    flipped = []
+    steps = steps or [1] * len(starts)
+    for axis, start, end, step in zip(axes or count(), starts, ends, steps, strict=False):
+        if step > 0:
+            index[axis] = slice(_bound(start), _end(end), step)
+        else:
+            flipped.append(axis)
+            last = is_known(start) and start == -1  # then no symbolic size is asked
+            first = 0 if last else min(_bound(-1 - start), data.shape[axis] - 1)
+            index[axis] = slice(first, None if _end(end) is None else _end(-1 - end), -step)
+    return (data.flip(flipped) if flipped else data)[tuple(index)]
+
+
+def _bound(place: int) -> int:
+    return max(place, -FAR) if is_known(place) else place
+
+
+def _end(place: int) -> int | None:
+    return None if is_known(place) and place in ENDS else _bound(place)
+
+
+@op("Slice", since=1)
+def slice_1(data: Tensor, *, axes: Ints | None = None, ends: Ints, starts: Ints) -> Tensor:
+    return slice_(data, starts, ends, axes)
+
+
+@host(slice_)
+def _(
+    data: Host, starts: Ints, ends: Ints, axes: Ints | None = None, steps: Ints | None = None
+) -> Any:
+    (start,), (end,), (step,) = starts, ends, steps or [1]
+    plain = all(map(is_known, (start, end, step)))
+    if not plain or not data.rank or (axes and axes[0] not in (0, -1)):
+        return NotImplemented
+    if step > 0:
+        return Host(data.data[start:end:step], data.dtype)
+    start = max(start, -len(data.data))
+    return Host(data.data[start : None if end in ENDS else end : step], data.dtype)
+
+
+@host(slice_1)
+def _(data: Host, *, axes: Ints | None = None, ends: Ints, starts: Ints) -> Any:
+    if not data.rank or (axes and axes[0] not in (0, -1)):
+        return NotImplemented
+    return Host(data.data[starts[0] : ends[0]], data.dtype)
+
+
+def _draw_bounds(d: Draw, n: int) -> tuple[int, int]:
+    """Start and end: inside, beyond either end, or huge."""
+    far = [d.integer(-n - 2, n + 2), d.integer(-n - 2, n + 2), *ENDS, -ENDS[0] - 1]
+    return d.choice(far), d.choice(far)
+
+
+@sample(slice_)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1))
+    every = d.boolean()
+    axes = list(range(x.ndim)) if every else d.axes(x.ndim, 1)
+    if d.opset < 11:
+        axes = [a % x.ndim for a in axes]
+    bounds = [_draw_bounds(d, x.shape[a]) for a in axes]
+    steps = d.maybe([d.choice([1, 2, 3, -1, -2]) for _ in axes])
+    given = None if every and steps is None else axes
+    return call(x, [b[0] for b in bounds], [b[1] for b in bounds], given, steps)
+
+
+@sample(slice_1)
+def _(d: Draw) -> Call:
+    x = d.tensor(d.shape(min_dims=1))
+    every = d.boolean()
+    axes = list(range(x.ndim)) if every else [a % x.ndim for a in d.axes(x.ndim, 1)]
+    bounds = [_draw_bounds(d, x.shape[a]) for a in axes]
+    starts, ends = [b[0] for b in bounds], [b[1] for b in bounds]
+    return call(x, starts=starts, ends=ends, axes=None if every else axes)

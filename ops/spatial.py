@@ -1,0 +1,133 @@
+"""Arithmetic of windows that slide over the spatial axes, shared by convolutions and pools.
+
+Sizes may be symbolic, so it is plain arithmetic: nothing is compared that the file does not ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a window slides, one entry per spatial axis.
+
+    Attributes:
+        kernel: elements it covers.
+        strides: steps between its positions.
+        dilations: steps between its elements.
+        begins: padding before the first element of the input.
+        ends: padding after the last one.
+    """
+
+    kernel: list[int]
+    strides: list[int]
+    dilations: list[int]
+    begins: list[int]
+    ends: list[int]
+
+    @property
+    def reach(self) -> list[int]:
+        """The sides of the box it covers."""
+        return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+
+    def outputs(self, sizes: Sequence[int], ceil_mode: bool = False) -> list[int]:
+        """How many positions it has on each axis; with `ceil_mode` also those that stick out.
+
+        A window that would start in the padding at the end is left out.
+        """
+        padded = [n + b + e for n, b, e in zip(sizes, self.begins, self.ends, strict=True)]
+        free = [n - r for n, r in zip(padded, self.reach, strict=True)]
+        if not ceil_mode:
+            return [f // s + 1 for f, s in zip(free, self.strides, strict=True)]
+        starts = [n + b for n, b in zip(sizes, self.begins, strict=True)]
+        return [
+            at_most(-(-f // s), (start - 1) // s) + 1
+            for f, s, start in zip(free, self.strides, starts, strict=True)
+        ]
+
+
+def at_least(size: int, least: int) -> int:
+    """max(size, least), also of a symbolic size."""
+    return cast(int, torch.sym_max(size, least))
+
+
+def at_most(size: int, most: int) -> int:
+    """min(size, most), also of a symbolic size."""
+    return cast(int, torch.sym_min(size, most))
+
+
+def window(
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    *,
+    auto_pad: str = "NOTSET",
+    strides: Sequence[int] | None = None,
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+) -> Window:
+    """Resolve the attributes that all sliding windows have; `sizes` are those of the input."""
+    rank = len(kernel)
+    strides, dilations = list(strides or [1] * rank), list(dilations or [1] * rank)
+    begins, ends = [0] * rank, [0] * rank
+    if auto_pad == "NOTSET" and pads:
+        begins, ends = list(pads[:rank]), list(pads[rank:])
+    elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        begins, ends = _same_pads(sizes, kernel, strides, dilations, auto_pad == "SAME_LOWER")
+    return Window(list(kernel), strides, dilations, begins, ends)
+
+
+def _same_pads(
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    lower: bool,
+) -> tuple[list[int], list[int]]:
+    """Pads that give ceil(size / stride) outputs; an odd one goes to the end, or the beginning."""
+    begins, ends = [], []
+    for n, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
+        total = (k - 1) * d  # whatever the size is, where the stride is 1
+        if s > 1:
+            total = at_least((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
+        begins.append((total + 1) // 2 if lower else total // 2)
+        ends.append(total - begins[-1])
+    return begins, ends
+
+
+def pad(x: Tensor, begins: Sequence[int], ends: Sequence[int], value: float = 0) -> Tensor:
+    """Pad the last axes; negative numbers crop."""
+    flat = [n for pair in zip(reversed(begins), reversed(ends), strict=True) for n in pair]
+    return functional.pad(x, flat, value=value)
+
+
+def taps(x: Tensor, w: Window, axis: int, count: int) -> list[Tensor]:
+    """Along one spatial axis: what each element of the window meets, at all its positions.
+
+    Args:
+        x: padded, [N, C, *spatial].
+        w: the window.
+        axis: which spatial axis, from 0.
+        count: how many positions the window has there.
+    """
+    stride, dilation = w.strides[axis], w.dilations[axis]
+    span = (count - 1) * stride + 1
+    rows = [x.narrow(axis + 2, k * dilation, span) for k in range(w.kernel[axis])]
+    if stride == 1:
+        return rows
+    steps = (slice(None),) * (axis + 2) + (slice(None, None, stride),)
+    return [row[steps] for row in rows]
+
+
+def window_sum(x: Tensor, w: Window, counts: Sequence[int]) -> Tensor:
+    """The sum over each window of an x that is padded already, one axis after the other."""
+    for axis, count in enumerate(counts):
+        first, *rest = taps(x, w, axis, count)
+        x = sum(rest, first)
+    return x

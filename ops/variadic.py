@@ -1,0 +1,67 @@
+"""Sum, Max, Min and Mean of any number of tensors.
+
+History: 1 (equal shapes), 8 (numpy's broadcasting), 12 (Max and Min of integers), 13 (bfloat16).
+"""
+
+from __future__ import annotations
+
+import operator
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onnxinterp.ops.broadcasting import elementwise
+from onnxinterp.registry import host, op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Host
+
+
+@op("Sum", since=1)
+def sum(*data_0: Tensor) -> Tensor:
+    return reduce(torch.add, data_0)
+
+
+@op("Max", since=1)
+def max(*data_0: Tensor) -> Tensor:
+    return reduce(torch.maximum, data_0)
+
+
+@op("Min", since=1)
+def min(*data_0: Tensor) -> Tensor:
+    return reduce(torch.minimum, data_0)
+
+
+@op("Mean", since=1)
+def mean(*data_0: Tensor) -> Tensor:
+    return sum(*data_0) / len(data_0)
+
+
+_added = elementwise(operator.add)
+
+
+@host(sum)
+def _(*data_0: Host) -> Any:
+    """Term by term: every sum is rounded."""
+    total: Any = data_0[0]
+    for term in data_0[1:]:
+        total = total if total is NotImplemented else _added(total, term)
+    return total
+
+
+def _ordered(numbers: tuple[Any, ...]) -> tuple[Any, ...]:
+    if any(x != x for x in numbers):
+        raise ValueError("NaN is neither larger nor smaller")
+    return numbers
+
+
+host(max)(elementwise(lambda *numbers: reduce(torch.sym_max, _ordered(numbers)), exact=True))
+host(min)(elementwise(lambda *numbers: reduce(torch.sym_min, _ordered(numbers)), exact=True))
+
+
+@sample(sum, max, min, mean)
+def _(d: Draw) -> Call:
+    shape, several = d.shape(), d.integer(0, 3)
+    others = [shape if d.opset < 8 else d.broadcastable(shape) for _ in range(several)]
+    return call(d.tensor(shape), *[d.tensor(s) for s in others])
