@@ -54,7 +54,8 @@ def value_info(proto: ValueInfoProto, name: str | None = None) -> ValueInfo:
     if not tensor.HasField("shape"):
         return ValueInfo(name, tensor.elem_type, None, "tensor")
     shape = tuple(
-        d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim
+        d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param or None
+        for d in tensor.shape.dim  # some exporters write -1 for a size they do not know
     )
     return ValueInfo(name, tensor.elem_type, shape, "tensor")
 

@@ -9,6 +9,7 @@ head], scores [batch, q_heads, q_length, length]. A query that may attend no key
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -81,15 +82,10 @@ def _is_fused(dtype: torch.dtype, softmax_precision: torch.dtype | None) -> bool
 def _fused(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, is_causal: bool
 ) -> Tensor:
-    return functional.scaled_dot_product_attention(
-        q,
-        k,
-        v.to(q.dtype),
-        attn_mask=bias,
-        is_causal=is_causal,
-        scale=scale,
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
+    attend = functional.scaled_dot_product_attention
+    if q.shape[1] != k.shape[1]:  # asked here, where a symbolic number of heads becomes a guard
+        attend = partial(attend, enable_gqa=True)
+    return attend(q, k, v.to(q.dtype), attn_mask=bias, is_causal=is_causal, scale=scale)
 
 
 def _allowed(

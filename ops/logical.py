@@ -82,7 +82,7 @@ def bitwise_not(X: Tensor) -> Tensor:
 host(logical_and, logical_and_1)(elementwise(operator.and_, torch.bool, exact=True))
 host(logical_or, logical_or_1)(elementwise(operator.or_, torch.bool, exact=True))
 host(logical_xor, logical_xor_1)(elementwise(operator.ne, torch.bool, exact=True))
-host(logical_not)(elementwise(torch.sym_not, torch.bool, exact=True))
+host(logical_not)(elementwise(operator.not_, torch.bool, exact=True))
 
 
 def _draw(d: Draw, A: Sequence[int], B: Sequence[int]) -> Call:

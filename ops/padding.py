@@ -32,8 +32,10 @@ def pad(
     if mode == "constant":
         return _filled(data, places, begins, ends, 0 if constant_value is None else constant_value)
     for axis, begin, end in zip(places, begins, ends, strict=True):
-        data = _filled(data, [axis], [min(begin, 0)], [min(end, 0)], 0)
-        data = _extended(data, axis, max(begin, 0), max(end, 0), SOURCES[mode])
+        if min(begin, end) < 0:
+            data = _filled(data, [axis], [min(begin, 0)], [min(end, 0)], 0)
+        if max(begin, end) > 0:
+            data = _extended(data, axis, max(begin, 0), max(end, 0), SOURCES[mode])
     return data
 
 
@@ -110,8 +112,10 @@ def _extended(
 ) -> Tensor:
     """Padded with elements of the tensor; `source` tells from which place each comes."""
     n = data.shape[axis]
-    places = torch.arange(-begin, n + end, device=data.device)
-    return data.index_select(axis, source(places, n))
+    before = torch.arange(-begin, 0, device=data.device)
+    after = torch.arange(n, n + end, device=data.device)
+    head, tail = (data.index_select(axis, source(places, n)) for places in (before, after))
+    return torch.cat([head, data, tail], axis)
 
 
 def _reflected(places: Tensor, n: int) -> Tensor:

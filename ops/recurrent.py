@@ -58,13 +58,13 @@ def rnn(
     # behind the end of its sequence a state of relu may grow without bound
     plain = names == {"tanh"} or (names == {"relu"} and sequence_lens is None)
     if plain and clip is None and not torch.compiler.is_compiling():
-        return _run_native(layer, *names, layout)
+        return _run_native(layer, names.pop(), layout)
     functions = activations_of(activations, activation_alpha, activation_beta, clip, X)
 
     def cell(k: int, X: Tensor) -> tuple[Tensor, Step]:
         W, R, *biases = layer.parameters(k)
         f = functions[k]
-        gates = linear(X, W, sum(biases) if biases else None)
+        gates = linear(X, W, biases[0] + biases[1] if biases else None)
         return gates, lambda x, states: (f(x + linear(states[0], R)),)
 
     return _run_cells(layer, cell, layout)
@@ -124,9 +124,9 @@ def _gru_reset_first(R: Tensor, Rb: Tensor | None, f: Activation, g: Activation)
     def step(x: Tensor, states: States) -> States:
         (h,) = states
         # split here: a captured loop must not read two views of one tensor
-        R_zr, R_h = R.split(split)
-        b_zr, b_h = (None, None) if Rb is None else Rb.split(split)
-        x_zr, x_h = x.split(split, -1)
+        R_zr, R_h = torch.split(R, split)
+        b_zr, b_h = (None, None) if Rb is None else torch.split(Rb, split)
+        x_zr, x_h = torch.split(x, split, -1)
         z, r = f(x_zr + linear(h, R_zr, b_zr)).chunk(2, -1)
         return ((1 - z) * g(x_h + linear(r * h, R_h, b_h)) + z * h,)
 
@@ -172,7 +172,7 @@ def lstm(
         W, R, *biases = layer.parameters(k)
         f, g, _ = functions[3 * k : 3 * k + 3]
         h = unclipped[3 * k + 2]
-        gates = linear(X, W, sum(biases) if biases else None)
+        gates = linear(X, W, biases[0] + biases[1] if biases else None)
         peepholes = None if P is None else P[k]
         return gates, _lstm_step(R, peepholes, f, g, h, input_forget)
 
@@ -216,7 +216,7 @@ def _run_native(layer: Layer, kind: str, layout: int) -> tuple[Tensor, ...]:
     every = [_torch_parameters(layer, k) for k in range(layer.n_directions)]
     if layer.n_directions == 2 and layer.lengths is None:
         Y, *finals = _native(kind, layer.X, layer.states, [*every[0], *every[1]], both=True)
-        Y = Y.unflatten(-1, (2, -1)).transpose(1, 2)
+        Y = Y.reshape(*Y.shape[:-1], 2, -1).transpose(1, 2)
         return batch_first((Y, *finals), layout)
 
     def direction(k: int, X: Tensor, states: States) -> tuple[Tensor, States]:

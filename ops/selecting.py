@@ -16,7 +16,7 @@ from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Scalar
 
 
-@op("OneHot", since=9)
+@op("OneHot", since=9, frozen=("indices", "depth"))
 def one_hot(indices: Tensor, depth: Scalar, values: Tensor, *, axis: int = -1) -> Tensor:
     """values[1] at the indices, values[0] elsewhere and where an index is out of range."""
     depth = int(depth) if isinstance(depth, float) else depth
@@ -29,20 +29,20 @@ def one_hot(indices: Tensor, depth: Scalar, values: Tensor, *, axis: int = -1) -
     return torch.where(hot, on, off)
 
 
-@op("Compress", since=9, data_shaped=True)
+@op("Compress", since=9)
 def compress(input: Tensor, condition: Tensor, *, axis: int | None = None) -> Tensor:
     """Without an axis the input is flattened. The condition may be shorter than the axis."""
     chosen = condition.nonzero().flatten()
     return input.flatten()[chosen] if axis is None else input.index_select(axis, chosen)
 
 
-@op("NonZero", since=9, data_shaped=True)
+@op("NonZero", since=9)
 def non_zero(X: Tensor) -> Tensor:
     """One row per axis, so none for a scalar: onnxruntime, against the specification, gives one."""
     return X.nonzero().T
 
 
-@op("Unique", since=11, data_shaped=True)
+@op("Unique", since=11)
 def unique(
     X: Tensor, *, axis: int | None = None, sorted: int = 1
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -70,14 +70,14 @@ def trilu(input: Tensor, k: int | None = None, *, upper: int = 1) -> Tensor:
 
 @sample(one_hot)
 def _(d: Draw) -> Call:
+    dtypes = [torch.int64, torch.int32, torch.float32]
+    size_dtype = d.choice(dtypes)
+    index_dtype = d.choice(dtypes[: 1 + dtypes.index(size_dtype)])  # what onnxruntime has
     depth = d.integer(1, 5)
-    indices = d.ints(d.shape(min_dims=1, max_dims=3), -depth - 1, depth + 1).to(d.dtype("T1"))
-    size = torch.tensor(depth).to(d.dtype("T2"))
-    if indices.is_floating_point():
-        indices = indices.abs() + 0.5  # the fraction is dropped
+    indices = d.ints(d.shape(min_dims=1, max_dims=3), -depth - 1, depth + 1, index_dtype)
     axis = d.axis(indices.ndim + 1) if d.opset >= 11 else d.integer(-1, indices.ndim)
-    size = size + 0.5 if size.is_floating_point() else size
-    return call(indices, size, d.tensor((2,), "T3"), axis=d.maybe(axis))
+    size = torch.tensor(depth).to(size_dtype)
+    return call(indices, size, d.floats((2,)), axis=d.maybe(axis))
 
 
 @sample(compress)

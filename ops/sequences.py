@@ -73,7 +73,7 @@ def split_to_sequence(
     if split is None and not keepdims:
         return list(input.unbind(axis))
     parts = 1 if split is None else split.data
-    return list(input.split(parts, axis))
+    return list(torch.split(input, parts, axis))
 
 
 @op("SequenceMap", since=17)

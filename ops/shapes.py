@@ -77,7 +77,7 @@ def _is(size: int, number: int) -> bool:
 @op("Reshape", since=14)
 def reshape(data: Tensor, shape: Ints, *, allowzero: int = 0) -> Tensor:
     """A 0 in the shape copies the input's size there, unless `allowzero`."""
-    if allowzero:
+    if allowzero or not (torch.compiler.is_compiling() or 0 in shape):
         return data.reshape(shape)
     return data.reshape([data.shape[i] if _is(n, 0) else n for i, n in enumerate(shape)])
 

@@ -31,7 +31,7 @@ def dft(
     along = (-2 if axis is None else int(axis)) % input.ndim
     x = _numbers(input)
     if inverse and onesided:
-        real = torch.fft.irfft(x, dft_length, along)
+        real: Tensor = torch.fft.irfft(x, dft_length, along)
         return real.unsqueeze(-1).to(input.dtype)
     if inverse:
         y = torch.fft.ifft(x, dft_length, along)
@@ -86,10 +86,8 @@ def _pairs(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _half(x: Tensor, n: Scalar | None, axis: int) -> Tensor:
     """The first half of the transform, which says it all where x is real."""
-    if not x.is_complex():
-        return torch.fft.rfft(x, n, axis)
-    y = torch.fft.fft(x, n, axis)
-    return y.narrow(axis, 0, y.shape[axis] // 2 + 1)
+    y: Tensor = torch.fft.fft(x, n, axis) if x.is_complex() else torch.fft.rfft(x, n, axis)
+    return y.narrow(axis, 0, y.shape[axis] // 2 + 1) if x.is_complex() else y
 
 
 def _angles(size: Scalar, periodic: int, device: torch.device) -> Tensor:
@@ -150,7 +148,7 @@ def mel_weight_matrix(
     low, high = (2595 * math.log10(1 + hz / 700) for hz in (lower_edge_hertz, upper_edge_hertz))
     mel = torch.arange(num_mel_bins + 2, dtype=torch.float64, device=device)
     mel = low + mel * ((high - low) / (num_mel_bins + 2))
-    hertz = 700 * (10 ** (mel / 2595) - 1)
+    hertz = 700 * (torch.pow(10, mel / 2595) - 1)
     edges = torch.floor((dft_length + 1) * hertz / sample_rate)
     left, center, right = edges[:-2], edges[1:-1], edges[2:]
     bins = torch.arange(dft_length // 2 + 1, dtype=torch.float64, device=device)[:, None]
