@@ -33,7 +33,8 @@ class Weights(nn.ParameterDict):
     `weights.layer1`, is a `Weights` of its own with names relative to it.
     """
 
-    _keys: dict[str, tuple[str, ...]]  # type: ignore[assignment]  # ParameterDict's set of names
+    # ParameterDict keeps an ordered set of its names here; ours also tells where each stands
+    _keys: dict[str, tuple[str, ...]]  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, values: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()

@@ -58,7 +58,8 @@ def test_gemm_1_broadcasts_c_where_it_says_so() -> None:
 def test_batch_normalization_1_normalizes_with_the_given_statistics() -> None:
     x = [[[[1.0, 3.0]], [[2.0, 6.0]]]]
     parameters = [[1.0, 2.0], [0.0, 1.0], [1.0, 2.0], [4.0, 16.0]]
-    got = run("BatchNormalization", 1, [x, *parameters], is_test=1, epsilon=0.0, consumed_inputs=[0])
+    attributes = {"is_test": 1, "epsilon": 0.0, "consumed_inputs": [0]}
+    got = run("BatchNormalization", 1, [x, *parameters], **attributes)
     close(got, [[[[0.0, 1.0]], [[1.0, 3.0]]]])
 
 
