@@ -34,14 +34,15 @@ class Weights(nn.ParameterDict):
     """
 
     # ParameterDict keeps an ordered set of its names here; ours also tells where each stands
-    _keys: dict[str, tuple[str, ...]]  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
+    _keys: dict[str, tuple[str, ...]]  # type: ignore[assignment]
 
     def __init__(self, values: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         values = values or {}
         for name in sorted(values, key=lambda n: -n.count(".")):  # levels before their namesakes
             self[name] = values[name]
-        self._keys = {name: self._keys[name] for name in values}
+        in_order = {name: self._keys[name] for name in values}
+        self._keys = in_order  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
 
     def path(self, name: str) -> str:
         """The attribute path and state_dict key of a weight: its name, but for escapes."""
