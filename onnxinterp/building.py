@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import onnx
+from google.protobuf.message import Message
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 from onnxinterp.errors import InvalidModelError
@@ -210,6 +211,9 @@ class _Builder:
             if kernel is not None and isinstance(value, TensorProto) and kernel.wants_tensor(name):
                 attributes[name] = WeightRef(self.fresh(f"{label}.{name}"))
                 self.tensors[attributes[name].name] = value
+            elif isinstance(value, Message):  # a part of a message keeps all of it in memory
+                attributes[name] = type(value)()
+                attributes[name].CopyFrom(value)
         return [node]
 
     def _constant(self, node: Node, proto: NodeProto, context: _Context) -> None:

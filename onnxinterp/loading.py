@@ -23,6 +23,7 @@ from torch import Tensor
 from onnxinterp.dtypes import CARRIER, NATIVE, onnx_name
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 
+PAGES_OF_ITS_OWN = 2**16  # bytes from which a tensor gets them
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | onnx.ModelProto"
 
 
@@ -86,7 +87,7 @@ class TensorReader:
             if proto.data_location == TensorProto.EXTERNAL:
                 return self._external(proto, kind, shape)
             if kind in NATIVE and proto.HasField("raw_data"):
-                return _from_buffer(bytearray(proto.raw_data), CARRIER[kind], shape)
+                return _from_buffer(_own_copy(proto.raw_data), CARRIER[kind], shape)
             array = np.array(numpy_helper.to_array(proto))
         except (ValueError, TypeError, RuntimeError) as error:
             if isinstance(error, InvalidModelError):
@@ -134,7 +135,7 @@ class TensorReader:
             raise InvalidModelError(f"external data of {proto.name!r} ends after its file")
         if offset % dtype.itemsize:  # torch wants aligned elements
             stop = offset + count * dtype.itemsize
-            return _from_buffer(bytearray(data[offset:stop]), dtype, shape)
+            return _from_buffer(_own_copy(data[offset:stop]), dtype, shape)
         if not count:
             return torch.empty(shape, dtype=dtype)
         return torch.frombuffer(data, dtype=dtype, count=count, offset=offset).reshape(shape)
@@ -166,7 +167,20 @@ class TensorReader:
         return path
 
 
-def _from_buffer(data: bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+def _own_copy(data: bytes) -> bytearray | mmap.mmap:
+    """A writable copy; a large one in pages of its own.
+
+    In the heap it would lie among the pieces of the parsed file, and keep their memory from going
+    back to the system once they are freed.
+    """
+    if len(data) < PAGES_OF_ITS_OWN:
+        return bytearray(data)
+    pages = mmap.mmap(-1, len(data))
+    pages.write(data)
+    return pages
+
+
+def _from_buffer(data: bytearray | mmap.mmap, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     count = int(np.prod(shape, dtype=object))
     if min(shape, default=0) < 0 or len(data) != count * dtype.itemsize:
         raise InvalidModelError(f"{len(data)} bytes for {list(shape)} elements of {dtype}")

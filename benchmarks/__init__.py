@@ -1,0 +1,1 @@
+"""What the interpreter costs: time over hand-written torch, import time, memory."""
