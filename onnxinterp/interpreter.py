@@ -191,7 +191,7 @@ def _tensors(args: list[Any], kinds: Sequence[Kind], device: torch.device) -> li
     beside = any(isinstance(a, Tensor) for a in args)
     return [
         a
-        if not isinstance(a, Host) or kind is Kind.HOST
+        if not isinstance(a, Host) or kind in (Kind.HOST, Kind.ANY)
         else a.data
         if kind is Kind.OPERAND and beside and not a.rank
         else a.tensor(device)
@@ -203,7 +203,7 @@ def describe(step: Step, values: dict[str, Any]) -> str:
     """A node and what it got, for an error message."""
     node = step.node
     op = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    inputs = ", ".join(f"{n}: {_brief(values.get(n))}" for n in step.inputs)
+    inputs = ", ".join([f"{n}: {_brief(values.get(n))}" for n in step.inputs])
     return f"node {node.name!r} ({op}, opset {node.opset}) failed on ({inputs})"
 
 

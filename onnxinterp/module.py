@@ -139,8 +139,8 @@ class OnnxModule(nn.Module):
         return results[0] if len(results) == 1 else results
 
     def _device(self, given: Mapping[str, Any]) -> torch.device:
-        tensors = (v for v in given.values() if isinstance(v, Tensor))
-        first = next(tensors, None)
+        flat = (x for v in given.values() for x in (v if isinstance(v, list) else (v,)))
+        first = next((x for x in flat if isinstance(x, Tensor)), None)
         return self._weights_device() if first is None else first.device
 
     def _weights_device(self) -> torch.device:

@@ -29,7 +29,7 @@ from onnxinterp.graph import Graph, Node, WeightRef
 from onnxinterp.interpreter import Frame, Interpreter, Plan, Step
 from onnxinterp.loading import TensorReader
 from onnxinterp.registry import HOST_RULES, Kernel, Kind
-from onnxinterp.values import HOST_DTYPES, HOST_LENGTH, Host, host_of, number
+from onnxinterp.values import HOST_DTYPES, HOST_LENGTH, READABLE, Host, host_of, number
 
 NUMBERS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
 LANES = (Kind.TENSOR, Kind.OPERAND)  # what a host rule can stand in for
@@ -65,10 +65,10 @@ def plan(graph: Graph, setting: Setting) -> Plan:
 
 
 def snapshot(value: Constant) -> Host | None:
-    """A constant as a host value, where it is small enough to be one."""
+    """A constant as plain numbers, where it is small enough."""
     if isinstance(value, Host):
         return value
-    if not isinstance(value, Tensor) or value.is_meta or value.dtype not in HOST_DTYPES:
+    if not isinstance(value, Tensor) or value.is_meta or value.dtype not in READABLE:
         return None
     return host_of(value) if value.ndim <= 1 and value.numel() <= HOST_LENGTH else None
 
@@ -109,7 +109,8 @@ class _Planner:
         inputs = tuple(i.name for i in graph.inputs)
         may_be_host = set() if around is None else {*around, *inputs}
         steps = [s for node in graph.nodes if (s := self._step(node, may_be_host)) is not None]
-        outputs = tuple(self._place(o.name, Kind.TENSOR) for o in graph.outputs)
+        answer = Kind.TENSOR if around is None else Kind.ANY
+        outputs = tuple(self._place(o.name, answer) for o in graph.outputs)
         made = set(inputs).union(o for s in steps for o in s.outputs)
         sized = tuple(self.sized & made) if around is None else ()
         marked = _mark_dead(steps, {*outputs, *sized}, made)
@@ -127,7 +128,7 @@ class _Planner:
         kinds = tuple(self._kind(kernel, node, i) for i in range(len(node.inputs)))
         lanes = [n for n, k in zip(node.inputs, kinds, strict=True) if n and k in LANES]
         host_rule = HOST_RULES.get(kernel.function)
-        if not all(n in may_be_host or n in self.hosts for n in lanes):
+        if not all(n in may_be_host or self._is_host(n) for n in lanes):
             host_rule = None
         wanted = [
             Kind.HOST if host_rule and k in LANES else self._setting_kind(kernel, i, n, k)
@@ -184,6 +185,10 @@ class _Planner:
             raise InvalidModelError(f"{message}{len(kernel.parameters)} inputs")
         return kernel.kinds[parameter.name]
 
+    def _is_host(self, name: str) -> bool:
+        """Whether a constant is of a type that shape arithmetic is done in."""
+        return name in self.hosts and self.hosts[name].dtype in HOST_DTYPES
+
     def _setting_kind(self, kernel: Kernel, index: int, name: str, kind: Kind) -> Kind:
         """A constant exponent goes as a number: torch is far quicker with it than with a tensor."""
         parameter, host = kernel.parameter(index), self.hosts.get(name)
@@ -237,6 +242,12 @@ class _Planner:
         """The name under which a value stands in the frame in the form a kernel wants."""
         if name not in self.known:
             return name
+        if (
+            kind is Kind.ANY
+            and self._is_host(name)
+            and not self.hosts[name].dtype.is_floating_point
+        ):
+            kind = Kind.HOST  # a counter or a condition that a loop carries
         value, as_it_is = self.known[name], kind in (*LANES, Kind.ANY)
         if as_it_is and name in self.setting.weights:
             return name  # read from the module's weights at every run

@@ -26,6 +26,7 @@ Floats: TypeAlias = list[float]
 Operand: TypeAlias = Tensor | int | float | bool
 
 HOST_DTYPES = frozenset({torch.int64, torch.int32, torch.bool, torch.float32, torch.float64})
+READABLE = HOST_DTYPES | {torch.float16, torch.bfloat16, torch.int8, torch.uint8, torch.int16}
 HOST_LENGTH = 1024  # a longer list is data, not a shape
 
 

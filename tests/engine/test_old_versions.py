@@ -107,3 +107,7 @@ def test_arithmetic_1_aligns_its_second_input_with_an_axis(op: str, want: float)
 def test_cast_1_names_its_type() -> None:
     assert run("Cast", 1, [[1.7, -1.7]], to="INT64").tolist() == [1, -1]
     assert run("Cast", 1, [[0.0, 2.0]], to="BOOL").tolist() == [False, True]
+
+
+def test_tile_1_repeats_one_axis() -> None:
+    close(run("Tile", 1, [[[1.0, 2.0]], 2.0, 1.0]), [[1.0, 2.0, 1.0, 2.0]])

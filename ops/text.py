@@ -1,0 +1,212 @@
+"""Strings: StringConcat, StringSplit, StringNormalizer, RegexFullMatch, TfIdfVectorizer.
+
+History: 9 (TfIdfVectorizer), 10 (StringNormalizer), 20 (the others). An array of strings is a numpy
+array of objects; it never leaves the host.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Floats, Host, Ints
+
+Strings: TypeAlias = np.ndarray[Any, Any]
+
+
+def _strings(rows: Sequence[str], shape: Sequence[int]) -> Strings:
+    array = np.empty(len(rows), dtype=object)
+    array[:] = rows
+    return array.reshape(shape)
+
+
+@op("StringConcat", since=20)
+def string_concat(X: Strings, Y: Strings) -> Strings:
+    return np.asarray(X + Y, dtype=object)
+
+
+@op("StringSplit", since=20)
+def string_split(
+    X: Strings,
+    *,
+    delimiter: str | None = None,
+    maxsplit: int | None = None,
+    device: torch.device,
+) -> tuple[Strings, Tensor]:
+    """Without a delimiter at whitespace of any kind, where onnxruntime knows the space only.
+
+    The specification does not say what becomes of an empty string; as in onnxruntime it has no
+    parts, not one empty part.
+    """
+    limit = -1 if maxsplit is None else maxsplit
+    trimmed = [x if delimiter else x.strip() for x in X.flat]
+    parts = [x.split(delimiter or None, limit) if x else [] for x in trimmed]
+    longest = max(map(len, parts), default=0)
+    padded = [part for row in parts for part in row + [""] * (longest - len(row))]
+    lengths = torch.tensor([len(row) for row in parts], dtype=torch.int64, device=device)
+    return _strings(padded, (*X.shape, longest)), lengths.reshape(X.shape)
+
+
+@op("RegexFullMatch", since=20)
+def regex_full_match(X: Strings, *, pattern: str | None = None, device: torch.device) -> Tensor:
+    """Classes of characters, such as digits, are those of ASCII in RE2."""
+    compiled = re.compile(pattern or "", re.ASCII)
+    matches = [compiled.fullmatch(x) is not None for x in X.flat]
+    return torch.tensor(matches, dtype=torch.bool, device=device).reshape(X.shape)
+
+
+CASES: dict[str, Callable[[str], str]] = {"NONE": str, "LOWER": str.lower, "UPPER": str.upper}
+
+
+@op("StringNormalizer", since=10)
+def string_normalizer(
+    X: Strings,
+    *,
+    case_change_action: str = "NONE",
+    is_case_sensitive: int = 0,
+    locale: str | None = None,
+    stopwords: Sequence[str] | None = None,
+) -> Strings:
+    """Case is that of Unicode, whatever the locale; one empty string where none is left."""
+    del locale
+    same = CASES["NONE" if is_case_sensitive else "LOWER"]
+    dropped = {same(word) for word in stopwords or ()}
+    change = CASES[case_change_action]
+    kept = [change(word) for word in X.flat if same(word) not in dropped] or [""]
+    return _strings(kept, (*X.shape[:-1], len(kept)))
+
+
+@op("TfIdfVectorizer", since=9)
+def tfidf_vectorizer(
+    X: Any,
+    *,
+    max_gram_length: int,
+    max_skip_count: int,
+    min_gram_length: int,
+    mode: str,
+    ngram_counts: Ints,
+    ngram_indexes: Ints,
+    pool_int64s: Ints | None = None,
+    pool_strings: Sequence[str] | None = None,
+    weights: Floats | None = None,
+    device: torch.device,
+) -> Tensor:
+    """Count the n-grams of a pool; up to max_skip_count other tokens may stand in between.
+
+    Weights belong to the n-grams of the pool in their order, not to the columns of the output.
+    """
+    tokens, pool = _tokens(X, pool_int64s, pool_strings, device)
+    found = torch.zeros(
+        (*tokens.shape[:-1], max(ngram_indexes) + 1), dtype=torch.float32, device=device
+    )
+    first = 0
+    bounds = zip(ngram_counts, [*ngram_counts[1:], len(pool)], strict=True)
+    for n, (start, end) in enumerate(bounds, 1):
+        grams = torch.tensor(pool[start:end], device=device).reshape(-1, n)
+        columns = torch.tensor(ngram_indexes[first : first + len(grams)], device=device)
+        first += len(grams)
+        if min_gram_length <= n <= max_gram_length and len(grams):
+            found = found.index_add(-1, columns, _counts(tokens, grams, max_skip_count))
+    if mode == "IDF":
+        found = (found > 0).float()
+    if mode == "TF" or weights is None:
+        return found
+    columns = torch.tensor(ngram_indexes, device=device)
+    scale = torch.zeros(found.shape[-1], device=device)
+    return found * scale.scatter(0, columns, torch.tensor(weights, device=device))
+
+
+def _tokens(
+    X: Any, numbers: Ints | None, words: Sequence[str] | None, device: torch.device
+) -> tuple[Tensor, list[int]]:
+    """The input, of rank 1 at least, and the pool as numbers."""
+    if isinstance(X, np.ndarray):
+        known = {word: i for i, word in enumerate(dict.fromkeys(words or ()))}
+        found = [known.get(word, -1) for word in X.flat]
+        tokens = torch.tensor(found, dtype=torch.int64, device=device).reshape(X.shape or (1,))
+        return tokens, [known[word] for word in words or ()]
+    tokens = X.tensor(device) if isinstance(X, Host) else X
+    return tokens.reshape(tokens.shape or (1,)), list(numbers or ())
+
+
+def _counts(tokens: Tensor, grams: Tensor, skips: int) -> Tensor:
+    """How often each n-gram stands in each row of tokens: [..., number of n-grams]."""
+    n = grams.shape[1]
+    counts = torch.zeros((*tokens.shape[:-1], len(grams)), device=tokens.device)
+    for step in range(1, skips + 2 if n > 1 else 2):
+        span = step * (n - 1) + 1
+        if span <= tokens.shape[-1]:
+            windows = tokens.unfold(-1, span, 1)[..., ::step].unsqueeze(-2)
+            counts = counts + (windows == grams).all(-1).sum(-2)
+    return counts
+
+
+WORDS = ("", "a", "B", "ab", "b a", " a  b ", "été", "A1", "x,y,,z")
+
+
+def _draw_words(d: Draw, shape: Sequence[int]) -> Strings:
+    count = int(np.prod(shape))
+    return _strings([d.choice(WORDS) for _ in range(count)], shape)
+
+
+@sample(string_concat)
+def _(d: Draw) -> Call:
+    shape = d.shape(max_dims=2)
+    return call(_draw_words(d, shape), _draw_words(d, d.broadcastable(shape)))
+
+
+@sample(string_split)
+def _(d: Draw) -> Call:
+    delimiter, limit = d.maybe(d.choice(["", ",", "a"])), d.maybe(d.integer(0, 2))
+    return call(_draw_words(d, d.shape(max_dims=2)), delimiter=delimiter, maxsplit=limit, outputs=2)
+
+
+@sample(regex_full_match)
+def _(d: Draw) -> Call:
+    pattern = d.choice(["a", "[a-z]*", r"\w\d", "(?i)ab?", ".*é"])
+    return call(_draw_words(d, d.shape(max_dims=2)), pattern=pattern)
+
+
+@sample(string_normalizer)
+def _(d: Draw) -> Call:
+    """Letters of ASCII in the locale C: the one that every oracle has."""
+    n = d.integer(1, 4)
+    words = [d.choice(["a", "A", "ab", "aB", "c d", ""]) for _ in range(n)]
+    return call(
+        _strings(words, d.choice([(n,), (1, n)])),
+        locale="C",
+        stopwords=d.maybe([d.choice(["a", "AB", "aB", "x"]), "C D"]),
+        is_case_sensitive=d.maybe(d.integer(0, 1)),
+        case_change_action=d.maybe(d.choice(["NONE", "LOWER", "UPPER"])),
+    )
+
+
+@sample(tfidf_vectorizer)
+def _(d: Draw) -> Call:
+    shape = d.choice([(4,), (2, 5), (1, 2)])
+    tokens: Any = d.ints(shape, 0, 3, d.choice([torch.int64, torch.int32]))
+    pool, columns = [0, 2, 0, 1, 1, 1, 3, 2], d.permutation(5)
+    weights = d.maybe([d.real(0.25, 4) for _ in columns])
+    words = d.boolean()
+    if words:
+        tokens = _strings([str(i) for i in tokens.flatten().tolist()], shape)
+    shortest = d.integer(1, 2)
+    return call(
+        tokens,
+        mode=d.choice(["TF", "IDF", "TFIDF"]),
+        min_gram_length=shortest,
+        max_gram_length=d.integer(shortest, 2),
+        max_skip_count=d.integer(0, 2),
+        ngram_counts=[0, 2],
+        ngram_indexes=columns,
+        weights=weights,
+        pool_int64s=None if words else pool,
+        pool_strings=[str(i) for i in pool] if words else None,
+    )
