@@ -126,7 +126,7 @@ class _Planner:
         if all(o in self.known for o in node.outputs):
             return None
         kinds = tuple(self._kind(kernel, node, i) for i in range(len(node.inputs)))
-        lanes = [n for n, k in zip(node.inputs, kinds, strict=True) if n and k in LANES]
+        lanes = [n for n, k in zip(node.inputs, kinds, strict=True) if n and k not in NUMBERS]
         host_rule = HOST_RULES.get(kernel.function)
         if not all(n in may_be_host or self._is_host(n) for n in lanes):
             host_rule = None
@@ -190,11 +190,12 @@ class _Planner:
         return name in self.hosts and self.hosts[name].dtype in HOST_DTYPES
 
     def _setting_kind(self, kernel: Kernel, index: int, name: str, kind: Kind) -> Kind:
-        """A constant exponent goes as a number: torch is far quicker with it than with a tensor."""
+        """A constant exponent or index goes as a number: torch is far quicker with it."""
         parameter, host = kernel.parameter(index), self.hosts.get(name)
-        frozen = parameter is not None and parameter.name in kernel.frozen
-        number = kind is Kind.OPERAND and frozen and host is not None and not host.rank
-        return Kind.SCALAR if number else kind
+        if kind is not Kind.OPERAND or parameter is None or host is None or host.rank:
+            return kind
+        setting = parameter.name in kernel.frozen or host.dtype is torch.int64
+        return Kind.SCALAR if setting else kind
 
     def _is_direct(
         self, kernel: Kernel, node: Node, kinds: tuple[Kind, ...], may_be_host: set[str]

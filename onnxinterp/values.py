@@ -78,6 +78,20 @@ def number(value: Tensor | Host) -> Any:
     return data
 
 
+def is_known(number: Any) -> bool:
+    """Whether a number is plain, not a symbol of a graph that is being captured.
+
+    To ask a symbol for its value would tie the graph to it. While `torch.compile` traces, symbols
+    pass for int, so that their kind does not tell.
+    """
+    if not isinstance(number, (int, float)) or not torch.compiler.is_compiling():
+        return isinstance(number, (int, float))
+    # here, because it imports sympy: a second that only those who capture should wait
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    return has_static_value(number)
+
+
 def round_to(dtype: torch.dtype, x: Any) -> Any:
     """Round a Python float as a tensor of `dtype` would hold it.
 

@@ -243,10 +243,16 @@ def attention_23(
     )
 
 
-def _draw_mask(d: Draw, batch: int, heads: int, queries: int, keys: int) -> Tensor | None:
-    """None, numbers or bool; of integers the specification says nothing."""
+def _draw_mask(
+    d: Draw, batch: int, heads: int, queries: int, keys: int, causal: int | None
+) -> Tensor | None:
+    """None, numbers or bool; of integers the specification says nothing.
+
+    One row for all queries is drawn without is_causal only: the reference evaluator then gives the
+    causal mask one row too.
+    """
     shapes: list[tuple[int, ...]] = [(queries, keys), (heads, queries, keys)]
-    shapes += [(batch, 1, queries, keys), (1, heads, 1, keys)]
+    shapes += [(batch, 1, queries, keys), (1, heads, queries if causal else 1, keys)]
     mask = d.tensor(d.choice(shapes), "T1", lo=-2, hi=2)
     return d.choice([None, mask, mask > -1])
 
@@ -285,13 +291,14 @@ def _(d: Draw) -> Call:
     if d.boolean():
         inputs = [x.transpose(1, 2).flatten(2) for x in inputs if x is not None]
         heads = {"q_num_heads": q_heads, "kv_num_heads": kv_heads}
-    mask = _draw_mask(d, batch, q_heads, queries, total)
+    causal = d.maybe(d.integer(0, 1))
+    mask = _draw_mask(d, batch, q_heads, queries, total, causal)
     cached = (batch, kv_heads, past or 1)
     caches = d.tensor((*cached, head), "T1"), d.tensor((*cached, v_head), "T2")
     inputs += [mask, *(caches if past else (None, None))]
     if d.opset >= 24:
         inputs.append(d.ints((batch,), 1, total) if counted else None)
-    attributes: dict[str, int | None] = {"is_causal": d.maybe(d.integer(0, 1))}
+    attributes: dict[str, int | None] = {"is_causal": causal}
     if d.opset >= 25:
         attributes["left_window_size"] = d.maybe(d.integer(-1, 2))
         attributes["right_window_size"] = d.maybe(d.integer(-1, 2))

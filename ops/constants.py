@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.shapes import MOST_DIMENSIONS, is_known
+from onnxinterp.ops.shapes import MOST_DIMENSIONS
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import HOST_DTYPES, Host, Ints
+from onnxinterp.values import HOST_DTYPES, Host, Ints, is_known
 
 ZERO = Host([0.0], torch.float32)
 

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.shapes import is_known
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Operand
+from onnxinterp.values import Host, Operand, is_known
 
 
 def from_the_front(indices: Tensor, size: int) -> Tensor:

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.shapes import is_known
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Floats, Host, Ints, Scalar
+from onnxinterp.values import Floats, Host, Ints, Scalar, is_known
 
 
 @op("Concat", since=4)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.shapes import MOST_DIMENSIONS, is_known
+from onnxinterp.ops.shapes import MOST_DIMENSIONS
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, round_to
+from onnxinterp.values import Host, is_known, round_to
 
 
 @op("Range", since=27)

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from onnxinterp.ops.gathering import from_the_front
-from onnxinterp.ops.shapes import is_known
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Ints
+from onnxinterp.values import Host, Ints, is_known
 
 REDUCTION_OF_TORCH = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 

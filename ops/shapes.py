@@ -20,23 +20,9 @@ from torch import Tensor
 
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Ints
+from onnxinterp.values import Host, Ints, is_known
 
 MOST_DIMENSIONS = 64  # of a torch tensor: a longer list holds data, and is made as a tensor
-
-
-def is_known(number: Any) -> bool:
-    """Whether a number is plain, not a symbol of a graph that is being captured.
-
-    To ask a symbol for its value would tie the graph to it. While `torch.compile` traces, symbols
-    pass for int, so that their kind does not tell.
-    """
-    if not isinstance(number, (int, float)) or not torch.compiler.is_compiling():
-        return isinstance(number, (int, float))
-    # here, because it imports sympy: a second that only those who capture should wait
-    from torch.fx.experimental.symbolic_shapes import has_static_value
-
-    return has_static_value(number)
 
 
 @op("Shape", since=15)

@@ -10,10 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from onnxinterp.ops.shapes import is_known
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Ints
+from onnxinterp.values import Host, Ints, is_known
 
 ENDS = (2**31 - 1, 2**63 - 1)  # as an end: all there is, going backward too, as version 10 has it
 FAR = 2**62  # beyond any size; what is beyond 64 bits torch warns of
