@@ -6,12 +6,15 @@ pytest tests/property --hypothesis-profile=nightly      2,000 examples, new ones
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.property import record
+from tests.property.served import label
 
 KNOWN_FAILURES = Path(__file__).with_name("known_failures.txt")
 
@@ -29,13 +32,28 @@ settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_
 settings.load_profile("day")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--coverage-page", type=Path, help="write the table of operators here")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Send what a test found out along with its report: tests may run in other processes."""
+    schema = getattr(item, "callspec", None) and item.callspec.params.get("schema")
+    if schema is not None:
+        name = label(schema)
+        found = (("judged", [name, *record.JUDGED[name]]), ("gradient", name))
+        item.user_properties += found if name in record.GRADIENT else found[:1]
+    return (yield)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    for kind, value in report.user_properties:
+        if kind == "judged":
+            record.JUDGED[value[0]].update(value[1:])
+        elif kind == "gradient":
+            record.GRADIENT.add(value)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("--coverage-page")
-    if path is not None:
+    if path is not None and not hasattr(session.config, "workerinput"):
         path.write_text(record.page(known_failures()))
 
 
