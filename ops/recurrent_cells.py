@@ -219,7 +219,8 @@ def walk(
             after, output = advance(states, row)
             return after, output.clone()  # what is carried and what is collected may not be one
 
-        finals, Y = captured_loop(captured, tuple(s.contiguous() for s in states), rows)
+        own = tuple(s.clone(memory_format=torch.contiguous_format) for s in states)
+        finals, Y = captured_loop(captured, own, rows)
         return Y, finals
     outputs = []
     for row in zip(*(r.unbind(0) for r in rows), strict=True):
