@@ -168,11 +168,16 @@ class OnnxModule(nn.Module):
 
     def _plan(self, overridden: frozenset[str] = frozenset()) -> Planned:
         """The plan for the current mode, where `overridden` initializers are given by the call."""
-        training = self.training and self._has_modes
-        planned = self._plans.get((training, overridden))
+        mode = self._mode
+        planned = self._plans.get((mode, overridden))
         if planned is None:
-            planned = self._plans[training, overridden] = self._make_plan(training, overridden)
+            planned = self._plans[mode, overridden] = self._make_plan(mode, overridden)
         return planned
+
+    @property
+    def _mode(self) -> bool:
+        """Whether the training plan runs: never where no kernel knows the difference."""
+        return self.training and self._has_modes
 
     def _remember(
         self, planned: Planned, overridden: frozenset[str], sizes: Sizes, values: dict[str, Any]
@@ -184,8 +189,7 @@ class OnnxModule(nn.Module):
             planned.by_sizes[sizes] = None
             return
         found = {n: v for n in planned.plan.sized if isinstance(v := values.get(n), Host)}
-        training = self.training and self._has_modes
-        planned.by_sizes[sizes] = self._make_plan(training, overridden, found)
+        planned.by_sizes[sizes] = self._make_plan(self._mode, overridden, found)
 
     def _make_plan(
         self, training: bool, overridden: frozenset[str], sized: Mapping[str, Host] | None = None
@@ -234,7 +238,7 @@ class OnnxModule(nn.Module):
         return result
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("forward", "_plans", "_has_modes", "_aliases")
+        derived = ("forward", "_plans", "_has_modes")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
