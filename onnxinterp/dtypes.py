@@ -1,13 +1,26 @@
 """The element types of ONNX and the torch types that carry them.
 
-Where torch has the type, it is the carrier. 4- and 2-bit integers are carried by 8-bit ones and
-float4 by float32; a string has no carrier: arrays of strings are numpy object arrays.
+Where torch has the type, it is the carrier. 4- and 2-bit integers are carried by 8-bit ones, float4
+and float6 by float32; a string has no carrier: arrays of strings are numpy object arrays.
 """
 
 from __future__ import annotations
 
 import torch
 from onnx import TensorProto
+
+FLOAT8E8M0 = 24  # TensorProto.FLOAT8E8M0, from onnx 1.19 on
+
+PACKED: dict[str, torch.dtype] = {
+    "UINT4": torch.uint8,
+    "INT4": torch.int8,
+    "FLOAT4E2M1": torch.float32,
+    "UINT2": torch.uint8,
+    "INT2": torch.int8,
+    "FLOAT6E2M3": torch.float32,
+    "FLOAT6E3M2": torch.float32,
+}
+"""ONNX types that torch lacks, and what carries them."""
 
 CARRIER: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
@@ -29,13 +42,13 @@ CARRIER: dict[int, torch.dtype] = {
     TensorProto.FLOAT8E4M3FNUZ: torch.float8_e4m3fnuz,
     TensorProto.FLOAT8E5M2: torch.float8_e5m2,
     TensorProto.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
-    TensorProto.UINT4: torch.uint8,
-    TensorProto.INT4: torch.int8,
-    TensorProto.FLOAT4E2M1: torch.float32,
+    FLOAT8E8M0: torch.float8_e8m0fnu,
 }
-
-NATIVE = frozenset(CARRIER) - {TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1}
+NATIVE = frozenset(CARRIER)
 """ONNX types whose bytes in a file are the bytes of the torch tensor."""
+
+# the onnx package learns of such types from release to release
+CARRIER |= {n: PACKED[name] for name, n in TensorProto.DataType.items() if name in PACKED}
 
 
 def onnx_name(elem_type: int) -> str:

@@ -94,7 +94,7 @@ class TensorReader:
                 raise
             message = f"tensor {name!r} of type {onnx_name(kind)} and shape {list(shape)}: {error}"
             raise InvalidModelError(message) from error
-        return _from_array(array, kind).reshape(shape)
+        return from_array(array.reshape(shape), kind)
 
     def sparse(self, proto: onnx.SparseTensorProto) -> Tensor:
         """A sparse tensor as the dense tensor it means; indices are linear or one row per value.
@@ -129,7 +129,7 @@ class TensorReader:
             inline = TensorProto(
                 data_type=kind, dims=shape, raw_data=data[offset : offset + length]
             )
-            return _from_array(np.array(numpy_helper.to_array(inline)), kind).reshape(shape)
+            return from_array(np.array(numpy_helper.to_array(inline)), kind)
         dtype, count = CARRIER[kind], int(np.prod(shape, dtype=object))
         if offset < 0 or offset + count * dtype.itemsize > len(data):
             raise InvalidModelError(f"external data of {proto.name!r} ends after its file")
@@ -189,12 +189,17 @@ def _from_buffer(data: bytearray | mmap.mmap, dtype: torch.dtype, shape: tuple[i
     return torch.frombuffer(data, dtype=dtype).reshape(shape)
 
 
-def _from_array(array: np.ndarray[Any, Any], kind: int) -> Tensor:
-    """Numpy arrays of numpy's own types pass as they are; the others as bytes of their carrier."""
-    carrier = CARRIER[kind]
+def from_array(array: np.ndarray[Any, Any], kind: int) -> Tensor:
+    """A numpy array of the ONNX type `kind` as a tensor of the same shape and of its carrier.
+
+    Arrays of numpy's own types pass as they are; the others as bytes of their carrier.
+    """
+    carrier, flat = CARRIER[kind], array.reshape(-1)
     if kind not in NATIVE:
         wide = np.float32 if carrier is torch.float32 else np.int16
-        return torch.from_numpy(array.astype(wide)).to(carrier)
-    if array.dtype.isbuiltin == 1:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(carrier)
-    return torch.from_numpy(np.ascontiguousarray(array).view(f"u{carrier.itemsize}")).view(carrier)
+        tensor = torch.from_numpy(flat.astype(wide)).to(carrier)
+    elif array.dtype.isbuiltin == 1:
+        tensor = torch.from_numpy(flat).to(carrier)
+    else:
+        tensor = torch.from_numpy(flat.view(f"u{carrier.itemsize}")).view(carrier)
+    return tensor.reshape(array.shape)

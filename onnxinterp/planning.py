@@ -14,7 +14,7 @@ values are the same whenever the same shapes come again, and a plan can be made 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -23,6 +23,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
+from onnxinterp import carriers
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph import Graph, Node, WeightRef
@@ -99,6 +100,7 @@ class _Planner:
         self.sized: set[str] = set()
         self.data_shaped: set[str] = set()
         self.constants: dict[str, Any] = {}
+        self.types = {name: carriers.type_of(value) for name, value in self.known.items()}
         self.interpreter = Interpreter()
 
     def plan(self, graph: Graph, around: frozenset[str] | None) -> Plan:
@@ -107,6 +109,7 @@ class _Planner:
         What a subgraph gets as inputs is not known here: any of it may be a host value.
         """
         inputs = tuple(i.name for i in graph.inputs)
+        self.types.update({i.name: i.elem_type for i in graph.inputs if i.kind == "tensor"})
         may_be_host = set() if around is None else {*around, *inputs}
         steps = [s for node in graph.nodes if (s := self._step(node, may_be_host)) is not None]
         answer = Kind.TENSOR if around is None else Kind.ANY
@@ -137,7 +140,7 @@ class _Planner:
         weights = {k: v.name for k, v in node.attributes.items() if isinstance(v, WeightRef)}
         step = Step(
             node,
-            kernel.function,
+            self._function(kernel, node, kinds),
             tuple(self._place(n, k) for n, k in zip(node.inputs, wanted, strict=True)),
             node.outputs,
             self._attributes(kernel, node),
@@ -176,6 +179,13 @@ class _Planner:
             self.data_shaped.update(node.outputs)
         elif kernel.returns_host or (step.host_rule and of_sizes):
             self.sized.update(node.outputs)
+
+    def _function(self, kernel: Kernel, node: Node, kinds: tuple[Kind, ...]) -> Callable[..., Any]:
+        """The kernel's function, made fit for the element types that come in."""
+        inputs = [self.types.get(name, 0) for name in node.inputs]
+        outputs = carriers.output_types(node, inputs)
+        self.types.update(zip(node.outputs, outputs, strict=True))
+        return carriers.carried(kernel, node.attributes, kinds, inputs, outputs)
 
     @staticmethod
     def _kind(kernel: Kernel, node: Node, index: int) -> Kind:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from inspect import Parameter, signature
-from typing import Any, TypeVar, Union
+from typing import Any, Literal, TypeVar, Union
 
 import torch
 from torch import Tensor
@@ -83,6 +83,9 @@ class Kernel:
         random: the answer differs from call to call, so nothing may be folded.
         data_shaped: the shape of the answer depends on the elements of a tensor (NonZero).
         initializer: the node is a weight in the form of a node (Constant).
+        any_type: the function takes every element type as it is stored (see `carriers`).
+        uint64: how the function gets uint64: as "bits" of int64 where the answer is right modulo
+            2**64, in "order" where elements are compared and moved only; None: as torch has it.
     """
 
     function: Callable[..., Any]
@@ -94,6 +97,8 @@ class Kernel:
     random: bool = False
     data_shaped: bool = False
     initializer: bool = False
+    any_type: bool = False
+    uint64: Literal["bits", "order"] | None = None
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -161,6 +166,8 @@ def op(
     random: bool = False,
     data_shaped: bool | None = None,
     initializer: bool = False,
+    any_type: bool = False,
+    uint64: Literal["bits", "order"] | None = None,
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
 
@@ -178,7 +185,17 @@ def op(
             raise ValueError(f"{name}-{since} is registered twice")
         shaped = bool(domain) if data_shaped is None else data_shaped
         versions[since] = Kernel(
-            function, name, domain, since, frozen, state or {}, random, shaped, initializer
+            function,
+            name,
+            domain,
+            since,
+            frozen,
+            state or {},
+            random,
+            shaped,
+            initializer,
+            any_type,
+            uint64,
         )
         return function
 

@@ -29,7 +29,7 @@ class Call:
     Attributes:
         inputs: a tensor; None where absent; a number or a list of numbers for shapes, axes, sizes
             (they become int64 or float32 tensors of rank 0 or 1); a list of tensors for a sequence;
-            a numpy object array for strings.
+            a dict for a map; a numpy object array for strings.
         attrs: Python values; a torch dtype stands for its ONNX type number, a tensor for a
             TensorProto, an `onnx.GraphProto` for a subgraph.
         outputs: how many outputs the node names.

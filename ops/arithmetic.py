@@ -20,17 +20,17 @@ from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Host, Operand
 
 
-@op("Add", since=7)
+@op("Add", since=7, uint64="bits")
 def add(A: Operand, B: Operand) -> Tensor:
     return torch.add(A, B)
 
 
-@op("Sub", since=7)
+@op("Sub", since=7, uint64="bits")
 def sub(A: Operand, B: Operand) -> Tensor:
     return torch.sub(A, B)
 
 
-@op("Mul", since=7)
+@op("Mul", since=7, uint64="bits")
 def mul(A: Operand, B: Operand) -> Tensor:
     return torch.mul(A, B)
 
@@ -40,6 +40,8 @@ def div(A: Tensor, B: Operand) -> Tensor:
     """Integers are divided towards zero."""
     if A.is_floating_point():
         return torch.div(A, B)
+    if A.dtype is torch.uint64:
+        return _divided(A, B)
     if not isinstance(B, Tensor):
         return torch.neg(A) if B == -1 else torch.div(A, B, rounding_mode="trunc")
     quotient = torch.div(A, _without_minus_one(B), rounding_mode="trunc")
@@ -50,6 +52,9 @@ def div(A: Tensor, B: Operand) -> Tensor:
 def mod(A: Tensor, B: Operand, *, fmod: int = 0) -> Tensor:
     """Without `fmod` the result has the sign of B, a zero too; with it, the sign of A."""
     rule = torch.fmod if fmod else torch.remainder
+    if A.dtype is torch.uint64:
+        quotient = _divided(A, B).view(torch.int64)
+        return (A.view(torch.int64) - quotient * B.view(torch.int64)).view(torch.uint64)
     if not A.is_floating_point():  # what is divided by 1 and by -1 leaves the same rest: none
         return rule(A, _without_minus_one(B))
     divisor = B.double() if isinstance(B, Tensor) else B
@@ -77,17 +82,31 @@ def _without_minus_one(B: Operand) -> Operand:
     return torch.where(B == -1, 1, B) if B.dtype.is_signed else B
 
 
-@op("Add", since=1)
+def _divided(A: Tensor, B: Tensor) -> Tensor:
+    """The quotient of uint64, for which torch has no division, by that of int64.
+
+    What is 2**63 or more looks negative: by such a B the quotient is 0 or 1. Otherwise half of A is
+    divided, and the double of that is at most 1 too low.
+    """
+    a, b = torch.broadcast_tensors(A.view(torch.int64), B.view(torch.int64))
+    half = (a >> 1) & torch.iinfo(torch.int64).max
+    low = torch.div(half, torch.where(b < 0, 1, b), rounding_mode="trunc") << 1
+    low = torch.where(b < 0, 0, low)
+    turn = torch.iinfo(torch.int64).min  # keeps the order of uint64
+    return (low + ((a - low * b) ^ turn >= b ^ turn).long()).view(torch.uint64)
+
+
+@op("Add", since=1, uint64="bits")
 def add_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
     return add(A, aligned(A, B, axis, broadcast))
 
 
-@op("Sub", since=1)
+@op("Sub", since=1, uint64="bits")
 def sub_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
     return sub(A, aligned(A, B, axis, broadcast))
 
 
-@op("Mul", since=1)
+@op("Mul", since=1, uint64="bits")
 def mul_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
     return mul(A, aligned(A, B, axis, broadcast))
 

@@ -39,7 +39,7 @@ NAMED = {
 }
 
 
-@op("Cast", since=24)
+@op("Cast", since=24, any_type=True)
 def cast(
     input: Tensor, *, to: torch.dtype, saturate: int = 1, round_mode: RoundMode = "up"
 ) -> Tensor:
@@ -51,39 +51,39 @@ def cast(
     return input.to(to)
 
 
-@op("Cast", since=19)
+@op("Cast", since=19, any_type=True)
 def cast_19(input: Tensor, *, to: torch.dtype, saturate: int = 1) -> Tensor:
     return cast(input, to=to, saturate=saturate)
 
 
-@op("Cast", since=6)
+@op("Cast", since=6, any_type=True)
 def cast_6(input: Tensor, *, to: torch.dtype) -> Tensor:
     return cast(input, to=to)
 
 
-@op("Cast", since=1)
+@op("Cast", since=1, any_type=True)
 def cast_1(input: Tensor, *, to: str) -> Tensor:
     return cast(input, to=NAMED[to.upper()])
 
 
-@op("CastLike", since=24, frozen=("target_type",))
+@op("CastLike", since=24, any_type=True, frozen=("target_type",))
 def cast_like(
     input: Tensor, target_type: Tensor, *, saturate: int = 1, round_mode: RoundMode = "up"
 ) -> Tensor:
     return cast(input, to=target_type.dtype, saturate=saturate, round_mode=round_mode)
 
 
-@op("CastLike", since=19, frozen=("target_type",))
+@op("CastLike", since=19, any_type=True, frozen=("target_type",))
 def cast_like_19(input: Tensor, target_type: Tensor, *, saturate: int = 1) -> Tensor:
     return cast(input, to=target_type.dtype, saturate=saturate)
 
 
-@op("CastLike", since=15, frozen=("target_type",))
+@op("CastLike", since=15, any_type=True, frozen=("target_type",))
 def cast_like_15(input: Tensor, target_type: Tensor) -> Tensor:
     return cast(input, to=target_type.dtype)
 
 
-@op("BitCast", since=26)
+@op("BitCast", since=26, any_type=True)
 def bit_cast(input: Tensor, *, to: torch.dtype) -> Tensor:
     return input.view(to)
 

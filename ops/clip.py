@@ -14,7 +14,7 @@ from onnxinterp.sampling import Call, Draw, call
 FLOAT_MAX = torch.finfo(torch.float32).max
 
 
-@op("Clip", since=11, frozen=("min", "max"))
+@op("Clip", since=11, uint64="order", frozen=("min", "max"))
 def clip(input: Tensor, min: Tensor | None = None, max: Tensor | None = None) -> Tensor:
     """An absent bound is the type's own limit, so that infinity becomes the largest number.
 

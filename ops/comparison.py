@@ -21,27 +21,27 @@ from onnxinterp.values import Host, Operand
 BOTH = ("A", "B")  # no gradient passes a comparison
 
 
-@op("Equal", since=7, frozen=BOTH)
+@op("Equal", since=7, uint64="order", frozen=BOTH)
 def equal(A: Tensor, B: Operand) -> Tensor:
     return torch.eq(A, B)
 
 
-@op("Less", since=7, frozen=BOTH)
+@op("Less", since=7, uint64="order", frozen=BOTH)
 def less(A: Tensor, B: Operand) -> Tensor:
     return torch.lt(A, B)
 
 
-@op("LessOrEqual", since=12, frozen=BOTH)
+@op("LessOrEqual", since=12, uint64="order", frozen=BOTH)
 def less_or_equal(A: Tensor, B: Operand) -> Tensor:
     return torch.le(A, B)
 
 
-@op("Greater", since=7, frozen=BOTH)
+@op("Greater", since=7, uint64="order", frozen=BOTH)
 def greater(A: Tensor, B: Operand) -> Tensor:
     return torch.gt(A, B)
 
 
-@op("GreaterOrEqual", since=12, frozen=BOTH)
+@op("GreaterOrEqual", since=12, uint64="order", frozen=BOTH)
 def greater_or_equal(A: Tensor, B: Operand) -> Tensor:
     return torch.ge(A, B)
 
@@ -51,17 +51,17 @@ def where(condition: Tensor, X: Operand, Y: Tensor) -> Tensor:
     return torch.where(condition, X, Y)
 
 
-@op("Equal", since=1, frozen=BOTH)
+@op("Equal", since=1, uint64="order", frozen=BOTH)
 def equal_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
     return equal(A, aligned(A, B, axis, broadcast))
 
 
-@op("Less", since=1, frozen=BOTH)
+@op("Less", since=1, uint64="order", frozen=BOTH)
 def less_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
     return less(A, aligned(A, B, axis, broadcast))
 
 
-@op("Greater", since=1, frozen=BOTH)
+@op("Greater", since=1, uint64="order", frozen=BOTH)
 def greater_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
     return greater(A, aligned(A, B, axis, broadcast))
 

@@ -22,7 +22,7 @@ def from_the_front(indices: Tensor, size: int) -> Tensor:
     return torch.where(indices < 0, indices + size, indices)
 
 
-@op("Gather", since=1)
+@op("Gather", since=1, uint64="bits")
 def gather(data: Tensor, indices: Operand, *, axis: int = 0) -> Tensor:
     """The axis is replaced by the axes of the indices."""
     if not isinstance(indices, Tensor):
@@ -44,13 +44,13 @@ def _(data: Host, indices: Host, *, axis: int = 0) -> Any:
     return Host(data.data[indices.data], data.dtype)
 
 
-@op("GatherElements", since=11)
+@op("GatherElements", since=11, uint64="bits")
 def gather_elements(data: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     """The result has the shape of the indices, whose other sizes may be smaller than data's."""
     return data.gather(axis, from_the_front(indices, data.shape[axis]).long())
 
 
-@op("GatherND", since=12)
+@op("GatherND", since=12, uint64="bits")
 def gather_nd(data: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
     """The last axis of the indices holds places in the axes of data behind the batch."""
     if indices.ndim == 1:  # as an index, a tensor of rank 0 would be read into a number
@@ -64,7 +64,7 @@ def gather_nd(data: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
     return data[tuple(places)]
 
 
-@op("GatherND", since=11)
+@op("GatherND", since=11, uint64="bits")
 def gather_nd_11(data: Tensor, indices: Tensor) -> Tensor:
     return gather_nd(data, indices)
 

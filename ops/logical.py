@@ -56,25 +56,31 @@ def logical_xor_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: i
 @op("BitShift", since=11)
 def bit_shift(X: Tensor, Y: Tensor, *, direction: Literal["LEFT", "RIGHT"]) -> Tensor:
     """Shifts by a negative number or by the width and more leave 0, or -1 of a negative number."""
-    return X << Y if direction == "LEFT" else X >> Y
+    if X.dtype is not torch.uint64:
+        return X << Y if direction == "LEFT" else X >> Y
+    x, y = X.view(torch.int64), Y.view(torch.int64)
+    if direction == "LEFT":
+        return (x << y).view(torch.uint64)
+    kept = ~(torch.iinfo(torch.int64).min >> (y - 1).clamp(min=0))  # the sign moves in: out with it
+    return torch.where(y == 0, x, (x >> y) & kept).view(torch.uint64)
 
 
-@op("BitwiseAnd", since=18)
+@op("BitwiseAnd", since=18, uint64="bits")
 def bitwise_and(A: Tensor, B: Tensor) -> Tensor:
     return torch.bitwise_and(A, B)
 
 
-@op("BitwiseOr", since=18)
+@op("BitwiseOr", since=18, uint64="bits")
 def bitwise_or(A: Tensor, B: Tensor) -> Tensor:
     return torch.bitwise_or(A, B)
 
 
-@op("BitwiseXor", since=18)
+@op("BitwiseXor", since=18, uint64="bits")
 def bitwise_xor(A: Tensor, B: Tensor) -> Tensor:
     return torch.bitwise_xor(A, B)
 
 
-@op("BitwiseNot", since=18)
+@op("BitwiseNot", since=18, uint64="bits")
 def bitwise_not(X: Tensor) -> Tensor:
     return torch.bitwise_not(X)
 

@@ -12,7 +12,7 @@ from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
 
-@op("ArgMax", since=12)
+@op("ArgMax", since=12, uint64="order")
 def arg_max(
     data: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
 ) -> Tensor:
@@ -21,7 +21,7 @@ def arg_max(
     return data.shape[axis] - 1 - data.flip(axis).argmax(axis, keepdim=bool(keepdims))
 
 
-@op("ArgMin", since=12)
+@op("ArgMin", since=12, uint64="order")
 def arg_min(
     data: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
 ) -> Tensor:
@@ -30,17 +30,17 @@ def arg_min(
     return data.shape[axis] - 1 - data.flip(axis).argmin(axis, keepdim=bool(keepdims))
 
 
-@op("ArgMax", since=1)
+@op("ArgMax", since=1, uint64="order")
 def arg_max_1(data: Tensor, *, axis: int = 0, keepdims: int = 1) -> Tensor:
     return arg_max(data, axis=axis, keepdims=keepdims)
 
 
-@op("ArgMin", since=1)
+@op("ArgMin", since=1, uint64="order")
 def arg_min_1(data: Tensor, *, axis: int = 0, keepdims: int = 1) -> Tensor:
     return arg_min(data, axis=axis, keepdims=keepdims)
 
 
-@op("TopK", since=11)
+@op("TopK", since=11, uint64="order")
 def top_k(
     X: Tensor, K: int, *, axis: int = -1, largest: int = 1, sorted: int = 1
 ) -> tuple[Tensor, Tensor]:
@@ -53,12 +53,12 @@ def top_k(
     return values.narrow(axis, 0, K), indices.narrow(axis, 0, K)
 
 
-@op("TopK", since=10)
+@op("TopK", since=10, uint64="order")
 def top_k_10(X: Tensor, K: int, *, axis: int = -1) -> tuple[Tensor, Tensor]:
     return top_k(X, K, axis=axis)
 
 
-@op("TopK", since=1)
+@op("TopK", since=1, uint64="order")
 def top_k_1(X: Tensor, *, k: int, axis: int = -1) -> tuple[Tensor, Tensor]:
     return top_k(X, k, axis=axis)
 

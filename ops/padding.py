@@ -17,7 +17,7 @@ from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Host, Ints, Scalar
 
 
-@op("Pad", since=19)
+@op("Pad", since=19, uint64="bits")
 def pad(
     data: Tensor,
     pads: Ints,
@@ -39,7 +39,7 @@ def pad(
     return data
 
 
-@op("Pad", since=18)
+@op("Pad", since=18, uint64="bits")
 def pad_18(
     data: Tensor,
     pads: Ints,
@@ -51,7 +51,7 @@ def pad_18(
     return pad(data, pads, constant_value, axes, mode=mode)
 
 
-@op("Pad", since=11)
+@op("Pad", since=11, uint64="bits")
 def pad_11(
     data: Tensor,
     pads: Ints,
@@ -62,7 +62,7 @@ def pad_11(
     return pad(data, pads, constant_value, mode=mode)
 
 
-@op("Pad", since=2)
+@op("Pad", since=2, uint64="bits")
 def pad_2(
     data: Tensor,
     *,
@@ -73,7 +73,7 @@ def pad_2(
     return pad(data, pads, value, mode=mode)
 
 
-@op("Pad", since=1)
+@op("Pad", since=1, uint64="bits")
 def pad_1(
     data: Tensor,
     *,

@@ -23,7 +23,7 @@ from onnxinterp.sampling import Call, Draw, call
 REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # what torch divides in
 
 
-@op("QuantizeLinear", since=23, frozen=("y_scale", "y_zero_point"))
+@op("QuantizeLinear", since=23, any_type=True, frozen=("y_scale", "y_zero_point"))
 def quantize_linear(
     x: Tensor,
     y_scale: Tensor,
@@ -75,7 +75,7 @@ def _spread(setting: Tensor, x: Tensor, axis: int, block_size: int) -> Tensor:
     return setting.reshape(shape)
 
 
-@op("QuantizeLinear", since=21, frozen=("y_scale", "y_zero_point"))
+@op("QuantizeLinear", since=21, any_type=True, frozen=("y_scale", "y_zero_point"))
 def quantize_linear_21(
     x: Tensor,
     y_scale: Tensor,
@@ -99,7 +99,7 @@ def quantize_linear_21(
     )
 
 
-@op("QuantizeLinear", since=19, frozen=("y_scale", "y_zero_point"))
+@op("QuantizeLinear", since=19, any_type=True, frozen=("y_scale", "y_zero_point"))
 def quantize_linear_19(
     x: Tensor,
     y_scale: Tensor,
@@ -111,19 +111,19 @@ def quantize_linear_19(
     return quantize_linear_21(x, y_scale, y_zero_point, axis=axis, saturate=saturate)
 
 
-@op("QuantizeLinear", since=13, frozen=("y_scale", "y_zero_point"))
+@op("QuantizeLinear", since=13, any_type=True, frozen=("y_scale", "y_zero_point"))
 def quantize_linear_13(
     x: Tensor, y_scale: Tensor, y_zero_point: Tensor | None = None, *, axis: int = 1
 ) -> Tensor:
     return quantize_linear_21(x, y_scale, y_zero_point, axis=axis)
 
 
-@op("QuantizeLinear", since=10, frozen=("y_scale", "y_zero_point"))
+@op("QuantizeLinear", since=10, any_type=True, frozen=("y_scale", "y_zero_point"))
 def quantize_linear_10(x: Tensor, y_scale: Tensor, y_zero_point: Tensor | None = None) -> Tensor:
     return quantize_linear_21(x, y_scale, y_zero_point)
 
 
-@op("DequantizeLinear", since=23, frozen=("x_scale", "x_zero_point"))
+@op("DequantizeLinear", since=23, any_type=True, frozen=("x_scale", "x_zero_point"))
 def dequantize_linear(
     x: Tensor,
     x_scale: Tensor,
@@ -142,7 +142,7 @@ def dequantize_linear(
     return (y.to(wide) * _spread(x_scale, x, axis, block_size).to(wide)).to(dtype)
 
 
-@op("DequantizeLinear", since=21, frozen=("x_scale", "x_zero_point"))
+@op("DequantizeLinear", since=21, any_type=True, frozen=("x_scale", "x_zero_point"))
 def dequantize_linear_21(
     x: Tensor,
     x_scale: Tensor,
@@ -154,14 +154,14 @@ def dequantize_linear_21(
     return dequantize_linear(x, x_scale, x_zero_point, axis=axis, block_size=block_size)
 
 
-@op("DequantizeLinear", since=13, frozen=("x_scale", "x_zero_point"))
+@op("DequantizeLinear", since=13, any_type=True, frozen=("x_scale", "x_zero_point"))
 def dequantize_linear_13(
     x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None = None, *, axis: int = 1
 ) -> Tensor:
     return dequantize_linear(x, x_scale, x_zero_point, axis=axis)
 
 
-@op("DequantizeLinear", since=10, frozen=("x_scale", "x_zero_point"))
+@op("DequantizeLinear", since=10, any_type=True, frozen=("x_scale", "x_zero_point"))
 def dequantize_linear_10(x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None = None) -> Tensor:
     return dequantize_linear(x, x_scale, x_zero_point)
 

@@ -82,7 +82,7 @@ def from_sizes(
     ]
 
 
-@op("Resize", since=18, frozen=("roi", "scales"))
+@op("Resize", since=18, any_type=True, frozen=("roi", "scales"))
 def resize(
     X: Tensor,
     roi: list[float] | None = None,
@@ -119,7 +119,7 @@ def resize(
     return resample(X, sorted(resampled, key=lambda a: a.index), how)
 
 
-@op("Resize", since=11, frozen=("roi", "scales"))
+@op("Resize", since=11, any_type=True, frozen=("roi", "scales"))
 def resize_11(
     X: Tensor,
     roi: list[float] | None = None,

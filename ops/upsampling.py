@@ -14,7 +14,7 @@ from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
 
-@op("Resize", since=10, frozen=("scales",))
+@op("Resize", since=10, any_type=True, frozen=("scales",))
 def resize_10(X: Tensor, scales: list[float], *, mode: str = "nearest") -> Tensor:
     """The nearest element: the next one behind where an axis shrinks (as onnxruntime has it)."""
     axes = from_scales(X.shape, range(X.ndim), scales, [])
@@ -24,17 +24,17 @@ def resize_10(X: Tensor, scales: list[float], *, mode: str = "nearest") -> Tenso
     return X
 
 
-@op("Upsample", since=9, frozen=("scales",))
+@op("Upsample", since=9, any_type=True, frozen=("scales",))
 def upsample(X: Tensor, scales: list[float], *, mode: str = "nearest") -> Tensor:
     return resize_10(X, scales, mode=mode)
 
 
-@op("Upsample", since=7)
+@op("Upsample", since=7, any_type=True)
 def upsample_7(X: Tensor, *, mode: str = "nearest", scales: list[float]) -> Tensor:
     return resize_10(X, scales, mode=mode)
 
 
-@op("Upsample", since=1)
+@op("Upsample", since=1, any_type=True)
 def upsample_1(
     X: Tensor, *, height_scale: float, mode: str = "nearest", width_scale: float
 ) -> Tensor:

@@ -23,12 +23,12 @@ def sum(*data_0: Tensor) -> Tensor:
     return reduce(torch.add, data_0)
 
 
-@op("Max", since=1)
+@op("Max", since=1, uint64="order")
 def max(*data_0: Tensor) -> Tensor:
     return reduce(torch.maximum, data_0)
 
 
-@op("Min", since=1)
+@op("Min", since=1, uint64="order")
 def min(*data_0: Tensor) -> Tensor:
     return reduce(torch.minimum, data_0)
 

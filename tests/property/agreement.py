@@ -23,6 +23,10 @@ def assert_agree(got: Any, want: Any, where: str = "output") -> None:
         for index, (g, w) in enumerate(zip(got, want, strict=True)):
             assert_agree(g, w, f"{where}[{index}]")
         return
+    if isinstance(want, dict):
+        assert list(got) == list(want), f"{where}: keys {list(got)} instead of {list(want)}"
+        assert_agree(list(got.values()), list(want.values()), where)
+        return
     if want is None:
         assert got is None, f"{where}: None is expected"
         return

@@ -56,7 +56,7 @@ def as_array(value: Any, like: torch.dtype = torch.float32) -> Any:
         return value.numpy()
     if isinstance(value, list) and any(isinstance(v, Tensor) for v in value):
         return [as_array(v) for v in value]
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, dict)):
         return value
     flat = value if isinstance(value, list) else [value]
     floating = any(isinstance(v, float) for v in flat)
@@ -72,6 +72,8 @@ def _attribute(value: Any) -> Any:
 
 
 def _info(name: str, value: Any) -> onnx.ValueInfoProto:
+    if isinstance(value, dict):
+        return helper.make_value_info(name, _map_type(value))
     if isinstance(value, list):
         element = helper.np_dtype_to_tensor_dtype(value[0].dtype) if value else TensorProto.FLOAT
         return helper.make_tensor_sequence_value_info(name, element, None)
@@ -82,6 +84,15 @@ def _info(name: str, value: Any) -> onnx.ValueInfoProto:
     )
 
 
+MAP_TYPES = {str: TensorProto.STRING, int: TensorProto.INT64, float: TensorProto.FLOAT}
+
+
+def _map_type(value: dict[Any, Any]) -> onnx.TypeProto:
+    key, held = next(iter(value.items()))
+    element = helper.make_tensor_type_proto(MAP_TYPES[type(held)], ())
+    return helper.make_map_type_proto(MAP_TYPES[type(key)], element)
+
+
 def one_node(schema: OpSchema, call: Call, constants: str = "none") -> OneNode:
     """Build it.
 
@@ -89,7 +100,7 @@ def one_node(schema: OpSchema, call: Call, constants: str = "none") -> OneNode:
         schema: operator and version.
         call: what a sample drew.
         constants: which inputs are initializers: "none", "settings" (those the kernel takes as
-            plain numbers) or "all" (sequences stay inputs).
+            plain numbers) or "all" (sequences and maps stay inputs).
     """
     kernel = kernel_of(schema)
     names, feeds, initializers = [], {}, []
@@ -100,7 +111,7 @@ def one_node(schema: OpSchema, call: Call, constants: str = "none") -> OneNode:
         array, parameter = as_array(value), kernel.parameter(index)
         setting = parameter is not None and kernel.kinds[parameter.name] in NUMBERS
         held = constants == "all" or (constants == "settings" and setting)
-        if held and not isinstance(array, list):
+        if held and not isinstance(array, (list, dict)):
             initializers.append(numpy_helper.from_array(np.asarray(array), names[-1]))
         else:
             feeds[names[-1]] = array

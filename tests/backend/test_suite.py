@@ -1,0 +1,104 @@
+"""ONNX's own backend suite: every case that the onnx package ships, run as for any other runtime.
+
+`cases.txt` names the few that are not compared value by value, and why.
+"""
+
+from __future__ import annotations
+
+import unittest
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx.backend.test
+import pytest
+
+from onnxinterp import backend
+
+MANIFEST = Path(__file__).with_name("cases.txt")
+
+
+class Suite(onnx.backend.test.BackendTest):
+    """The suite as it is."""
+
+
+class RandomSuite(Suite):
+    """The suite where answers are random: they have the type and the shape of the expected ones."""
+
+    @classmethod
+    def assert_similar_outputs(
+        cls,
+        ref_outputs: Sequence[Any],
+        outputs: Sequence[Any],
+        rtol: float,
+        atol: float,
+        model_dir: str | None = None,
+    ) -> None:
+        del rtol, atol, model_dir
+        told = [(np.shape(o), o.dtype) for o in outputs]
+        assert told == [(np.shape(o), o.dtype) for o in ref_outputs]
+
+
+def manifest() -> dict[str, tuple[str, str]]:
+    """Case -> (how: "random" or "fails", why), from lines `case | how | why`."""
+    cases = {}
+    for line in MANIFEST.read_text().splitlines():
+        if line.strip() and not line.startswith("#"):
+            case, how, why = (part.strip() for part in line.split("|"))
+            assert how in ("random", "fails"), line
+            cases[case] = how, why
+    return cases
+
+
+def cases_of(suite: type[Suite]) -> dict[str, type[unittest.TestCase]]:
+    """The suite's classes of cases; it overflows on purpose while it makes them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return suite(backend, __name__).test_cases
+
+
+TOLD = manifest()
+SUITES = {"compared": cases_of(Suite), "random": cases_of(RandomSuite)}
+CASES = {
+    method.removesuffix("_cpu"): group
+    for group, case in SUITES["compared"].items()
+    for method in dir(case)
+    if method.startswith("test_") and method.endswith("_cpu")
+}
+
+
+def parameters() -> list[Any]:
+    marks = {
+        name: [pytest.mark.xfail(reason=why, strict=True)]
+        for name, (how, why) in TOLD.items()
+        if how == "fails"
+    }
+    return [pytest.param(name, id=name, marks=marks.get(name, ())) for name in sorted(CASES)]
+
+
+@pytest.mark.filterwarnings("default")  # of the suite's own: numpy meets nan and infinity
+@pytest.mark.parametrize("case", parameters())
+def test_case(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONNX_HOME", str(tmp_path))  # light models leave their data there
+    how = "random" if TOLD.get(case, ("", ""))[0] == "random" else "compared"
+    method = f"{case}_cpu"
+    getattr(SUITES[how][CASES[case]](method), method)()
+
+
+def test_every_line_of_the_manifest_names_a_case() -> None:
+    assert TOLD.keys() <= CASES.keys()
+
+
+def test_a_wrong_answer_fails_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer off by one hundredth is noticed."""
+    answer = backend.TorchBackendRep.run
+    monkeypatch.setattr(
+        backend.TorchBackendRep,
+        "run",
+        lambda self, inputs: tuple(a * np.float32(1.01) for a in answer(self, inputs)),
+    )
+    case = SUITES["compared"][CASES["test_relu"]]("test_relu_cpu")
+    with pytest.raises(AssertionError, match="Mismatched elements"):
+        case.test_relu_cpu()
