@@ -99,7 +99,7 @@ def _over_positions(function: Callable[..., Any], are_strings: list[bool]) -> Ca
         arrays = [a for a in args if isinstance(a, np.ndarray)]
         flat = [np.array([""], dtype=object), *(a.reshape(-1) for a in arrays)]
         table, positions = np.unique(np.concatenate(flat), return_inverse=True)
-        pieces = torch.from_numpy(positions[1:]).to(device).split([a.size for a in arrays])
+        pieces = torch.split(torch.from_numpy(positions[1:]).to(device), [a.size for a in arrays])
         tensors = [p.reshape(a.shape) for p, a in zip(pieces, arrays, strict=True)]
         found = iter(tensors)
         result = function(

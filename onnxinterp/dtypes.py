@@ -49,6 +49,8 @@ NATIVE = frozenset(CARRIER)
 
 # the onnx package learns of such types from release to release
 CARRIER |= {n: PACKED[name] for name, n in TensorProto.DataType.items() if name in PACKED}
+NARROW = frozenset(CARRIER) - NATIVE
+"""ONNX types whose carrier holds more than they do."""
 
 
 def onnx_name(elem_type: int) -> str:

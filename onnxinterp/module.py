@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from onnxinterp import loading, planning
 from onnxinterp.arguments import Arguments
 from onnxinterp.building import build
+from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import InvalidModelError, NodeError, UnsupportedOpError
 from onnxinterp.graph import Graph, Model, Node, ValueInfo
 from onnxinterp.interpreter import Frame, Interpreter, Plan
@@ -95,6 +96,7 @@ class OnnxModule(nn.Module):
         self.producer = model.producer
         self.interpreter = Interpreter()
         tensors, self._literals = _read_tensors(model, graph, reader)
+        self._packed = {n: t for n in tensors if (t := _elem_type(model.tensors[n])) in NARROW}
         self.weights = Weights(parameters(tensors, graph, trainable))
         self.graph = graph
         self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)
@@ -209,6 +211,7 @@ class OnnxModule(nn.Module):
             device=self._weights_device(),
             dtypes={self._float: now} if now is not None and self._float is not None else {},
             sized=sized or {},
+            packed=self._packed,
         )
         with torch.inference_mode(False), torch.no_grad():
             plan = planning.plan(self.graph, setting)
@@ -319,6 +322,16 @@ def _read_tensor(
     }
     value: Tensor | np.ndarray[Any, Any] = stored.kernel.function(**attributes)
     return value
+
+
+def _elem_type(stored: onnx.TensorProto | onnx.SparseTensorProto | Node) -> int:
+    """The ONNX type of a weight; 0 where a node holds it as something else than a tensor."""
+    if isinstance(stored, onnx.TensorProto):
+        return stored.data_type
+    if isinstance(stored, onnx.SparseTensorProto):
+        return stored.values.data_type
+    value = stored.attributes.get("value")
+    return value.data_type if isinstance(value, onnx.TensorProto) else 0
 
 
 def _floating_type(weights: Weights) -> torch.dtype | None:

@@ -49,6 +49,7 @@ class Setting:
         device: where the weights are.
         dtypes: what the module's floating type has become since loading (float32 -> bfloat16).
         sized: host values that are known because the shapes of the inputs are.
+        packed: the ONNX types of those weights whose carrier does not tell (int4).
     """
 
     weights: Set[str]
@@ -58,6 +59,7 @@ class Setting:
     device: torch.device
     dtypes: Mapping[torch.dtype, torch.dtype]
     sized: Mapping[str, Host] = field(default_factory=dict)
+    packed: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan(graph: Graph, setting: Setting) -> Plan:
@@ -101,6 +103,7 @@ class _Planner:
         self.data_shaped: set[str] = set()
         self.constants: dict[str, Any] = {}
         self.types = {name: carriers.type_of(value) for name, value in self.known.items()}
+        self.types.update(setting.packed)
         self.interpreter = Interpreter()
 
     def plan(self, graph: Graph, around: frozenset[str] | None) -> Plan:
@@ -222,7 +225,11 @@ class _Planner:
 
     def _attributes(self, kernel: Kernel, node: Node) -> dict[str, Any]:
         """Keyword arguments: the node's attributes and what the engine provides."""
-        given = {"n_outputs": len(node.outputs), "training": self.setting.training}
+        given = {
+            "n_outputs": len(node.outputs),
+            "output_type": self.types.get(node.outputs[0], 0),
+            "training": self.setting.training,
+        }
         attributes = {k: v for k, v in given.items() if k in kernel.attributes}
         for name, value in node.attributes.items():
             if name not in kernel.attributes:

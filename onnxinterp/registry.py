@@ -11,8 +11,9 @@ defaults. Annotations say what the kernel needs of each input:
     Host              the plain number(s) together with their ONNX type
     anything else     as it flows: sequences, strings, optionals
 
-Three keyword-only parameters are given by the engine, not by the node: `training: bool`,
-`n_outputs: int` (how many outputs the node names), `device: torch.device` (where new tensors go).
+Four keyword-only parameters are given by the engine, not by the node: `training: bool`,
+`n_outputs: int` (how many outputs the node names), `output_type: int` (the ONNX number of the first
+output's element type, 0 where it is not known), `device: torch.device` (where new tensors go).
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from onnxinterp.values import Host, Subgraph
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-GIVEN = frozenset({"training", "n_outputs", "device"})  # keywords that the engine provides
+GIVEN = frozenset(
+    {"training", "n_outputs", "output_type", "device"}
+)  # keywords that the engine provides
 
 
 class Kind(Enum):

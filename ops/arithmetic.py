@@ -40,7 +40,7 @@ def div(A: Tensor, B: Operand) -> Tensor:
     """Integers are divided towards zero."""
     if A.is_floating_point():
         return torch.div(A, B)
-    if A.dtype is torch.uint64:
+    if A.dtype is torch.uint64 and isinstance(B, Tensor):
         return _divided(A, B)
     if not isinstance(B, Tensor):
         return torch.neg(A) if B == -1 else torch.div(A, B, rounding_mode="trunc")
@@ -52,7 +52,7 @@ def div(A: Tensor, B: Operand) -> Tensor:
 def mod(A: Tensor, B: Operand, *, fmod: int = 0) -> Tensor:
     """Without `fmod` the result has the sign of B, a zero too; with it, the sign of A."""
     rule = torch.fmod if fmod else torch.remainder
-    if A.dtype is torch.uint64:
+    if A.dtype is torch.uint64 and isinstance(B, Tensor):
         quotient = _divided(A, B).view(torch.int64)
         return (A.view(torch.int64) - quotient * B.view(torch.int64)).view(torch.uint64)
     if not A.is_floating_point():  # what is divided by 1 and by -1 leaves the same rest: none
@@ -88,12 +88,12 @@ def _divided(A: Tensor, B: Tensor) -> Tensor:
     What is 2**63 or more looks negative: by such a B the quotient is 0 or 1. Otherwise half of A is
     divided, and the double of that is at most 1 too low.
     """
-    a, b = torch.broadcast_tensors(A.view(torch.int64), B.view(torch.int64))
+    a, b = A.view(torch.int64), B.view(torch.int64)
     half = (a >> 1) & torch.iinfo(torch.int64).max
-    low = torch.div(half, torch.where(b < 0, 1, b), rounding_mode="trunc") << 1
-    low = torch.where(b < 0, 0, low)
-    turn = torch.iinfo(torch.int64).min  # keeps the order of uint64
-    return (low + ((a - low * b) ^ turn >= b ^ turn).long()).view(torch.uint64)
+    quotient = torch.div(half, torch.where(b < 0, 1, b), rounding_mode="trunc") << 1
+    low = torch.where(b < 0, 0, quotient)
+    turn = torch.iinfo(torch.int64).min  # with the highest bit turned, int64 has uint64's order
+    return torch.add(low, (a - low * b) ^ turn >= b ^ turn).view(torch.uint64)
 
 
 @op("Add", since=1, uint64="bits")

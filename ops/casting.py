@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.narrow import fitted
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import HOST_DTYPES, Host, round_to
@@ -41,19 +42,24 @@ NAMED = {
 
 @op("Cast", since=24, any_type=True)
 def cast(
-    input: Tensor, *, to: torch.dtype, saturate: int = 1, round_mode: RoundMode = "up"
+    input: Tensor,
+    *,
+    to: torch.dtype,
+    saturate: int = 1,
+    round_mode: RoundMode = "up",
+    output_type: int = 0,
 ) -> Tensor:
     """Floats lose their fraction on the way to integers; all but zero is true."""
     if to in FLOAT8:
         return _to_float8(input, to, saturate)
     if to is torch.float8_e8m0fnu:
         return _to_power_of_two(input, saturate, round_mode).to(to)
-    return input.to(to)
+    return fitted(input, output_type).to(to)
 
 
 @op("Cast", since=19, any_type=True)
-def cast_19(input: Tensor, *, to: torch.dtype, saturate: int = 1) -> Tensor:
-    return cast(input, to=to, saturate=saturate)
+def cast_19(input: Tensor, *, to: torch.dtype, saturate: int = 1, output_type: int = 0) -> Tensor:
+    return cast(input, to=to, saturate=saturate, output_type=output_type)
 
 
 @op("Cast", since=6, any_type=True)
@@ -68,14 +74,22 @@ def cast_1(input: Tensor, *, to: str) -> Tensor:
 
 @op("CastLike", since=24, any_type=True, frozen=("target_type",))
 def cast_like(
-    input: Tensor, target_type: Tensor, *, saturate: int = 1, round_mode: RoundMode = "up"
+    input: Tensor,
+    target_type: Tensor,
+    *,
+    saturate: int = 1,
+    round_mode: RoundMode = "up",
+    output_type: int = 0,
 ) -> Tensor:
-    return cast(input, to=target_type.dtype, saturate=saturate, round_mode=round_mode)
+    to = target_type.dtype
+    return cast(input, to=to, saturate=saturate, round_mode=round_mode, output_type=output_type)
 
 
 @op("CastLike", since=19, any_type=True, frozen=("target_type",))
-def cast_like_19(input: Tensor, target_type: Tensor, *, saturate: int = 1) -> Tensor:
-    return cast(input, to=target_type.dtype, saturate=saturate)
+def cast_like_19(
+    input: Tensor, target_type: Tensor, *, saturate: int = 1, output_type: int = 0
+) -> Tensor:
+    return cast(input, to=target_type.dtype, saturate=saturate, output_type=output_type)
 
 
 @op("CastLike", since=15, any_type=True, frozen=("target_type",))

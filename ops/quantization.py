@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnxinterp.ops.narrow import fitted, limits
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -34,24 +35,32 @@ def quantize_linear(
     output_dtype: torch.dtype | None = None,
     precision: torch.dtype | None = None,
     saturate: int = 1,
+    output_type: int = 0,
 ) -> Tensor:
     """Divide in the type of the scale (or `precision`), round half to even, shift, saturate."""
     divided_in = precision or (y_scale.dtype if y_scale.dtype in REAL else torch.float32)
     y = x.to(divided_in) / _spread(y_scale, x, axis, block_size).to(divided_in)
     shift = None if y_zero_point is None else _spread(y_zero_point, x, axis, block_size)
     dtype = output_dtype or (torch.uint8 if y_zero_point is None else y_zero_point.dtype)
-    return rounded(y.to(_wide(divided_in)), shift, dtype, bool(saturate))
+    y = rounded(y.to(_wide(divided_in)), shift, dtype, bool(saturate), limits(output_type))
+    return fitted(y, output_type)
 
 
-def rounded(y: Tensor, shift: Tensor | None, dtype: torch.dtype, saturate: bool = True) -> Tensor:
+def rounded(
+    y: Tensor,
+    shift: Tensor | None,
+    dtype: torch.dtype,
+    saturate: bool = True,
+    limits: tuple[int, int] | None = None,
+) -> Tensor:
     """Round y to `dtype`, to integers before the zero point is added; nan is the lowest one."""
     if dtype.is_floating_point:
         y = y if shift is None else y + shift.to(y.dtype)
         limit = torch.finfo(dtype).max
         return (y.clamp(-limit, limit) if saturate else y).to(dtype)
     y = y.round() if shift is None else y.round() + shift.to(y.dtype)
-    limits = torch.iinfo(dtype)
-    return y.nan_to_num(limits.min).clamp(limits.min, limits.max).to(dtype)
+    low, high = limits or (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    return y.nan_to_num(low).clamp(low, high).to(dtype)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -85,6 +94,7 @@ def quantize_linear_21(
     block_size: int = 0,
     output_dtype: torch.dtype | None = None,
     saturate: int = 1,
+    output_type: int = 0,
 ) -> Tensor:
     """Before opset 23 nothing is said of the division; onnxruntime divides halves as float32."""
     return quantize_linear(
@@ -96,6 +106,7 @@ def quantize_linear_21(
         output_dtype=output_dtype,
         precision=_wide(y_scale.dtype),
         saturate=saturate,
+        output_type=output_type,
     )
 
 

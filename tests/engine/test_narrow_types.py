@@ -1,0 +1,59 @@
+"""4- and 2-bit integers, float4 and float6: the carrier never holds what the type does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxinterp import OnnxModule
+from onnxinterp.ops.narrow import fitted
+
+FLOATS = ["FLOAT4E2M1", "FLOAT6E2M3", "FLOAT6E3M2"]
+INTEGERS = ["INT4", "UINT4", "INT2", "UINT2"]
+
+
+def known(name: str) -> int:
+    number = dict(TensorProto.DataType.items()).get(name)
+    if number is None:
+        pytest.skip(f"onnx {onnx.__version__} has no {name}")
+    return number
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_floats_round_as_ml_dtypes_does(name: str) -> None:
+    elem_type = known(name)
+    x = np.linspace(-40, 40, 4001, dtype=np.float32)
+    want = x.astype(helper.tensor_dtype_to_np_dtype(elem_type)).astype(np.float32)
+    assert fitted(torch.from_numpy(x), elem_type).tolist() == want.tolist()
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integers_keep_their_low_bits(name: str) -> None:
+    elem_type = known(name)
+    x = np.arange(-128, 128, dtype=np.int8)
+    want = x.astype(helper.tensor_dtype_to_np_dtype(elem_type)).astype(np.int8)
+    assert fitted(torch.from_numpy(x), elem_type).to(torch.int8).tolist() == want.tolist()
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+@pytest.mark.parametrize("held", ["initializer", "Constant"])
+def test_quantization_saturates_at_the_type_of_a_stored_zero_point(name: str, held: str) -> None:
+    zero = helper.make_tensor("zero", known(name), [], [1])
+    nodes = [helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["y"])]
+    if held == "Constant":
+        nodes.insert(0, helper.make_node("Constant", [], ["zero"], value=zero))
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])],
+        [helper.make_tensor_value_info("y", zero.data_type, [4])],
+        [numpy_helper.from_array(np.float32(1.0), "scale")] + [zero] * (held == "initializer"),
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)])
+    bits = int(name[-1])
+    low, high = (0, 2**bits - 1) if name[0] == "U" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    y = OnnxModule(model)(torch.tensor([-1000.0, 0.0, -1.0, 1000.0]))
+    assert y.tolist() == [low, 1, 0, high]
