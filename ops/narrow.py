@@ -10,21 +10,25 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-BITS = {"INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2}
+NUMBER = dict(TensorProto.DataType.items())  # of each type; the newest ones may not be known yet
+BITS = {NUMBER[n]: b for n, b in (("INT4", 4), ("INT2", 2)) if n in NUMBER}
+UNSIGNED_BITS = {NUMBER[n]: b for n, b in (("UINT4", 4), ("UINT2", 2)) if n in NUMBER}
 MINIFLOATS = {  # bits of the mantissa, exponent of the lowest normal number, largest number
-    "FLOAT4E2M1": (1, 0, 6.0),
-    "FLOAT6E2M3": (3, 0, 7.5),
-    "FLOAT6E3M2": (2, -2, 28.0),
+    NUMBER[name]: layout
+    for name, layout in (
+        ("FLOAT4E2M1", (1, 0, 6.0)),
+        ("FLOAT6E2M3", (3, 0, 7.5)),
+        ("FLOAT6E3M2", (2, -2, 28.0)),
+    )
+    if name in NUMBER
 }
-LIMITS = {
-    name: (0, 2**b - 1) if name[0] == "U" else (-(2 ** (b - 1)), 2 ** (b - 1) - 1)
-    for name, b in BITS.items()
-}
+LIMITS = {t: (-(2 ** (b - 1)), 2 ** (b - 1) - 1) for t, b in BITS.items()}
+LIMITS |= {t: (0, 2**b - 1) for t, b in UNSIGNED_BITS.items()}
 
 
 def limits(elem_type: int) -> tuple[int, int] | None:
     """The lowest and the highest number of a 4- or 2-bit integer type; None of other types."""
-    return LIMITS.get(TensorProto.DataType.Name(elem_type))
+    return LIMITS.get(elem_type)
 
 
 def fitted(x: Tensor, elem_type: int) -> Tensor:
@@ -32,14 +36,13 @@ def fitted(x: Tensor, elem_type: int) -> Tensor:
 
     Types that are not narrow hold x as it is. Floats beyond the largest become that one.
     """
-    name = TensorProto.DataType.Name(elem_type)
-    if name in BITS:
-        low, carrier = LIMITS[name][0], torch.uint8 if name[0] == "U" else torch.int8
-        bits: Tensor = (x.to(torch.int64) - low) % 2 ** BITS[name] + low
-        return bits.to(carrier)
-    if name not in MINIFLOATS:
+    if elem_type in LIMITS:
+        low, high = LIMITS[elem_type]
+        bits: Tensor = (x.to(torch.int64) - low) % (high - low + 1) + low
+        return bits.to(torch.int8 if low else torch.uint8)
+    if elem_type not in MINIFLOATS:
         return x
-    mantissa, lowest, largest = MINIFLOATS[name]
+    mantissa, lowest, largest = MINIFLOATS[elem_type]
     x = x.to(torch.float32)
     _, exponent = torch.frexp(x)
     step = torch.ldexp(torch.ones_like(x), (exponent - 1).clamp(min=lowest) - mantissa)
