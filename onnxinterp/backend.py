@@ -141,7 +141,8 @@ def to_torch(value: Any, device: str = "cpu") -> Any:
         return [to_torch(v, device) for v in value]
     if not isinstance(value, (np.ndarray, np.generic)) or value.dtype.kind in "OUS":
         return value
-    return from_array(np.array(value), helper.np_dtype_to_tensor_dtype(value.dtype)).to(device)
+    array = np.array(value, dtype=np.dtype(value.dtype.name))  # torch refuses a second uint64
+    return from_array(array, helper.np_dtype_to_tensor_dtype(array.dtype)).to(device)
 
 
 def to_numpy(value: Any, info: ValueInfo) -> Any:

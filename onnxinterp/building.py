@@ -50,7 +50,7 @@ def value_info(proto: ValueInfoProto, name: str | None = None) -> ValueInfo:
     kind = proto.type.WhichOneof("value") or "unknown"
     name = proto.name if name is None else name
     if kind not in ("tensor_type", "sparse_tensor_type"):
-        return ValueInfo(name, kind=kind.removesuffix("_type"))
+        return ValueInfo(name, _element_type(proto.type), kind=kind.removesuffix("_type"))
     tensor = getattr(proto.type, kind)
     if not tensor.HasField("shape"):
         return ValueInfo(name, tensor.elem_type, None, "tensor")
@@ -59,6 +59,13 @@ def value_info(proto: ValueInfoProto, name: str | None = None) -> ValueInfo:
         for d in tensor.shape.dim  # some exporters write -1 for a size they do not know
     )
     return ValueInfo(name, tensor.elem_type, shape, "tensor")
+
+
+def _element_type(declared: onnx.TypeProto) -> int:
+    """The element type of the tensors in a sequence or an optional; 0 of anything else."""
+    while (kind := declared.WhichOneof("value")) in ("sequence_type", "optional_type"):
+        declared = getattr(declared, kind).elem_type
+    return declared.tensor_type.elem_type if kind == "tensor_type" else 0
 
 
 def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:

@@ -8,6 +8,7 @@ puts one of these around the kernel:
     uint16, uint32  int64, wrapped on the way back
     uint64          its bits as int64, for kernels that declare that these do (`uint64="bits"`), or
                     with the highest bit turned, which keeps the order (`uint64="order"`)
+    8-bit floats    their bytes: what admits them moves them, and no more
 
 Kernels that know every type by themselves say so (`any_type`). Types are those that the schemas
 tell: a value whose type they leave open reaches the kernel as it is, and torch refuses it.
@@ -15,7 +16,8 @@ tell: a value whose type they leave open reaches the kernel as it is, and torch 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -25,12 +27,13 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from onnxinterp.dtypes import CARRIER, NATIVE, onnx_name
+from onnxinterp.dtypes import CARRIER, FLOAT8, NATIVE, onnx_name
 from onnxinterp.graph import Node
 from onnxinterp.registry import Kernel, Kind
 
 UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}
 HIGHEST_BIT = -(2**63)
+COMPUTED = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)  # inputs that reach the kernel as they flow
 TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")  # they name the type of an output
 ELEMENT = {f"tensor({onnx_name(t)})": t for t in TensorProto.DataType.values()}
 ONNX_TYPE = {CARRIER[t]: t for t in NATIVE}
@@ -43,26 +46,64 @@ def type_of(value: Any) -> int:
     return ONNX_TYPE.get(value.dtype, 0)
 
 
-def output_types(node: Node, inputs: Sequence[int]) -> tuple[int, ...]:
-    """The ONNX types of a node's outputs, as far as its schema tells; 0 for the others."""
+def element_types(type_strings: Sequence[str]) -> frozenset[int]:
+    """The element types that some of a schema's type strings name, those of sequences too."""
+    found = (re.search(r"tensor\(\w+\)", text) for text in type_strings)
+    return frozenset(ELEMENT[m[0]] for m in found if m and m[0] in ELEMENT)
+
+
+def output_types(
+    node: Node, inputs: Sequence[int], bodies: Sequence[Sequence[int]] = ()
+) -> tuple[int, ...]:
+    """The ONNX types of a node's outputs; 0 where neither its schema nor its subgraphs tell.
+
+    A sequence or an optional has the type of its elements.
+
+    Args:
+        node: the node.
+        inputs: the types of its inputs, 0 where unknown.
+        bodies: the types of the outputs of its subgraphs; the last ones are the node's.
+    """
+    count = len(node.outputs)
+    if bodies:
+        aligned = [([0] * count + list(types))[-count:] for types in bodies]
+        return tuple(next(filter(None, told), 0) for told in zip(*aligned, strict=True))
     schema = _schema(node.op_type, node.opset, node.domain)
     if schema is None or not schema.outputs:
-        return (0,) * len(node.outputs)
+        return (0,) * count
     bound: dict[str, int] = {}
     for index, elem_type in enumerate(inputs):
         formal = schema.inputs[min(index, len(schema.inputs) - 1)]
         if elem_type and formal.is_homogeneous:
             bound.setdefault(formal.type_str, elem_type)
-    told = next((node.attributes[a] for a in TYPE_ATTRIBUTES if node.attributes.get(a)), 0)
-    formals = [schema.outputs[min(i, len(schema.outputs) - 1)] for i in range(len(node.outputs))]
+    told = next((t for a in TYPE_ATTRIBUTES if isinstance(t := node.attributes.get(a), int)), 0)
+    formals = [schema.outputs[min(i, len(schema.outputs) - 1)] for i in range(count)]
     return tuple(
-        0
-        if not formal.is_homogeneous
-        else bound.get(formal.type_str)
-        or ELEMENT.get(formal.type_str, 0)
-        or (told if isinstance(told, int) else 0)
+        next(filter(None, _candidates(schema, formal.type_str, bound, told)), 0)
+        if formal.is_homogeneous
+        else 0
         for formal in formals
     )
+
+
+def _candidates(
+    schema: onnx.defs.OpSchema, type_str: str, bound: Mapping[str, int], told: int
+) -> Iterator[int]:
+    """What may be the type of an output, the surest first."""
+    yield bound.get(type_str, 0)
+    admitted = _admitted(schema)
+    types = admitted.get(type_str) or element_types([type_str])
+    if len(types) == 1:
+        yield next(iter(types))
+    yield told
+    # an input that admits the same types: T of a sequence S made of it, T1 where T2 is its like
+    yield from (t for p, t in bound.items() if admitted.get(p) == types)
+
+
+@lru_cache(maxsize=1024)
+def _admitted(schema: onnx.defs.OpSchema) -> dict[str, frozenset[int]]:
+    """The element types that each type parameter of a schema admits."""
+    return {c.type_param_str: element_types(c.allowed_type_strs) for c in schema.type_constraints}
 
 
 @lru_cache(maxsize=1024)
@@ -81,33 +122,56 @@ def carried(
     outputs: Sequence[int],
 ) -> Callable[..., Any]:
     """The kernel's function, for inputs of these ONNX types."""
-    tensors = [t for t, k in zip(inputs, kinds, strict=True) if k in (Kind.TENSOR, Kind.OPERAND)]
     if kernel.any_type:
         return kernel.function
-    if TensorProto.STRING in tensors and attributes.get("reduction", "none") == "none":
+    seen = [t for t, k in zip(inputs, kinds, strict=True) if k in COMPUTED]
+    reduction = attributes.get("reduction", "none")
+    if TensorProto.STRING in seen:
+        if not kernel.strings or reduction != "none":
+            return _refused(kernel)
         return _over_positions(kernel.function, [t == TensorProto.STRING for t in outputs])
-    if any(CARRIER.get(t) in UNSIGNED for t in tensors):
-        return _over_int64(kernel.function, [CARRIER.get(t) for t in outputs], kernel.uint64)
+    dtypes = [CARRIER.get(t) for t in outputs]
+    if any(CARRIER.get(t) in UNSIGNED for t in seen):
+        uint64 = "order" if reduction in ("max", "min") else kernel.uint64
+        return _over_int64(kernel.function, dtypes, uint64)
+    if any(CARRIER.get(t) in FLOAT8 for t in seen):
+        return _over_bytes(kernel.function, dtypes)
     return kernel.function
+
+
+def _refused(kernel: Kernel) -> Callable[..., Any]:
+    def call(*_args: Any, **_attributes: Any) -> Any:
+        raise TypeError(f"{kernel.op_type} computes with its inputs: they cannot be strings")
+
+    return call
 
 
 def _over_positions(function: Callable[..., Any], are_strings: list[bool]) -> Callable[..., Any]:
     """A function of tensors, for arrays of strings."""
 
     def call(*args: Any, **attributes: Any) -> Any:
-        device = next((a.device for a in args if isinstance(a, Tensor)), None)
-        arrays = [a for a in args if isinstance(a, np.ndarray)]
+        arrays: list[np.ndarray[Any, Any]] = []
+        device = None
+        for value in _flat(args):
+            if isinstance(value, np.ndarray):
+                arrays.append(value)
+            elif isinstance(value, Tensor):
+                device = device or value.device
         flat = [np.array([""], dtype=object), *(a.reshape(-1) for a in arrays)]
         table, positions = np.unique(np.concatenate(flat), return_inverse=True)
         pieces = torch.split(torch.from_numpy(positions[1:]).to(device), [a.size for a in arrays])
-        tensors = [p.reshape(a.shape) for p, a in zip(pieces, arrays, strict=True)]
-        found = iter(tensors)
-        result = function(
-            *[next(found) if isinstance(a, np.ndarray) else a for a in args], **attributes
-        )
-        return _each(
-            result, are_strings, lambda r, is_string: table[r.numpy(force=True)] if is_string else r
-        )
+        found = iter([p.reshape(a.shape) for p, a in zip(pieces, arrays, strict=True)])
+        tensors = _each(args, lambda a: next(found) if isinstance(a, np.ndarray) else a)
+        result = function(*tensors, **attributes)
+
+        def strings(positions: Any, are_strings: bool) -> Any:
+            if not are_strings:
+                return positions
+            out = np.empty(positions.shape, dtype=object)
+            out[...] = table[positions.numpy(force=True)]
+            return out
+
+        return _told(result, are_strings, strings)
 
     return call
 
@@ -133,13 +197,46 @@ def _over_int64(
         return x.to(dtype) if dtype is not torch.uint64 else turn(x).view(dtype)
 
     def call(*args: Any, **attributes: Any) -> Any:
-        return _each(function(*map(widen, args), **attributes), dtypes, narrow)
+        return _told(function(*_each(args, widen), **attributes), dtypes, narrow)
 
     return call
 
 
-def _each(result: Any, told: Sequence[Any], change: Callable[[Any, Any], Any]) -> Any:
+def _over_bytes(
+    function: Callable[..., Any], dtypes: list[torch.dtype | None]
+) -> Callable[..., Any]:
+    """A function that moves the elements of tensors, for 8-bit floats."""
+
+    def to_bytes(x: Any) -> Any:
+        return x.view(torch.uint8) if isinstance(x, Tensor) and x.dtype in FLOAT8 else x
+
+    def from_bytes(x: Any, dtype: torch.dtype | None) -> Any:
+        return x.view(dtype) if dtype in FLOAT8 else x
+
+    def call(*args: Any, **attributes: Any) -> Any:
+        return _told(function(*_each(args, to_bytes), **attributes), dtypes, from_bytes)
+
+    return call
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    """The values in a nest of lists and tuples."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A value with all that it holds changed; lists and tuples keep their form."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_each(v, change) for v in value)
+    return change(value)
+
+
+def _told(result: Any, told: Sequence[Any], change: Callable[[Any, Any], Any]) -> Any:
     """Change what a kernel gives, be it one value or a tuple of them."""
     if not isinstance(result, tuple):
-        return change(result, told[0])
-    return tuple(change(r, t) for r, t in zip(result, told, strict=False))
+        return _each(result, lambda r: change(r, told[0]))
+    return tuple(_each(r, lambda x, t=t: change(x, t)) for r, t in zip(result, told, strict=False))

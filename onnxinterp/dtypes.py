@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from onnx import TensorProto
 
+STRING = int(TensorProto.STRING)
 FLOAT8E8M0 = 24  # TensorProto.FLOAT8E8M0, from onnx 1.19 on
 
 PACKED: dict[str, torch.dtype] = {
@@ -44,6 +45,7 @@ CARRIER: dict[int, torch.dtype] = {
     TensorProto.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
     FLOAT8E8M0: torch.float8_e8m0fnu,
 }
+FLOAT8 = frozenset(d for d in CARRIER.values() if d.is_floating_point and d.itemsize == 1)
 NATIVE = frozenset(CARRIER)
 """ONNX types whose bytes in a file are the bytes of the torch tensor."""
 

@@ -30,7 +30,8 @@ class ValueInfo:
 
     Attributes:
         name: the ONNX name.
-        elem_type: the ONNX number of the element type; 0 where unknown or not a tensor.
+        elem_type: the ONNX number of the element type, of a sequence or an optional that of what
+            it holds; 0 where unknown.
         shape: a size, a symbol or None per dimension; None where the rank is unknown.
         kind: "tensor", "sequence", "optional", "map" or "unknown".
     """

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onnxinterp.dtypes import STRING
 from onnxinterp.errors import InputError, NodeError
 from onnxinterp.graph import Node, ValueInfo
 from onnxinterp.registry import Kind
@@ -166,7 +167,7 @@ def bind(plan: Plan, interpreter: Interpreter, frame: Frame) -> Subgraph:
         values = {"": None, **around, **dict(zip(plan.inputs, inputs, strict=True))}
         return interpreter.run(plan, Frame(values, frame.device))
 
-    types = [(o.dtype, o.shape) for o in plan.output_types]
+    types = [(str if o.elem_type == STRING else o.dtype, o.shape) for o in plan.output_types]
     return Subgraph(call, len(plan.inputs), types)
 
 

@@ -81,6 +81,8 @@ def decode(kernel: Kernel, name: str, value: Any, dtypes: Mapping[torch.dtype, t
     if kernel.wants_dtype(name) and isinstance(value, int):
         if value == TensorProto.UNDEFINED:
             return None
+        if value == TensorProto.STRING:
+            return str
         if value not in CARRIER:
             raise InvalidModelError(f"{kernel.op_type}: {name} is {onnx_name(value)}")
         return dtypes.get(CARRIER[value], CARRIER[value])
@@ -112,7 +114,7 @@ class _Planner:
         What a subgraph gets as inputs is not known here: any of it may be a host value.
         """
         inputs = tuple(i.name for i in graph.inputs)
-        self.types.update({i.name: i.elem_type for i in graph.inputs if i.kind == "tensor"})
+        self.types.update({i.name: i.elem_type for i in graph.inputs if i.elem_type})
         may_be_host = set() if around is None else {*around, *inputs}
         steps = [s for node in graph.nodes if (s := self._step(node, may_be_host)) is not None]
         answer = Kind.TENSOR if around is None else Kind.ANY
@@ -123,7 +125,11 @@ class _Planner:
         reads = [r for s in marked for r in _reads(s)] + list(outputs)
         captures = tuple(r for r in dict.fromkeys(reads) if r and r not in made)
         constants = self.constants if around is None else {}
-        return Plan(marked, inputs, outputs, captures, constants, graph.outputs, sized)
+        told = tuple(
+            o if o.elem_type else replace(o, elem_type=self.types.get(o.name, 0))
+            for o in graph.outputs
+        )
+        return Plan(marked, inputs, outputs, captures, constants, told, sized)
 
     def _step(self, node: Node, may_be_host: set[str]) -> Step | None:
         """The step of a node; None where it is folded away."""
@@ -141,6 +147,7 @@ class _Planner:
             for i, (n, k) in enumerate(zip(node.inputs, kinds, strict=True))
         ]
         weights = {k: v.name for k, v in node.attributes.items() if isinstance(v, WeightRef)}
+        subgraphs = self._subgraphs(kernel, node, may_be_host)
         step = Step(
             node,
             self._function(kernel, node, kinds),
@@ -155,7 +162,7 @@ class _Planner:
                 if n and n not in self.known and k in NUMBERS
             ),
             host_rule,
-            self._subgraphs(kernel, node, may_be_host),
+            subgraphs,
             {k: self._place(v, Kind.TENSOR) for k, v in weights.items()},
             "device" in kernel.attributes,
             self._updates(kernel, node),
@@ -186,7 +193,12 @@ class _Planner:
     def _function(self, kernel: Kernel, node: Node, kinds: tuple[Kind, ...]) -> Callable[..., Any]:
         """The kernel's function, made fit for the element types that come in."""
         inputs = [self.types.get(name, 0) for name in node.inputs]
-        outputs = carriers.output_types(node, inputs)
+        bodies = [
+            [self.types.get(o.name, 0) for o in graph.outputs]
+            for graph in node.attributes.values()
+            if isinstance(graph, Graph)
+        ]
+        outputs = carriers.output_types(node, inputs, bodies)
         self.types.update(zip(node.outputs, outputs, strict=True))
         return carriers.carried(kernel, node.attributes, kinds, inputs, outputs)
 
@@ -246,6 +258,10 @@ class _Planner:
         for name in graphs:
             if not kernel.wants_subgraph(name):
                 raise InvalidModelError(f"{kernel.op_type} takes no subgraph {name!r}")
+        for graph in graphs.values():
+            if len(graph.inputs) == len(node.inputs):  # what it leaves undeclared comes as it is
+                told = zip(graph.inputs, node.inputs, strict=True)
+                self.types.update({i.name: self.types.get(n, 0) for i, n in told})
         return {name: self.plan(g, frozenset(may_be_host)) for name, g in graphs.items()}
 
     def _updates(self, kernel: Kernel, node: Node) -> tuple[tuple[str, int], ...]:

@@ -87,6 +87,7 @@ class Kernel:
         data_shaped: the shape of the answer depends on the elements of a tensor (NonZero).
         initializer: the node is a weight in the form of a node (Constant).
         any_type: the function takes every element type as it is stored (see `carriers`).
+        strings: whether strings may come as positions (see `carriers`): not where it computes.
         uint64: how the function gets uint64: as "bits" of int64 where the answer is right modulo
             2**64, in "order" where elements are compared and moved only; None: as torch has it.
     """
@@ -101,6 +102,7 @@ class Kernel:
     data_shaped: bool = False
     initializer: bool = False
     any_type: bool = False
+    strings: bool = True
     uint64: Literal["bits", "order"] | None = None
 
     @cached_property
@@ -170,6 +172,7 @@ def op(
     data_shaped: bool | None = None,
     initializer: bool = False,
     any_type: bool = False,
+    strings: bool = True,
     uint64: Literal["bits", "order"] | None = None,
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
@@ -198,6 +201,7 @@ def op(
             shaped,
             initializer,
             any_type,
+            strings,
             uint64,
         )
         return function

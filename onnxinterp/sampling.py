@@ -68,14 +68,19 @@ class Draw(Protocol):
         """A shape that broadcasts to `shape`: some leading dimensions gone, some sides 1."""
         ...
 
-    def dtype(self, type: str = "T") -> torch.dtype:
-        """The dtype of this call for one of the schema's type parameters."""
+    def elem_type(self, type: str = "T") -> int:
+        """The ONNX type of this call for one of the schema's type parameters."""
         ...
 
-    def tensor(
-        self, shape: Sequence[int], type: str = "T", lo: float = -10, hi: float = 10
-    ) -> Tensor:
-        """A tensor of the dtype of `type`, its elements between `lo` and `hi`."""
+    def dtype(self, type: str = "T") -> torch.dtype:
+        """The torch dtype that carries it; strings have none."""
+        ...
+
+    def tensor(self, shape: Sequence[int], type: str = "T", lo: float = -10, hi: float = 10) -> Any:
+        """A tensor of the type of `type`, its elements between `lo` and `hi`.
+
+        Strings come as a numpy object array.
+        """
         ...
 
     def floats(self, shape: Sequence[int], lo: float = -10, hi: float = 10) -> Tensor:

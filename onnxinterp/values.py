@@ -109,7 +109,7 @@ class Subgraph:
 
     Attributes:
         n_inputs: how many inputs it takes.
-        output_types: (torch dtype or None, declared shape or None) of each output.
+        output_types: (torch dtype, `str` or None, declared shape or None) of each output.
     """
 
     __slots__ = ("_run", "n_inputs", "output_types")
@@ -118,7 +118,9 @@ class Subgraph:
         self,
         run: Callable[[Sequence[Any]], tuple[Any, ...]],
         n_inputs: int,
-        output_types: Sequence[tuple[torch.dtype | None, tuple[int | str | None, ...] | None]],
+        output_types: Sequence[
+            tuple[torch.dtype | type[str] | None, tuple[int | str | None, ...] | None]
+        ],
     ) -> None:
         self._run = run
         self.n_inputs = n_inputs

@@ -31,6 +31,8 @@ def leaky_relu(X: Tensor, *, alpha: float = 0.009999999776482582) -> Tensor:
 @op("PRelu", since=7)
 def prelu(X: Tensor, slope: Tensor) -> Tensor:
     """The slope broadcasts to X from the last axis, not from the axis of channels."""
+    if not X.dtype.is_signed:
+        return X
     return torch.where(X < 0, X * slope, X)
 
 

@@ -62,7 +62,7 @@ def mod(A: Tensor, B: Operand, *, fmod: int = 0) -> Tensor:
     return rest if fmod else torch.copysign(rest, B)
 
 
-@op("Pow", since=7, frozen=("Y",))
+@op("Pow", uint64="bits", since=7, frozen=("Y",))
 def pow(X: Tensor, Y: Operand) -> Tensor:
     """The result has the type of X. An integer to a real power is taken in float64."""
     if not isinstance(Y, Tensor):

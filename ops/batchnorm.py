@@ -168,12 +168,13 @@ def batch_normalization_1(
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=2, min_side=2), lo=-3, hi=3)
     c = (x.shape[1],)
-    three = [d.tensor(c, lo=-3, hi=3) for _ in range(3)]
+    affine, statistics = ("T1", "T2") if d.opset >= 15 else ("T", "U" if d.opset >= 14 else "T")
+    three = [d.tensor(c, t, lo=-3, hi=3) for t in (affine, affine, statistics)]
     trains = d.boolean()
     return call(
         x,
         *three,
-        d.tensor(c, lo=0.5, hi=3),
+        d.tensor(c, statistics, lo=0.5, hi=3),
         epsilon=d.maybe(d.real(0.25, 1)),
         momentum=d.maybe(d.real(0.25, 1)),
         training_mode=1 if trains else d.maybe(0),

@@ -10,34 +10,25 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
-from onnxinterp.ops.narrow import fitted
+from onnxinterp.dtypes import CARRIER, FLOAT8, FLOAT8E8M0, onnx_name
+from onnxinterp.ops import numerals
+from onnxinterp.ops.narrow import BITS, MINIFLOATS, bit_cast_narrow, fitted, limits
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import HOST_DTYPES, Host, round_to
 
 RoundMode: TypeAlias = Literal["up", "down", "nearest"]
 
-FLOAT8 = frozenset(
-    {torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz}
-)
-
 NAMED = {
-    "FLOAT": torch.float32,
-    "UINT8": torch.uint8,
-    "INT8": torch.int8,
-    "UINT16": torch.uint16,
-    "INT16": torch.int16,
-    "INT32": torch.int32,
-    "INT64": torch.int64,
-    "BOOL": torch.bool,
-    "FLOAT16": torch.float16,
-    "DOUBLE": torch.float64,
-    "UINT32": torch.uint32,
-    "UINT64": torch.uint64,
+    onnx_name(t).upper(): CARRIER[t]
+    for t in (*range(TensorProto.FLOAT, TensorProto.INT64 + 1), *range(9, TensorProto.UINT64 + 1))
 }
+"""The types that Cast-1 names: float to int64, bool to uint64; no strings, no complex numbers."""
 
 
 @op("Cast", since=24, any_type=True)
@@ -49,11 +40,18 @@ def cast(
     round_mode: RoundMode = "up",
     output_type: int = 0,
 ) -> Tensor:
-    """Floats lose their fraction on the way to integers; all but zero is true."""
-    if to in FLOAT8:
-        return _to_float8(input, to, saturate)
+    """Floats lose their fraction on the way to integers; all but zero is true.
+
+    onnxruntime rounds floats to the nearest 4-bit integer; the backend suite truncates them too.
+    """
+    if isinstance(input, np.ndarray):
+        input = input if to is str else numerals.read(input, to, output_type)
+    if to is str:
+        return numerals.write(input)
     if to is torch.float8_e8m0fnu:
         return _to_power_of_two(input, saturate, round_mode).to(to)
+    if to in FLOAT8:
+        return _to_float8(input, to, saturate)
     return fitted(input, output_type).to(to)
 
 
@@ -81,7 +79,7 @@ def cast_like(
     round_mode: RoundMode = "up",
     output_type: int = 0,
 ) -> Tensor:
-    to = target_type.dtype
+    to = numerals.type_of(target_type)
     return cast(input, to=to, saturate=saturate, round_mode=round_mode, output_type=output_type)
 
 
@@ -89,17 +87,17 @@ def cast_like(
 def cast_like_19(
     input: Tensor, target_type: Tensor, *, saturate: int = 1, output_type: int = 0
 ) -> Tensor:
-    return cast(input, to=target_type.dtype, saturate=saturate, output_type=output_type)
+    return cast(input, to=numerals.type_of(target_type), saturate=saturate, output_type=output_type)
 
 
 @op("CastLike", since=15, any_type=True, frozen=("target_type",))
 def cast_like_15(input: Tensor, target_type: Tensor) -> Tensor:
-    return cast(input, to=target_type.dtype)
+    return cast(input, to=numerals.type_of(target_type))
 
 
 @op("BitCast", since=26, any_type=True)
-def bit_cast(input: Tensor, *, to: torch.dtype) -> Tensor:
-    return input.view(to)
+def bit_cast(input: Tensor, *, to: torch.dtype, output_type: int = 0) -> Tensor:
+    return bit_cast_narrow(input, output_type) if output_type in BITS else input.view(to)
 
 
 def _to_float8(x: Tensor, to: torch.dtype, saturate: int) -> Tensor:
@@ -115,7 +113,8 @@ def _to_float8(x: Tensor, to: torch.dtype, saturate: int) -> Tensor:
 
 def _to_power_of_two(x: Tensor, saturate: int, round_mode: RoundMode) -> Tensor:
     """Round to what float8e8m0 can hold: the powers 2**-127 to 2**127, and NaN."""
-    mantissa, exponent = torch.frexp(x.to(torch.float32))  # 0.5 <= mantissa < 1
+    x = x.to(torch.float32)
+    mantissa, exponent = torch.frexp(x)  # 0.5 <= mantissa < 1
     threshold = {"up": 0.5, "nearest": 0.75, "down": 1.0}[round_mode]
     above = mantissa > threshold if round_mode == "up" else mantissa >= threshold
     power = torch.where(x == 0, -128, exponent - 1 + above.int())  # zero is below the range
@@ -125,7 +124,7 @@ def _to_power_of_two(x: Tensor, saturate: int, round_mode: RoundMode) -> Tensor:
     return torch.where(outside, math.nan, torch.ldexp(torch.ones_like(mantissa), power))
 
 
-def cast_host(input: Host, to: torch.dtype) -> Any:
+def cast_host(input: Host, to: Any) -> Any:
     """Cast of plain numbers; NotImplemented for types that no host value has."""
     if to not in HOST_DTYPES:
         return NotImplemented
@@ -161,38 +160,66 @@ def _(input: Host, target_type: Host, **_about_float8: Any) -> Any:
     return cast_host(input, target_type.dtype)
 
 
-def _draw_source(d: Draw, to: torch.dtype) -> Tensor:
+def _draw_source(d: Draw, to: int) -> Any:
     """Numbers in the range of the target: what is beyond is undefined for floats."""
-    return d.tensor(d.shape(), "T1", lo=0 if to is torch.uint8 else -10)
+    carrier = CARRIER.get(to, torch.float64)
+    whole = not (carrier.is_floating_point or carrier.is_complex)
+    least, most = limits(to) or (-10 if carrier.is_signed else 0, 10)
+    if to in MINIFLOATS:
+        least, most = -6, 6
+    shape = d.shape()
+    if carrier is torch.float8_e8m0fnu:
+        least = 1  # what becomes of negative numbers is undefined
+        shape = d.shape(min_dims=1)  # of rank 0 no oracle casts to it
+    if d.elem_type("T1") == TensorProto.STRING:
+        numbers = d.ints(shape, least, most)
+        scale = (
+            1
+            if whole
+            else d.choice([1, 0.5, 0.001, 1e30 if carrier is torch.float32 and to == 1 else 1])
+        )
+        texts = [str(n if scale == 1 else n * scale) for n in numbers.flatten().tolist()]
+        return np.array(texts, dtype=object).reshape(numbers.shape)
+    x = d.tensor(shape, "T1", lo=least, hi=most)
+    narrow = limits(to) is not None and x.is_floating_point()
+    return x.float().round().to(x.dtype) if narrow else x  # onnxruntime rounds, see `cast`
 
 
-def _draw_details(d: Draw) -> dict[str, Any]:
-    saturate = d.maybe(1) if d.opset >= 19 else None  # 0 is for float8 only
-    round_mode = d.maybe("up") if d.opset >= 24 else None  # others are for float8e8m0 only
-    return {"saturate": saturate, "round_mode": round_mode}
+def _draw_details(d: Draw, to: int) -> dict[str, Any]:
+    only_e8m0 = to == FLOAT8E8M0
+    saturate = d.maybe(d.integer(0, 1) if CARRIER.get(to) in FLOAT8 else 1)
+    modes: list[RoundMode] = ["up", "down", "nearest"] if only_e8m0 else ["up"]
+    round_mode = d.maybe(d.choice(modes)) if d.opset >= 24 else None
+    return {"saturate": saturate if d.opset >= 19 else None, "round_mode": round_mode}
 
 
 @sample(cast, cast_19, cast_6)
 def _(d: Draw) -> Call:
-    to = d.dtype("T2")
-    return call(_draw_source(d, to), to=to, **_draw_details(d))
+    to = d.elem_type("T2")
+    return call(_draw_source(d, to), to=to, **_draw_details(d, to))
 
 
 @sample(cast_1)
 def _(d: Draw) -> Call:
-    to = d.dtype("T2")
-    return call(_draw_source(d, to), to=next(name for name, t in NAMED.items() if t is to))
+    to = d.elem_type("T2")
+    return call(_draw_source(d, to), to=onnx_name(to).upper())
 
 
 @sample(cast_like, cast_like_19, cast_like_15)
 def _(d: Draw) -> Call:
-    like = d.tensor(d.shape(), "T2")
-    return call(_draw_source(d, like.dtype), like, **_draw_details(d))
+    like, to = d.tensor(d.shape(), "T2"), d.elem_type("T2")
+    return call(_draw_source(d, to), like, **_draw_details(d, to))
 
 
 @sample(bit_cast)
 def _(d: Draw) -> Call:
-    x = d.tensor(d.shape(), "T1")
-    width = x.dtype.itemsize
-    same_width = [t for t in NAMED.values() if t.itemsize == width and t is not torch.bool]
-    return call(x, to=d.choice(same_width))
+    x, bits = d.tensor(d.shape(), "T1"), _width(d.elem_type("T1"))
+    targets = [t for t in CARRIER if _width(t) == bits and CARRIER[t] is not torch.bool]
+    return call(x, to=d.choice(targets))
+
+
+def _width(elem_type: int) -> int:
+    """Bits of a type; 6 of those that BitCast does not know."""
+    return BITS.get(elem_type) or (
+        6 if elem_type in MINIFLOATS else 8 * CARRIER[elem_type].itemsize
+    )

@@ -84,7 +84,7 @@ def _(input: Ints, *, value: Host | None = None) -> Any:
     return Host([number] * input[0] if input else number, value.dtype)
 
 
-@op("EyeLike", since=9)
+@op("EyeLike", since=9, any_type=True)
 def eye_like(input: Tensor, *, dtype: torch.dtype | None = None, k: int = 0) -> Tensor:
     """Ones on the k-th diagonal."""
     rows, columns = (torch.arange(n, device=input.device) for n in input.shape)
@@ -100,6 +100,5 @@ def _(d: Draw) -> Call:
 
 @sample(eye_like)
 def _(d: Draw) -> Call:
-    dtypes = [torch.float32, torch.float64, torch.int64, torch.int32]
     x = d.tensor(d.shape(min_dims=2, max_dims=2), "T1")
-    return call(x, dtype=d.maybe(d.choice(dtypes)), k=d.maybe(d.integer(-3, 3)))
+    return call(x, dtype=d.maybe(d.elem_type("T2")), k=d.maybe(d.integer(-3, 3)))

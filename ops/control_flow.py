@@ -10,26 +10,29 @@ graph.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnxinterp.dtypes import onnx_name
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Host, Ints, Scalar, Subgraph, number
 
 
-@op("If", since=1)
+@op("If", since=1, any_type=True)
 def if_(cond: Scalar, *, then_branch: Subgraph, else_branch: Subgraph) -> tuple[Any, ...]:
     return then_branch() if cond else else_branch()
 
 
-@op("Loop", since=1)
+@op("Loop", since=1, any_type=True)
 def loop(
     M: Scalar | None = None,
     cond: Scalar | None = None,
@@ -58,7 +61,7 @@ def loop(
     return (*carried, *scanned)
 
 
-@op("Scan", since=9)
+@op("Scan", since=9, any_type=True)
 def scan(
     *initial_state_and_scan_inputs: Tensor,
     body: Subgraph,
@@ -87,7 +90,7 @@ def scan(
     return (*states, *scanned)
 
 
-@op("Scan", since=8)
+@op("Scan", since=8, any_type=True)
 def scan_8(
     sequence_lens: Ints | None = None,
     *initial_state_and_scan_inputs: Tensor,
@@ -99,7 +102,7 @@ def scan_8(
     """One scan for each element of the batch axis 0, over axis 1; zeros after a sequence's end."""
     n_states = len(initial_state_and_scan_inputs) - num_scan_inputs
     longest = initial_state_and_scan_inputs[-1].shape[1]
-    batch = zip(*(x.unbind(0) for x in initial_state_and_scan_inputs), strict=True)
+    batch = zip(*(_unbound(x, 0) for x in initial_state_and_scan_inputs), strict=True)
     rows = []
     for b, element in enumerate(batch):
         length = longest if sequence_lens is None else sequence_lens[b]
@@ -114,7 +117,7 @@ def scan_8(
         states = [_tensor(s, device) for s in results[:n_states]]
         scanned = [_tensor(y, device) for y in results[n_states:]]
         rows.append(states + [_padded(y, longest - length) for y in scanned])
-    return tuple(torch.stack(column) for column in zip(*rows, strict=True))
+    return tuple(_joined(column) for column in zip(*rows, strict=True))
 
 
 def _elements(
@@ -123,7 +126,7 @@ def _elements(
     """What each iteration of a Scan takes of its inputs."""
     axes = axes or [0] * len(inputs)
     backwards = backwards or [0] * len(inputs)
-    columns = [x.unbind(axis) for x, axis in zip(inputs, axes, strict=True)]
+    columns = [_unbound(x, axis) for x, axis in zip(inputs, axes, strict=True)]
     turned = [c[::-1] if back else c for c, back in zip(columns, backwards, strict=True)]
     return zip(*turned, strict=True)
 
@@ -146,19 +149,39 @@ def _stacked(
     if column and all(isinstance(v, Host) and not v.rank for v in column):
         return Host([v.data for v in column], column[0].dtype)
     if column:
-        return torch.stack([_tensor(v, device) for v in column], axis)
+        return _joined([_tensor(v, device) for v in column], axis)
     dtype, shape = declared
+    if dtype is None:
+        raise TypeError("nothing tells the type of a scan output without iterations")
     sizes = [size if isinstance(size, int) else 0 for size in shape or ()]
     sizes.insert(axis % (len(sizes) + 1), 0)
+    if dtype is str:
+        return np.full(sizes, "", dtype=object)
     return torch.empty(sizes, dtype=dtype, device=device)
+
+
+def _unbound(x: Any, axis: int) -> tuple[Any, ...]:
+    """The slices along an axis, of strings too."""
+    if isinstance(x, np.ndarray):
+        return tuple(np.asarray(part, dtype=object) for part in np.moveaxis(x, axis, 0))
+    return x.unbind(axis)
+
+
+def _joined(parts: Sequence[Any], axis: int = 0) -> Any:
+    """Slices along a new axis, of strings too."""
+    if isinstance(parts[0], np.ndarray):
+        return np.stack(parts, axis)
+    return torch.stack(parts, axis)
 
 
 def _tensor(value: Tensor | Host, device: torch.device) -> Tensor:
     return value.tensor(device) if isinstance(value, Host) else value
 
 
-def _padded(x: Tensor, n: int) -> Tensor:
-    """Append n zeros to axis 0."""
+def _padded(x: Any, n: int) -> Any:
+    """Append n zeros, or empty strings, to axis 0."""
+    if isinstance(x, np.ndarray):
+        return np.concatenate([x, np.full((n, *x.shape[1:]), "", dtype=object)])
     return functional.pad(x, [0, 0] * (x.ndim - 1) + [0, n])
 
 
@@ -173,26 +196,38 @@ def _(d: Draw) -> Call:
     return call(d.tensor((), "B"), then_branch=branches[0], else_branch=branches[1])
 
 
-def _body(text: str, x: Tensor, element: Sequence[int]) -> onnx.GraphProto:
-    """A body in ONNX text, `T` standing for tensors like `x` of shape `element`."""
-    kind = "double" if x.dtype is torch.float64 else "float"
-    return onnx.parser.parse_graph(text.replace("T ", f"{kind}[{', '.join(map(str, element))}] "))
+COMPUTED = ("float", "double")  # values of other types pass through bodies that name no type
 
 
-LOOP_BODY = """body (int64 i, bool go, T v) => (bool more, T next, T row, int64 index) {
-    more = Identity (go) next = Softsign (v) row = Identity (v) index = Identity (i)
-}"""
+def _body(d: Draw, rules: str, head: str, element: Sequence[int]) -> onnx.GraphProto:
+    """A body in ONNX text, `T` standing for tensors of the type of V and of shape `element`."""
+    kind = onnx_name(d.elem_type("V"))
+    if kind == "float" and d.dtype("V") is torch.float64:  # what gradients are checked in
+        kind = "double"
+    if kind not in COMPUTED:
+        rules = re.sub(r"= \w+ \((\w+)[^)]*\)", r"= Identity (\1)", rules)
+        head = head.replace("T ", "")
+    head = head.replace("T ", f"{kind}[{', '.join(map(str, element))}] ")
+    return onnx.parser.parse_graph(f"body {head} {{ {rules.replace(';', '')} }}")
+
+
+LOOP_HEAD = "(int64 i, bool go, T v) => (bool more, T next, T row)"
+LOOP_RULES = "more = Identity (go); next = Tanh (v); row = Identity (v)"
+LOOP_INDEX = "; index = Identity (i)"
 
 
 @sample(loop)
 def _(d: Draw) -> Call:
-    x, trips, go = d.floats(d.shape()), d.integer(0, 4), d.maybe(d.tensor((), "B"))
-    return call(trips, go, x, body=_body(LOOP_BODY, x, x.shape), outputs=3)
+    x, go = d.tensor(d.shape(), "V"), d.maybe(d.tensor((), "B"))
+    if onnx_name(d.elem_type("V")) in COMPUTED:
+        body = _body(d, LOOP_RULES + LOOP_INDEX, LOOP_HEAD[:-1] + ", int64 index)", x.shape)
+        return call(d.integer(0, 4), go, x, body=body, outputs=3)
+    go = None  # without an iteration nobody knows the shape of what is undeclared
+    return call(d.integer(1, 4), go, x, body=_body(d, LOOP_RULES, LOOP_HEAD, x.shape), outputs=2)
 
 
-SCAN_BODY = """body (T state, T x, T z) => (T next, T row, T other) {
-    next = Add (state, x) row = Mul (next, z) other = Identity (z)
-}"""
+SCAN_HEAD = "(T state, T x, T z) => (T next, T row, T other)"
+SCAN_RULES = "next = Add (state, x); row = Mul (next, z); other = Identity (z)"
 
 
 def _sides(d: Draw) -> list[int]:
@@ -206,12 +241,12 @@ def _(d: Draw) -> Call:
     place = d.integer(0, len(shape))
     negative = d.opset >= 11 and d.boolean()
     axis = place - len(shape) - 1 if negative else place
-    state = d.floats(shape)
+    state = d.tensor(shape, "V")
     return call(
         state,
-        d.floats((time, *shape)),
-        d.floats((*shape[:place], time, *shape[place:])),
-        body=_body(SCAN_BODY, state, shape),
+        d.tensor((time, *shape), "V"),
+        d.tensor((*shape[:place], time, *shape[place:]), "V"),
+        body=_body(d, SCAN_RULES, SCAN_HEAD, shape),
         num_scan_inputs=2,
         scan_input_axes=[0, axis] if place else d.maybe([0, axis]),
         scan_input_directions=d.maybe([d.integer(0, 1), d.integer(0, 1)]),
@@ -224,13 +259,13 @@ def _(d: Draw) -> Call:
 @sample(scan_8)
 def _(d: Draw) -> Call:
     shape, batch, time = _sides(d), d.integer(1, 3), d.integer(1, 4)
-    state = d.floats((batch, *shape))
+    state = d.tensor((batch, *shape), "V")
     return call(
         d.maybe(d.ints((batch,), 1, time)),
         state,
-        d.floats((batch, time, *shape)),
-        d.floats((batch, time, *shape)),
-        body=_body(SCAN_BODY, state, shape),
+        d.tensor((batch, time, *shape), "V"),
+        d.tensor((batch, time, *shape), "V"),
+        body=_body(d, SCAN_RULES, SCAN_HEAD, shape),
         num_scan_inputs=2,
         directions=d.maybe([d.integer(0, 1), d.integer(0, 1)]),
         outputs=3,

@@ -14,12 +14,12 @@ from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
 
-@op("CumSum", since=11)
+@op("CumSum", since=11, uint64="bits")
 def cum_sum(x: Tensor, axis: int, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
     return _running(torch.cumsum, 0, x, axis, exclusive, reverse)
 
 
-@op("CumProd", since=26)
+@op("CumProd", since=26, uint64="bits")
 def cum_prod(x: Tensor, axis: int, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
     return _running(torch.cumprod, 1, x, axis, exclusive, reverse)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnxinterp.dtypes import FLOAT8
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -21,6 +22,10 @@ def _drop(
     data: Tensor, ratio: float, drops: bool, n_outputs: int
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The output, and where two are named the boolean mask of what is kept."""
+    if drops and data.dtype in FLOAT8:
+        result = _drop(data.float(), ratio, drops, n_outputs)
+        output, *masks = result if isinstance(result, tuple) else (result,)
+        return (output.to(data.dtype), *masks) if masks else output.to(data.dtype)
     if n_outputs > 1 and drops:
         output, mask = torch.native_dropout(data, ratio, True)
         return output, mask.to(torch.bool)  # of no elements torch makes floats
@@ -28,7 +33,7 @@ def _drop(
     return output if n_outputs == 1 else (output, torch.ones_like(data, dtype=torch.bool))
 
 
-@op("Dropout", since=12, frozen=("ratio",), random=True)
+@op("Dropout", since=12, any_type=True, frozen=("ratio",), random=True)
 def dropout(
     data: Tensor,
     ratio: float | None = None,

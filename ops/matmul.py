@@ -15,12 +15,12 @@ from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
 
-@op("MatMul", since=1)
+@op("MatMul", since=1, uint64="bits")
 def mat_mul(A: Tensor, B: Tensor) -> Tensor:
     return torch.matmul(A, B)
 
 
-@op("Gemm", since=11)
+@op("Gemm", since=11, uint64="bits")
 def gemm(
     A: Tensor,
     B: Tensor,
@@ -49,7 +49,7 @@ def _integer_gemm(A: Tensor, B: Tensor, C: Tensor | None, alpha: float, beta: fl
     return (product if C is None else product + beta * C.double()).to(A.dtype)
 
 
-@op("Gemm", since=7)
+@op("Gemm", since=7, uint64="bits")
 def gemm_7(
     A: Tensor,
     B: Tensor,
@@ -78,7 +78,7 @@ def gemm_1(
     return gemm(A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB)
 
 
-@op("Einsum", since=12)
+@op("Einsum", since=12, uint64="bits")
 def einsum(*Inputs: Tensor, equation: str) -> Tensor:
     return torch.einsum(equation, *Inputs).to(Inputs[0].dtype)  # torch sums int32 up to int64
 

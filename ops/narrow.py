@@ -11,8 +11,12 @@ from onnx import TensorProto
 from torch import Tensor
 
 NUMBER = dict(TensorProto.DataType.items())  # of each type; the newest ones may not be known yet
-BITS = {NUMBER[n]: b for n, b in (("INT4", 4), ("INT2", 2)) if n in NUMBER}
+SIGNED_BITS = {NUMBER[n]: b for n, b in (("INT4", 4), ("INT2", 2)) if n in NUMBER}
 UNSIGNED_BITS = {NUMBER[n]: b for n, b in (("UINT4", 4), ("UINT2", 2)) if n in NUMBER}
+FLOAT4 = NUMBER.get("FLOAT4E2M1", -1)
+FLOAT4_NUMBERS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # by their three low bits
+BITS = {**SIGNED_BITS, **UNSIGNED_BITS, FLOAT4: 4}
+"""The types of which several share a byte in a file, and how many bits they have."""
 MINIFLOATS = {  # bits of the mantissa, exponent of the lowest normal number, largest number
     NUMBER[name]: layout
     for name, layout in (
@@ -22,7 +26,7 @@ MINIFLOATS = {  # bits of the mantissa, exponent of the lowest normal number, la
     )
     if name in NUMBER
 }
-LIMITS = {t: (-(2 ** (b - 1)), 2 ** (b - 1) - 1) for t, b in BITS.items()}
+LIMITS = {t: (-(2 ** (b - 1)), 2 ** (b - 1) - 1) for t, b in SIGNED_BITS.items()}
 LIMITS |= {t: (0, 2**b - 1) for t, b in UNSIGNED_BITS.items()}
 
 
@@ -47,3 +51,14 @@ def fitted(x: Tensor, elem_type: int) -> Tensor:
     _, exponent = torch.frexp(x)
     step = torch.ldexp(torch.ones_like(x), (exponent - 1).clamp(min=lowest) - mantissa)
     return (torch.round(x / step) * step).clamp(-largest, largest)
+
+
+def bit_cast_narrow(x: Tensor, elem_type: int) -> Tensor:
+    """The bits of a type of 4 or 2 bits, read as another one of that width."""
+    table = x.new_tensor(FLOAT4_NUMBERS, dtype=torch.float32)
+    if x.is_floating_point():
+        x = torch.searchsorted(table, x.abs()) + 8 * x.signbit()
+    if elem_type != FLOAT4:
+        return fitted(x, elem_type)
+    bits = x.to(torch.int64) % 16
+    return torch.where(bits < 8, 1.0, -1.0) * table[bits % 8]

@@ -157,13 +157,13 @@ def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=2, min_side=2))
     axis = d.integer(-x.ndim, -1)
     shape = x.shape[axis:]
-    scale = d.tensor(d.choice([shape, shape[-1:]]), lo=-3, hi=3)
+    scale = d.tensor(d.choice([shape, shape[-1:]]), "V", lo=-3, hi=3)
     return call(x, scale, axis=axis, epsilon=d.maybe(d.real(0.25, 1)))
 
 
 @sample(mean_variance_normalization)
 def _(d: Draw) -> Call:
-    x = d.floats(d.shape(min_dims=4, min_side=2))  # of other types nobody judges it
+    x = d.tensor(d.shape(min_dims=4, min_side=2))
     return call(x, axes=d.maybe(d.axes(4, min_size=1)))
 
 

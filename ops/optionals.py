@@ -16,25 +16,25 @@ from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Host
 
 
-@op("Optional", since=15)
+@op("Optional", since=15, any_type=True)
 def optional(input: Any = None, *, type: onnx.TypeProto | None = None, device: torch.device) -> Any:
     del type  # None is None, whatever it could have been
     return input.tensor(device) if isinstance(input, Host) else input
 
 
-@op("OptionalGetElement", since=15)
+@op("OptionalGetElement", since=15, any_type=True)
 def optional_get_element(input: Any, *, device: torch.device) -> Any:
     if input is None:
         raise ValueError("the optional is empty")
     return input.tensor(device) if isinstance(input, Host) else input
 
 
-@op("OptionalHasElement", since=18)
+@op("OptionalHasElement", since=18, any_type=True)
 def optional_has_element(input: Any = None) -> Host:
     return Host(input is not None, torch.bool)
 
 
-@op("OptionalHasElement", since=15)
+@op("OptionalHasElement", since=15, any_type=True)
 def optional_has_element_15(input: Any) -> Host:
     return optional_has_element(input)
 

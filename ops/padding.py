@@ -14,14 +14,14 @@ from torch import Tensor
 
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Ints, Scalar
+from onnxinterp.values import Host, Ints, Operand, number
 
 
-@op("Pad", since=19, uint64="bits")
+@op("Pad", since=19, uint64="bits", frozen=("constant_value",))
 def pad(
     data: Tensor,
     pads: Ints,
-    constant_value: Scalar | None = None,
+    constant_value: Operand | None = None,
     axes: Ints | None = None,
     *,
     mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
@@ -39,11 +39,11 @@ def pad(
     return data
 
 
-@op("Pad", since=18, uint64="bits")
+@op("Pad", since=18, uint64="bits", frozen=("constant_value",))
 def pad_18(
     data: Tensor,
     pads: Ints,
-    constant_value: Scalar | None = None,
+    constant_value: Operand | None = None,
     axes: Ints | None = None,
     *,
     mode: Literal["constant", "reflect", "edge"] = "constant",
@@ -51,11 +51,11 @@ def pad_18(
     return pad(data, pads, constant_value, axes, mode=mode)
 
 
-@op("Pad", since=11, uint64="bits")
+@op("Pad", since=11, uint64="bits", frozen=("constant_value",))
 def pad_11(
     data: Tensor,
     pads: Ints,
-    constant_value: Scalar | None = None,
+    constant_value: Operand | None = None,
     *,
     mode: Literal["constant", "reflect", "edge"] = "constant",
 ) -> Tensor:
@@ -88,7 +88,7 @@ def pad_1(
 def _(
     data: Host,
     pads: Ints,
-    constant_value: Scalar | None = None,
+    constant_value: Host | None = None,
     axes: Ints | None = None,
     *,
     mode: str = "constant",
@@ -96,15 +96,19 @@ def _(
     begin, end = pads
     if mode != "constant" or not data.rank or axes not in (None, [0], [-1]) or min(pads) < 0:
         return NotImplemented
-    fill = 0 if constant_value is None else constant_value
+    fill = 0 if constant_value is None else number(constant_value)
     return Host([fill] * begin + data.data + [fill] * end, data.dtype)
 
 
-def _filled(data: Tensor, axes: Sequence[int], begins: Ints, ends: Ints, value: Scalar) -> Tensor:
+def _filled(data: Tensor, axes: Sequence[int], begins: Ints, ends: Ints, value: Operand) -> Tensor:
     """Padded with one value; torch wants (begin, end) of the last axis first."""
     amounts = dict(zip(axes, zip(begins, ends, strict=True), strict=True))
     pairs = [amounts.get(axis, (0, 0)) for axis in reversed(range(data.ndim))]
-    return torch.constant_pad_nd(data, [n for pair in pairs for n in pair], value)
+    flat = [n for pair in pairs for n in pair]
+    if not isinstance(value, Tensor):
+        return torch.constant_pad_nd(data, flat, value)
+    inside = torch.constant_pad_nd(torch.ones_like(data, dtype=torch.bool), flat, False)
+    return torch.where(inside, torch.constant_pad_nd(data, flat), value.reshape(()))
 
 
 def _extended(
@@ -167,7 +171,7 @@ def _(d: Draw) -> Call:
 @sample(pad_2, pad_1)
 def _(d: Draw) -> Call:
     mode = d.maybe(d.choice(["constant", "reflect", "edge"]))
-    x = d.floats(d.shape(min_dims=1, max_side=5))
+    x = d.tensor(d.shape(min_dims=1, max_side=5))
     if 0 in x.shape:
         mode = None
     value, pads = d.maybe(d.real(-3, 3)), _pads(d, x.shape, mode, -2 if d.opset > 1 else 0)

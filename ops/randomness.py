@@ -120,13 +120,10 @@ def multinomial(
     return drawn.to(dtype)
 
 
-FLOATS = (torch.float32, torch.float64, torch.float16)
-
-
-def _draw_like(d: Draw) -> tuple[Tensor, torch.dtype | None]:
-    x = d.tensor(d.shape(min_dims=1), "T1")
-    dtype = d.choice(FLOATS)
-    return x, d.maybe(dtype) if x.dtype in FLOATS else dtype
+def _draw_like(d: Draw) -> tuple[Tensor, int | None]:
+    x, dtype = d.tensor(d.shape(min_dims=1), "T1"), d.elem_type("T2")
+    floating = isinstance(x, Tensor) and x.is_floating_point()
+    return x, d.maybe(dtype) if floating else dtype
 
 
 def _seed(d: Draw) -> float | None:
@@ -136,14 +133,14 @@ def _seed(d: Draw) -> float | None:
 @sample(random_normal)
 def _(d: Draw) -> Call:
     mean, scale = d.maybe(d.real(-2, 2)), d.maybe(d.real(0.5, 2))
-    shape, dtype = list(d.shape(min_dims=1)), d.maybe(d.choice(FLOATS))
+    shape, dtype = list(d.shape(min_dims=1)), d.maybe(d.elem_type())
     return call(shape=shape, dtype=dtype, mean=mean, scale=scale, seed=_seed(d))
 
 
 @sample(random_uniform)
 def _(d: Draw) -> Call:
     low, high = d.maybe(d.real(-2, 0)), d.maybe(d.real(0.5, 2))
-    shape, dtype = list(d.shape(min_dims=1)), d.maybe(d.choice(FLOATS))
+    shape, dtype = list(d.shape(min_dims=1)), d.maybe(d.elem_type())
     return call(shape=shape, dtype=dtype, low=low, high=high, seed=_seed(d))
 
 
@@ -163,12 +160,12 @@ def _(d: Draw) -> Call:
 
 @sample(bernoulli)
 def _(d: Draw) -> Call:
-    dtype = d.maybe(d.choice((*FLOATS, torch.bool, torch.int64)))
-    return call(d.tensor(d.shape(min_dims=1), "T1", lo=0, hi=1), dtype=dtype, seed=_seed(d))
+    x = d.tensor(d.shape(min_dims=1), "T1", lo=0, hi=1)
+    return call(x, dtype=d.maybe(d.elem_type("T2")), seed=_seed(d))
 
 
 @sample(multinomial)
 def _(d: Draw) -> Call:
-    x = d.floats(d.shape(2, 2), lo=-4, hi=0)
-    dtype = d.maybe(d.choice((torch.int32, torch.int64)))
+    x = d.tensor(d.shape(2, 2), "T1", lo=-4, hi=0)
+    dtype = d.maybe(d.elem_type("T2"))
     return call(x, dtype=dtype, sample_size=d.maybe(d.integer(1, 5)), seed=_seed(d))

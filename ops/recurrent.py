@@ -297,7 +297,7 @@ EDGED = ("Relu", "LeakyRelu", "ThresholdedRelu", "HardSigmoid")
 
 
 def _draw_call(d: Draw, n_gates: int, n_states: int, n_activations: int, **more: Any) -> Call:
-    """A call; only onnxruntime judges the rarer options, so they come with types that it takes."""
+    """A call; no oracle judges the rarer options together with `layout`."""
     rare = d.opset >= 7 and d.boolean()
     directions = (
         2 if (direction := d.choice(["forward", "reverse", "bidirectional"]))[0] == "b" else 1
@@ -305,7 +305,7 @@ def _draw_call(d: Draw, n_gates: int, n_states: int, n_activations: int, **more:
     time, batch, size, hidden = (d.integer(1, 3) for _ in range(4))
 
     def tensor(*shape: int) -> Tensor:
-        return d.floats(shape, -1, 1) if rare else d.tensor(shape, lo=-1, hi=1)
+        return d.tensor(shape, lo=-1, hi=1)
 
     n_functions = n_activations * directions
     numbers = [d.real(0.25, 1) for _ in range(n_functions)]

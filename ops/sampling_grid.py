@@ -26,7 +26,7 @@ TORCH_MODES = {
 }
 
 
-@op("GridSample", since=20)
+@op("GridSample", since=20, strings=False)
 def grid_sample(
     X: Tensor,
     grid: Tensor,
@@ -50,7 +50,7 @@ def grid_sample(
     return functional.grid_sample(x, grid, TORCH_MODES[mode], padding_mode, corners).to(X.dtype)
 
 
-@op("GridSample", since=16)
+@op("GridSample", since=16, strings=False)
 def grid_sample_16(
     X: Tensor,
     grid: Tensor,

@@ -20,7 +20,7 @@ from onnxinterp.values import Host, Ints, is_known
 REDUCTION_OF_TORCH = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
-@op("ScatterElements", since=18)
+@op("ScatterElements", since=18, uint64="bits")
 def scatter_elements(
     data: Tensor,
     indices: Tensor,
@@ -35,7 +35,7 @@ def scatter_elements(
     return data.scatter_reduce(axis, places, updates, REDUCTION_OF_TORCH[reduction])
 
 
-@op("ScatterElements", since=16)
+@op("ScatterElements", since=16, uint64="bits")
 def scatter_elements_16(
     data: Tensor,
     indices: Tensor,
@@ -47,12 +47,12 @@ def scatter_elements_16(
     return scatter_elements(data, indices, updates, axis=axis, reduction=reduction)
 
 
-@op("ScatterElements", since=11)
+@op("ScatterElements", since=11, uint64="bits")
 def scatter_elements_11(data: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0) -> Tensor:
     return scatter_elements(data, indices, updates, axis=axis)
 
 
-@op("Scatter", since=9)
+@op("Scatter", since=9, uint64="bits")
 def scatter(data: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0) -> Tensor:
     return scatter_elements(data, indices, updates, axis=axis)
 
@@ -68,7 +68,7 @@ def _(data: Host, indices: Host, updates: Host, *, axis: int = 0, reduction: str
     return Host(numbers, data.dtype)
 
 
-@op("ScatterND", since=18)
+@op("ScatterND", since=18, uint64="bits")
 def scatter_nd(
     data: Tensor,
     indices: Tensor,
@@ -90,7 +90,7 @@ def scatter_nd(
     return flat.scatter_reduce(0, rows, updates, REDUCTION_OF_TORCH[reduction]).reshape(data.shape)
 
 
-@op("ScatterND", since=16)
+@op("ScatterND", since=16, uint64="bits")
 def scatter_nd_16(
     data: Tensor,
     indices: Tensor,
@@ -101,7 +101,7 @@ def scatter_nd_16(
     return scatter_nd(data, indices, updates, reduction=reduction)
 
 
-@op("ScatterND", since=11)
+@op("ScatterND", since=11, uint64="bits")
 def scatter_nd_11(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
     return scatter_nd(data, indices, updates)
 
@@ -126,7 +126,7 @@ def tensor_scatter(
     return past_cache.scatter(axis, steps.reshape(sizes).expand(update.shape), update)
 
 
-@op("Col2Im", since=18)
+@op("Col2Im", since=18, uint64="bits", strings=False)
 def col2im(
     input: Tensor,
     image_shape: Ints,
@@ -156,17 +156,18 @@ def col2im(
     return image
 
 
-def _reduction(d: Draw) -> str | None:
-    """One that the version knows."""
+def _reduction(d: Draw, x: Any) -> str | None:
+    """One that the version knows and that means something for elements like those of x."""
+    numbers = isinstance(x, Tensor) and not (x.is_complex() or x.dtype is torch.bool)
     known = {16: ["none", "add", "mul"], 18: ["none", "add", "mul", "max", "min"]}
-    return d.maybe(d.choice(known[d.opset])) if d.opset in known else None
+    return d.maybe(d.choice(known[d.opset])) if d.opset in known and numbers else None
 
 
 @sample(scatter_elements, scatter_elements_16, scatter_elements_11, scatter)
 def _(d: Draw) -> Call:
     """Without a reduction no element may be written twice."""
     x = d.tensor(d.shape(min_dims=1), lo=-2, hi=2)
-    axis, reduction = d.axis(x.ndim), _reduction(d)
+    axis, reduction = d.axis(x.ndim), _reduction(d, x)
     n = x.shape[axis]
     shape = [d.integer(1, size) if size else 0 for size in x.shape]
     if reduction in (None, "none"):
@@ -182,7 +183,7 @@ def _(d: Draw) -> Call:
 @sample(scatter_nd, scatter_nd_16, scatter_nd_11)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1, max_side=3), lo=-2, hi=2)
-    depth, reduction = d.integer(1, x.ndim), _reduction(d)
+    depth, reduction = d.integer(1, x.ndim), _reduction(d, x)
     sizes = x.shape[:depth]
     rows = math.prod(sizes)
     if reduction in (None, "none"):

@@ -8,6 +8,8 @@ What Compress, NonZero and Unique give is as long as the data makes it.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,13 +38,13 @@ def compress(input: Tensor, condition: Tensor, *, axis: int | None = None) -> Te
     return input.flatten()[chosen] if axis is None else input.index_select(axis, chosen)
 
 
-@op("NonZero", since=9, data_shaped=True)
+@op("NonZero", since=9, data_shaped=True, uint64="bits")
 def non_zero(X: Tensor) -> Tensor:
     """One row per axis, so none for a scalar: onnxruntime, against the specification, gives one."""
     return X.nonzero().T
 
 
-@op("Unique", since=11, data_shaped=True)
+@op("Unique", since=11, data_shaped=True, uint64="order")
 def unique(
     X: Tensor, *, axis: int | None = None, sorted: int = 1
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -50,8 +52,12 @@ def unique(
 
     Y is read from X at the first places, so that gradients flow.
     """
+    seen, dim = X, axis
+    if X.is_complex():  # torch compares none: pairs of their parts are in the same order
+        seen, dim = (X.flatten(), 0) if axis is None else (X, axis % X.ndim)
+        seen = torch.view_as_real(seen)
     with torch.no_grad():
-        _, inverse, counts = torch.unique(X, return_inverse=True, return_counts=True, dim=axis)
+        _, inverse, counts = torch.unique(seen, return_inverse=True, return_counts=True, dim=dim)
     inverse = inverse.flatten()
     places = torch.arange(inverse.shape[0], device=X.device)
     first = torch.full_like(counts, inverse.shape[0]).scatter_reduce(0, inverse, places, "amin")
@@ -62,7 +68,7 @@ def unique(
     return Y, first, inverse, counts
 
 
-@op("Trilu", since=14)
+@op("Trilu", since=14, uint64="bits")
 def trilu(input: Tensor, k: int | None = None, *, upper: int = 1) -> Tensor:
     """Zero below the k-th diagonal, or above it."""
     return (torch.triu if upper else torch.tril)(input, 0 if k is None else k)
@@ -70,14 +76,12 @@ def trilu(input: Tensor, k: int | None = None, *, upper: int = 1) -> Tensor:
 
 @sample(one_hot)
 def _(d: Draw) -> Call:
-    dtypes = [torch.int64, torch.int32, torch.float32]
-    size_dtype = d.choice(dtypes)
-    index_dtype = d.choice(dtypes[: 1 + dtypes.index(size_dtype)])  # what onnxruntime has
     depth = d.integer(1, 5)
-    indices = d.ints(d.shape(min_dims=1, max_dims=3), -depth - 1, depth + 1, index_dtype)
+    lowest = -depth - 1 if d.dtype("T1").is_signed else 0
+    indices = d.ints(d.shape(min_dims=1, max_dims=3), lowest, depth + 1, d.dtype("T1"))
     axis = d.axis(indices.ndim + 1) if d.opset >= 11 else d.integer(-1, indices.ndim)
-    size = torch.tensor(depth).to(size_dtype)
-    return call(indices, size, d.floats((2,)), axis=d.maybe(axis))
+    size = torch.tensor(depth).to(d.dtype("T2"))
+    return call(indices, size, d.tensor((2,), "T3"), axis=d.maybe(axis))
 
 
 @sample(compress)
@@ -85,7 +89,7 @@ def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1))
     axis = d.axis(x.ndim) if d.opset >= 11 else d.integer(0, x.ndim - 1)
     axis_or_none = d.maybe(axis)
-    n = x.numel() if axis_or_none is None else x.shape[axis]
+    n = math.prod(x.shape) if axis_or_none is None else x.shape[axis]
     condition = d.ints((d.integer(min(1, n), n),), 0, 1).bool()
     return call(x, condition, axis=axis_or_none)
 
@@ -93,19 +97,18 @@ def _(d: Draw) -> Call:
 @sample(non_zero)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1), lo=-2, hi=2)
-    return call(x.round() if x.is_floating_point() else x)
+    whole = isinstance(x, Tensor) and x.is_floating_point()
+    return call(x.round() if whole else x)  # so that some of them are zero
 
 
 @sample(unique)
 def _(d: Draw) -> Call:
-    """Integers of which some are equal, in a type that onnxruntime has; floats that differ.
+    """Integers of which some are equal; floats that differ.
 
-    The reference evaluator is wrong where the result is not sorted, and equal floats have no
-    gradient that can be measured: they are equal no more when one of them moves.
+    Equal floats have no gradient that can be measured: they are equal no more when one moves.
     """
-    shape = d.shape(min_dims=1)
-    x = d.ints(shape, -2, 2) if d.boolean() else d.floats(shape)
-    axis = d.maybe(d.axis(x.ndim)) if x.numel() else None
+    x = d.tensor(d.shape(min_dims=1), lo=-2, hi=2)
+    axis = d.maybe(d.axis(x.ndim)) if math.prod(x.shape) else None
     return call(x, axis=axis, sorted=d.maybe(d.integer(0, 1)), outputs=d.integer(1, 4))
 
 

@@ -11,29 +11,30 @@ import onnx
 import torch
 from torch import Tensor
 
+from onnxinterp.dtypes import onnx_name
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Host, Scalar, Subgraph
 
 
-@op("SequenceConstruct", since=11)
+@op("SequenceConstruct", since=11, any_type=True)
 def sequence_construct(*inputs: Tensor) -> list[Tensor]:
     return list(inputs)
 
 
-@op("SequenceEmpty", since=11)
+@op("SequenceEmpty", since=11, any_type=True)
 def sequence_empty(*, dtype: torch.dtype | None = None) -> list[Tensor]:
     """An empty list has no type here: what is inserted brings its own."""
     del dtype
     return []
 
 
-@op("SequenceAt", since=11)
+@op("SequenceAt", since=11, any_type=True)
 def sequence_at(input_sequence: list[Tensor], position: Scalar) -> Tensor:
     return input_sequence[int(position)]
 
 
-@op("SequenceInsert", since=11)
+@op("SequenceInsert", since=11, any_type=True)
 def sequence_insert(
     input_sequence: list[Tensor], tensor: Tensor, position: Scalar | None = None
 ) -> list[Tensor]:
@@ -46,14 +47,14 @@ def sequence_insert(
     return [*input_sequence[:at], tensor, *input_sequence[at:]]
 
 
-@op("SequenceErase", since=11)
+@op("SequenceErase", since=11, any_type=True)
 def sequence_erase(input_sequence: list[Tensor], position: Scalar | None = None) -> list[Tensor]:
     rest = list(input_sequence)
     rest.pop(-1 if position is None else int(position))
     return rest
 
 
-@op("SequenceLength", since=11)
+@op("SequenceLength", since=11, any_type=True)
 def sequence_length(input_sequence: list[Tensor]) -> Host:
     return Host(len(input_sequence))
 
@@ -76,7 +77,7 @@ def split_to_sequence(
     return list(torch.split(input, parts, axis))
 
 
-@op("SequenceMap", since=17)
+@op("SequenceMap", since=17, any_type=True)
 def sequence_map(
     input_sequence: list[Tensor], *additional_inputs: Any, body: Subgraph, device: torch.device
 ) -> tuple[list[Tensor], ...]:
@@ -91,19 +92,19 @@ def sequence_map(
     return tuple(list(column) for column in zip(*rows, strict=True))
 
 
-def _sequence(d: Draw, least: int = 1) -> list[Tensor]:
+def _sequence(d: Draw, type: str = "S") -> list[Any]:
     shape = d.shape()
-    return [d.tensor(shape) for _ in range(d.integer(least, 3))]
+    return [d.tensor(shape, type) for _ in range(d.integer(1, 3))]
 
 
 @sample(sequence_construct)
 def _(d: Draw) -> Call:
-    return call(*_sequence(d))
+    return call(*_sequence(d, "T"))
 
 
 @sample(sequence_empty)
 def _(d: Draw) -> Call:
-    return call(dtype=d.maybe(d.choice([torch.float32, torch.int64])))
+    return call(dtype=d.maybe(d.elem_type("S")))
 
 
 @sample(sequence_at)
@@ -116,7 +117,7 @@ def _(d: Draw) -> Call:
 def _(d: Draw) -> Call:
     sequence = _sequence(d)
     position = d.maybe(d.integer(-len(sequence), len(sequence)))
-    return call(sequence, d.tensor(d.shape()), position)
+    return call(sequence, d.tensor(d.shape(), "S"), position)
 
 
 @sample(sequence_erase)
@@ -133,7 +134,7 @@ def _(d: Draw) -> Call:
 @sample(concat_from_sequence)
 def _(d: Draw) -> Call:
     shape, new_axis = d.shape(min_dims=1), d.boolean()
-    sequence = [d.tensor(shape) for _ in range(d.integer(1, 3))]
+    sequence = [d.tensor(shape, "S") for _ in range(d.integer(1, 3))]
     axis = d.axis(len(shape) + new_axis)
     return call(sequence, axis=axis, new_axis=1 if new_axis else d.maybe(0))
 
@@ -149,15 +150,17 @@ def _(d: Draw) -> Call:
     return call(x, split, axis=axis, keepdims=keepdims)
 
 
-MAP_BODY = "body (float[] x, float[] y) => (float[] z) { z = Sub (x, y) }"
+MAP_BODY = "body (T[] x, T[] y) => (T[] z, T[] same) { z = RULE (x, y) same = Identity (y) }"
 
 
 @sample(sequence_map)
 def _(d: Draw) -> Call:
-    shape = d.shape()
-    sequence = [d.floats(shape) for _ in range(d.integer(1, 3))]
-    text = MAP_BODY
-    if sequence[0].dtype is torch.float64:
-        text = text.replace("float", "double")
-    other = d.floats(shape) if d.boolean() else [d.floats(shape) for _ in sequence]
-    return call(sequence, other, body=onnx.parser.parse_graph(text))
+    shape, elem_type = d.shape(), d.elem_type("S")
+    sequence = [d.tensor(shape, "S") for _ in range(d.integer(1, 3))]
+    other = d.tensor(shape, "S") if d.boolean() else [d.tensor(shape, "S") for _ in sequence]
+    floating = isinstance(sequence[0], Tensor) and sequence[0].is_floating_point()
+    text = MAP_BODY.replace("T[", f"{onnx_name(elem_type)}[")
+    if floating and sequence[0].dtype is torch.float64:  # also where a test wants it
+        text = MAP_BODY.replace("T[", "double[")
+    text = text.replace("RULE (x, y)", "Sub (x, y)" if floating else "Identity (x)")
+    return call(sequence, other, body=onnx.parser.parse_graph(text), outputs=2)

@@ -225,9 +225,14 @@ def _(d: Draw) -> Call:
     return call(x, start=d.maybe(d.integer(-6, 6)), end=d.maybe(d.integer(-6, 6)))
 
 
-@sample(shape_1, size, identity)
+@sample(shape_1, size)
 def _(d: Draw) -> Call:
     return call(d.tensor(d.shape()))
+
+
+@sample(identity)
+def _(d: Draw) -> Call:
+    return call(d.tensor(d.shape(), "V" if d.opset >= 14 else "T"))
 
 
 def _new_shape(d: Draw, sizes: tuple[int, ...]) -> list[int]:

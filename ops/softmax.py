@@ -64,13 +64,7 @@ def _draw_old_axis(d: Draw, rank: int) -> int | None:
     return d.maybe(d.axis(rank) if d.opset >= 11 else d.integer(0, rank - 1))
 
 
-@sample(softmax_1, log_softmax_1)
+@sample(softmax_1, log_softmax_1, hardmax_1)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=2))
-    return call(x, axis=_draw_old_axis(d, x.ndim))
-
-
-@sample(hardmax_1)
-def _(d: Draw) -> Call:
-    x = d.floats(d.shape(min_dims=2))  # the one type that an oracle has
     return call(x, axis=_draw_old_axis(d, x.ndim))

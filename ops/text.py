@@ -27,12 +27,12 @@ def _strings(rows: Sequence[str], shape: Sequence[int]) -> Strings:
     return array.reshape(shape)
 
 
-@op("StringConcat", since=20)
+@op("StringConcat", since=20, any_type=True)
 def string_concat(X: Strings, Y: Strings) -> Strings:
     return np.asarray(X + Y, dtype=object)
 
 
-@op("StringSplit", since=20)
+@op("StringSplit", since=20, any_type=True)
 def string_split(
     X: Strings,
     *,
@@ -54,7 +54,7 @@ def string_split(
     return _strings(padded, (*X.shape, longest)), lengths.reshape(X.shape)
 
 
-@op("RegexFullMatch", since=20)
+@op("RegexFullMatch", since=20, any_type=True)
 def regex_full_match(X: Strings, *, pattern: str | None = None, device: torch.device) -> Tensor:
     """Classes of characters, such as digits, are those of ASCII in RE2."""
     compiled = re.compile(pattern or "", re.ASCII)
@@ -65,7 +65,7 @@ def regex_full_match(X: Strings, *, pattern: str | None = None, device: torch.de
 CASES: dict[str, Callable[[str], str]] = {"NONE": str, "LOWER": str.lower, "UPPER": str.upper}
 
 
-@op("StringNormalizer", since=10)
+@op("StringNormalizer", since=10, any_type=True)
 def string_normalizer(
     X: Strings,
     *,
@@ -83,7 +83,7 @@ def string_normalizer(
     return _strings(kept, (*X.shape[:-1], len(kept)))
 
 
-@op("TfIdfVectorizer", since=9)
+@op("TfIdfVectorizer", since=9, any_type=True)
 def tfidf_vectorizer(
     X: Any,
     *,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onnxinterp.dtypes import FLOAT8
 from onnxinterp.ops.broadcasting import elementwise
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
@@ -22,7 +23,7 @@ from onnxinterp.values import Host
 
 @op("Abs", since=1)
 def abs(X: Tensor) -> Tensor:
-    return torch.abs(X)
+    return torch.abs(X) if X.dtype.is_signed else X
 
 
 @op("Neg", since=1)
@@ -33,6 +34,8 @@ def neg(X: Tensor) -> Tensor:
 @op("Sign", since=9)
 def sign(input: Tensor) -> Tensor:
     """NaN stays NaN; torch gives 0."""
+    if not input.dtype.is_signed:
+        return input.bool().to(input.dtype)
     signs = torch.sign(input)
     return torch.where(input.isnan(), input, signs) if input.is_floating_point() else signs
 
@@ -139,18 +142,24 @@ def atanh(input: Tensor) -> Tensor:
     return torch.atanh(input)
 
 
-@op("IsNaN", since=9)
+@op("IsNaN", since=9, any_type=True)
 def is_nan(X: Tensor) -> Tensor:
-    return torch.isnan(X)
+    return torch.isnan(_computable(X))
 
 
-@op("IsInf", since=10)
+@op("IsInf", since=10, any_type=True)
 def is_inf(X: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> Tensor:
+    X = _computable(X)
     if detect_negative and detect_positive:
         return torch.isinf(X)
     if not detect_negative and not detect_positive:
         return torch.zeros_like(X, dtype=torch.bool)
     return torch.isposinf(X) if detect_positive else torch.isneginf(X)
+
+
+def _computable(x: Tensor) -> Tensor:
+    """Eight-bit floats in a type that torch has functions for."""
+    return x.float() if x.dtype in FLOAT8 else x
 
 
 def _rounded(rule: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -173,15 +182,20 @@ def _(input: Host) -> Any:
     return elementwise(lambda x: 1 if x > 0 else -1 if x < 0 else 0, exact=True)(input)
 
 
-@sample(abs, neg, sign, floor, ceil, round, sin, cos, atan, asinh, is_nan)
+@sample(abs, neg, sign, floor, ceil, round, sin, cos, atan, asinh)
 def _(d: Draw) -> Call:
     return call(d.tensor(d.shape()))
+
+
+@sample(is_nan)
+def _(d: Draw) -> Call:
+    return call(d.tensor(d.shape(), "T1"))
 
 
 @sample(is_inf)
 def _(d: Draw) -> Call:
     negative, positive = d.maybe(d.integer(0, 1)), d.maybe(d.integer(0, 1))
-    return call(d.tensor(d.shape()), detect_negative=negative, detect_positive=positive)
+    return call(d.tensor(d.shape(), "T1"), detect_negative=negative, detect_positive=positive)
 
 
 @sample(exp, erf, sinh, cosh, tanh)

@@ -1,76 +1,364 @@
-"""The judges: onnxruntime, the same after ONNX's version converter, ONNX's reference evaluator.
+"""The judges; the first one that can run a model decides.
 
-The first one that can run a model decides. The reference evaluator is no judge of the softmax
-family below opset 13: it ignores that the axes from `axis` on count as one.
+onnxruntime                    the model as it is
+onnxruntime after conversion   old forms of broadcasting and attributes, by ONNX's converter
+onnxruntime at a version before   of operators of which it lacks a version that means the same
+reference                      ONNX's reference evaluator
+Cast in its place              of CastLike, and of Cast by the name of a type
+... in a wider type            for a type that none of them computes with: the same numbers in
+                               one that holds them all, and the answer rounded or wrapped once
+... by number                  strings that are moved: their places in a table
+... by parts                   complex numbers that are moved: their real and imaginary parts
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import version_converter
+import torch
+from onnx import TensorProto, version_converter
+from onnx.defs import OpSchema
 from onnx.reference import ReferenceEvaluator
+from torch import Tensor
 
+from onnxinterp import backend
+from onnxinterp.carriers import TYPE_ATTRIBUTES
+from onnxinterp.dtypes import CARRIER, FLOAT8
+from onnxinterp.verify.reference import NARROW, Reference
 from tests.property import record
+from tests.property.drawing import FLOATING, STRING, tensor_types
+from tests.property.one_node import OneNode, one_node
+from tests.property.served import label
 
 onnxruntime.set_default_logger_severity(4)
 
 SOFTMAX_FAMILY = ("Softmax", "LogSoftmax", "Hardmax")
+HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+RECURRENT = ("RNN", "GRU", "LSTM")
+RARE_OPTIONS = {"activations", "activation_alpha", "activation_beta", "clip"}
+TINY_FLOATS = [t for t, c in CARRIER.items() if c in FLOAT8 or (c is torch.float32 and t != 1)]
+SMALL_INTEGERS = [
+    t for t, c in CARRIER.items() if not c.is_floating_point and not c.is_complex and c.itemsize < 4
+] + [TensorProto.UINT32]
 CONVERTED_TO = 13  # for the old broadcast and attribute forms
+
+SAME_BEFORE = {  # operator and version -> a version that means the same for fewer types
+    "Compress-28": 11,
+    "GlobalLpPool-22": 2,
+    "MaxRoiPool-22": 1,
+    "Multinomial-22": 7,
+    "OneHot-28": 11,
+    "Scatter-11": 9,
+    "Unique-28": 11,
+    "Upsample-10": 9,
+}
+
+FLOAT, DOUBLE, INT32, INT64, COMPLEX64 = 1, 11, 6, 7, 14
+WIDER = {
+    TensorProto.BFLOAT16: (FLOAT, DOUBLE),
+    TensorProto.FLOAT16: (FLOAT, DOUBLE),
+    TensorProto.FLOAT: (DOUBLE,),
+    TensorProto.DOUBLE: (FLOAT,),  # drawn elements are those of float32
+    TensorProto.INT32: (INT64, FLOAT),
+    TensorProto.INT64: (INT32, FLOAT),
+    TensorProto.UINT64: (INT64, INT32, FLOAT),
+    **dict.fromkeys(TINY_FLOATS, (FLOAT,)),
+    **dict.fromkeys(SMALL_INTEGERS, (INT32, INT64, FLOAT)),
+}
+"""Element type -> types whose arithmetic is the same for the small numbers that are drawn."""
+
+NOT_WIDENED = {
+    "BitCast": ("T1",),
+    "CastLike": ("T2",),
+    "QuantizeLinear": ("T2", "T3"),
+    "QLinearMatMul": ("T1", "T2", "T3"),
+    "QLinearConv": ("T1", "T2", "T3"),
+}
+"""Type parameters whose range or bits the answer depends on."""
+
+MOVED_WHOLE = ("Unique", "NonZero")
+"""Operators for which a complex number is one thing, not two parts."""
 
 
 class NoOracleError(Exception):
     """No judge can run this model."""
 
 
-def run_onnxruntime(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
+def run_onnxruntime(case: OneNode) -> list[Any]:
+    op_type = case.model.graph.node[0].op_type
+    if op_type == "Loop" and STRING in case.types.values():
+        raise NoOracleError("it leaves out the strings of all iterations but the first")
+    if op_type == "ReduceLogSumExp" and case.types.get("T") not in FLOATING:
+        raise NoOracleError("it rounds every exponential of integers down")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        case.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return list(session.run(None, feeds))
+    if any(v.type in NARROW for v in (*session.get_inputs(), *session.get_outputs())):
+        return list(Reference(case.model)(case.torch_feeds()).values())
+    return [to_lane(r) for r in session.run(None, case.feeds)]
 
 
-def run_converted(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
-    opset = model.opset_import[0]
+def run_converted(case: OneNode) -> list[Any]:
+    opset = case.model.opset_import[0]
     if opset.domain or opset.version >= 7:
         raise NoOracleError("only old forms are converted")
-    return run_onnxruntime(version_converter.convert_version(model, CONVERTED_TO), feeds)
+    if case.model.graph.node[0].op_type in SOFTMAX_FAMILY:
+        raise NoOracleError("the converter ignores that the axes from `axis` on count as one")
+    return run_onnxruntime(
+        replace(case, model=version_converter.convert_version(case.model, CONVERTED_TO))
+    )
 
 
-def run_reference(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
-    if model.opset_import[0].version < 13 and model.graph.node[0].op_type in SOFTMAX_FAMILY:
-        raise NoOracleError("the reference evaluator is wrong here")
+def run_before(case: OneNode) -> list[Any]:
+    node, opset = case.model.graph.node[0], case.model.opset_import[0].version
+    version = SAME_BEFORE.get(f"{node.op_type}-{opset}")
+    if version is None:
+        raise NoOracleError("every version has its own meaning")
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    model.opset_import[0].version = version
+    return run_onnxruntime(replace(case, model=model))
+
+
+def run_reference(case: OneNode) -> list[Any]:
+    node, opset = case.model.graph.node[0], case.model.opset_import[0].version
+    told = {a.name for a in node.attribute}
+    if opset < 13 and node.op_type in SOFTMAX_FAMILY:
+        raise NoOracleError("it ignores that the axes from `axis` on count as one")
+    if node.op_type in RECURRENT and (told & RARE_OPTIONS or len(node.input) > 4 and node.input[4]):
+        raise NoOracleError("it ignores activations, clip and the lengths of sequences")
+    if node.op_type.startswith("Cast") and case.types.get("T1") == STRING:
+        raise NoOracleError("of some types it takes the text for their bits")
+    if node.op_type == "Loop" and len(node.output) > 1:
+        raise NoOracleError("it joins what it should stack")
+    if node.op_type == "Scan" and opset < 9:
+        raise NoOracleError("it knows no axis of the batch")
+    if node.op_type == "Unique" and any(a.name == "sorted" and not a.i for a in node.attribute):
+        raise NoOracleError("it is wrong where the result is not sorted")
+    if node.op_type == "MelWeightMatrix" and case.types.get("T2") in HALVES:
+        raise NoOracleError("it rounds every step to the type of the edges")
+    if node.op_type == "ConvTranspose" and "group" in told:
+        raise NoOracleError("it adds the bias of the first group to all of them")
     with np.errstate(all="ignore"):
-        results = ReferenceEvaluator(model).run(None, feeds)
-    return [np.asarray(r) if not isinstance(r, list) else r for r in results]
+        answer = ReferenceEvaluator(case.model).run(None, case.feeds)
+    if node.op_type == "Optional":
+        (answer,) = answer  # it stands for a value that is there by a list of one
+    return [to_lane(r) for r in answer]
 
 
-ORACLES: dict[str, Callable[[onnx.ModelProto, dict[str, Any]], list[Any]]] = {
-    "onnxruntime": run_onnxruntime,
-    "onnxruntime after conversion": run_converted,
-    "reference": run_reference,
-}
+def run_as_cast(case: OneNode) -> list[Any]:
+    """CastLike as its schema defines it, and Cast-1: Cast to the number of a type."""
+    old = case.model.graph.node[0]
+    if old.op_type not in ("Cast", "CastLike") or (old.op_type == "Cast" and old.attribute[0].i):
+        raise NoOracleError("it is not defined by Cast")
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    graph, node = model.graph, model.graph.node[0]
+    kept = [a for a in old.attribute if a.name != "to"]
+    node.CopyFrom(onnx.helper.make_node("Cast", old.input[:1], old.output, to=case.types["T2"]))
+    node.attribute.extend(kept)
+    model.opset_import[0].version = max(model.opset_import[0].version, 6)
+    dropped = set(old.input[1:])
+    for listed in (graph.input, graph.initializer):
+        for entry in [e for e in listed if e.name in dropped]:
+            listed.remove(entry)
+    feeds = {k: v for k, v in case.feeds.items() if k not in dropped}
+    plain = replace(case, model=model, feeds=feeds)
+    try:
+        return run_onnxruntime(plain)
+    except Exception:  # its exceptions have no base of their own
+        return run_reference(plain)
 
 
-def judge(label: str, model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
+def to_lane(value: Any) -> Any:
+    """An oracle's answer in the form in which a module gives its own."""
+    if isinstance(value, (list, tuple)):
+        return [to_lane(v) for v in value]
+    if value is None or isinstance(value, dict):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "OUS":
+        return backend.to_torch(array)
+    strings = np.array([x if isinstance(x, str) else "" for x in array.flat], dtype=object)
+    return strings.reshape(array.shape)  # numpy fills with 0 where "" is meant
+
+
+Oracle: TypeAlias = Callable[[OneNode], list[Any]]
+
+ORACLES: tuple[dict[str, Oracle], ...] = (
+    {
+        "onnxruntime": run_onnxruntime,
+        "onnxruntime after conversion": run_converted,
+        "onnxruntime at a version before": run_before,
+    },
+    {"reference": run_reference, "Cast in its place": run_as_cast},
+)
+"""Who is asked, in this order: each first in the types of the call, then in wider ones."""
+
+
+def judge(schema: OpSchema, case: OneNode) -> list[Any]:
     """What the first oracle that runs the model answers.
 
     Raises:
         NoOracleError: none of them does; the message has the reason of each.
     """
-    reasons = []
-    for name, oracle in ORACLES.items():
-        try:
-            answer = oracle(model, feeds)
-        except Exception as error:  # each oracle refuses in its own way
-            reasons.append(f"{name}: {str(error)[:200]}")
-            continue
-        record.JUDGED[label].add(name)
+    asking = _Asking(label(schema))
+    for oracles in ORACLES:
+        if answer := asking(oracles, case):
+            return typed(schema, answer, case)
+        for wide in widened(schema, case):
+            if answer := asking(oracles, wide, " in a wider type"):
+                return typed(schema, answer, case, wide)
+    every = {name: oracle for oracles in ORACLES for name, oracle in oracles.items()}
+    if numbered := by_number(schema, case):
+        table, of_numbers = numbered
+        if answer := asking(every, of_numbers, " by number"):
+            return [named(schema, i, a, case, table) for i, a in enumerate(answer)]
+    if parts := by_parts(schema, case):
+        halves = [asking(every, part, " by parts") for part in parts]
+        if all(halves):
+            joined = [torch.complex(r, i) for r, i in zip(*halves, strict=True)]
+            single = COMPLEX64 in case.types.values()
+            return typed(schema, [j.to(torch.complex64) if single else j for j in joined], case)
+    raise NoOracleError("; ".join(asking.reasons))
+
+
+class _Asking:
+    """Asks oracles about one call, and notes who answered and why the others did not."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.reasons: list[str] = []
+
+    def __call__(
+        self, oracles: Mapping[str, Oracle], case: OneNode, how: str = ""
+    ) -> list[Any] | None:
+        for name, oracle in oracles.items():
+            try:
+                answer = oracle(case)
+            except Exception as error:  # each oracle refuses in its own way
+                self.reasons.append(f"{name}{how}: {str(error)[:200]}")
+                continue
+            record.JUDGED[self.label].add(name + how)
+            return answer
+        return None
+
+
+def by_number(schema: OpSchema, case: OneNode) -> tuple[np.ndarray[Any, Any], OneNode] | None:
+    """A call for one that moves strings: of their numbers in a table in which "" is 0."""
+    types = {p: INT64 if t == STRING else t for p, t in case.types.items()}
+    if types == case.types:
+        return None
+    arrays = [v for v in case.call.inputs if isinstance(v, np.ndarray)]
+    table = np.unique(np.concatenate([np.array([""], object), *(a.reshape(-1) for a in arrays)]))
+    inputs = tuple(
+        torch.from_numpy(np.asarray(np.searchsorted(table, v))) if isinstance(v, np.ndarray) else v
+        for v in case.call.inputs
+    )
+    return table, one_node(schema, replace(case.call, inputs=inputs), types)
+
+
+def named(schema: OpSchema, index: int, answer: Any, case: OneNode, table: Any) -> Any:
+    """The strings that the numbers of an answer stand for."""
+    formal = schema.outputs[min(index, len(schema.outputs) - 1)]
+    if case.types.get(formal.type_str) != STRING:
         return answer
-    raise NoOracleError("; ".join(reasons))
+    return np.array(table[answer.numpy()], dtype=object)
+
+
+def by_parts(schema: OpSchema, case: OneNode) -> list[OneNode]:
+    """Two calls for one that moves complex numbers: of the real and of the imaginary parts."""
+    types = {
+        p: DOUBLE if CARRIER.get(t, torch.bool).is_complex else t for p, t in case.types.items()
+    }
+    if types == case.types or schema.name in MOVED_WHOLE:
+        return []
+
+    def part(value: Any, which: str) -> Any:
+        complex_ = isinstance(value, Tensor) and value.is_complex()
+        return getattr(value, which).double() if complex_ else value
+
+    return [
+        one_node(
+            schema, replace(case.call, inputs=tuple(part(v, p) for v in case.call.inputs)), types
+        )
+        for p in ("real", "imag")
+    ]
+
+
+def widened(schema: OpSchema, case: OneNode) -> Iterator[OneNode]:
+    """The same call in types that hold the same numbers."""
+    admitted = _admitted(schema)
+    for choice in range(3):
+        types = dict(case.types)
+        for parameter, elem_type in case.types.items():
+            wider = [t for t in WIDER.get(elem_type, ()) if t in admitted.get(parameter, ())]
+            read = elem_type == STRING and schema.name in ("Cast", "CastLike") and parameter == "T1"
+            wider = [FLOAT] if read else wider
+            if wider and parameter not in NOT_WIDENED.get(schema.name, ()):
+                types[parameter] = wider[min(choice, len(wider) - 1)]
+        if types == case.types:
+            return
+        inputs = []
+        for index, value in enumerate(case.call.inputs):
+            parameter = schema.inputs[min(index, len(schema.inputs) - 1)].type_str
+            changed = types.get(parameter) != case.types.get(parameter)
+            inputs.append(_cast(value, CARRIER[types[parameter]]) if changed else value)
+        yield one_node(schema, replace(case.call, inputs=tuple(inputs)), types)
+
+
+def typed(
+    schema: OpSchema, answer: list[Any], case: OneNode, asked: OneNode | None = None
+) -> list[Any]:
+    """An answer in the types that the schema tells, whatever an oracle computed in.
+
+    Where it tells none, as of what loops carry, the types in which `asked` was asked are undone.
+    """
+    given = zip(schema.inputs, case.call.inputs, strict=False)
+    by_inputs = {i.type_str for i, value in given if i.is_homogeneous and value is not None}
+    formals = [schema.outputs[min(i, len(schema.outputs) - 1)] for i in range(len(answer))]
+    dtypes = [
+        CARRIER.get(case.types.get(formal.type_str, 0))
+        if formal.type_str in by_inputs
+        else _undone(schema, formal, value, case, asked)
+        for value, formal in zip(answer, formals, strict=True)
+    ]
+    return [_cast(value, dtype) for value, dtype in zip(answer, dtypes, strict=True)]
+
+
+def _undone(
+    schema: OpSchema, formal: OpSchema.FormalParameter, value: Any, case: OneNode, asked: Any
+) -> torch.dtype | None:
+    """The type that an output has, as an input that was asked about in a wider one has it."""
+    if asked is None or any(name in case.call.attrs for name in TYPE_ATTRIBUTES):
+        return None
+    admitted = _admitted(schema)
+    told = formal.is_homogeneous
+    alike = [
+        p
+        for p in asked.types
+        if asked.types[p] != case.types[p]
+        and (not told or admitted[p] == admitted.get(formal.type_str))
+    ]
+    first = value[0] if isinstance(value, list) and value else value
+    wide = {CARRIER.get(asked.types[p]): CARRIER.get(case.types[p]) for p in alike}
+    return wide.get(getattr(first, "dtype", None))
+
+
+def _admitted(schema: OpSchema) -> dict[str, list[int]]:
+    return {c.type_param_str: tensor_types(c.allowed_type_strs) for c in schema.type_constraints}
+
+
+def _cast(value: Any, dtype: Any) -> Any:
+    if isinstance(value, list):
+        return [_cast(v, dtype) for v in value]
+    if isinstance(value, np.ndarray) and dtype is torch.float32:
+        return torch.from_numpy(value.astype(np.float32))  # the numbers that texts stand for
+    return value.to(dtype) if isinstance(value, Tensor) and dtype is not None else value

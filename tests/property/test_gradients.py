@@ -12,10 +12,9 @@ from onnx.defs import OpSchema
 from torch import Tensor
 
 from onnxinterp import OnnxModule
-from onnxinterp.registry import SAMPLES
 from tests.property import record
 from tests.property.drawing import HypothesisDraw
-from tests.property.one_node import OneNode, one_node
+from tests.property.one_node import OneNode, drawn
 from tests.property.served import NEWEST, kernel_of, label
 
 DETERMINISTIC = [s for s in NEWEST.values() if not kernel_of(s).random]
@@ -44,8 +43,7 @@ def flat(result: Any) -> list[Tensor]:
 @given(data=st.data())
 @settings(max_examples=5)
 def test_gradients(schema: OpSchema, data: st.DataObject) -> None:
-    draw = HypothesisDraw(data, schema, floating=torch.float64)
-    case = one_node(schema, SAMPLES[kernel_of(schema).function](draw), "settings")
+    case = drawn(schema, HypothesisDraw(data, schema, floating=torch.float64), "settings")
     module, feeds = OnnxModule(case.model), case.torch_feeds()
     names = differentiable(case, schema)
 

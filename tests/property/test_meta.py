@@ -12,9 +12,8 @@ from onnx.defs import OpSchema
 from torch import Tensor
 
 from onnxinterp import NodeError, OnnxModule
-from onnxinterp.registry import SAMPLES
-from tests.property.drawing import HypothesisDraw
-from tests.property.one_node import one_node
+from tests.property.drawing import COMMON, HypothesisDraw
+from tests.property.one_node import drawn
 from tests.property.served import NEWEST, kernel_of, label
 
 
@@ -37,8 +36,7 @@ def devices(result: Any) -> set[str]:
 @given(data=st.data())
 @settings(max_examples=5)
 def test_meta(schema: OpSchema, data: st.DataObject) -> None:
-    draw = HypothesisDraw(data, schema)
-    case = one_node(schema, SAMPLES[kernel_of(schema).function](draw), "settings")
+    case = drawn(schema, HypothesisDraw(data, schema, only=COMMON), "settings")
     want = OnnxModule(case.model)(**case.torch_feeds())
     on_meta, feeds = OnnxModule(case.model).to("meta"), case.torch_feeds("meta")
     if kernel_of(schema).data_shaped:

@@ -17,7 +17,7 @@ from onnxinterp.registry import SAMPLES
 from onnxinterp.sampling import Call
 from tests.property.agreement import assert_agree
 from tests.property.drawing import HypothesisDraw
-from tests.property.one_node import one_node, to_numpy
+from tests.property.one_node import one_node
 from tests.property.oracles import run_onnxruntime
 from tests.property.served import CURRENT, kernel_of, label
 
@@ -40,13 +40,13 @@ def check(schema: OpSchema, draw: HypothesisDraw) -> None:
         call = SAMPLES[kernel_of(schema).function](draw)
     except InvalidArgument:
         reject()  # nothing to point at: an index into an empty tensor
-    case = one_node(schema, _tame_settings(schema, call), "settings")
+    case = one_node(schema, _tame_settings(schema, call), draw.types, "settings")
     try:
-        want = run_onnxruntime(case.model, case.feeds)
+        want = run_onnxruntime(case)
     except Exception:
         reject()  # a version or value that onnxruntime refuses: it says nothing about them
     got = OnnxModule(case.model)(**case.torch_feeds())
-    assert_agree(to_numpy(got if isinstance(got, tuple) else [got]), want)
+    assert_agree(list(got) if isinstance(got, tuple) else [got], want)
 
 
 @pytest.mark.parametrize("schema", DETERMINISTIC, ids=label)

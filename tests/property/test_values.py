@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from onnx.defs import OpSchema
 
 from onnxinterp import OnnxModule
-from onnxinterp.registry import SAMPLES
+from onnxinterp.dtypes import CARRIER
 from tests.property.agreement import assert_agree
 from tests.property.drawing import HypothesisDraw
-from tests.property.one_node import one_node, to_numpy
+from tests.property.one_node import OneNode, drawn
 from tests.property.oracles import judge
 from tests.property.served import SERVED, kernel_of, label
 
@@ -19,15 +19,19 @@ from tests.property.served import SERVED, kernel_of, label
 @pytest.mark.parametrize("schema", SERVED, ids=label)
 @given(data=st.data())
 def test_values(schema: OpSchema, data: st.DataObject) -> None:
-    kernel = kernel_of(schema)
-    call = SAMPLES[kernel.function](HypothesisDraw(data, schema))
-    case = one_node(schema, call, data.draw(st.sampled_from(["none", "settings", "all"])))
-    want = judge(label(schema), case.model, case.feeds)
+    constants = data.draw(st.sampled_from(["none", "settings", "all"]))
+    check(schema, drawn(schema, HypothesisDraw(data, schema), constants))
+
+
+def check(schema: OpSchema, case: OneNode) -> None:
+    """A module of the one node answers what the oracle answers."""
+    want = judge(schema, case)
     got = OnnxModule(case.model)(**case.torch_feeds())
     got = list(got) if isinstance(got, tuple) else [got]
+    types = [CARRIER.get(t) for t in case.types.values()]
     assert len(got) == len(want)
-    for index, (g, w) in enumerate(zip(to_numpy(got), want, strict=True)):
-        if kernel.random:
+    for index, (g, w) in enumerate(zip(got, want, strict=True)):
+        if kernel_of(schema).random:
             assert (g.shape, g.dtype) == (w.shape, w.dtype)
         else:
-            assert_agree(g, w, f"output {index}")
+            assert_agree(g, w, f"output {index}", types)

@@ -1,0 +1,53 @@
+"""Numbers written as text, and text read as numbers: Cast from and to strings."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxinterp.ops.narrow import MINIFLOATS
+from onnxinterp.values import host_of
+
+DIGITS = 8  # significant ones, as onnxruntime writes them, those of a double too
+
+
+def type_of(x: Any) -> Any:
+    """The dtype of a tensor; `str` of an array of strings."""
+    return str if isinstance(x, np.ndarray) else x.dtype
+
+
+def read(texts: np.ndarray[Any, Any], to: torch.dtype, elem_type: int = 0) -> Tensor:
+    """The numbers that texts stand for, in a type from which to cast to `to`.
+
+    Args:
+        texts: strings of any shape, with the decimal digits, signs and exponents of Python.
+        to: the carrier of the type that is wanted.
+        elem_type: that type, where its carrier does not tell.
+
+    Raises:
+        ValueError: a text is no number, or none of the kind that is wanted.
+    """
+    whole = not (to.is_floating_point or to is torch.bool or elem_type in MINIFLOATS)
+    numbers = [int(text) if whole else float(text) for text in texts.reshape(-1).tolist()]
+    wide = np.float64 if not whole else np.uint64 if to is torch.uint64 else np.int64
+    return torch.from_numpy(np.array(numbers, dtype=wide)).reshape(texts.shape)
+
+
+def write(x: Tensor | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Numbers as strings in an array of the same shape; strings as they are."""
+    if isinstance(x, np.ndarray):
+        return x
+    numbers = host_of(x.flatten()).numbers
+    array = np.empty(len(numbers), dtype=object)
+    array[:] = [_float(n) if x.is_floating_point() else str(int(n)) for n in numbers]
+    return array.reshape(x.shape)
+
+
+def _float(number: float) -> str:
+    if math.isnan(number):
+        return "NaN"
+    return f"{number:.{DIGITS}g}" if math.isfinite(number) else "INF" if number > 0 else "-INF"

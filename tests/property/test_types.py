@@ -1,0 +1,75 @@
+"""Every version answers what the oracle answers in every element type that its schema admits.
+
+`unjudged.txt` names the types of which no oracle says anything, and those that we refuse.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from onnx.defs import OpSchema
+
+from onnxinterp import NodeError, OnnxModule
+from onnxinterp.dtypes import onnx_name
+from tests.property import record
+from tests.property.drawing import SeededDraw, tensor_types
+from tests.property.one_node import OneNode, drawn
+from tests.property.oracles import NoOracleError, judge
+from tests.property.served import SERVED, label
+from tests.property.test_values import check
+
+CALLS = 2  # of each type
+
+
+def unjudged() -> dict[tuple[str, str], str]:
+    """(operator-version, parameter=type) -> "unjudged" or "refused"."""
+    lines = Path(__file__).with_name("unjudged.txt").read_text().splitlines()
+    cells = [line.split(" | ") for line in lines if line and not line.startswith("#")]
+    return {(operator, cell): how for operator, cell, how, _why in cells}
+
+
+UNJUDGED = unjudged()
+
+
+def check_cell(schema: OpSchema, case: OneNode, how: str) -> None:
+    """What the oracle answers; or that there is none; or that we refuse."""
+    if how == "judged":
+        check(schema, case)
+        return
+    with pytest.raises(NoOracleError):
+        judge(schema, case)
+    module, feeds = OnnxModule(case.model), case.torch_feeds()
+    if how == "unjudged":
+        module(**feeds)
+        return
+    with pytest.raises(NodeError):
+        module(**feeds)
+
+
+@pytest.mark.parametrize("schema", SERVED, ids=label)
+def test_types(schema: OpSchema) -> None:
+    wrong = []
+    for constraint in schema.type_constraints:
+        for elem_type in tensor_types(constraint.allowed_type_strs):
+            types = {constraint.type_param_str: elem_type}
+            cell = f"{constraint.type_param_str}={onnx_name(elem_type)}"
+            how = UNJUDGED.get((label(schema), cell), "judged")
+            try:
+                for seed in range(CALLS):
+                    draw = SeededDraw(f"{cell} {seed}", schema, types=types)
+                    check_cell(schema, drawn(schema, draw), how)
+            except Exception as error:
+                wrong.append(f"{cell}: {type(error).__name__}: {error}")
+            record.TYPES[label(schema)][how].add(cell)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_line_names_a_type_of_a_schema() -> None:
+    cells = {
+        (label(schema), f"{c.type_param_str}={onnx_name(t)}")
+        for schema in SERVED
+        for c in schema.type_constraints
+        for t in tensor_types(c.allowed_type_strs)
+    }
+    assert UNJUDGED.keys() <= cells
