@@ -101,7 +101,7 @@ def drawn(schema: OpSchema, draw: TypedDraw, constants: str = "none") -> OneNode
     call = SAMPLES[kernel_of(schema).function](draw)
     parameters = {c.type_param_str for c in schema.type_constraints}
     for formal, value in zip(schema.inputs, call.inputs, strict=False):
-        plain = isinstance(value, (int, float)) or isinstance(value, list)
+        plain = isinstance(value, (int, float, list))
         if plain and formal.type_str in parameters:
             draw.elem_type(formal.type_str)
     return one_node(schema, call, draw.types, constants)

@@ -132,7 +132,7 @@ def run_reference(case: OneNode) -> list[Any]:
     told = {a.name for a in node.attribute}
     if opset < 13 and node.op_type in SOFTMAX_FAMILY:
         raise NoOracleError("it ignores that the axes from `axis` on count as one")
-    if node.op_type in RECURRENT and (told & RARE_OPTIONS or len(node.input) > 4 and node.input[4]):
+    if node.op_type in RECURRENT and (told & RARE_OPTIONS or any(node.input[4:5])):
         raise NoOracleError("it ignores activations, clip and the lengths of sequences")
     if node.op_type.startswith("Cast") and case.types.get("T1") == STRING:
         raise NoOracleError("of some types it takes the text for their bits")
@@ -340,12 +340,12 @@ def _undone(
     if asked is None or any(name in case.call.attrs for name in TYPE_ATTRIBUTES):
         return None
     admitted = _admitted(schema)
-    told = formal.is_homogeneous
+    inputs = zip(schema.inputs, case.call.inputs, strict=False)
     alike = [
         p
-        for p in asked.types
+        for p in {i.type_str for i, v in inputs if v is not None} & asked.types.keys()
         if asked.types[p] != case.types[p]
-        and (not told or admitted[p] == admitted.get(formal.type_str))
+        and (not formal.is_homogeneous or admitted[p] == admitted.get(formal.type_str))
     ]
     first = value[0] if isinstance(value, list) and value else value
     wide = {CARRIER.get(asked.types[p]): CARRIER.get(case.types[p]) for p in alike}
