@@ -24,8 +24,8 @@ def assert_agree(got: Any, want: Any, where: str = "output") -> None:
             assert_agree(g, w, f"{where}[{index}]")
         return
     if isinstance(want, dict):
-        assert list(got) == list(want), f"{where}: keys {list(got)} instead of {list(want)}"
-        assert_agree(list(got.values()), list(want.values()), where)
+        assert got.keys() == want.keys(), f"{where}: keys {list(got)} instead of {list(want)}"
+        assert_agree([got[key] for key in want], list(want.values()), where)
         return
     if want is None:
         assert got is None, f"{where}: None is expected"

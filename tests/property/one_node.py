@@ -66,8 +66,8 @@ def as_array(value: Any, like: torch.dtype = torch.float32) -> Any:
 def _attribute(value: Any) -> Any:
     if isinstance(value, torch.dtype):
         return ONNX_TYPE[value]
-    if isinstance(value, Tensor):
-        return numpy_helper.from_array(value.numpy())
+    if isinstance(value, (Tensor, np.ndarray)):
+        return numpy_helper.from_array(np.asarray(value))
     return value
 
 

@@ -46,6 +46,7 @@ def run_converted(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
 def run_reference(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
     if model.opset_import[0].version < 13 and model.graph.node[0].op_type in SOFTMAX_FAMILY:
         raise NoOracleError("the reference evaluator is wrong here")
+    feeds = {n: [x] if isinstance(x, dict) else x for n, x in feeds.items()}  # one row, as it says
     with np.errstate(all="ignore"):
         results = ReferenceEvaluator(model).run(None, feeds)
     return [np.asarray(r) if not isinstance(r, list) else r for r in results]
