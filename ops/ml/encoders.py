@@ -7,7 +7,7 @@ tensors too, of more types; NaN equals NaN). CategoryMapper 1, OneHotEncoder 1.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from onnxinterp.ops.ml.scaling import ML
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Prepared, Strings, host_of
+
+
+Positions: TypeAlias = Tensor | np.ndarray[Any, Any]  # int64; of strings they are on the host
 
 
 class Labels(Prepared):
@@ -54,21 +57,23 @@ class Labels(Prepared):
     def __len__(self) -> int:
         return self._count
 
-    def find(self, X: Tensor | Strings) -> Tensor | Strings:
-        """Positions, int64 of the shape of X; `len(self)` where X holds no label."""
+    def find(self, X: Tensor | Strings) -> Positions:
+        """Positions, of the shape of X; `len(self)` where X holds no label."""
+        if isinstance(X, np.ndarray) == (self.strings is None):
+            raise TypeError("labels and input are not both strings or both numbers")
         if isinstance(X, np.ndarray):
-            found = [self._position.get(word, self._count) for word in X.flat]
-            return np.array(found, dtype=np.int64).reshape(X.shape)
+            listed = [self._position.get(word, self._count) for word in X.flat]
+            positions: Positions = np.array(listed, dtype=np.int64).reshape(X.shape)
+            return positions
         labels, order = self._in_order.to(X.device, X.dtype), self._order.to(X.device)
-        if len(labels) == 0:
-            return torch.where(X.isnan(), self._nan, self._count)
-        nearest = torch.searchsorted(labels, X.contiguous()).clamp(max=len(labels) - 1)
-        found = torch.where(labels[nearest] == X, order[nearest], self._count)
+        if len(labels):
+            nearest = torch.searchsorted(labels, X.contiguous()).clamp(max=len(labels) - 1)
+            found = torch.where(labels[nearest] == X, order[nearest], self._count)
+        else:
+            found = torch.full_like(X, self._count, dtype=torch.int64)
         return torch.where(X.isnan(), self._nan, found) if X.is_floating_point() else found
 
-    def take(
-        self, positions: Tensor | Strings, default: Any, device: torch.device
-    ) -> Tensor | Strings:
+    def take(self, positions: Positions, default: Any, device: torch.device) -> Tensor | Strings:
         """Labels at these positions; `default` at `len(self)`."""
         if self.strings is not None:
             if isinstance(positions, Tensor):
@@ -102,7 +107,7 @@ def _given(*options: Labels | None) -> Labels:
     raise ValueError("the node gives no labels")
 
 
-def _found(X: Tensor | Strings, keys: Labels, values: Labels) -> Tensor | Strings:
+def _found(X: Tensor | Strings, keys: Labels, values: Labels) -> Positions:
     """Where the values of X stand."""
     if len(keys) != len(values):
         raise ValueError(f"{len(keys)} keys and {len(values)} values")
@@ -226,9 +231,9 @@ def one_hot_encoder(
     found = categories.find(X if isinstance(X, np.ndarray) else X.to(torch.int64))
     positions = found if isinstance(found, Tensor) else torch.from_numpy(found).to(device)
     count = len(categories)
-    if not zeros:
-        torch._assert_async((positions < count).all(), "an element is no category")
     every = torch.arange(count, device=positions.device)
+    if not zeros:
+        positions = every[positions]  # an element that is no category is outside
     return (positions.unsqueeze(-1) == every).to(output_type)
 
 

@@ -75,7 +75,7 @@ def imputer(
         imputed, replaced = imputed_value_int64s, replaced_value_int64
     if imputed is None:
         raise ValueError(f"no imputed values for elements of {X.dtype}")
-    missing = X.isnan() if math.isnan(replaced) else X.eq(replaced)
+    missing = X.isnan() if replaced != replaced else X.eq(replaced)
     return torch.where(missing, _each(imputed, X).to(X.dtype), X)
 
 
@@ -111,9 +111,8 @@ def _(d: Draw) -> Call:
     """The replaced value is an end of the range, where elements may be, or NaN, or the default."""
     x = d.tensor(d.shape(min_dims=2, max_dims=2), lo=-2, hi=2)
     if not x.is_floating_point():
-        imputed = [int(v) for v in _draw_each(d, x, -9, 9)]
-        replaced = d.maybe(d.integer(-2, 2))
-        return call(x, imputed_value_int64s=imputed, replaced_value_int64=replaced)
+        imputed, lost = [int(v) for v in _draw_each(d, x, -9, 9)], d.maybe(d.integer(-2, 2))
+        return call(x, imputed_value_int64s=imputed, replaced_value_int64=lost)
     replaced = d.maybe(d.choice([-2.0, 2.0, math.nan]))
     return call(x, imputed_value_floats=_draw_each(d, x, -9, 9), replaced_value_float=replaced)
 
