@@ -18,7 +18,6 @@ from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Prepared, Strings, host_of
 
-
 Positions: TypeAlias = Tensor | np.ndarray[Any, Any]  # int64; of strings they are on the host
 
 

@@ -114,7 +114,8 @@ def test_integers_want_integers_to_impute() -> None:
 def test_an_index_beyond_the_last_axis_fails() -> None:
     proto = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["ai.onnx.ml": 1]>'
-        "g (float[2,3] x, int64[1] i) => (float[2,1] y) { y = ai.onnx.ml.ArrayFeatureExtractor(x, i) }"
+        "g (float[2,3] x, int64[1] i) => (float[2,1] y)"
+        "{ y = ai.onnx.ml.ArrayFeatureExtractor(x, i) }"
     )
     with pytest.raises(NodeError, match="ArrayFeatureExtractor"):
         OnnxModule(proto)(torch.ones(2, 3), torch.tensor([3]))
