@@ -18,7 +18,8 @@ tensor, a subclass of `Prepared` whatever that makes of the value.
 Five keyword-only parameters are given by the engine, not by the node: `training: bool`,
 `n_outputs: int` (how many outputs the node names), `input_type` and `output_type: int` (the ONNX
 number of the element type of the first input, of its values where it is a map, and of the first
-output; 0 where it is not known), `device: torch.device` (where new tensors go).
+output; 0 where it is not known; as torch's type, which is that of the moved module, where the
+annotation says `torch.dtype`), `device: torch.device` (where new tensors go).
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
 ML = "ai.onnx.ml"
-FLOAT_MAX = torch.finfo(torch.float32).max
 
 
 def _each(values: Tensor, X: Tensor) -> Tensor:
@@ -53,10 +52,13 @@ def normalizer(
     if x.shape[-1] == 0:
         return x  # it has no maximum, and no elements
     if norm == "MAX":
-        size = x.nan_to_num(-FLOAT_MAX, posinf=math.inf).amax(-1, keepdim=True)
+        size = x.nan_to_num(torch.finfo(x.dtype).min, posinf=math.inf).amax(-1, keepdim=True)
     else:
         size = torch.linalg.vector_norm(x, {"L1": 1, "L2": 2}[norm], dim=-1, keepdim=True)
-    return x / torch.where(size == 0, 1, size)
+    unit = x / torch.where(size == 0, 1, size)
+    if norm == "L2":  # where squares overflow it is NaN, as in onnxruntime, not 0
+        unit = unit.masked_fill(size.isinf() & x.square().isinf(), math.nan)
+    return unit
 
 
 @op("Imputer", since=1, domain=ML, data_shaped=False)
