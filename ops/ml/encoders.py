@@ -229,11 +229,11 @@ def one_hot_encoder(
     categories = _given(cats_strings, cats_int64s)
     found = categories.find(X if isinstance(X, np.ndarray) else X.to(torch.int64))
     positions = found if isinstance(found, Tensor) else torch.from_numpy(found).to(device)
-    count = len(categories)
-    every = torch.arange(count, device=positions.device)
+    count, at = len(categories), positions.unsqueeze(-1)
+    hot = torch.zeros((*positions.shape, count), dtype=output_type, device=positions.device)
     if not zeros:
-        positions = every[positions]  # an element that is no category is outside
-    return (positions.unsqueeze(-1) == every).to(output_type)
+        return hot.scatter_(-1, at, 1.0)  # what is no category is outside, and fails
+    return hot.scatter_(-1, at.clamp(max=count - 1), (at < count).to(output_type))
 
 
 LABELS: dict[str, list[Any]] = {  # the last one is no key

@@ -101,6 +101,8 @@ def zip_map(
 ) -> list[dict[Any, float]]:
     """A map from labels to scores for each row: plain numbers, which carry no gradient."""
     labels = classlabels_strings or classlabels_int64s or []
+    if X.ndim > 2:
+        raise ValueError(f"a row of scores for each map is expected, not {list(X.shape)}")
     rows = host_of(X if X.ndim > 1 else X.unsqueeze(0)).numbers
     return [dict(zip(labels, row, strict=True)) for row in rows]
 

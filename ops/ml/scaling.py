@@ -48,17 +48,17 @@ def normalizer(
     MAX is the largest element as it is, not its magnitude, as the specification and onnxruntime
     have it; the reference takes the magnitude. As in onnxruntime it leaves NaN out.
     """
-    x = X.to(output_type)
+    x = X.to(torch.promote_types(output_type, torch.float32))
     if x.shape[-1] == 0:
-        return x  # it has no maximum, and no elements
+        return x.to(output_type)  # it has no maximum, and no elements
     if norm == "MAX":
         size = x.nan_to_num(torch.finfo(x.dtype).min, posinf=math.inf).amax(-1, keepdim=True)
     else:
         size = torch.linalg.vector_norm(x, {"L1": 1, "L2": 2}[norm], dim=-1, keepdim=True)
     unit = x / torch.where(size == 0, 1, size)
-    if norm == "L2":  # where squares overflow it is NaN, as in onnxruntime, not 0
-        unit = unit.masked_fill(size.isinf() & x.square().isinf(), math.nan)
-    return unit
+    if norm == "L2":  # where a square overflows it is NaN, as in onnxruntime, not 0
+        unit = unit.masked_fill(x.square().isinf(), math.nan)
+    return unit.to(output_type)
 
 
 @op("Imputer", since=1, domain=ML, data_shaped=False)

@@ -15,7 +15,7 @@ from onnx import helper
 
 from onnxinterp import InputError, NodeError, OnnxModule
 from onnxinterp.backend import run_node
-from onnxinterp.verify import verify
+from onnxinterp.verify import trace, verify
 from tests.ml.one_operator import DOUBLE, FLOAT, INT64, STRING, answer, map_type, model
 
 
@@ -108,13 +108,17 @@ def test_from_a_map_of_features_to_a_map_of_scores() -> None:
 def test_weights_behind_a_map_train() -> None:
     module = OnnxModule(pipeline(), outputs=["scores"])
     module(PERSON)[0, 0].backward()
-    assert module.weights["w"].grad.abs().sum() > 0
+    gradient = module.weights["w"].grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
 
 
 def test_the_pipeline_agrees_with_onnxruntime() -> None:
     report = verify(pipeline(), {"features": PERSON})
     assert report.ok
     assert [o.name for o in report.outputs] == ["scores", "y[0]"]
+    nodes = trace(pipeline(), {"features": PERSON})
+    assert [n.op_type for n in nodes if n.ok] == [n.op_type for n in pipeline().graph.node]
 
 
 def test_inputs_and_outputs_are_described() -> None:
@@ -138,6 +142,13 @@ def test_a_sequence_of_maps_passes_through() -> None:
 def test_what_is_no_such_map_is_refused(wrong: Any) -> None:
     with pytest.raises(InputError, match="expected features: map of string to float"):
         OnnxModule(pipeline())(wrong)
+
+
+def test_scores_are_rows_and_as_many_as_labels() -> None:
+    given = helper.make_tensor_type_proto(FLOAT, None)
+    for scores in (torch.ones(1, 2, 2), torch.ones(2, 3)):
+        with pytest.raises(NodeError, match="ZipMap"):
+            OnnxModule(model("ZipMap", 1, given, classlabels_int64s=[1, 2]))(scores)
 
 
 def test_keys_may_be_numpy_integers() -> None:
