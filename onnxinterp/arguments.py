@@ -9,6 +9,7 @@ from inspect import Parameter, Signature
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.errors import InputError, NodeError
@@ -82,6 +83,8 @@ def _listed(infos: Iterable[ValueInfo]) -> str:
 
 def _check(info: ValueInfo, value: Any) -> None:
     """Rank and kind of type; other sizes than declared are tried, and blamed where they fail."""
+    if info.kind == "map":
+        _check_map(info, value)
     if info.kind != "tensor":
         return
     if not isinstance(value, Tensor):
@@ -95,6 +98,15 @@ def _check(info: ValueInfo, value: Any) -> None:
     if not fits or (info.shape is not None and len(info.shape) != value.ndim):
         got = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
         raise InputError(f"expected {info}, got {got}")
+
+
+def _check_map(info: ValueInfo, value: Any) -> None:
+    """A dict whose keys have the declared type; so that none is looked up in vain."""
+    if not isinstance(value, dict):
+        raise InputError(f"expected {info}, got {type(value).__name__}")
+    key = str if info.key_type == TensorProto.STRING else (int, np.integer)
+    if wrong := [k for k in value if not isinstance(k, key)]:
+        raise InputError(f"expected {info}, got the key {wrong[0]!r}")
 
 
 def _identifiers(names: Iterable[str]) -> list[str]:

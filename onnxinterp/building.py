@@ -50,7 +50,8 @@ def value_info(proto: ValueInfoProto, name: str | None = None) -> ValueInfo:
     kind = proto.type.WhichOneof("value") or "unknown"
     name = proto.name if name is None else name
     if kind not in ("tensor_type", "sparse_tensor_type"):
-        return ValueInfo(name, _element_type(proto.type), kind=kind.removesuffix("_type"))
+        key_type, elem_type = _element_types(proto.type)
+        return ValueInfo(name, elem_type, kind=kind.removesuffix("_type"), key_type=key_type)
     tensor = getattr(proto.type, kind)
     if not tensor.HasField("shape"):
         return ValueInfo(name, tensor.elem_type, None, "tensor")
@@ -61,11 +62,16 @@ def value_info(proto: ValueInfoProto, name: str | None = None) -> ValueInfo:
     return ValueInfo(name, tensor.elem_type, shape, "tensor")
 
 
-def _element_type(declared: onnx.TypeProto) -> int:
-    """The element type of the tensors in a sequence or an optional; 0 of anything else."""
-    while (kind := declared.WhichOneof("value")) in ("sequence_type", "optional_type"):
-        declared = getattr(declared, kind).elem_type
-    return declared.tensor_type.elem_type if kind == "tensor_type" else 0
+def _element_types(proto: onnx.TypeProto) -> tuple[int, int]:
+    """The types of the keys and of the elements at the bottom of a type; 0 where there is none."""
+    kind = proto.WhichOneof("value")
+    if kind == "map_type":
+        return proto.map_type.key_type, _element_types(proto.map_type.value_type)[1]
+    if kind in ("sequence_type", "optional_type"):
+        return _element_types(getattr(proto, kind).elem_type)
+    if kind in ("tensor_type", "sparse_tensor_type"):
+        return 0, getattr(proto, kind).elem_type
+    return 0, 0
 
 
 def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:

@@ -30,16 +30,18 @@ class ValueInfo:
 
     Attributes:
         name: the ONNX name.
-        elem_type: the ONNX number of the element type, of a sequence or an optional that of what
-            it holds; 0 where unknown.
+        elem_type: the ONNX number of the element type, of a sequence's elements or a map's values;
+            0 where unknown.
         shape: a size, a symbol or None per dimension; None where the rank is unknown.
         kind: "tensor", "sequence", "optional", "map" or "unknown".
+        key_type: the ONNX number of the type of a map's keys, also where a sequence holds maps.
     """
 
     name: str
     elem_type: int = 0
     shape: tuple[int | str | None, ...] | None = None
     kind: str = "unknown"
+    key_type: int = 0
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -47,9 +49,20 @@ class ValueInfo:
         return CARRIER.get(self.elem_type)
 
     def __str__(self) -> str:
+        if self.kind != "tensor":
+            return f"{self.name}: {self.type_text}"
         dims = "?" if self.shape is None else ", ".join(str(d) if d else "?" for d in self.shape)
-        what = onnx_name(self.elem_type) if self.kind == "tensor" else self.kind
-        return f"{self.name}: {what}[{dims}]"
+        return f"{self.name}: {self.type_text}[{dims}]"
+
+    @property
+    def type_text(self) -> str:
+        """The type without the shape: "float", "sequence of int64", "map of string to float"."""
+        element = onnx_name(self.elem_type) if self.elem_type else "?"
+        if self.key_type:
+            element = f"map of {onnx_name(self.key_type)} to {element}"
+        if self.kind in ("tensor", "map"):
+            return element
+        return f"{self.kind} of {element}" if self.elem_type else self.kind
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,9 @@ def snapshot(value: Constant) -> Host | None:
     return host_of(value) if value.ndim <= 1 and value.numel() <= HOST_LENGTH else None
 
 
-def decode(kernel: Kernel, name: str, value: Any, dtypes: Mapping[torch.dtype, torch.dtype]) -> Any:
+def decode(kernel: Kernel, name: str, value: Any, setting: Setting) -> Any:
     """An attribute as the kernel's signature asks for it: ONNX type numbers as torch dtypes."""
+    dtypes = setting.dtypes
     if kernel.wants_dtype(name) and isinstance(value, int):
         if value == TensorProto.UNDEFINED:
             return None
@@ -91,6 +92,12 @@ def decode(kernel: Kernel, name: str, value: Any, dtypes: Mapping[torch.dtype, t
         if not isinstance(tensor, Tensor) or tensor.ndim > 1:
             raise InvalidModelError(f"{kernel.op_type}: {name} is a number or a list of numbers")
         return Host(tensor.tolist(), dtypes.get(tensor.dtype, tensor.dtype))
+    if (made := kernel.prepared(name)) is not None:
+        stored = TensorReader(None)(value) if isinstance(value, TensorProto) else value
+        return made(stored, setting.device)
+    if isinstance(value, list) and kernel.wants_tensor(name):
+        dtype = torch.float32 if any(isinstance(v, float) for v in value) else torch.int64
+        return torch.tensor(value, dtype=dtype, device=setting.device)
     return value
 
 
@@ -239,10 +246,15 @@ class _Planner:
         """Keyword arguments: the node's attributes and what the engine provides."""
         given = {
             "n_outputs": len(node.outputs),
+            "input_type": self.types.get(node.inputs[0], 0) if node.inputs else 0,
             "output_type": self.types.get(node.outputs[0], 0),
             "training": self.setting.training,
         }
-        attributes = {k: v for k, v in given.items() if k in kernel.attributes}
+        attributes = {
+            k: decode(kernel, k, v, self.setting)
+            for k, v in given.items()
+            if k in kernel.attributes
+        }
         for name, value in node.attributes.items():
             if name not in kernel.attributes:
                 if name in IGNORED:
@@ -250,7 +262,7 @@ class _Planner:
                 message = f"node {node.name!r}: {kernel.op_type} has no attribute {name!r}"
                 raise InvalidModelError(f"{message} at opset {node.opset}")
             if not isinstance(value, (Graph, WeightRef)):
-                attributes[name] = decode(kernel, name, value, self.setting.dtypes)
+                attributes[name] = decode(kernel, name, value, self.setting)
         return attributes
 
     def _subgraphs(self, kernel: Kernel, node: Node, may_be_host: set[str]) -> dict[str, Plan]:

@@ -9,11 +9,17 @@ defaults. Annotations say what the kernel needs of each input:
     Ints, Floats      a list of plain numbers: shapes, axes, pads, scales
     Scalar            one plain number
     Host              the plain number(s) together with their ONNX type
-    anything else     as it flows: sequences, strings, optionals
+    Tensor | Strings  a tensor or, where the graph has one, an array of strings
+    anything else     as it flows: sequences, maps, strings, optionals
 
-Four keyword-only parameters are given by the engine, not by the node: `training: bool`,
-`n_outputs: int` (how many outputs the node names), `output_type: int` (the ONNX number of the first
-output's element type, 0 where it is not known), `device: torch.device` (where new tensors go).
+and of each attribute: `torch.dtype` an ONNX type number as torch's type, `Tensor` a list as a
+tensor, a subclass of `Prepared` whatever that makes of the value.
+
+Five keyword-only parameters are given by the engine, not by the node: `training: bool`,
+`n_outputs: int` (how many outputs the node names), `input_type` and `output_type: int` (the ONNX
+number of the element type of the first input, of its values where it is a map, and of the first
+output; 0 where it is not known; as torch's type, which is that of the moved module, where the
+annotation says `torch.dtype`), `device: torch.device` (where new tensors go).
 """
 
 from __future__ import annotations
@@ -30,12 +36,12 @@ from typing import Any, Literal, TypeVar, Union
 import torch
 from torch import Tensor
 
-from onnxinterp.values import Host, Subgraph
+from onnxinterp.values import Host, Prepared, Strings, Subgraph
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 GIVEN = frozenset(
-    {"training", "n_outputs", "output_type", "device"}
+    {"training", "n_outputs", "input_type", "output_type", "device"}
 )  # keywords that the engine provides
 
 
@@ -59,7 +65,7 @@ def _alternatives(hint: Any) -> set[Any]:
 def _kind(hint: Any) -> Kind:
     members = _alternatives(hint)
     numbers = {int, float, bool}
-    if members == {Tensor}:
+    if members in ({Tensor}, {Tensor, Strings}):
         return Kind.TENSOR
     if members == {Host}:
         return Kind.HOST
@@ -150,6 +156,12 @@ class Kernel:
     def wants_tensor(self, attribute: str) -> bool:
         """Whether a tensor attribute is wanted as a tensor: then it is a weight."""
         return _kind(self.hints.get(attribute)) is Kind.TENSOR
+
+    def prepared(self, attribute: str) -> type[Prepared] | None:
+        """What an attribute is made into; None where it is taken as it is."""
+        members = _alternatives(self.hints.get(attribute))
+        classes = (m for m in members if isinstance(m, type) and issubclass(m, Prepared))
+        return next(classes, None)
 
     def wants_host(self, attribute: str) -> bool:
         """Whether a tensor attribute is wanted as plain numbers."""

@@ -6,6 +6,8 @@ kernel asks for one. That is what lets symbolic sizes flow through `torch.compil
 
     Host       a number or a list of numbers with its ONNX type       (ranks 0 and 1)
     Ints, Floats, Scalar, Operand   how a kernel's signature asks for one
+    Strings    an array of strings: it never leaves the host
+    Prepared   what an attribute is made into when the plan is made
     Subgraph   the body of an If, Loop or Scan, callable
 
 Every way from a tensor to a number goes through `host_of`: it is the one place that waits for a
@@ -17,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +27,7 @@ Scalar: TypeAlias = int | float | bool
 Ints: TypeAlias = list[int]
 Floats: TypeAlias = list[float]
 Operand: TypeAlias = Tensor | int | float | bool
+Strings: TypeAlias = np.ndarray[Any, Any]
 
 HOST_DTYPES = frozenset({torch.int64, torch.int32, torch.bool, torch.float32, torch.float64})
 READABLE = HOST_DTYPES | {torch.float16, torch.bfloat16, torch.int8, torch.uint8, torch.int16}
@@ -102,6 +106,17 @@ def round_to(dtype: torch.dtype, x: Any) -> Any:
         return x
     c = x * 536870913.0  # 2**29 + 1
     return c - (c - x)
+
+
+class Prepared:
+    """What a kernel wants an attribute made into: once, when the plan is made, not at every call.
+
+    A kernel that annotates an attribute with a subclass gets `Subclass(value, device)`: the value
+    is the list of numbers or strings that the node holds, or its tensor or array of strings.
+    """
+
+    def __init__(self, value: Any, device: torch.device) -> None:
+        raise NotImplementedError
 
 
 class Subgraph:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,7 @@ from torch import Tensor
 
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Floats, Host, Ints
-
-Strings: TypeAlias = np.ndarray[Any, Any]
+from onnxinterp.values import Floats, Host, Ints, Strings
 
 
 def _strings(rows: Sequence[str], shape: Sequence[int]) -> Strings:

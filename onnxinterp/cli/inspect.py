@@ -155,7 +155,7 @@ def _shape(shape: tuple[int | str | None, ...] | None) -> str:
 
 def _show_values(model: Model) -> None:
     rows = [
-        (role, v.name, onnx_name(v.elem_type) if v.kind == "tensor" else v.kind, _shape(v.shape))
+        (role, v.name, v.type_text, _shape(v.shape) if v.kind == "tensor" else "")
         for role, values in (("input", model.graph.inputs), ("output", model.graph.outputs))
         for v in values
         if v.name not in model.tensors

@@ -202,6 +202,8 @@ def _given(info: ValueInfo, value: Any) -> Any:
     """What a caller gave as a value; element types that numpy lacks are cast to."""
     if isinstance(value, (list, tuple)):
         return [_given(info, v) for v in value]
+    if isinstance(value, dict):
+        return value
     value = value if isinstance(value, Tensor) else to_value(value)
     narrow = carrier_of(info.elem_type)
     return value if narrow is None or not isinstance(value, Tensor) else value.to(narrow)

@@ -68,8 +68,8 @@ def as_array(value: Any, elem_types: Sequence[int] = ()) -> Any:
 def _attribute(value: Any, elem_types: Sequence[int]) -> Any:
     if isinstance(value, torch.dtype):
         return ONNX_TYPE[value]
-    if isinstance(value, Tensor):
-        return numpy_helper.from_array(as_array(value, elem_types))
+    if isinstance(value, (Tensor, np.ndarray)):
+        return numpy_helper.from_array(np.asarray(as_array(value, elem_types)))
     return value
 
 

@@ -146,8 +146,10 @@ def run_reference(case: OneNode) -> list[Any]:
         raise NoOracleError("it rounds every step to the type of the edges")
     if node.op_type == "ConvTranspose" and "group" in told:
         raise NoOracleError("it adds the bias of the first group to all of them")
+    # a map is one row of the sequence that it takes
+    feeds = {n: [x] if isinstance(x, dict) else x for n, x in case.feeds.items()}
     with np.errstate(all="ignore"):
-        answer = ReferenceEvaluator(case.model).run(None, case.feeds)
+        answer = ReferenceEvaluator(case.model).run(None, feeds)
     if node.op_type == "Optional":
         (answer,) = answer  # it stands for a value that is there by a list of one
     return [to_lane(r) for r in answer]

@@ -1,0 +1,351 @@
+"""Labels turned into other labels: LabelEncoder, CategoryMapper, OneHotEncoder.
+
+History: LabelEncoder 1 (strings and their positions in a list), 2 (from keys to values), 4 (both as
+tensors too, of more types; NaN equals NaN). CategoryMapper 1, OneHotEncoder 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxinterp.ops.ml.scaling import ML
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Prepared, Strings, host_of
+
+Positions: TypeAlias = Tensor | np.ndarray[Any, Any]  # int64; of strings they are on the host
+
+
+class Labels(Prepared):
+    """Labels in order, each found by itself or by its position.
+
+    Of a label that is repeated the last one counts. NaN is equal to NaN, -0.0 to 0.0.
+
+    Attributes:
+        first: the first label, as a plain number or string; None where there is none.
+        strings: the labels, where they are strings.
+        numbers: the labels, where they are numbers: float32, int64 or what their tensor has.
+    """
+
+    first_counts = False
+
+    def __init__(self, value: Any, device: torch.device) -> None:
+        labels = host_of(value).numbers if isinstance(value, Tensor) else list(value)
+        pairs = list(enumerate(labels))
+        backwards = reversed(pairs) if self.first_counts else pairs
+        self._position = {x: i for i, x in backwards if x == x}
+        self._nan = max((i for i, x in pairs if x != x), default=len(labels))
+        self._count = len(labels)
+        self.first = labels[0] if labels else None
+        self.strings: Strings | None = None
+        self.numbers: Tensor | None = None
+        if isinstance(self.first, str):
+            self.strings = np.array(labels, dtype=object)
+            return
+        self.numbers = (value if isinstance(value, Tensor) else _numbers(labels)).to(device)
+        in_order = sorted(self._position)
+        order = [self._position[x] for x in in_order]
+        self._in_order = torch.tensor(in_order, dtype=self.numbers.dtype, device=device)
+        self._order = torch.tensor(order, dtype=torch.int64, device=device)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def find(self, X: Tensor | Strings) -> Positions:
+        """Positions, of the shape of X; `len(self)` where X holds no label."""
+        if isinstance(X, np.ndarray) == (self.strings is None):
+            raise TypeError("labels and input are not both strings or both numbers")
+        if isinstance(X, np.ndarray):
+            listed = [self._position.get(word, self._count) for word in X.flat]
+            positions: Positions = np.array(listed, dtype=np.int64).reshape(X.shape)
+            return positions
+        labels, order = self._in_order.to(X.device, X.dtype), self._order.to(X.device)
+        if len(labels):
+            nearest = torch.searchsorted(labels, X.contiguous()).clamp(max=len(labels) - 1)
+            found = torch.where(labels[nearest] == X, order[nearest], self._count)
+        else:
+            found = torch.full_like(X, self._count, dtype=torch.int64)
+        return torch.where(X.isnan(), self._nan, found) if X.is_floating_point() else found
+
+    def take(self, positions: Positions, default: Any, device: torch.device) -> Tensor | Strings:
+        """Labels at these positions; `default` at `len(self)`."""
+        if self.strings is not None:
+            if isinstance(positions, Tensor):
+                read = host_of(positions.flatten()).numbers
+                positions = np.array(read, dtype=np.int64).reshape(tuple(positions.shape))
+            table = np.array([*self.strings, default], dtype=object)
+            return np.asarray(table[positions], dtype=object)
+        assert self.numbers is not None, "labels are strings or numbers"
+        if isinstance(positions, np.ndarray):
+            positions = torch.from_numpy(positions).to(device)
+        numbers = self.numbers.to(positions.device)
+        return torch.cat([numbers, numbers.new_full((1,), default)])[positions]
+
+
+class FirstLabels(Labels):
+    """Labels of which the first one counts where one is repeated."""
+
+    first_counts = True
+
+
+def _numbers(values: list[int] | list[float]) -> Tensor:
+    floating = any(isinstance(v, float) for v in values)
+    return torch.tensor(values, dtype=torch.float32 if floating else torch.int64)
+
+
+def _given(*options: Labels | None) -> Labels:
+    """The one that the node gives; exporters may leave the others empty."""
+    for labels in options:
+        if labels:
+            return labels
+    raise ValueError("the node gives no labels")
+
+
+def _found(X: Tensor | Strings, keys: Labels, values: Labels) -> Positions:
+    """Where the values of X stand."""
+    if len(keys) != len(values):
+        raise ValueError(f"{len(keys)} keys and {len(values)} values")
+    return keys.find(X)
+
+
+def _default(values: Labels, of_floats: float, of_int64s: int, of_strings: str) -> Any:
+    """The default that belongs to the type of the values."""
+    if values.numbers is None:
+        return of_strings
+    dtype = values.numbers.dtype
+    default = {torch.float32: of_floats, torch.int64: of_int64s}.get(dtype)
+    if default is None:
+        return -0.0 if dtype.is_floating_point else -1
+    return default
+
+
+@op("LabelEncoder", since=4, domain=ML, any_type=True, data_shaped=False)
+def label_encoder(
+    X: Tensor | Strings,
+    *,
+    default_float: float = -0.0,
+    default_int64: int = -1,
+    default_string: str = "_Unused",
+    default_tensor: Labels | None = None,
+    keys_floats: Labels | None = None,
+    keys_int64s: Labels | None = None,
+    keys_strings: Labels | None = None,
+    keys_tensor: Labels | None = None,
+    values_floats: Labels | None = None,
+    values_int64s: Labels | None = None,
+    values_strings: Labels | None = None,
+    values_tensor: Labels | None = None,
+    device: torch.device,
+) -> Tensor | Strings:
+    """Of a repeated key the last one counts, as the specification says; onnxruntime's is the first.
+
+    A default of another type than the values counts as absent, as in onnxruntime.
+    """
+    keys = _given(keys_tensor, keys_strings, keys_int64s, keys_floats)
+    values = _given(values_tensor, values_strings, values_int64s, values_floats)
+    if default_tensor:
+        return values.take(_found(X, keys, values), default_tensor.first, device)
+    default = _default(values, default_float, default_int64, default_string)
+    return values.take(_found(X, keys, values), default, device)
+
+
+@op("LabelEncoder", since=2, domain=ML, any_type=True, data_shaped=False)
+def label_encoder_2(
+    X: Tensor | Strings,
+    *,
+    default_float: float = -0.0,
+    default_int64: int = -1,
+    default_string: str = "_Unused",
+    keys_floats: FirstLabels | None = None,
+    keys_int64s: FirstLabels | None = None,
+    keys_strings: FirstLabels | None = None,
+    values_floats: Labels | None = None,
+    values_int64s: Labels | None = None,
+    values_strings: Labels | None = None,
+    device: torch.device,
+) -> Tensor | Strings:
+    """Of a repeated key the first one counts in onnxruntime; the specification is silent.
+
+    NaN may be a key, as the specification says; onnxruntime and the reference never find it.
+    """
+    keys = _given(keys_strings, keys_int64s, keys_floats)
+    values = _given(values_strings, values_int64s, values_floats)
+    default = _default(values, default_float, default_int64, default_string)
+    return values.take(_found(X, keys, values), default, device)
+
+
+@op("LabelEncoder", since=1, domain=ML, any_type=True, data_shaped=False)
+def label_encoder_1(
+    X: Tensor | Strings,
+    *,
+    classes_strings: Labels | None = None,
+    default_int64: int = -1,
+    default_string: str = "_Unused",
+    device: torch.device,
+) -> Tensor | Strings:
+    """Strings to their positions, positions to strings."""
+    classes = _given(classes_strings)
+    count = len(classes)
+    if isinstance(X, np.ndarray):
+        found = torch.from_numpy(classes.find(X)).to(device)
+        return torch.where(found == count, default_int64, found)
+    known = torch.where(X.ge(0) & X.lt(count), X, count)
+    return classes.take(known, default_string, device)
+
+
+@op("CategoryMapper", since=1, domain=ML, any_type=True, data_shaped=False)
+def category_mapper(
+    X: Tensor | Strings,
+    *,
+    cats_int64s: Labels | None = None,
+    cats_strings: Labels | None = None,
+    default_int64: int = -1,
+    default_string: str = "_Unused",
+    device: torch.device,
+) -> Tensor | Strings:
+    """Strings to integers and integers to strings, whichever default the node names."""
+    numbers, strings = _given(cats_int64s), _given(cats_strings)
+    if isinstance(X, np.ndarray):
+        return numbers.take(_found(X, strings, numbers), default_int64, device)
+    return strings.take(_found(X, numbers, strings), default_string, device)
+
+
+@op("OneHotEncoder", since=1, domain=ML, any_type=True, data_shaped=False)
+def one_hot_encoder(
+    X: Tensor | Strings,
+    *,
+    cats_int64s: Labels | None = None,
+    cats_strings: Labels | None = None,
+    zeros: int = 1,
+    output_type: torch.dtype = torch.float32,
+    device: torch.device,
+) -> Tensor:
+    """Numbers lose their fraction; what is no category becomes zeros, or fails without `zeros`."""
+    categories = _given(cats_strings, cats_int64s)
+    found = categories.find(X if isinstance(X, np.ndarray) else X.to(torch.int64))
+    positions = found if isinstance(found, Tensor) else torch.from_numpy(found).to(device)
+    count, at = len(categories), positions.unsqueeze(-1)
+    hot = torch.zeros((*positions.shape, count), dtype=output_type, device=positions.device)
+    if not zeros:
+        return hot.scatter_(-1, at, 1.0)  # what is no category is outside, and fails
+    return hot.scatter_(-1, at.clamp(max=count - 1), (at < count).to(output_type))
+
+
+LABELS: dict[str, list[Any]] = {  # the last one is no key
+    "string": ["a", "b", "", "c d", "é", "x"],
+    "int64": [3, -1, 0, 7, 2**40, 5],
+    "int32": [3, -1, 0, 7, 2**30, 5],
+    "int16": [3, -1, 0, 7, 2**14, 5],
+    "float": [1.5, -1.0, 0.0, 0.25, 3e38, 9.0],
+    "double": [0.1, -1.0, 0.0, 1e-300, 1e300, 9.0],
+}
+DTYPES = {
+    "int64": torch.int64,
+    "int32": torch.int32,
+    "int16": torch.int16,
+    "float": torch.float32,
+    "double": torch.float64,
+}
+LISTED = {"string": "strings", "int64": "int64s", "float": "floats"}
+
+
+def _array(labels: list[Any], type: str, shape: tuple[int, ...] | None = None) -> Any:
+    """Labels as a tensor or an array of strings."""
+    shape = (len(labels),) if shape is None else shape
+    if type != "string":
+        return torch.tensor(labels, dtype=DTYPES[type]).reshape(shape)
+    array = np.empty(len(labels), dtype=object)
+    array[:] = labels
+    return array.reshape(shape)
+
+
+def _draw_labels(d: Draw, type: str, most: int = 5) -> list[Any]:
+    """Different labels of a type, the one that is no key not among them."""
+    return [LABELS[type][i] for i in d.permutation(5)[: d.integer(1, most)]]
+
+
+def _draw_input(d: Draw, keys: list[Any], type: str) -> Any:
+    """Keys and, with them, a value that is none."""
+    shape = d.shape(max_dims=3)
+    picked = d.ints(shape, 0, len(keys))
+    known = [*keys, LABELS[type][-1]]
+    return _array([known[i] for i in picked.flatten().tolist()], type, shape)
+
+
+@sample(label_encoder)
+def _(d: Draw) -> Call:
+    """Between all types; where onnxruntime lacks one, in the form that the reference has."""
+    key, value = d.choice([*LABELS]), d.choice([*LABELS])
+    keys = _draw_labels(d, key)
+    values = [LABELS[value][d.integer(0, 4)] for _ in keys]
+    if key in ("float", "double") and value in ("string", "int64") and d.boolean():
+        keys[-1] = math.nan
+    rare = {"int32", "int16"} & {key, value} or {key, value} == {"float", "double"}
+    attributes: dict[str, Any] = {}
+    for name, labels, type in (("keys", keys, key), ("values", values, value)):
+        as_list = not rare and type in LISTED and d.boolean()
+        told = f"{name}_{LISTED[type]}" if as_list else f"{name}_tensor"
+        attributes[told] = labels if as_list else _array(labels, type)
+    default = LABELS[value][-1]
+    if rare or d.boolean():
+        attributes["default_tensor"] = _array([default], value)
+    elif value in LISTED:
+        attributes[f"default_{LISTED[value][:-1]}"] = d.maybe(default)
+    return call(_draw_input(d, keys, key), **attributes)
+
+
+@sample(label_encoder_2)
+def _(d: Draw) -> Call:
+    """A key may be repeated."""
+    key, value = d.choice([*LISTED]), d.choice([*LISTED])
+    keys = [*(some := _draw_labels(d, key)), d.choice(some)]
+    values = [LABELS[value][d.integer(0, 4)] for _ in keys]
+    default = d.maybe(LABELS[value][-1])
+    told = {f"keys_{LISTED[key]}": keys, f"values_{LISTED[value]}": values}
+    return call(_draw_input(d, keys, key), **told, **{f"default_{LISTED[value][:-1]}": default})
+
+
+@sample(label_encoder_1)
+def _(d: Draw) -> Call:
+    classes = _draw_labels(d, "string")
+    if d.boolean():
+        x, default = d.ints(d.shape(), -1, len(classes)), d.maybe("none")
+        return call(x, classes_strings=classes, default_string=default)
+    default_int64 = d.maybe(d.integer(-9, 9))
+    x = _draw_input(d, classes, "string")
+    return call(x, classes_strings=classes, default_int64=default_int64)
+
+
+@sample(category_mapper)
+def _(d: Draw) -> Call:
+    strings = [d.choice(LABELS["string"][:5]) for _ in range(d.integer(1, 6))]
+    numbers = [d.choice(LABELS["int64"][:5]) for _ in strings]
+    default: dict[str, Any] = {"default_string": "none"} if d.boolean() else {"default_int64": -7}
+    from_strings = d.boolean()
+    keys, type = (strings, "string") if from_strings else (numbers, "int64")
+    x = _draw_input(d, keys, type)
+    return call(x, cats_strings=strings, cats_int64s=numbers, **(default if d.boolean() else {}))
+
+
+@sample(one_hot_encoder)
+def _(d: Draw) -> Call:
+    """A category may be repeated, but not in int32, which only the reference has."""
+    type = d.choice(["string", "int64", "float", "double", "int32"])
+    name = "string" if type == "string" else "int16"
+    categories = [d.choice(LABELS[name][:5]) for _ in range(d.integer(1, 6))]
+    if type == "int32":
+        categories = list(dict.fromkeys(categories))
+    zeros = d.maybe(d.integer(0, 1))
+    known = [*categories, LABELS[name][-1]] if zeros != 0 else categories
+    shape = d.shape(min_dims=1, max_dims=2)
+    picked = d.ints(shape, 0, len(known) - 1).flatten().tolist()
+    x = _array([known[i] for i in picked], type, shape)
+    if type in ("float", "double"):
+        x = x + x.sign() * 0.5  # lost on the way to an integer
+    told = "cats_strings" if type == "string" else "cats_int64s"
+    return call(x, zeros=zeros, **{told: categories})
