@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from onnxinterp.dtypes import CARRIER, NATIVE
 from onnxinterp.errors import InvalidModelError
-from onnxinterp.loading import Source, read
+from onnxinterp.loading import Source, read, reusable
 from onnxinterp.module import OnnxModule
 
 KEY = "onnxinterp"  # the entry in the metadata of the root module
@@ -108,13 +108,6 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, An
     if known is None:
         raise InvalidModelError(f"{path} holds no graph: onnxinterp.checkpoints.save writes one")
     return state, known
-
-
-def reusable(source: Source) -> Source:
-    """A source that can be read more than once: a file becomes its bytes."""
-    if isinstance(source, (str, os.PathLike, bytes, onnx.ModelProto)):
-        return source
-    return source.read()
 
 
 def _stored(model: onnx.ModelProto) -> Iterator[tuple[str, TensorProto]]:
