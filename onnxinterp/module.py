@@ -73,6 +73,7 @@ class OnnxModule(nn.Module):
         inputs: what a call must give: name, type and shape.
         optional_inputs: what a call may give by name; left out, the initializer counts.
         interpreter: what runs the plan; replace it to profile or trace.
+        template: the bytes of the source without its weights, for `save_onnx`.
 
     Raises:
         InvalidModelError: the file is no valid model.
@@ -100,7 +101,7 @@ class OnnxModule(nn.Module):
         tensors, self._literals = _read_tensors(model, graph, reader)
         self._packed = {n: t for n in tensors if (t := _elem_type(model.tensors[n])) in NARROW}
         self.weights = Weights(parameters(tensors, graph, trainable))
-        self._template = templates.template(content, proto, model, self.weights, reader)
+        self.template = templates.template(content, proto, model, self.weights, reader)
         self.graph = graph
         self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)
         self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
@@ -179,10 +180,10 @@ class OnnxModule(nn.Module):
             UnsafeModelError: the model asks to write outside the folder of `path`.
             OSError: the disk is full, the folder is missing, ...
         """
-        template = self._template
+        template = self.template
         if like is not None:
-            fixed, names = template.fixed, self.weights.keys()
-            template = templates.template_of(like, self.graph, self._kernels, names, fixed)
+            names = self.weights.keys()
+            template = templates.template_of(like, self.graph, self._kernels, names, template.fixed)
         saving.save(self.weights, template, path)
 
     def _replan(self) -> None:

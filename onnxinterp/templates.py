@@ -17,8 +17,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import onnx
+import torch
 from google.protobuf.message import Message
 from onnx import TensorProto
 from torch import Tensor
@@ -55,6 +57,29 @@ class Template:
     fixed: dict[str, Tensor]
     folder: Path | None
     sizes: dict[str, int] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any] | None:
+        """The bytes and places as numbers, names and tensors; None where there are no bytes."""
+        if self.wire is None:
+            return None
+        return {
+            "starts": [start for start, _ in self.wire.pieces],
+            "pieces": [
+                torch.frombuffer(bytearray(piece), dtype=torch.uint8)
+                for _, piece in self.wire.pieces
+            ],
+            "size": self.wire.size,
+            "places": self.places,
+            "sizes": self.sizes,
+        }
+
+    def filled(self, plain: dict[str, Any] | None) -> Template:
+        """This template with the bytes and places that another gave as `plain`."""
+        if plain is None:
+            return self
+        pieces = [piece.numpy().tobytes() for piece in plain["pieces"]]
+        wire = Wire(list(zip(plain["starts"], pieces, strict=True)), plain["size"])
+        return Template(wire, plain["places"], self.fixed, None, plain["sizes"])
 
 
 def template(
@@ -176,7 +201,7 @@ def _holder(model: Model, name: str) -> Message | None:
 def _refuse_another(graph: Graph, other: Graph) -> None:
     for ours, theirs in zip_longest(graph.walk(), other.walk()):
         if ours is None or theirs is None or _said(ours) != _said(theirs):
-            label = (ours or theirs).name
+            label = next(node.name for node in (ours, theirs) if node is not None)
             raise SaveError(f"the file given as like= is another graph: it differs at {label!r}")
 
 

@@ -60,8 +60,9 @@ class Inner(NamedTuple):
 
 
 def _inner(message: type[Message], field: str) -> Inner:
-    inner = getattr(onnx, message.DESCRIPTOR.fields_by_name[field].message_type.name)
-    return Inner(field, inner, hasattr(getattr(message(), field), "add"))
+    held = getattr(message(), field)
+    repeated = hasattr(held, "add")
+    return Inner(field, type(held.add() if repeated else held), repeated)
 
 
 INNER = {
