@@ -31,6 +31,8 @@ INTEGERS = {TensorProto.BOOL}.union(
     TensorProto.DataType.Value(f"{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)
 )
 """Types whose packed fields hold the numbers themselves; those of the others hold their bits."""
+SIX_BITS = {n for name, n in TensorProto.DataType.items() if name.startswith("FLOAT6")}
+"""Types that raw data pack, and the field does not; 4- and 2-bit types are packed in both."""
 
 
 def check(value: Tensor, kind: int, shape: tuple[int, ...], name: str) -> None:
@@ -81,7 +83,8 @@ def raw(value: Tensor, kind: int, name: str) -> Iterator[Buffer]:
     """
     for flat in _parts(value, kind, name):
         if kind in NARROW:
-            yield _packed(flat.numpy(), kind, name)
+            packed: bytes = numpy_helper.from_array(_narrow(flat, kind, name)).raw_data
+            yield packed
         else:
             yield memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]  # is one
 
@@ -92,13 +95,13 @@ def _parts(value: Tensor, kind: int, name: str) -> Iterator[Tensor]:
         yield converted(flat[start : start + ELEMENTS], kind, name)
 
 
-def _packed(array: np.ndarray[Any, Any], kind: int, name: str) -> bytes:
-    """The bytes of a type narrower than its carrier, as the onnx package packs them."""
-    narrow = array.astype(helper.tensor_dtype_to_np_dtype(kind))
+def _narrow(flat: Tensor, kind: int, name: str) -> np.ndarray[Any, Any]:
+    """A carrier as an array of the type that is narrower, a byte for each element."""
+    array: np.ndarray[Any, Any] = flat.numpy()
+    narrow: np.ndarray[Any, Any] = array.astype(helper.tensor_dtype_to_np_dtype(kind))
     if array.dtype.kind != "f" and (narrow.astype(array.dtype) != array).any():
         raise SaveError(f"the weight {name!r} holds numbers that {onnx_name(kind)} cannot hold")
-    data: bytes = numpy_helper.from_array(narrow).raw_data
-    return data
+    return narrow
 
 
 def typed(value: Tensor, kind: int, name: str) -> Iterator[Buffer]:
@@ -113,6 +116,9 @@ def typed(value: Tensor, kind: int, name: str) -> Iterator[Buffer]:
         for flat in _parts(value, kind, name):
             array = flat.numpy()
             yield varints(array.astype(np.uint64 if array.dtype == np.uint64 else np.int64))
+    elif kind in SIX_BITS:
+        for flat in _parts(value, kind, name):
+            yield varints(_narrow(flat, kind, name).view(np.uint8).astype(np.int64))
     else:
         bits = np.dtype(f"<u{CARRIER[kind].itemsize}") if kind in NATIVE else np.dtype("u1")
         for part in raw(value, kind, name):

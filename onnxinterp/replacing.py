@@ -23,10 +23,12 @@ class Parts:
     """Files on their way to their names; a context, at whose end the unfinished ones are removed.
 
     Attributes:
+        root: the folder below which folders are made where they are missing.
         litter: what to remove at the end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path) -> None:
+        self.root = root
         self.litter: list[Path] = []
 
     def __enter__(self) -> Parts:
@@ -63,10 +65,10 @@ class Parts:
         return part
 
     def _make_folder(self, folder: Path) -> None:
-        missing = [f for f in (folder, *folder.parents) if not f.exists()]
-        for level in reversed(missing):
-            level.mkdir()
-            self.litter.append(level)
+        for level in reversed((folder, *folder.parents)):
+            if self.root in level.parents and not level.exists():
+                level.mkdir()
+                self.litter.append(level)
 
     def copy(self, part: Path, target: Path) -> None:
         """A copy of a part under a name of its own, on the disk."""

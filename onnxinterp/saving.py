@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -94,7 +94,7 @@ def save(weights: Weights, kept: Template, path: str | os.PathLike[str]) -> None
         moves = [edit for stored in changes.external for edit in stored.moved(names)]
         return lambda out: write(wire, [*changes.edits, *moves], out)
 
-    with Parts() as parts:
+    with Parts(target.parent) as parts:
         new = parts.write(target, model(names))
         data = {}
         for location, name in names.items():
@@ -124,8 +124,9 @@ def _change_over(
     parts.hold(copies)
     try:
         parts.put(over, target)
-    except OSError:
-        parts.litter += copies
+    except BaseException:
+        if over.exists():  # it has not taken its name: nothing uses the copies yet
+            parts.litter += copies
         raise
     for file, part in data.items():
         parts.put(part, file)
@@ -211,8 +212,8 @@ def _data_names(locations: Iterable[str], target: Path) -> dict[str, str]:
     owned = _locations_in(target)
     chosen: dict[str, str] = {}
     for location in locations:
-        own = (f"{target.name}{n}.data" for n in ("", *map(".{}".format, range(1, 10**6))))
-        for name in chain((location,), own):
+        numbered = (f"{target.name}.{n}.data" for n in count(1))
+        for name in chain((location, f"{target.name}.data"), numbered):
             file = loading.external_path(target.parent, name)
             free = name in owned or not os.path.lexists(file)
             if free and file != target and name not in chosen.values():
