@@ -49,7 +49,11 @@ def read_all(source: Source) -> tuple[onnx.ModelProto, TensorReader, Content]:
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         with path.open("rb") as file:
-            return _parse(file.read(), str(path)), TensorReader(path.parent), _mapped(file)
+            mapped = _mapped(file)
+            if mapped is not None:  # parsed from a copy: pages of the map would stay in memory
+                return _parse(file.read(), str(path)), TensorReader(path.parent), mapped
+            data = file.read()
+            return _parse(data, str(path)), TensorReader(path.parent), data
     data = source if isinstance(source, bytes) else _read(source)
     return _parse(data, "what was given"), TensorReader(None), data
 
@@ -60,7 +64,8 @@ def content_of(source: Source) -> bytes | mmap.mmap:
         return serialized(source)
     if isinstance(source, (str, os.PathLike)):
         with Path(source).open("rb") as file:
-            return _mapped(file)
+            mapped = _mapped(file)
+            return file.read() if mapped is None else mapped
     return source if isinstance(source, bytes) else _read(source)
 
 
@@ -77,10 +82,11 @@ def serialized(model: onnx.ModelProto) -> bytes:
     return data
 
 
-def _mapped(file: BinaryIO) -> bytes | mmap.mmap:
+def _mapped(file: BinaryIO) -> mmap.mmap | None:
+    """A file's bytes, mapped; None where it is a pipe or empty."""
     info = os.fstat(file.fileno())
     if not stat.S_ISREG(info.st_mode) or not info.st_size:
-        return file.read()
+        return None
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 

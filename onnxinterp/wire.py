@@ -103,8 +103,11 @@ class Wire:
     def varint(self, at: int) -> tuple[int, int]:
         """The number that stands at an offset, and the offset behind it."""
         start, data = self.pieces[bisect_right(self._starts, at) - 1]
+        first = at - start
+        if first < len(data) and data[first] < 128:  # most numbers have one byte
+            return data[first], at + 1
         value = shift = 0
-        for index in range(at - start, min(at - start + 10, len(data))):
+        for index in range(first, min(first + 10, len(data))):
             byte = data[index]
             value |= (byte & 127) << shift
             if byte < 128:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxinterp import OnnxModule
 from onnxinterp.dtypes import CARRIER
+from onnxinterp.encoding import varints
 from onnxinterp.wire import LENGTH, VARINT, Wire, edit, fields, varint, walk, write
 from tests.saving.models import AFFINE, LARGE, parse, raw, saved, sum_of, tune, write_external
 
@@ -27,6 +30,16 @@ def test_every_kind_of_source_comes_back_as_it_was(kind: str, tmp_path: Path) ->
     source = {"path": DIGITS, "bytes": data, "file": io.BytesIO(data), "proto": proto}[kind]
     want = proto.SerializeToString() if kind == "proto" else data
     assert saved(OnnxModule(source), tmp_path / "m.onnx") == want
+
+
+def test_a_pipe_is_a_source_too(tmp_path: Path) -> None:
+    data = sum_of(raw("w", LARGE)).SerializeToString()
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,))
+    writer.start()
+    module = OnnxModule(tmp_path / "pipe")
+    writer.join()
+    assert saved(module, tmp_path / "m.onnx") == data
 
 
 def test_the_weights_are_not_kept_a_second_time() -> None:
@@ -159,8 +172,6 @@ def test_edits_of_nested_messages_keep_every_size_right() -> None:
 
 
 def test_varints_of_every_length() -> None:
-    from onnxinterp.encoding import varints
-
     numbers = [0, 1, 127, 128, 2**14 - 1, 2**14, 2**31, 2**63 - 1, -1, -(2**63)]
     assert varints(np.array(numbers, np.int64)) == b"".join(varint(n % 2**64) for n in numbers)
     assert VARINT == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,27 @@ def test_weights_of_functions(tmp_path: Path) -> None:
     ]
     x = torch.randn(2, 3)
     assert mean_square_error(module(x), run(path, x)) < 1e-10
+
+
+def _scaled(x: torch.Tensor, *, by: torch.Tensor) -> torch.Tensor:
+    return x * by
+
+
+@pytest.mark.parametrize("count", [3, LARGE])
+def test_a_tensor_attribute_that_is_a_weight(count: int, tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [count]) for n in "xy")
+    node = helper.make_node("Scaled", ["x"], ["y"], domain="mine", by=raw("", count))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    model = helper.make_model(helper.make_graph([node], "g", [x], [y]), opset_imports=opsets)
+    module = OnnxModule(model, kernels={"mine::Scaled": _scaled})
+    assert saved(module, tmp_path / "m.onnx") == model.SerializeToString()
+    tune(module)
+    for again in (module, pickle.loads(pickle.dumps(module))):
+        again.save_onnx(tmp_path / "m.onnx", like=None if again is module else model)
+        (attribute,) = onnx.load(tmp_path / "m.onnx").graph.node[0].attribute
+        (name,) = module.weights
+        want = module.weights[name].detach()
+        assert torch.equal(torch.tensor(numpy_helper.to_array(attribute.t)), want)
 
 
 def test_a_number_handed_to_a_function_cannot_change(tmp_path: Path) -> None:
