@@ -22,7 +22,7 @@ from onnxinterp.dtypes import CARRIER, NARROW, NATIVE, onnx_name
 from onnxinterp.errors import SaveError
 from onnxinterp.wire import Buffer
 
-ELEMENTS = 2**20  # of one part
+ELEMENTS = 2**18  # of one part
 PACKED_AS_RAW = frozenset(
     {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.COMPLEX64, TensorProto.COMPLEX128}
 )
