@@ -10,6 +10,7 @@ from onnxinterp.errors import (
     InvalidModelError,
     NodeError,
     OnnxError,
+    SaveError,
     UnsafeModelError,
     UnsupportedOpError,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "OnnxError",
     "OnnxModule",
     "Operand",
+    "SaveError",
     "Scalar",
     "Subgraph",
     "UnsafeModelError",

@@ -42,7 +42,15 @@ def build(proto: onnx.ModelProto, kernels: Mapping[str, Kernel] | None = None) -
     graph = builder.graph(proto.graph, ChainMap(), builder.opsets)
     metadata = {p.key: p.value for p in proto.metadata_props}
     producer = f"{proto.producer_name} {proto.producer_version}".strip()
-    return Model(graph, builder.tensors, builder.opsets, producer, proto.ir_version, metadata)
+    return Model(
+        graph=graph,
+        tensors=builder.tensors,
+        opset_imports=builder.opsets,
+        producer=producer,
+        ir_version=proto.ir_version,
+        metadata=metadata,
+        constants=builder.constants,
+    )
 
 
 def value_info(proto: ValueInfoProto, name: str | None = None) -> ValueInfo:
@@ -143,6 +151,7 @@ class _Builder:
             for f in proto.functions
         }
         self.tensors: dict[str, TensorProto | onnx.SparseTensorProto | Node] = {}
+        self.constants: dict[str, NodeProto] = {}
         self._taken: set[str] = {""}
         self._constants: dict[tuple[FunctionKey, str], str] = {}
 
@@ -237,6 +246,7 @@ class _Builder:
             name = self._constants.setdefault(key, node.outputs[0])
             context.scope[proto.output[0]] = name
         self.tensors.setdefault(context.scope[proto.output[0]], node)
+        self.constants.setdefault(context.scope[proto.output[0]], proto)
 
     def _attributes(self, proto: NodeProto, context: _Context) -> dict[str, Any]:
         decoded = {}

@@ -3,7 +3,8 @@
     from onnxinterp import checkpoints; checkpoints.save("model.onnx", "model.pth")
     from onnxinterp import checkpoints; module = checkpoints.load("model.pth")
 
-The second line needs no .onnx any more.
+The second line needs no .onnx any more, and `module.save_onnx` writes one: the bytes of the source
+without its weights travel along.
 
 The file is exactly what `torch.save(module.state_dict(), ...)` writes: `torch.load(...,
 weights_only=True)` gives the tensors by name, and `module.load_state_dict` takes them. The graph,
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 from onnxinterp.dtypes import CARRIER, NATIVE
 from onnxinterp.errors import InvalidModelError
-from onnxinterp.loading import Source, read
+from onnxinterp.loading import Source, read, reusable
 from onnxinterp.module import OnnxModule
 
 KEY = "onnxinterp"  # the entry in the metadata of the root module
@@ -71,6 +72,7 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
         "keys": keys,
         "trainable": names,
         "outputs": list(module.output_names),
+        "template": module.template.plain(),
     }
     part = Path(path).with_name(Path(path).name + ".part")
     torch.save(state, part)
@@ -95,6 +97,7 @@ def load(path: str | os.PathLike[str]) -> OnnxModule:
         raise InvalidModelError(f"{path} holds a damaged graph: {error!r}") from error
     module = OnnxModule(model, outputs=outputs, trainable=lambda name, _: name in trainable)
     module.load_state_dict(state, assign=True)
+    module.template = module.template.filled(known.get("template"))
     return module
 
 
@@ -108,13 +111,6 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, An
     if known is None:
         raise InvalidModelError(f"{path} holds no graph: onnxinterp.checkpoints.save writes one")
     return state, known
-
-
-def reusable(source: Source) -> Source:
-    """A source that can be read more than once: a file becomes its bytes."""
-    if isinstance(source, (str, os.PathLike, bytes, onnx.ModelProto)):
-        return source
-    return source.read()
 
 
 def _stored(model: onnx.ModelProto) -> Iterator[tuple[str, TensorProto]]:

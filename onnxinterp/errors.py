@@ -5,6 +5,7 @@ OnnxError
 │   └── UnsafeModelError  it asks for something a loader must not do
 ├── UnsupportedOpError    the file is fine, but operators are missing: all of them are listed
 ├── InputError            a call got the wrong inputs
+├── SaveError             the weights do not fit into the file they are to be written to
 └── NodeError             a node failed while running; the cause is chained
 """
 
@@ -28,6 +29,10 @@ class UnsafeModelError(InvalidModelError):
 
 class InputError(OnnxError, TypeError):
     """A call of the module got inputs that do not fit the graph's inputs."""
+
+
+class SaveError(OnnxError, ValueError):
+    """The weights cannot be written back into the ONNX file; the message says which, and why."""
 
 
 class NodeError(OnnxError, RuntimeError):

@@ -156,6 +156,7 @@ class Model:
         tensors: weight name -> the proto or the Constant node that holds it.
         opset_imports: domain ("" for ai.onnx) -> version.
         producer: name and version of what wrote the file.
+        constants: weight name -> the proto of the Constant node that holds it.
     """
 
     graph: Graph
@@ -164,3 +165,4 @@ class Model:
     producer: str = ""
     ir_version: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
+    constants: dict[str, onnx.NodeProto] = field(default_factory=dict)

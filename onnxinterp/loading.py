@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 from onnx import TensorProto, numpy_helper
 from torch import Tensor
 
@@ -25,6 +25,8 @@ from onnxinterp.errors import InvalidModelError, UnsafeModelError
 
 PAGES_OF_ITS_OWN = 2**16  # bytes from which a tensor gets them
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | onnx.ModelProto"
+Content: TypeAlias = "bytes | mmap.mmap | None"
+"""The bytes of a model; None where it came parsed."""
 
 
 def read(source: Source) -> tuple[onnx.ModelProto, TensorReader]:
@@ -37,16 +39,69 @@ def read(source: Source) -> tuple[onnx.ModelProto, TensorReader]:
         InvalidModelError: the bytes are no ONNX model.
         FileNotFoundError: the path does not exist.
     """
+    return read_all(source)[:2]
+
+
+def read_all(source: Source) -> tuple[onnx.ModelProto, TensorReader, Content]:
+    """As `read`, and the bytes of the model; those of a file are mapped, not held."""
     if isinstance(source, onnx.ModelProto):
-        return source, TensorReader(None)
-    if isinstance(source, bytes):
-        return _parse(source, "the bytes given"), TensorReader(None)
+        return source, TensorReader(None), None
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        return _parse(path.read_bytes(), str(path)), TensorReader(path.parent)
-    if hasattr(source, "read"):
-        return _parse(source.read(), "the file given"), TensorReader(None)
-    raise TypeError(f"a model is a path, bytes, a binary file or a ModelProto, not {type(source)}")
+        with path.open("rb") as file:
+            mapped = _mapped(file)
+            if mapped is not None:  # parsed from a copy: pages of the map would stay in memory
+                return _parse(file.read(), str(path)), TensorReader(path.parent), mapped
+            data = file.read()
+            return _parse(data, str(path)), TensorReader(path.parent), data
+    data = source if isinstance(source, bytes) else _read(source)
+    return _parse(data, "what was given"), TensorReader(None), data
+
+
+def content_of(source: Source) -> bytes | mmap.mmap:
+    """The bytes of a model, unparsed; those of a file are mapped."""
+    if isinstance(source, onnx.ModelProto):
+        return serialized(source)
+    if isinstance(source, (str, os.PathLike)):
+        with Path(source).open("rb") as file:
+            mapped = _mapped(file)
+            return file.read() if mapped is None else mapped
+    return source if isinstance(source, bytes) else _read(source)
+
+
+def serialized(model: onnx.ModelProto) -> bytes:
+    """The bytes of a parsed model.
+
+    Raises:
+        InvalidModelError: they would be more than 2 GB.
+    """
+    try:
+        data: bytes = model.SerializeToString()
+    except (ValueError, EncodeError) as error:
+        raise InvalidModelError(f"the ModelProto cannot be serialized: {error}") from error
+    return data
+
+
+def _mapped(file: BinaryIO) -> mmap.mmap | None:
+    """A file's bytes, mapped; None where it is a pipe or empty."""
+    info = os.fstat(file.fileno())
+    if not stat.S_ISREG(info.st_mode) or not info.st_size:
+        return None
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _read(source: BinaryIO) -> bytes:
+    if not hasattr(source, "read"):
+        kind = type(source)
+        raise TypeError(f"a model is a path, bytes, a binary file or a ModelProto, not {kind}")
+    return source.read()
+
+
+def reusable(source: Source) -> Source:
+    """A source that can be read more than once: a file becomes its bytes."""
+    if isinstance(source, (str, os.PathLike, bytes, onnx.ModelProto)):
+        return source
+    return source.read()
 
 
 def _parse(data: bytes, what: str) -> onnx.ModelProto:
@@ -65,10 +120,12 @@ class TensorReader:
 
     Attributes:
         folder: where external data lies; None where the model came without a path.
+        sizes: location -> bytes, of the files of external data that were opened.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self.sizes: dict[str, int] = {}
         self._maps: dict[str, mmap.mmap] = {}
 
     def __call__(self, proto: TensorProto) -> Tensor | np.ndarray[Any, Any]:
@@ -103,16 +160,14 @@ class TensorReader:
             InvalidModelError: an index lies outside the shape.
         """
         values, indices = self(proto.values), self(proto.indices)
-        shape = tuple(proto.dims)
         if not isinstance(values, Tensor) or not isinstance(indices, Tensor):
             raise InvalidModelError(f"sparse tensor {proto.values.name!r} holds strings")
-        if indices.ndim == 2:
-            strides = [int(np.prod(shape[i + 1 :], dtype=object)) for i in range(len(shape))]
-            indices = (indices * torch.tensor(strides)).sum(1)
+        shape = tuple(proto.dims)
+        positions = flat_positions(indices, shape)
         dense = torch.zeros(int(np.prod(shape, dtype=object)), dtype=values.dtype)
-        if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < dense.numel():
+        if positions.numel() and not 0 <= positions.min() <= positions.max() < dense.numel():
             raise InvalidModelError(f"sparse tensor {proto.values.name!r} has an index outside")
-        dense[indices] = values
+        dense[positions] = values
         return dense.reshape(shape)
 
     @staticmethod
@@ -142,29 +197,61 @@ class TensorReader:
 
     def _map(self, location: str, tensor: str) -> mmap.mmap:
         if location not in self._maps:
-            path = self._safe_path(location, tensor)
-            with path.open("rb") as file:
-                info = os.fstat(file.fileno())
-                if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
-                    raise UnsafeModelError(f"external data of {tensor!r} is no plain file")
-                if not info.st_size:
-                    raise InvalidModelError(f"external data of {tensor!r} is an empty file")
+            if self.folder is None:
+                message = f"{tensor!r} lies in the file {location!r}: load the model from its path"
+                raise InvalidModelError(message)
+            with open_external(self.folder, location) as file:
+                self.sizes[location] = os.fstat(file.fileno()).st_size
+                if not self.sizes[location]:
+                    raise InvalidModelError(f"the external data {location!r} is an empty file")
                 self._maps[location] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         return self._maps[location]
 
-    def _safe_path(self, location: str, tensor: str) -> Path:
-        if self.folder is None:
-            message = f"{tensor!r} lies in the file {location!r}: load the model from its path"
-            raise InvalidModelError(message)
-        relative = Path(location)
-        if not location or relative.is_absolute() or ".." in relative.parts:
-            raise UnsafeModelError(f"external data of {tensor!r} points outside: {location!r}")
-        path = self.folder / relative
-        if any(p.is_symlink() for p in (path, *path.parents) if self.folder in p.parents):
-            raise UnsafeModelError(f"external data of {tensor!r} is behind a link: {location!r}")
-        if not path.exists():
-            raise InvalidModelError(f"external data of {tensor!r} is missing: {location!r}")
-        return path
+
+def flat_positions(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Where the values of a sparse tensor stand in the flat dense one; int64 of shape [values].
+
+    Args:
+        indices: linear ones [values], or one row per value [values, rank].
+        shape: that of the dense tensor.
+    """
+    if indices.ndim < 2:
+        return indices
+    strides = [int(np.prod(shape[i + 1 :], dtype=object)) for i in range(len(shape))]
+    return (indices * torch.tensor(strides)).sum(1)
+
+
+def open_external(folder: Path, location: str) -> BinaryIO:
+    """Open external data: a regular file of its own below the folder, behind no link.
+
+    Raises:
+        InvalidModelError: there is none.
+        UnsafeModelError: it is none of this kind.
+    """
+    path = external_path(folder, location)
+    if not path.exists():
+        raise InvalidModelError(f"the external data {location!r} is missing in {folder}")
+    file = path.open("rb")
+    info = os.fstat(file.fileno())
+    if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
+        file.close()
+        raise UnsafeModelError(f"the external data {location!r} is no plain file")
+    return file
+
+
+def external_path(folder: Path, location: str) -> Path:
+    """Where external data lies, as the model says.
+
+    Raises:
+        UnsafeModelError: outside the folder, or behind a link.
+    """
+    relative = Path(location)
+    if not location or relative.is_absolute() or ".." in relative.parts:
+        raise UnsafeModelError(f"the external data {location!r} points outside of {folder}")
+    path = folder / relative
+    if any(p.is_symlink() for p in (path, *path.parents) if folder in p.parents):
+        raise UnsafeModelError(f"the external data {location!r} is behind a link")
+    return path
 
 
 def _own_copy(data: bytes) -> bytearray | mmap.mmap:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -11,7 +12,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from onnxinterp import loading, planning
+from onnxinterp import loading, planning, saving, templates
 from onnxinterp.arguments import Arguments
 from onnxinterp.building import build
 from onnxinterp.dtypes import NARROW
@@ -72,6 +73,7 @@ class OnnxModule(nn.Module):
         inputs: what a call must give: name, type and shape.
         optional_inputs: what a call may give by name; left out, the initializer counts.
         interpreter: what runs the plan; replace it to profile or trace.
+        template: the bytes of the source without its weights, for `save_onnx`.
 
     Raises:
         InvalidModelError: the file is no valid model.
@@ -88,8 +90,9 @@ class OnnxModule(nn.Module):
         kernels: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         super().__init__()
-        proto, reader = loading.read(source)
-        model = build(proto, {name: _kernel(name, f) for name, f in (kernels or {}).items()})
+        proto, reader, content = loading.read_all(source)
+        self._kernels = {name: _kernel(name, f) for name, f in (kernels or {}).items()}
+        model = build(proto, self._kernels)
         graph = model.graph.pruned(_named(model, outputs))
         _refuse_missing(graph)
         self.opset_imports = model.opset_imports
@@ -98,6 +101,7 @@ class OnnxModule(nn.Module):
         tensors, self._literals = _read_tensors(model, graph, reader)
         self._packed = {n: t for n in tensors if (t := _elem_type(model.tensors[n])) in NARROW}
         self.weights = Weights(parameters(tensors, graph, trainable))
+        self.template = templates.template(content, proto, model, self.weights, reader)
         self.graph = graph
         self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)
         self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
@@ -158,6 +162,29 @@ class OnnxModule(nn.Module):
         """
         self._hosts.clear()
         self._replan()
+
+    def save_onnx(self, path: str | os.PathLike[str], like: loading.Source | None = None) -> None:
+        """Write the weights, as they are now, back into the very same graph.
+
+        The file is the source's, byte for byte, but for the weights that changed; these keep their
+        type and their form, be it raw bytes, numbers, a Constant node or external data, which are
+        written beside `path` under the name they have. `path` may be the source. Files appear whole
+        or not at all.
+
+        Args:
+            path: the file to write.
+            like: another file of the same graph, to be filled instead of the source.
+
+        Raises:
+            SaveError: a weight does not fit into the file, or `like` is another graph.
+            UnsafeModelError: the model asks to write outside the folder of `path`.
+            OSError: the disk is full, the folder is missing, ...
+        """
+        template = self.template
+        if like is not None:
+            names = self.weights.keys()
+            template = templates.template_of(like, self.graph, self._kernels, names, template.fixed)
+        saving.save(self.weights, template, path)
 
     def _replan(self) -> None:
         """Derive what forward needs from graph and weights."""

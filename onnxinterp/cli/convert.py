@@ -1,4 +1,4 @@
-"""`onnxinterp convert`: an ONNX file as a PyTorch file, compared with onnxruntime afterwards."""
+"""`onnxinterp convert`: an ONNX file as a PyTorch file, or the way back, compared afterwards."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ EXAMPLES = """\
   onnxinterp convert --onnx_path model.onnx --pytorch_path model.pth
   onnxinterp convert --onnx_path model.onnx --pytorch_path model.pt2 --input_shape image:1,3,224,224
   onnxinterp convert --onnx_path model.onnx --pytorch_path model.pth --simplify_path simple.onnx
+  onnxinterp convert --source tuned.pth --output tuned.onnx
 
 reading the result:
   .pth, .pt   from onnxinterp import checkpoints; module = checkpoints.load("model.pth")
@@ -43,6 +44,7 @@ reading the result:
 
 STATE_DICT = (".pth", ".pt")
 EXPORTED = ".pt2"
+ONNX = ".onnx"
 SIMPLIFICATIONS = (
     "extract_constant_to_initializer",
     "eliminate_nop_dropout",
@@ -75,14 +77,24 @@ def add_to(commands: Commands) -> None:
     parser = command(
         commands, "convert", run, "write an ONNX model as a PyTorch file and compare", EXAMPLES
     )
-    parser.add_argument("--onnx_path", "--onnx-path", type=Path, required=True, metavar="MODEL")
+    parser.add_argument(
+        "--onnx_path",
+        "--onnx-path",
+        "--source",
+        type=Path,
+        required=True,
+        metavar="MODEL",
+        help="an ONNX model; or, to write one, a .pth or .pt that this command made",
+    )
     parser.add_argument(
         "--pytorch_path",
         "--pytorch-path",
+        "--output",
         type=_output,
         required=True,
         metavar="OUT",
-        help="the suffix decides: .pth or .pt (state dict with its graph), .pt2 (torch.export)",
+        help="the suffix decides: .pth or .pt (state dict with its graph), .pt2 (torch.export), "
+        ".onnx (the weights of a .pth in its very graph)",
     )
     parser.add_argument(
         "--simplify_path",
@@ -96,14 +108,16 @@ def add_to(commands: Commands) -> None:
 
 def _output(text: str) -> Path:
     path = Path(text)
-    if path.suffix not in (*STATE_DICT, EXPORTED):
-        raise argparse.ArgumentTypeError(f"{text!r} ends in none of .pth, .pt, .pt2")
+    if path.suffix not in (*STATE_DICT, EXPORTED, ONNX):
+        raise argparse.ArgumentTypeError(f"{text!r} ends in none of .pth, .pt, .pt2, .onnx")
     return path
 
 
 def run(options: argparse.Namespace) -> int:
     """Convert and compare; 0 where onnxruntime agrees or is not there, 1 where it differs."""
     source, out = options.onnx_path, options.pytorch_path
+    if out.suffix == ONNX:
+        return _write_onnx(options)
     declared = declared_inputs(read(source)[0])
     shapes = shapes_by_name(options.input_shape, declared)
     if options.simplify_path == source:
@@ -122,6 +136,18 @@ def run(options: argparse.Namespace) -> int:
     say(f"wrote {out} ({bytes_text(out.stat().st_size)}); to read it:")
     say(f"  {line}")
     return _compare(options.onnx_path, shapes, again, out)
+
+
+def _write_onnx(options: argparse.Namespace) -> int:
+    """Write the weights of a checkpoint into its graph, and compare the file with the module."""
+    source, out = options.onnx_path, options.pytorch_path
+    if source.suffix not in STATE_DICT or options.simplify_path:
+        raise InputError("an .onnx is written of a .pth or .pt, and as it was")
+    module = checkpoints.load(source)
+    module.save_onnx(out)
+    say(f"wrote {out} ({bytes_text(out.stat().st_size)})")
+    shapes = shapes_by_name(options.input_shape, declared_inputs(read(out)[0]))
+    return _compare(out, shapes, module, source)
 
 
 def _compare(

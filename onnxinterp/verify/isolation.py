@@ -19,9 +19,8 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 from torch import Tensor
 
-from onnxinterp.checkpoints import reusable
 from onnxinterp.dtypes import CARRIER, NATIVE
-from onnxinterp.loading import Source, read
+from onnxinterp.loading import Source, read, reusable
 from onnxinterp.verify.comparison import Tolerance
 from onnxinterp.verify.reference import Reference
 from onnxinterp.verify.report import (

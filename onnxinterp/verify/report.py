@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from onnxinterp.building import sort, value_info
-from onnxinterp.checkpoints import reusable
 from onnxinterp.errors import InputError
 from onnxinterp.graph import ValueInfo
-from onnxinterp.loading import Source, read
+from onnxinterp.loading import Source, read, reusable
 from onnxinterp.module import OnnxModule
 from onnxinterp.verify.comparison import Comparison, Tolerance, compare
 from onnxinterp.verify.inputs import choose_shapes, random_inputs

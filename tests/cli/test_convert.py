@@ -73,6 +73,32 @@ def test_simplified_model_is_written_and_converted(
     assert module.output_names == ("sum", "same")
 
 
+def test_a_tuned_checkpoint_becomes_the_onnx_model_again(
+    two_inputs: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    module = OnnxModule(two_inputs)
+    with torch.no_grad():
+        module.weights["w"].mul_(2)
+    checkpoints.save(two_inputs, tmp_path / "tuned.pth", module=module)
+    assert convert(tmp_path / "tuned.pth", tmp_path / "tuned.onnx") == 0
+    out = capsys.readouterr().out
+    assert f"wrote {tmp_path / 'tuned.onnx'}" in out
+    assert "tuned.pth against onnxruntime on tuned.onnx" in out
+    assert "agrees" in out
+    want = onnx.load(two_inputs)
+    doubled = [2.0 * n for n in want.graph.initializer[0].float_data]
+    want.graph.initializer[0].float_data[:] = doubled
+    assert onnx.load(tmp_path / "tuned.onnx") == want
+
+
+def test_an_onnx_model_is_written_of_a_checkpoint_only(
+    two_inputs: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    assert convert(two_inputs, tmp_path / "m.onnx") == 2
+    assert "written of a .pth" in capsys.readouterr().err
+    assert not (tmp_path / "m.onnx").exists()
+
+
 def test_without_onnxruntime_it_converts_and_says_so(
     two_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

@@ -1,0 +1,296 @@
+"""Weights back into the ONNX file they came from: what `OnnxModule.save_onnx` does.
+
+    save              a template (`templates.py`) with the weights in place, and its external data
+        Changes       what the weights change: edits of the model, regions of external data
+
+External data keep file, offset and length: the file is a copy of the source's but for the regions
+of the weights. Where another model's file has that name in the new folder, the name is the new
+model's own: `tuned.onnx.data`.
+
+Model and data are two names, which no system replaces at one instant. Where both exist and both
+change, the new data are first put under a second name and the model changes over to it; then the
+first name gets the data, and the model changes back. At every moment the model under its name is
+the old one with the old data or the new one with the new.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import chain, count
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import torch
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, TensorProto
+from torch import Tensor
+
+from onnxinterp import loading
+from onnxinterp.editing import EXTERNAL, Stored, attribute_edits, sparse_edits
+from onnxinterp.encoding import check
+from onnxinterp.errors import InvalidModelError, SaveError
+from onnxinterp.replacing import Parts, differs
+from onnxinterp.templates import Template
+from onnxinterp.weights import Weights
+from onnxinterp.wire import Buffer, Edit, Wire, walk, write
+
+BLOCK = 2**24  # bytes copied at once
+AGAIN = "name a file of the same graph: save_onnx(path, like=...)"
+
+
+class Region(NamedTuple):
+    """The bytes of a weight in external data."""
+
+    name: str
+    offset: int
+    size: int
+    parts: Callable[[], Iterable[Buffer]]
+
+
+@dataclass
+class Changes:
+    """What the weights change.
+
+    Attributes:
+        edits: in the model.
+        regions: location -> in that file.
+        external: the tensors whose data are in such files.
+        strangers: location -> one of them that is no weight of the module.
+    """
+
+    edits: list[Edit] = field(default_factory=list)
+    regions: defaultdict[str, list[Region]] = field(default_factory=lambda: defaultdict(list))
+    external: list[Stored] = field(default_factory=list)
+    strangers: dict[str, str] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def save(weights: Weights, kept: Template, path: str | os.PathLike[str]) -> None:
+    """Write a model and its external data, whole or not at all.
+
+    Args:
+        weights: the weights, by ONNX name.
+        kept: the bytes they belong in.
+        path: the file to write; external data come beside it.
+
+    Raises:
+        SaveError: a weight has no place, or does not fit into it.
+        UnsafeModelError: external data would lie outside the folder of `path`, or behind a link.
+        OSError: the disk is full, the folder is missing, ...; what was there before is as it was.
+    """
+    wire = kept.wire
+    if wire is None:
+        raise SaveError(f"a ModelProto of more than 2 GB has no bytes to write; {AGAIN}")
+    target = Path(os.path.abspath(path))
+    changes = _changes(weights, kept, wire)
+    names = _data_names(dict.fromkeys(s.location for s in changes.external), target)
+
+    def model(names: Mapping[str, str]) -> Callable[[BinaryIO], None]:
+        moves = [edit for stored in changes.external for edit in stored.moved(names)]
+        return lambda out: write(wire, [*changes.edits, *moves], out)
+
+    with Parts(target.parent) as parts:
+        new = parts.write(target, model(names))
+        data = {}
+        for location, name in names.items():
+            file = loading.external_path(target.parent, name)
+            data[file] = parts.write(file, _data(changes, kept, location))
+        data = {file: part for file, part in data.items() if differs(part, file)}
+        overwritten = any(file.exists() for file in data)
+        if overwritten and len(data) + differs(new, target) > 1:
+            second = f".{secrets.token_hex(4)}"
+            moved = {k: n + second for k, n in names.items() if target.parent / n in data}
+            over = parts.write(target, model({**names, **moved}))
+            _change_over(parts, data, second, over, new, target)
+            return
+        for file, part in data.items():
+            parts.put(part, file)
+        if differs(new, target):
+            parts.put(new, target)
+
+
+def _change_over(
+    parts: Parts, data: Mapping[Path, Path], second: str, over: Path, new: Path, target: Path
+) -> None:
+    """Replace data files that the model in place uses; `over` uses them under a second name."""
+    copies = [file.with_name(file.name + second) for file in data]
+    for part, copy in zip(data.values(), copies, strict=True):
+        parts.copy(part, copy)
+    parts.hold(copies)
+    try:
+        parts.put(over, target)
+    except BaseException:
+        if over.exists():  # it has not taken its name: nothing uses the copies yet
+            parts.litter += copies
+        raise
+    for file, part in data.items():
+        parts.put(part, file)
+    parts.put(new, target)
+    parts.litter += copies
+
+
+def _changes(weights: Weights, kept: Template, wire: Wire) -> Changes:
+    """Go through the bytes, from tensor to tensor."""
+    _refuse_homeless(weights, kept)
+    changes, seen = Changes(), set()
+    for place, kind, around in walk(wire):
+        names = kept.places.get(place, ())
+        stored = Stored(wire, around, *names[:1]) if kind is TensorProto else None
+        if stored is not None and stored.form == EXTERNAL:
+            changes.external.append(stored)
+            if not names:
+                changes.strangers.setdefault(stored.location, stored.name)
+        if not names:
+            continue
+        if place in seen:
+            raise InvalidModelError(f"the file has the tensor of {names[0]!r} in several pieces")
+        seen.add(place)
+        value = _agreed(weights, names)
+        if stored is not None:
+            _put(stored, value, changes)
+        elif kind is AttributeProto:
+            changes.edits += attribute_edits(wire, around, value, names[0])
+        else:
+            reader = loading.TensorReader(kept.folder)
+            changes.edits += sparse_edits(wire, around, value, names[0], reader)
+    return changes
+
+
+def _put(stored: Stored, value: Tensor, changes: Changes) -> None:
+    check(value, stored.header.data_type, tuple(stored.header.dims), stored.name)
+    if stored.form != EXTERNAL:
+        changes.edits += stored.edits(value)
+        return
+    region = Region(stored.name, stored.offset, stored.size(value), stored.parts(value))
+    changes.regions[stored.location].append(region)
+
+
+def _refuse_homeless(weights: Weights, kept: Template) -> None:
+    homes = {name for names in kept.places.values() for name in names}
+    if lost := [name for name in weights if name not in homes and name not in kept.fixed]:
+        raise SaveError(f"the file has no place for the weights {', '.join(map(repr, lost))}")
+    if gone := [name for name in (*homes, *kept.fixed) if name not in weights]:
+        raise SaveError(f"the module has lost the weights {', '.join(map(repr, gone))}")
+    for name, before in kept.fixed.items():
+        if not _alike(weights[name], before.to(weights[name])):
+            raise SaveError(
+                f"the weight {name!r} was changed, but no file holds it: it is part of what an "
+                "operator means, or a number handed to a function"
+            )
+
+
+def _agreed(weights: Weights, names: Sequence[str]) -> Tensor:
+    """The value of the weights that stand at one place."""
+    value = weights[names[0]]
+    for name in names[1:]:
+        if not _alike(value, weights[name]):
+            raise SaveError(
+                f"the weights {names[0]!r} and {name!r} differ, but are one tensor of a function "
+                "that is called several times"
+            )
+    return value
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    flat = [x.detach().reshape(-1).contiguous().view(torch.uint8).to(a.device) for x in (a, b)]
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(*flat)
+
+
+def _data_names(locations: Iterable[str], target: Path) -> dict[str, str]:
+    """Location in the source -> location beside the target.
+
+    A file that is there already is overwritten only where the model that is replaced uses it.
+
+    Raises:
+        UnsafeModelError: a location is outside the folder of the target, or behind a link.
+    """
+    owned = _locations_in(target)
+    chosen: dict[str, str] = {}
+    for location in locations:
+        numbered = (f"{target.name}.{n}.data" for n in count(1))
+        for name in chain((location, f"{target.name}.data"), numbered):
+            file = loading.external_path(target.parent, name)
+            free = name in owned or not os.path.lexists(file)
+            if free and file != target and name not in chosen.values():
+                chosen[location] = name
+                break
+    return chosen
+
+
+def _locations_in(path: Path) -> frozenset[str]:
+    """The external data that a file names; none where it is no model."""
+    try:
+        data = loading.content_of(path)
+        wire = Wire([(0, data)], len(data))
+        stored = (Stored(wire, at) for _, kind, at in walk(wire) if kind is TensorProto)
+        return frozenset(s.location for s in stored if s.form == EXTERNAL)
+    except (FileNotFoundError, InvalidModelError, DecodeError):
+        return frozenset()
+
+
+def _data(changes: Changes, kept: Template, location: str) -> Callable[[BinaryIO], None]:
+    """What writes a file of external data."""
+    regions = sorted(changes.regions[location], key=lambda region: region.offset)
+    known = {str(Path(name)): size for name, size in kept.sizes.items()}
+
+    def fill(out: BinaryIO) -> None:
+        with ExitStack() as stack:
+            base = _base(kept.folder, location, changes.strangers.get(location))
+            size = known.get(location, 0)
+            if base is not None:
+                stack.enter_context(base)
+                found = os.fstat(base.fileno()).st_size
+                if size not in (0, found):
+                    raise SaveError(
+                        f"the external data {location!r} of {kept.folder} have changed since they "
+                        f"were read; {AGAIN}"
+                    )
+                size = found
+            _write_data(out, base, size, regions)
+
+    return fill
+
+
+def _base(folder: Path | None, location: str, stranger: str | None) -> BinaryIO | None:
+    """The external data of the source; None where they are gone and not needed."""
+    if folder is not None and loading.external_path(folder, location).exists():
+        return loading.open_external(folder, location)
+    if stranger is not None:
+        raise SaveError(
+            f"the external data {location!r} of the source are gone, and the module does not hold "
+            f"all that is in them ({stranger!r}); {AGAIN}"
+        )
+    return None
+
+
+def _write_data(out: BinaryIO, base: BinaryIO | None, size: int, regions: list[Region]) -> None:
+    """Write the regions and, between them, what is in the base; zeros where there is none."""
+    at, overlap = 0, False
+    for region in regions:
+        overlap |= region.offset < at
+        _copy(base, out, at, region.offset)
+        out.seek(region.offset)
+        for part in region.parts():
+            out.write(part)
+        at = max(at, region.offset + region.size)
+    _copy(base, out, at, size)
+    out.truncate(max(at, size))
+    for region in regions if overlap else ():
+        out.seek(region.offset)
+        if any(out.read(len(part)) != part for part in region.parts()):
+            raise SaveError(f"the weight {region.name!r} shares its bytes with one that differs")
+
+
+def _copy(base: BinaryIO | None, out: BinaryIO, start: int, stop: int) -> None:
+    if base is None:
+        return
+    base.seek(start)
+    out.seek(start)
+    while start < stop and (block := base.read(min(BLOCK, stop - start))):
+        out.write(block)
+        start += len(block)

@@ -1,0 +1,283 @@
+"""The bytes of an ONNX file, field by field: what it takes to change a tensor and nothing else.
+
+A protobuf message is a run of fields, each a tag (field number and wire type) and a payload. A
+payload of the wire type LENGTH starts with its size; such a payload may be a message again. To put
+other bytes in place of a payload, only these bytes change and, where their number does, the sizes
+of the messages around them. Order, unknown fields and unusual spellings stay as they are.
+
+    Wire         the bytes, some of which may be kept elsewhere: holes
+    fields       the fields of one message
+    walk         the messages on the way to every tensor, each with its place
+    Edit, write  the same bytes, with some replaced
+
+Source: https://protobuf.dev/programming-guides/encoding
+"""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import BinaryIO, NamedTuple, TypeAlias
+
+import onnx
+from google.protobuf.message import Message
+
+from onnxinterp.errors import InvalidModelError, SaveError
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview | mmap.mmap"
+Place: TypeAlias = "tuple[int, ...]"
+"""Where a message stands in a model: field number and index, from the model inwards."""
+
+VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = range(6)
+LARGEST = 2**31 - 1  # bytes of a protobuf message
+ON_THE_WAY: dict[type[Message], tuple[str, ...]] = {
+    onnx.ModelProto: ("graph", "functions", "training_info"),
+    onnx.TrainingInfoProto: ("initialization", "algorithm"),
+    onnx.FunctionProto: ("node", "attribute_proto"),
+    onnx.GraphProto: ("node", "initializer", "sparse_initializer"),
+    onnx.NodeProto: ("attribute",),
+    onnx.AttributeProto: ("t", "g", "tensors", "graphs", "sparse_tensor", "sparse_tensors"),
+    onnx.SparseTensorProto: ("values", "indices"),
+}
+"""The fields of each message that lead to tensors."""
+
+
+def number_of(message: type[Message], field: str) -> int:
+    """The number of a field."""
+    number: int = message.DESCRIPTOR.fields_by_name[field].number
+    return number
+
+
+class Inner(NamedTuple):
+    """A field that holds messages: its name, their type, and whether there may be several."""
+
+    name: str
+    message: type[Message]
+    repeated: bool
+
+
+def _inner(message: type[Message], field: str) -> Inner:
+    held = getattr(message(), field)
+    repeated = hasattr(held, "add")
+    return Inner(field, type(held.add() if repeated else held), repeated)
+
+
+INNER = {
+    message: {number_of(message, f): _inner(message, f) for f in names}
+    for message, names in ON_THE_WAY.items()
+}
+"""Message -> number of a field on the way to tensors -> what it holds."""
+
+
+class Field(NamedTuple):
+    """One field: where its tag, the size of its payload and its payload stand."""
+
+    number: int
+    kind: int
+    at: int
+    size_at: int
+    start: int
+    stop: int
+
+
+Chain: TypeAlias = "tuple[Field, ...]"
+"""A field and those around it, outermost first."""
+
+
+class Wire:
+    """The bytes of a message; between its pieces there may be holes.
+
+    Attributes:
+        pieces: (offset, bytes), in order.
+        size: bytes in all, holes included.
+    """
+
+    def __init__(self, pieces: Sequence[tuple[int, Buffer]], size: int) -> None:
+        self.pieces = list(pieces)
+        self.size = size
+        self._starts = [start for start, _ in self.pieces]
+
+    def varint(self, at: int) -> tuple[int, int]:
+        """The number that stands at an offset, and the offset behind it."""
+        start, data = self.pieces[bisect_right(self._starts, at) - 1]
+        first = at - start
+        if first < len(data) and data[first] < 128:  # most numbers have one byte
+            return data[first], at + 1
+        value = shift = 0
+        for index in range(first, min(first + 10, len(data))):
+            byte = data[index]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value, start + index + 1
+            shift += 7
+        raise InvalidModelError(f"the bytes at offset {at} of the model are no protobuf")
+
+    def parts(self, start: int, stop: int) -> Iterator[memoryview]:
+        """The bytes between two offsets, without a copy.
+
+        Raises:
+            KeyError: some of them are in a hole.
+        """
+        while start < stop:
+            index = bisect_right(self._starts, start) - 1
+            at, data = self.pieces[index]
+            if index < 0 or start >= at + len(data):
+                raise KeyError(start)
+            part = memoryview(data)[start - at : stop - at]
+            yield part
+            start += len(part)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """A copy of the bytes between two offsets."""
+        return b"".join(self.parts(start, stop))
+
+    def has(self, start: int, stop: int) -> bool:
+        """Whether the bytes that start at an offset are here; holes are whole payloads."""
+        at, data = self.pieces[bisect_right(self._starts, start) - 1]
+        return start == stop or start < at + len(data)
+
+    def without(self, holes: Iterable[tuple[int, int]]) -> Wire:
+        """A copy with these payloads left out."""
+        edges = [0, *(edge for hole in sorted(holes) for edge in hole), self.size]
+        spans = [span for span in list(pairwise(edges))[::2] if span[0] < span[1]]
+        return Wire([(start, self.read(start, stop)) for start, stop in spans], self.size)
+
+
+def fields(wire: Wire, start: int, stop: int) -> Iterator[Field]:
+    """The fields of the message between two offsets; groups, which ONNX has not, are skipped."""
+    at, depth = start, 0
+    while at < stop:
+        tag, after = wire.varint(at)
+        number, kind, begin = tag >> 3, tag & 7, after
+        if kind == VARINT:
+            _, end = wire.varint(begin)
+        elif kind == LENGTH:
+            size, begin = wire.varint(after)
+            end = begin + size
+        elif kind in (FIXED64, FIXED32):
+            end = begin + (8 if kind == FIXED64 else 4)
+        elif kind in (GROUP, END_GROUP):
+            depth, end = depth + (1 if kind == GROUP else -1), begin
+        else:
+            raise InvalidModelError(f"the bytes at offset {at} of the model are no protobuf")
+        if end > stop or depth < 0:
+            raise InvalidModelError(f"the field at offset {at} of the model does not end")
+        if not depth and kind != END_GROUP:
+            yield Field(number, kind, at, after, begin, end)
+        at = end
+
+
+def walk(wire: Wire, at_least: int = 0) -> Iterator[tuple[Place, type[Message], Chain]]:
+    """The messages on the way to every tensor, and the tensors, in the order of the bytes.
+
+    Args:
+        wire: a ModelProto.
+        at_least: messages smaller than this many bytes are counted, but not given.
+    """
+    counts: Counter[Place] = Counter()
+
+    def inside(
+        message: type[Message], place: Place, chain: Chain
+    ) -> Iterator[tuple[Place, type[Message], Chain]]:
+        start, stop = (chain[-1].start, chain[-1].stop) if chain else (0, wire.size)
+        for field in fields(wire, start, stop):
+            inner = INNER[message].get(field.number)
+            if inner is None or field.kind != LENGTH:
+                continue
+            series = (*place, field.number)
+            here = (*series, counts[series])
+            counts[series] += inner.repeated  # the pieces of a single message are one message
+            if field.stop - field.start >= at_least:
+                yield here, inner.message, (*chain, field)
+                if inner.message in INNER:
+                    yield from inside(inner.message, here, (*chain, field))
+
+    return inside(onnx.ModelProto, (), ())
+
+
+def messages(message: Message, place: Place = ()) -> Iterator[tuple[Place, Message]]:
+    """The same messages as `walk` gives, of a parsed model."""
+    for number, (name, kind, repeated) in INNER.get(type(message), {}).items():
+        if not repeated and not message.HasField(name):
+            continue
+        found = getattr(message, name)
+        for index, inner in enumerate(found if repeated else (found,)):
+            here = (*place, number, index)
+            yield here, inner
+            if kind in INNER:
+                yield from messages(inner, here)
+
+
+class Edit(NamedTuple):
+    """Other bytes in place of some.
+
+    Attributes:
+        start: where they start.
+        stop: where they end.
+        size: how many come in their place.
+        parts: gives these, part by part; asked for each time they are written.
+        around: the LENGTH fields they stand in, outermost first.
+    """
+
+    start: int
+    stop: int
+    size: int
+    parts: Callable[[], Iterable[Buffer]]
+    around: Chain
+
+
+def edit(start: int, stop: int, data: bytes, around: Chain) -> Edit:
+    """An edit whose bytes are at hand."""
+    return Edit(start, stop, len(data), lambda: (data,), around)
+
+
+def varint(number: int) -> bytes:
+    """The bytes of a number that is not negative."""
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _sizes(edits: Sequence[Edit]) -> list[Edit]:
+    """What the sizes of the messages around the edits become, innermost first."""
+    growth: defaultdict[Field, int] = defaultdict(int)
+    around: dict[Field, Chain] = {}
+    for change in edits:
+        for depth, field in enumerate(change.around):
+            around[field] = change.around[:depth]
+            growth[field] += change.size - (change.stop - change.start)
+    sizes = []
+    for field in sorted(around, key=lambda f: -len(around[f])):
+        if growth[field]:
+            size = varint(field.stop - field.start + growth[field])
+            for outer in around[field]:
+                growth[outer] += len(size) - (field.start - field.size_at)
+            sizes.append(edit(field.size_at, field.start, size, around[field]))
+    return sizes
+
+
+def write(wire: Wire, edits: Sequence[Edit], out: BinaryIO) -> None:
+    """Write the bytes with the edits made; each hole must be under an edit.
+
+    Raises:
+        SaveError: the model would be larger than protobuf allows.
+    """
+    edits = sorted([*edits, *_sizes(edits)], key=lambda e: (e.start, e.stop))
+    size = wire.size + sum(e.size - (e.stop - e.start) for e in edits)
+    if size > LARGEST:
+        raise SaveError(f"the model would have {size} bytes; without external data 2 GB is the end")
+    at = 0
+    for change in edits:
+        for part in wire.parts(at, change.start):
+            out.write(part)
+        for new in change.parts():
+            out.write(new)
+        at = change.stop
+    for part in wire.parts(at, wire.size):
+        out.write(part)

@@ -1,0 +1,1 @@
+"""What `save_onnx` writes: the same bytes, but for the weights that changed."""
