@@ -11,9 +11,11 @@ defaults. Annotations say what the kernel needs of each input:
     Host              the plain number(s) together with their ONNX type
     anything else     as it flows: sequences, strings, optionals
 
-Four keyword-only parameters are given by the engine, not by the node: `training: bool`,
-`n_outputs: int` (how many outputs the node names), `output_type: int` (the ONNX number of the first
-output's element type, 0 where it is not known), `device: torch.device` (where new tensors go).
+Five keyword-only parameters are given by the engine, not by the node: `training: bool` (of a kernel
+with state also None: its statistics are frozen, whatever the file says), `n_outputs: int` (how many
+outputs the node names), `output_type: int` (the ONNX number of the first output's element type, 0
+where it is not known), `device: torch.device` (where new tensors go), `straight: bool` (all that
+read the first output take floating numbers in place of its integers, so that a gradient passes).
 """
 
 from __future__ import annotations
@@ -34,9 +36,8 @@ from onnxinterp.values import Host, Subgraph
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-GIVEN = frozenset(
-    {"training", "n_outputs", "output_type", "device"}
-)  # keywords that the engine provides
+# keywords that the engine provides
+GIVEN = frozenset({"training", "n_outputs", "output_type", "device", "straight"})
 
 
 class Kind(Enum):
@@ -89,6 +90,9 @@ class Kernel:
         any_type: the function takes every element type as it is stored (see `carriers`).
         uint64: how the function gets uint64: as "bits" of int64 where the answer is right modulo
             2**64, in "order" where elements are compared and moved only; None: as torch has it.
+        alias: the output is the input (Identity): exporters leave one where they merged equal
+            weights (see `ties`).
+        straight: names of inputs that may come as floating numbers in place of integers.
     """
 
     function: Callable[..., Any]
@@ -102,6 +106,8 @@ class Kernel:
     initializer: bool = False
     any_type: bool = False
     uint64: Literal["bits", "order"] | None = None
+    alias: bool = False
+    straight: tuple[str, ...] = ()
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -157,6 +163,7 @@ class Kernel:
 KERNELS: dict[tuple[str, str], dict[int, Kernel]] = {}
 HOST_RULES: dict[Callable[..., Any], Callable[..., Any]] = {}
 SAMPLES: dict[Callable[..., Any], Callable[..., Any]] = {}
+PAIRS: dict[tuple[Callable[..., Any], Callable[..., Any]], Callable[..., Any]] = {}
 
 
 def op(
@@ -171,6 +178,8 @@ def op(
     initializer: bool = False,
     any_type: bool = False,
     uint64: Literal["bits", "order"] | None = None,
+    alias: bool = False,
+    straight: tuple[str, ...] = (),
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
 
@@ -199,6 +208,8 @@ def op(
             initializer,
             any_type,
             uint64,
+            alias,
+            straight,
         )
         return function
 
@@ -215,6 +226,19 @@ def host(*functions: Callable[..., Any]) -> Callable[[F], F]:
     def attach(rule: F) -> F:
         HOST_RULES.update(dict.fromkeys(functions, rule))
         return rule
+
+    return attach
+
+
+def pair(first: Callable[..., Any], *seconds: Callable[..., Any]) -> Callable[[F], F]:
+    """Attach one function for two nodes, the second of which adds a weight to the first's output.
+
+    It takes what the first takes, then the weight (see `pairing`).
+    """
+
+    def attach(function: F) -> F:
+        PAIRS.update({(first, second): function for second in seconds})
+        return function
 
     return attach
 
