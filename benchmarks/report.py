@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import torch
 
-from benchmarks import import_time, memory, models, overhead
+from benchmarks import import_time, memory, models, overhead, training
 from benchmarks.tables import write_json
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the tables there, too")
     options = parser.parse_args()
-    parts = (overhead, models, import_time, memory)
+    parts = (overhead, models, training, import_time, memory)
     top = heading()
     tables = [part.measure() for part in parts]
     PAGE.write_text("\n".join([top, *(table.markdown() for table in tables)]))

@@ -17,6 +17,7 @@ from onnxinterp.errors import (
 from onnxinterp.interpreter import Interpreter
 from onnxinterp.module import OnnxModule
 from onnxinterp.registry import host, op
+from onnxinterp.renormalizing import reinsert_normalization
 from onnxinterp.values import Floats, Host, Ints, Operand, Scalar, Subgraph
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "UnsupportedOpError",
     "host",
     "op",
+    "reinsert_normalization",
 ]

@@ -7,6 +7,7 @@ get a suffix where they clash.
 
 from __future__ import annotations
 
+import re
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,6 +130,17 @@ def _label(node: NodeProto) -> str:
     return node.name or next(filter(None, node.output), node.op_type)
 
 
+def _scope(node: NodeProto) -> str:
+    """The path of the torch module a node came from: torch's newer exporter notes it.
+
+    The note is a list of ever longer paths, then the name of the operation; a module called again
+    has `@` and a number behind its path.
+    """
+    notes = (p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes")
+    quoted = re.findall(r"'([^']*)'", next(notes, ""))
+    return quoted[-2].partition("@")[0] if len(quoted) > 1 else ""
+
+
 @dataclass(frozen=True)
 class _Context:
     """Where a node stands: the names around it, its opsets, the function it is part of."""
@@ -225,7 +237,9 @@ class _Builder:
         if kernel is None and (body := _schema_function(domain, proto.op_type, opset)) is not None:
             return self._call(body, key, inputs, outputs, attributes, context)
         label = proto.name or next(filter(None, outputs), proto.op_type)
-        node = Node(proto.op_type, domain, label, opset, inputs, outputs, attributes, kernel)
+        node = Node(
+            proto.op_type, domain, label, opset, inputs, outputs, attributes, kernel, _scope(proto)
+        )
         if kernel is not None and kernel.initializer:
             self._constant(node, proto, context)
             return []

@@ -73,6 +73,7 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
         "trainable": names,
         "outputs": list(module.output_names),
         "template": module.template.plain(),
+        "untied": module.untied,
     }
     part = Path(path).with_name(Path(path).name + ".part")
     torch.save(state, part)
@@ -95,7 +96,12 @@ def load(path: str | os.PathLike[str]) -> OnnxModule:
                 _fill(tensor, state[keys[name]])
     except (KeyError, TypeError, AttributeError, DecodeError) as error:
         raise InvalidModelError(f"{path} holds a damaged graph: {error!r}") from error
-    module = OnnxModule(model, outputs=outputs, trainable=lambda name, _: name in trainable)
+    module = OnnxModule(
+        model,
+        outputs=outputs,
+        trainable=lambda name, _: name in trainable,
+        untie=known.get("untied", True),
+    )
     module.load_state_dict(state, assign=True)
     module.template = module.template.filled(known.get("template"))
     return module

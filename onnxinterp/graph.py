@@ -85,6 +85,7 @@ class Node:
         outputs: names of values.
         attributes: decoded; tensors stay protos until a kernel's signature says what they are for.
         kernel: what serves it; None where nothing does.
+        scope: the path of the torch module it came from, where the exporter wrote it down.
     """
 
     op_type: str
@@ -95,6 +96,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: dict[str, Any]
     kernel: Kernel | None
+    scope: str = ""
 
     @cached_property
     def reads(self) -> tuple[str, ...]:

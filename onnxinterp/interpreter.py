@@ -139,14 +139,17 @@ class Interpreter:
             except (NodeError, InputError):
                 raise  # from a subgraph, or from an override: it says where already
             except Exception as error:
+                if type(error).__name__.startswith("_"):
+                    raise  # no failure but a signal: so torch stops recomputing a checkpoint
                 raise NodeError(describe(step, values)) from error
             if result.__class__ is tuple:
                 values.update(zip(step.outputs, result, strict=False))
             else:
                 values[step.outputs[0]] = result
-            for name, index in step.updates:
+            if step.updates:
                 with torch.no_grad():
-                    values[name].copy_(result[index])
+                    for name, index in step.updates:
+                        values[name].copy_(result[index])
             for name in step.dead:
                 del values[name]
         return tuple([values[name] for name in plan.outputs])

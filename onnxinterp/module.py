@@ -20,6 +20,8 @@ from onnxinterp.errors import InvalidModelError, NodeError, UnsupportedOpError
 from onnxinterp.graph import Graph, Model, Node, ValueInfo
 from onnxinterp.interpreter import Frame, Interpreter, Plan
 from onnxinterp.registry import KERNELS, Kernel
+from onnxinterp.ties import Untie, settled, untied
+from onnxinterp.tuning import Tunable
 from onnxinterp.values import Host
 from onnxinterp.weights import Trainable, Weights, parameters, read, roles
 
@@ -44,7 +46,7 @@ class Planned:
 SIZES_KEPT = 16  # plans for particular sizes, each mode
 
 
-class OnnxModule(nn.Module):
+class OnnxModule(Tunable):
     """An ONNX model as a differentiable `torch.nn.Module`.
 
     Call it with the graph's inputs, by position, by name or mixed: `m(x)`, `m(**{"input.1": x})`.
@@ -64,6 +66,9 @@ class OnnxModule(nn.Module):
         trainable: which weights train: "weights" (all floating tensors that kernels compute with;
             not statistics, quantization scales, bounds, exponents, rank-0 settings), "all",
             "none", a name pattern (`fnmatch`) or several, or a predicate of name and tensor.
+        untie: whether weights that an exporter merged because their values were equal become
+            weights of their own (`ties` tells how it knows); False keeps one parameter for each
+            initializer; name patterns or a predicate of the name untie all uses of those.
         kernels: "domain::Op" (or "Op") -> kernel function for this module only; it takes
             precedence over everything else.
 
@@ -72,6 +77,8 @@ class OnnxModule(nn.Module):
         graph: the decoded graph.
         inputs: what a call must give: name, type and shape.
         optional_inputs: what a call may give by name; left out, the initializer counts.
+        untied: what was asked for by `untie`.
+        frozen_statistics: names of the statistics that `train()` leaves as they are.
         interpreter: what runs the plan; replace it to profile or trace.
         template: the bytes of the source without its weights, for `save_onnx`.
 
@@ -87,12 +94,15 @@ class OnnxModule(nn.Module):
         *,
         outputs: Sequence[str] | None = None,
         trainable: Trainable = "weights",
+        untie: Untie = True,
         kernels: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         super().__init__()
         proto, reader, content = loading.read_all(source)
         self._kernels = {name: _kernel(name, f) for name, f in (kernels or {}).items()}
         model = build(proto, self._kernels)
+        self.untied = settled(untie, model)
+        model = untied(model, untie)
         graph = model.graph.pruned(_named(model, outputs))
         _refuse_missing(graph)
         self.opset_imports = model.opset_imports
@@ -108,6 +118,7 @@ class OnnxModule(nn.Module):
         self._call = Arguments(self.inputs, self.optional_inputs)
         self._float = _floating_type(self.weights)
         self._hosts: dict[str, Host] = {}
+        self.frozen_statistics: frozenset[str] = frozenset()
         self._replan()
         self.eval()
 
@@ -239,6 +250,7 @@ class OnnxModule(nn.Module):
             dtypes={self._float: now} if now is not None and self._float is not None else {},
             sized=sized or {},
             packed=self._packed,
+            still=self.frozen_statistics,
         )
         with torch.inference_mode(False), torch.no_grad():
             plan = planning.plan(self.graph, setting)
@@ -323,12 +335,14 @@ def _read_tensors(
     used = set(graph.captures).union(i.name for i in graph.inputs)
     tensors: dict[str, Tensor] = {}
     strings: dict[str, np.ndarray[Any, Any]] = {}
+    seen: set[int] = set()
     for name, stored in model.tensors.items():
         if name not in used:
             continue
         value = _read_tensor(stored, reader)
-        if isinstance(value, Tensor):
-            tensors[name] = value
+        if isinstance(value, Tensor):  # untied weights do not share the memory of a mapped file
+            tensors[name] = value.clone() if id(stored) in seen else value
+            seen.add(id(stored))
         else:
             strings[name] = value
     return tensors, strings

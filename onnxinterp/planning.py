@@ -23,7 +23,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from onnxinterp import carriers
+from onnxinterp import carriers, pairing
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph import Graph, Node, WeightRef
@@ -50,6 +50,7 @@ class Setting:
         dtypes: what the module's floating type has become since loading (float32 -> bfloat16).
         sized: host values that are known because the shapes of the inputs are.
         packed: the ONNX types of those weights whose carrier does not tell (int4).
+        still: names of the state that is not brought up to date in training.
     """
 
     weights: Set[str]
@@ -60,6 +61,7 @@ class Setting:
     dtypes: Mapping[torch.dtype, torch.dtype]
     sized: Mapping[str, Host] = field(default_factory=dict)
     packed: Mapping[str, int] = field(default_factory=dict)
+    still: Set[str] = frozenset()
 
 
 def plan(graph: Graph, setting: Setting) -> Plan:
@@ -113,6 +115,7 @@ class _Planner:
         self.constants: dict[str, Any] = {}
         self.types = {name: carriers.type_of(value) for name, value in self.known.items()}
         self.types.update(setting.packed)
+        self.straight: set[str] = set()
         self.interpreter = Interpreter()
 
     def plan(self, graph: Graph, around: frozenset[str] | None) -> Plan:
@@ -123,9 +126,11 @@ class _Planner:
         inputs = tuple(i.name for i in graph.inputs)
         self.types.update({i.name: i.elem_type for i in graph.inputs if i.elem_type})
         may_be_host = set() if around is None else {*around, *inputs}
+        self.straight |= straight(graph)
         steps = [s for node in graph.nodes if (s := self._step(node, may_be_host)) is not None]
         answer = Kind.TENSOR if around is None else Kind.ANY
         outputs = tuple(self._place(o.name, answer) for o in graph.outputs)
+        steps = pairing.paired(steps, outputs, self.setting.weights)
         made = set(inputs).union(o for s in steps for o in s.outputs)
         sized = tuple(self.sized & made) if around is None else ()
         marked = _mark_dead(steps, {*outputs, *sized}, made)
@@ -248,7 +253,8 @@ class _Planner:
             "n_outputs": len(node.outputs),
             "input_type": self.types.get(node.inputs[0], 0) if node.inputs else 0,
             "output_type": self.types.get(node.outputs[0], 0),
-            "training": self.setting.training,
+            "training": None if self._is_still(kernel, node) else self.setting.training,
+            "straight": node.outputs[0] in self.straight,
         }
         attributes = {
             k: decode(kernel, k, v, self.setting)
@@ -278,11 +284,16 @@ class _Planner:
 
     def _updates(self, kernel: Kernel, node: Node) -> tuple[tuple[str, int], ...]:
         """The state that this step brings up to date when training."""
-        if not self.setting.training:
+        if not self.setting.training or self._is_still(kernel, node):
             return ()
         position = {p.name: i for i, p in enumerate(kernel.parameters)}
         updates = [(node.inputs[position[p]], output) for p, output in kernel.state.items()]
         return tuple((name, output) for name, output in updates if name in self.setting.weights)
+
+    def _is_still(self, kernel: Kernel, node: Node) -> bool:
+        """Whether the statistics that a node reads are frozen."""
+        names = zip(kernel.parameters, node.inputs, strict=False)
+        return any(p.name in kernel.state and name in self.setting.still for p, name in names)
 
     def _place(self, name: str, kind: Kind) -> str:
         """The name under which a value stands in the frame in the form a kernel wants."""
@@ -335,6 +346,22 @@ class _Planner:
             if (host := snapshot(value)) is not None:
                 self.hosts[name] = host
         return True
+
+
+def straight(graph: Graph) -> set[str]:
+    """Values all of whose readers take floating numbers in place of integers."""
+    taken: set[str] = set()
+    others = {o.name for o in graph.outputs}
+    for node in graph.nodes:
+        kernel = node.kernel
+        for index, name in enumerate(node.inputs):
+            parameter = kernel.parameter(index) if kernel else None
+            takes = (
+                parameter is not None and kernel is not None and parameter.name in kernel.straight
+            )
+            (taken if takes else others).add(name)
+        others.update(set(node.reads).difference(node.inputs))
+    return taken - others
 
 
 FOLDED_BYTES = 2**20  # of a constant that holds for one set of input shapes

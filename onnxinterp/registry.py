@@ -15,11 +15,17 @@ defaults. Annotations say what the kernel needs of each input:
 and of each attribute: `torch.dtype` an ONNX type number as torch's type, `Tensor` a list as a
 tensor, a subclass of `Prepared` whatever that makes of the value.
 
-Five keyword-only parameters are given by the engine, not by the node: `training: bool`,
-`n_outputs: int` (how many outputs the node names), `input_type` and `output_type: int` (the ONNX
-number of the element type of the first input, of its values where it is a map, and of the first
-output; 0 where it is not known; as torch's type, which is that of the moved module, where the
-annotation says `torch.dtype`), `device: torch.device` (where new tensors go).
+Six keyword-only parameters are given by the engine, not by the node:
+
+    training          whether the module trains; of a kernel with state also None: its statistics
+                      are frozen, whatever the file says
+    n_outputs         how many outputs the node names
+    input_type        the ONNX number of the element type of the first input, of its values where
+    output_type       it is a map, and of the first output; 0 where it is not known; as torch's
+                      type, which is that of the moved module, where the annotation says so
+    straight          all that read the first output take floating numbers in place of its
+                      integers, so that a gradient passes
+    device            where new tensors go
 """
 
 from __future__ import annotations
@@ -40,9 +46,10 @@ from onnxinterp.values import Host, Prepared, Strings, Subgraph
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# keywords that the engine provides
 GIVEN = frozenset(
-    {"training", "n_outputs", "input_type", "output_type", "device"}
-)  # keywords that the engine provides
+    {"training", "n_outputs", "input_type", "output_type", "device", "straight"}
+)
 
 
 class Kind(Enum):
@@ -96,6 +103,9 @@ class Kernel:
         strings: whether strings may come as positions (see `carriers`): not where it computes.
         uint64: how the function gets uint64: as "bits" of int64 where the answer is right modulo
             2**64, in "order" where elements are compared and moved only; None: as torch has it.
+        alias: the output is the input (Identity): exporters leave one where they merged equal
+            weights (see `ties`).
+        straight: names of inputs that may come as floating numbers in place of integers.
     """
 
     function: Callable[..., Any]
@@ -110,6 +120,8 @@ class Kernel:
     any_type: bool = False
     strings: bool = True
     uint64: Literal["bits", "order"] | None = None
+    alias: bool = False
+    straight: tuple[str, ...] = ()
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -171,6 +183,7 @@ class Kernel:
 KERNELS: dict[tuple[str, str], dict[int, Kernel]] = {}
 HOST_RULES: dict[Callable[..., Any], Callable[..., Any]] = {}
 SAMPLES: dict[Callable[..., Any], Callable[..., Any]] = {}
+PAIRS: dict[tuple[Callable[..., Any], Callable[..., Any]], Callable[..., Any]] = {}
 
 
 def op(
@@ -186,6 +199,8 @@ def op(
     any_type: bool = False,
     strings: bool = True,
     uint64: Literal["bits", "order"] | None = None,
+    alias: bool = False,
+    straight: tuple[str, ...] = (),
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
 
@@ -215,6 +230,8 @@ def op(
             any_type,
             strings,
             uint64,
+            alias,
+            straight,
         )
         return function
 
@@ -231,6 +248,19 @@ def host(*functions: Callable[..., Any]) -> Callable[[F], F]:
     def attach(rule: F) -> F:
         HOST_RULES.update(dict.fromkeys(functions, rule))
         return rule
+
+    return attach
+
+
+def pair(first: Callable[..., Any], *seconds: Callable[..., Any]) -> Callable[[F], F]:
+    """Attach one function for two nodes, the second of which adds a weight to the first's output.
+
+    It takes what the first takes, then the weight (see `pairing`).
+    """
+
+    def attach(function: F) -> F:
+        PAIRS.update({(first, second): function for second in seconds})
+        return function
 
     return attach
 

@@ -4,7 +4,10 @@ History: 1, 6 (is_test, spatial), 7 (is_test is gone: naming more than one outpu
 9 (spatial is gone), 14 (training_mode; three outputs), 15 (parameters may have other types).
 
 The running statistics follow the specification: the variance of the population, and a momentum that
-weighs the past.
+weighs the past. nn.BatchNorm's momentum weighs the batch (its 0.1 is ONNX's 0.9), and it keeps the
+variance of the sample, n / (n - 1) times as large.
+
+A mode of None (see `registry`) keeps to the statistics given, also where the file asks to train.
 """
 
 from __future__ import annotations
@@ -44,19 +47,24 @@ def _train(
     gives them along the way. It is three times as fast on a CPU.
     """
     wide = x.float() if x.dtype.itemsize == 2 else x
-    if n_outputs == 1 and x.ndim > 1:
-        scale, b = scale.to(wide.dtype), b.to(wide.dtype)
-        y, mean, inverse = torch.native_batch_norm(wide, scale, b, None, None, True, 0.0, epsilon)
-        var = (inverse.pow(-2) - epsilon).clamp(min=0)
-    else:
+    if n_outputs > 1 or x.ndim == 1:
         var, mean = torch.var_mean(wide, [0, *range(2, x.ndim)], correction=0)
         y = _normalize(wide, scale, b, mean, var, epsilon)
-    after = [
-        (old * momentum + new * (1 - momentum)).to(old.dtype)
-        for old, new in zip(running, (mean, var), strict=True)
-    ]
-    saved = [new.to(old.dtype) for old, new in zip(running, (mean, var), strict=True)]
-    return y.to(x.dtype), after[0], after[1], saved[0], saved[1]
+        return y.to(x.dtype), *_updated(running, mean, var, momentum)
+    scale, b = scale.to(wide.dtype), b.to(wide.dtype)
+    y, mean, inverse = torch.native_batch_norm(wide, scale, b, None, None, True, 0.0, epsilon)
+    with torch.no_grad():
+        var = inverse.pow(-2).sub_(epsilon).clamp_(min=0)
+        return y.to(x.dtype), *_updated(running, mean, var, momentum)
+
+
+def _updated(
+    running: tuple[Tensor, Tensor], mean: Tensor, var: Tensor, momentum: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The next running mean and variance, and those of the batch, in the running ones' types."""
+    old_mean, old_var = running
+    mean, var = mean.to(old_mean.dtype), var.to(old_var.dtype)
+    return mean.lerp(old_mean, momentum), var.lerp(old_var, momentum), mean, var
 
 
 @op("BatchNormalization", since=14, state={"input_mean": 1, "input_var": 2})
@@ -70,10 +78,10 @@ def batch_normalization(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     training_mode: int = 0,
-    training: bool,
+    training: bool | None,
     n_outputs: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if training or training_mode:
+    if training or (training_mode and training is not None):
         running = (input_mean, input_var)
         return _train(X, scale, B, running, epsilon, momentum, n_outputs)[:3]
     return _normalize(X, scale, B, input_mean, input_var, epsilon), input_mean, input_var
@@ -89,11 +97,11 @@ def batch_normalization_9(
     *,
     epsilon: float = 1e-5,
     momentum: float = 0.9,
-    training: bool,
+    training: bool | None,
     n_outputs: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Naming the statistics as outputs is how a file says that it trains."""
-    if training or n_outputs > 1:
+    if training or (n_outputs > 1 and training is not None):
         return _train(X, scale, B, (mean, var), epsilon, momentum, n_outputs)
     return _normalize(X, scale, B, mean, var, epsilon), mean, var, mean, var
 
@@ -109,7 +117,7 @@ def batch_normalization_7(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     spatial: int = 1,
-    training: bool,
+    training: bool | None,
     n_outputs: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """With spatial=0 every element of a sample has statistics of its own."""
@@ -146,7 +154,7 @@ def batch_normalization_1(
     is_test: int = 0,
     momentum: float = 0.9,
     spatial: int = 1,
-    training: bool,
+    training: bool | None,
     n_outputs: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As from 7 on; is_test keeps a file from training that names five outputs."""

@@ -11,13 +11,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.registry import op, sample
+from onnxinterp.ops.arithmetic import add
+from onnxinterp.registry import op, pair, sample
 from onnxinterp.sampling import Call, Draw, call
 
 
 @op("MatMul", since=1, uint64="bits")
 def mat_mul(A: Tensor, B: Tensor) -> Tensor:
     return torch.matmul(A, B)
+
+
+@pair(mat_mul, add)
+def linear(A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """MatMul and the Add of a weight behind it, as nn.Linear where they are one."""
+    if A.ndim > 1 and B.ndim == 2 and C.shape == B.shape[1:] and A.dtype.is_floating_point:
+        return functional.linear(A, B.t(), C)
+    return torch.matmul(A, B) + C
 
 
 @op("Gemm", since=11, uint64="bits")
@@ -33,9 +42,10 @@ def gemm(
 ) -> Tensor:
     """The product alpha * A' @ B' + beta * C, where C broadcasts."""
     A = A.t() if transA else A
-    B = B.t() if transB else B
     if alpha == 1 and beta == 1 and (C is None or C.ndim == 1):
-        return functional.linear(A, B.t(), C)  # as nn.Linear, so that autocast treats it alike
+        # as nn.Linear, with the weight itself, so that autocast treats it alike and keeps its cast
+        return functional.linear(A, B if transB else B.t(), C)
+    B = B.t() if transB else B
     if not A.is_floating_point():
         return _integer_gemm(A, B, C, alpha, beta)
     if C is None:

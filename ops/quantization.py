@@ -5,8 +5,14 @@ History: QuantizeLinear and DequantizeLinear 10 (one scale), 13 (one per index o
 23 (a scale of another type than x, `precision`; float4), 24 (float8e8m0 scales), 25 (2-bit
 integers), 28 (float6). DynamicQuantizeLinear 11.
 
-Scales and zero points are settings, not weights. An integer carries no gradient, so none passes
-through QuantizeLinear, except to float8, where it passes straight through the rounding.
+Scales and zero points are settings, not weights, unless `trainable` names them.
+
+Gradients pass straight through: rounding counts as identity within the range of the quantized type,
+and nothing passes from outside it (Bengio et al., 2013, arXiv:1308.3432). What a scale then gets is
+the gradient of learned step sizes (Esser et al., 2020, arXiv:1902.08153). An integer tensor carries
+no gradient. So where all that read a quantized value dequantize it (`straight`), it stays in
+floating point: the same numbers, in a type that does. Integers that anything else reads, and the
+operators that compute with integers (QLinearConv, MatMulInteger, ...), pass no gradient.
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ from onnxinterp.ops.narrow import fitted, limits
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
+X_SETTINGS = ("x_scale", "x_zero_point")
 REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # what torch divides in
 
 
@@ -36,14 +43,18 @@ def quantize_linear(
     precision: torch.dtype | None = None,
     saturate: int = 1,
     output_type: int = 0,
+    straight: bool = False,
 ) -> Tensor:
     """Divide in the type of the scale (or `precision`), round half to even, shift, saturate."""
     divided_in = precision or (y_scale.dtype if y_scale.dtype in REAL else torch.float32)
     y = x.to(divided_in) / _spread(y_scale, x, axis, block_size).to(divided_in)
     shift = None if y_zero_point is None else _spread(y_zero_point, x, axis, block_size)
     dtype = output_dtype or (torch.uint8 if y_zero_point is None else y_zero_point.dtype)
-    y = rounded(y.to(_wide(divided_in)), shift, dtype, bool(saturate), limits(output_type))
-    return fitted(y, output_type)
+    y = y.to(_wide(divided_in))
+    if straight and not dtype.is_floating_point:
+        return saturated(y, shift, *_range(dtype, output_type))
+    y = rounded(y, shift, dtype, bool(saturate), limits(output_type))
+    return through(y, fitted(y, output_type)) if y.is_floating_point() else fitted(y, output_type)
 
 
 def rounded(
@@ -58,9 +69,34 @@ def rounded(
         y = y if shift is None else y + shift.to(y.dtype)
         limit = torch.finfo(dtype).max
         return (y.clamp(-limit, limit) if saturate else y).to(dtype)
-    y = y.round() if shift is None else y.round() + shift.to(y.dtype)
     low, high = limits or (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    y = y.round() if shift is None else y.round() + shift.to(y.dtype)
     return y.nan_to_num(low).clamp(low, high).to(dtype)
+
+
+def saturated(y: Tensor, shift: Tensor | None, low: int, high: int) -> Tensor:
+    """The integers that `rounded` gives, in y's own type, with straight-through gradients.
+
+    What rounds to an end of the range is still within it: the gradient ends half a step further.
+    """
+    zero = y.new_zeros(()) if shift is None else shift.to(y.dtype)
+    least, most = low - zero, high - zero
+    y = y.nan_to_num(torch.finfo(y.dtype).min).clamp(least - 0.5, most + 0.5)
+    return through(y, y.round().clamp(least, most)) + zero
+
+
+def through(x: Tensor, rounded: Tensor) -> Tensor:
+    """The value of `rounded` with the gradient of x, forward and backward.
+
+    Exact: the distance to the nearest integer is a multiple of x's last digit, as x itself is.
+    """
+    if rounded is x:
+        return x
+    return x + (rounded - x).detach()  # the one place where a kernel cuts a gradient: by definition
+
+
+def _range(dtype: torch.dtype, output_type: int) -> tuple[int, int]:
+    return limits(output_type) or (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -95,6 +131,7 @@ def quantize_linear_21(
     output_dtype: torch.dtype | None = None,
     saturate: int = 1,
     output_type: int = 0,
+    straight: bool = False,
 ) -> Tensor:
     """Before opset 23 nothing is said of the division; onnxruntime divides halves as float32."""
     return quantize_linear(
@@ -107,6 +144,7 @@ def quantize_linear_21(
         precision=_wide(y_scale.dtype),
         saturate=saturate,
         output_type=output_type,
+        straight=straight,
     )
 
 
@@ -118,23 +156,33 @@ def quantize_linear_19(
     *,
     axis: int = 1,
     saturate: int = 1,
+    straight: bool = False,
 ) -> Tensor:
-    return quantize_linear_21(x, y_scale, y_zero_point, axis=axis, saturate=saturate)
+    return quantize_linear_21(
+        x, y_scale, y_zero_point, axis=axis, saturate=saturate, straight=straight
+    )
 
 
 @op("QuantizeLinear", since=13, any_type=True, frozen=("y_scale", "y_zero_point"))
 def quantize_linear_13(
-    x: Tensor, y_scale: Tensor, y_zero_point: Tensor | None = None, *, axis: int = 1
+    x: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor | None = None,
+    *,
+    axis: int = 1,
+    straight: bool = False,
 ) -> Tensor:
-    return quantize_linear_21(x, y_scale, y_zero_point, axis=axis)
+    return quantize_linear_21(x, y_scale, y_zero_point, axis=axis, straight=straight)
 
 
 @op("QuantizeLinear", since=10, any_type=True, frozen=("y_scale", "y_zero_point"))
-def quantize_linear_10(x: Tensor, y_scale: Tensor, y_zero_point: Tensor | None = None) -> Tensor:
-    return quantize_linear_21(x, y_scale, y_zero_point)
+def quantize_linear_10(
+    x: Tensor, y_scale: Tensor, y_zero_point: Tensor | None = None, *, straight: bool = False
+) -> Tensor:
+    return quantize_linear_21(x, y_scale, y_zero_point, straight=straight)
 
 
-@op("DequantizeLinear", since=23, any_type=True, frozen=("x_scale", "x_zero_point"))
+@op("DequantizeLinear", since=23, any_type=True, frozen=X_SETTINGS, straight=("x",))
 def dequantize_linear(
     x: Tensor,
     x_scale: Tensor,
@@ -153,7 +201,7 @@ def dequantize_linear(
     return (y.to(wide) * _spread(x_scale, x, axis, block_size).to(wide)).to(dtype)
 
 
-@op("DequantizeLinear", since=21, any_type=True, frozen=("x_scale", "x_zero_point"))
+@op("DequantizeLinear", since=21, any_type=True, frozen=X_SETTINGS, straight=("x",))
 def dequantize_linear_21(
     x: Tensor,
     x_scale: Tensor,
@@ -165,20 +213,20 @@ def dequantize_linear_21(
     return dequantize_linear(x, x_scale, x_zero_point, axis=axis, block_size=block_size)
 
 
-@op("DequantizeLinear", since=13, any_type=True, frozen=("x_scale", "x_zero_point"))
+@op("DequantizeLinear", since=13, any_type=True, frozen=X_SETTINGS, straight=("x",))
 def dequantize_linear_13(
     x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None = None, *, axis: int = 1
 ) -> Tensor:
     return dequantize_linear(x, x_scale, x_zero_point, axis=axis)
 
 
-@op("DequantizeLinear", since=10, any_type=True, frozen=("x_scale", "x_zero_point"))
+@op("DequantizeLinear", since=10, any_type=True, frozen=X_SETTINGS, straight=("x",))
 def dequantize_linear_10(x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None = None) -> Tensor:
     return dequantize_linear(x, x_scale, x_zero_point)
 
 
 @op("DynamicQuantizeLinear", since=11)
-def dynamic_quantize_linear(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def dynamic_quantize_linear(x: Tensor, *, straight: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """To uint8, with the scale that spans all elements and 0.
 
     Where all elements are 0 the scale is 1 as onnxruntime has it; the formula of the specification
@@ -187,7 +235,10 @@ def dynamic_quantize_linear(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low, high = torch.aminmax(functional.pad(x.flatten(), (0, 1)))
     scale = torch.where(low == high, torch.ones_like(low), (high - low) / 255)
     zero_point = rounded(-low / scale, None, torch.uint8)
-    return rounded(x / scale, zero_point, torch.uint8), scale, zero_point
+    y = x / scale
+    if straight:
+        return saturated(y, zero_point, 0, 255), scale, zero_point
+    return rounded(y, zero_point, torch.uint8), scale, zero_point
 
 
 def _granularity(d: Draw, x: Tensor) -> tuple[tuple[int, ...], int | None, int | None]:

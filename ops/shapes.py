@@ -157,7 +157,7 @@ def _(data: Host, *, perm: Ints | None = None) -> Host:  # noqa: ARG001  # of ra
     return data
 
 
-@op("Identity", since=1)
+@op("Identity", since=1, alias=True)
 def identity(input: Any) -> Any:
     return input
 

@@ -2,6 +2,7 @@
 
 pytest tests/zoo -m "not capture"     answers, and the noise that must be noticed
 pytest tests/zoo -m capture           torch.compile and torch.export
+pytest tests/zoo -k backward          gradients; part of the first line too
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.zoo.backward import without_gradient
 from tests.zoo.capture import dynamic_shapes, example_case
 from tests.zoo.comparison import Difference, compare
 from tests.zoo.conftest import Subject
@@ -23,7 +25,7 @@ from tests.zoo.reference import time_in_turn
 NOISE = 0.1  # of the weight's root mean square
 NOISE_SEED = 1
 
-TESTS = {"outputs", "control", "shipped", "compile", "export"}
+TESTS = {"outputs", "control", "shipped", "backward", "compile", "export"}
 
 everywhere = pytest.mark.parametrize("subject", manifest(), ids=lambda m: m.name, indirect=True)
 
@@ -85,6 +87,13 @@ def test_shipped(subject: Subject) -> None:
     """The onnx package ships what its light models answer to their first case."""
     (output,) = answers(subject.module, subject)[0]
     np.testing.assert_allclose(output, subject.model.shipped_output(), rtol=1e-3, atol=1e-7)
+
+
+@everywhere
+def test_backward(subject: Subject) -> None:
+    """Each weight that has an influence on the output gets a gradient from it."""
+    assert any(p.requires_grad for p in subject.module.parameters())
+    assert without_gradient(subject.module, subject.arguments(len(subject.inputs) - 1)) == []
 
 
 @pytest.mark.capture

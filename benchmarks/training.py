@@ -1,0 +1,140 @@
+"""A training step of the imported module beside one of the network it came from.
+
+Memory is what the forward pass keeps for the backward pass besides the weights: the bytes of all
+storages that autograd saves, each counted once. It is the part of the peak that depends on how a
+network is computed; weights, their gradients and the optimizer's state are the same for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import onnx
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name by which torch's users know it
+from torch import Tensor, nn
+
+from benchmarks.networks import AttentionBlock
+from benchmarks.tables import Table, main
+from benchmarks.timing import interleaved, one_thread
+from onnxinterp import OnnxModule
+from tests.exports.case import Export
+from tests.training.exporting import write
+from tests.training.networks import ENCODER, TAGGER, ResNet18, ViT
+
+ROUNDS = 40
+OPSET = 17
+
+
+class Model(NamedTuple):
+    """A network, its ONNX file, inputs and classes."""
+
+    name: str
+    network: nn.Module
+    proto: onnx.ModelProto
+    inputs: tuple[Tensor, ...]
+    target: Tensor
+
+
+class Classifier(nn.Sequential):
+    """Transformer blocks and a class for each token."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[batch, length, width] -> [batch, width, length]."""
+        return super().forward(input).transpose(1, 2)
+
+
+def models() -> Iterator[Model]:
+    how = Export("torchscript", OPSET)
+    image, token = torch.randn(8, 3, 32, 32), torch.randn(2, 128, 256)
+    classes = torch.randint(5, (8,))
+    blocks = Classifier(*(AttentionBlock(256, 4) for _ in range(4)))
+    networks: list[tuple[str, nn.Module, tuple[Tensor, ...], Tensor]] = [
+        ("resnet18, 8 channels", ResNet18(), (image,), classes),
+        ("resnet18, 64 channels", ResNet18(64), (torch.randn(2, 3, 64, 64),), classes[:2]),
+        ("vision transformer", ViT(), (image,), classes),
+        ("transformer, 4 blocks of 256", blocks, (token,), torch.randint(256, (2, 128))),
+        ("encoder", ENCODER.network(), *ENCODER.batch(0)),
+        ("tagger", TAGGER.network(), *TAGGER.batch(0)),
+    ]
+    for name, network, inputs, target in networks:
+        yield Model(name, network, write(network, inputs, how), inputs, target)
+
+
+def training_step(
+    network: nn.Module, inputs: tuple[Tensor, ...], target: Tensor
+) -> Callable[[], None]:
+    """Forward, loss, backward and an update, as one call."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-6)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(network(*inputs), target).backward()
+        optimizer.step()
+
+    return step
+
+
+def kept_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+    """What a forward pass keeps for the backward pass besides parameters and inputs."""
+    known = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *inputs)}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = network(*inputs)
+    del output
+    return sum(kept.values())
+
+
+def _row(model: Model) -> tuple[str | float, ...]:
+    network, module = model.network.train(), OnnxModule(model.proto).train()
+    times = interleaved(
+        {
+            "torch": training_step(network, model.inputs, model.target),
+            "onnxinterp": training_step(module, model.inputs, model.target),
+        },
+        rounds=ROUNDS,
+    )
+    ours, theirs = times["onnxinterp"], times["torch"]
+    kept = [kept_bytes(m, model.inputs) / 2**20 for m in (network, module)]
+    return (
+        model.name,
+        1e3 * theirs.median,
+        1e3 * ours.median,
+        ours.median / theirs.median,
+        ours.minimum / theirs.minimum,
+        *kept,
+        kept[1] / kept[0],
+    )
+
+
+def measure() -> Table:
+    one_thread()
+    return Table(
+        "Training",
+        "Milliseconds of a step (forward, loss, backward, SGD), one thread, medians; MB that the "
+        "forward pass keeps for the backward pass; and ours as ratios to torch. The targets are "
+        "1.05. Exported by the TorchScript exporter at opset 17, without folding.",
+        (
+            "network",
+            "torch ms",
+            "onnxinterp ms",
+            "/ torch",
+            "/ torch (minima)",
+            "torch MB",
+            "onnxinterp MB",
+            "MB / MB",
+        ),
+        tuple(_row(model) for model in models()),
+    )
+
+
+if __name__ == "__main__":
+    main(measure)

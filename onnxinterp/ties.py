@@ -1,0 +1,162 @@
+"""Ties between weights: those of the model stay, those that an exporter made of equal values go.
+
+A weight that several nodes read is one parameter: that is how a model ties an embedding to its
+head. But torch's exporters also merge tensors which merely hold the same values, as two LayerNorms
+do before they are trained, and then one would train as the other. What they leave behind tells:
+
+    Identity    The older exporter keeps one initializer and gives the other's name to an Identity
+                of it. A weight that a model ties itself is read under one name, without Identity.
+    scope       The newer one keeps one initializer and notes the torch module each node came from.
+                A vector (rank 0 or 1) called as the parameter of one module, and read by another
+                that is neither around nor inside it, was that module's own.
+    state       A running variance of ones may have become the weight of ones beside it: what is
+                brought up to date in training is never a parameter as well.
+
+Each of them becomes a weight of its own, under the name that it had in torch where the file tells
+it. Matrices that two modules read stay tied in the second case: equal by chance they hardly are.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import NamedTuple, TypeAlias
+
+from onnx import TensorProto
+
+from onnxinterp.dtypes import CARRIER
+from onnxinterp.graph import Model, Node
+
+Untie: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool]"
+
+
+class Use(NamedTuple):
+    """One reading of an initializer: which input of which node, and the state it is there."""
+
+    node: Node
+    input: int
+    state: str
+
+
+def untied(model: Model, untie: Untie) -> Model:
+    """The model with a weight of its own for each tensor that an exporter merged into another.
+
+    Args:
+        model: a decoded model; not changed.
+        untie: True for the ties that the file shows to be an exporter's, False for none; names of
+            initializers (`fnmatch`) or a predicate of them: these are untied wherever several
+            nodes read them, also where the file shows nothing.
+    """
+    if untie is False:
+        return model
+    asked = _predicate(untie)
+    merged = _merged(model)
+    tensors, nodes = dict(model.tensors), []
+    for node in model.graph.nodes:
+        alias = node.kernel is not None and node.kernel.alias and node.inputs[0] in merged
+        if alias and (asked is None or asked(node.inputs[0])):
+            tensors[node.outputs[0]] = tensors[node.inputs[0]]
+        else:
+            nodes.append(node)
+    taken = tensors.keys() | {o for n in model.graph.walk() for o in n.outputs}
+    renamed: dict[tuple[str, ...], dict[int, str]] = {}  # outputs of a node -> input -> weight
+    for name, uses in _uses(nodes, merged).items():
+        whole = asked is not None and asked(name)
+        own = _own_names(model, name, uses, whole) if asked is None or whole else {}
+        for new, its_uses in own.items():
+            unique = new if new not in taken else f"{new}.untied"
+            tensors[unique] = tensors[name]
+            for use in its_uses:
+                renamed.setdefault(use.node.outputs, {})[use.input] = unique
+    graph = replace(model.graph, nodes=tuple(_reading(n, renamed) for n in nodes))
+    return replace(model, graph=graph, tensors=tensors)
+
+
+def _merged(model: Model) -> set[str]:
+    """The initializers that may stand for several tensors: floating, and read more than once.
+
+    Not those that a call may give instead: all their readers are to see what it gives.
+    """
+    count = Counter(r for node in model.graph.nodes for r in node.inputs)
+    count.update(r for n in model.graph.nodes for r in set(n.reads).difference(n.inputs))
+    count.update(o.name for o in model.graph.outputs)
+    given = {i.name for i in model.graph.inputs}
+    return {n for n, t in model.tensors.items() if count[n] > 1 and n not in given and _trains(t)}
+
+
+def _uses(nodes: Iterable[Node], names: Set[str]) -> dict[str, list[Use]]:
+    uses: dict[str, list[Use]] = {}
+    for node in nodes:
+        for index, name in enumerate(node.inputs):
+            if name in names:
+                uses.setdefault(name, []).append(Use(node, index, _state(node, index)))
+    return uses
+
+
+def _reading(node: Node, renamed: Mapping[tuple[str, ...], Mapping[int, str]]) -> Node:
+    own = renamed.get(node.outputs, {})
+    return replace(node, inputs=tuple(own.get(i, name) for i, name in enumerate(node.inputs)))
+
+
+def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[str, list[Use]]:
+    """The weights to make of an initializer besides itself, and who reads them."""
+    home, _, leaf = name.rpartition(".")
+    owner = next((u for u in uses if u.node.scope == home and not u.state), None)
+    first = owner or next((u for u in uses if not u.state), uses[0])
+    stored = model.tensors[name]
+    vector = isinstance(stored, TensorProto) and len(stored.dims) < 2
+    own: dict[str, list[Use]] = {}
+    for number, use in enumerate(uses):
+        scope = use.node.scope
+        apart = vector and bool(home) and owner is not None and _apart(scope, home)
+        if use.state and not first.state:  # the name that torch gives to an input (input_)mean
+            new = f"{scope or home or name}.running_{use.state.removeprefix('input_')}"
+        elif apart:
+            new = f"{scope}.{leaf}"
+        elif whole and use is not first:
+            new = f"{name}.{number}"
+        else:
+            continue
+        own.setdefault(new, []).append(use)
+    return own
+
+
+def _apart(scope: str, home: str) -> bool:
+    """Whether two torch modules are neither the same nor one inside the other."""
+    one, other = f"{scope}.", f"{home}."
+    return bool(scope) and not one.startswith(other) and not other.startswith(one)
+
+
+def _state(node: Node, index: int) -> str:
+    """The name of the state that an input of a node is; "" where it is none."""
+    parameter = node.kernel.parameter(index) if node.kernel else None
+    return (
+        parameter.name if parameter and node.kernel and parameter.name in node.kernel.state else ""
+    )
+
+
+def _trains(stored: object) -> bool:
+    """Whether a stored tensor is one that may train; one in the form of a node stays as it is."""
+    dtype = CARRIER.get(stored.data_type) if isinstance(stored, TensorProto) else None
+    return dtype is not None and dtype.is_floating_point
+
+
+def settled(untie: Untie, model: Model) -> bool | list[str]:
+    """The same wish in plain data, for files: a predicate becomes the names it chooses."""
+    if isinstance(untie, bool):
+        return untie
+    asked = _predicate(untie)
+    return [glob.escape(name) for name in model.tensors if asked and asked(name)]
+
+
+def _predicate(untie: Untie) -> Callable[[str], bool] | None:
+    """What the caller asks for by name; None where the file is to tell."""
+    if isinstance(untie, bool):
+        return None
+    if callable(untie):
+        return untie
+    patterns = [untie] if isinstance(untie, str) else list(untie)
+    return lambda name: any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,0 +1,1 @@
+"""Training an imported model: what trains, how, and that it is the training of the original."""

@@ -1,0 +1,81 @@
+"""The examples of docs/fine-tuning.md run, one after the other."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import onnx
+import onnx.parser
+import pytest
+import torch
+from torch import Tensor, nn
+
+from onnxinterp import OnnxModule, reinsert_normalization
+from tests.exports.exporting import expected_warnings
+
+PAGE = Path(__file__).parents[2] / "docs" / "fine-tuning.md"
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        for number in range(1, 5):
+            layer = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3))
+            self.add_module(f"layer{number}", layer)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.head(x.relu().mean((2, 3)))
+
+
+MERGED = """<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[2,3] y)
+<float[3] weight = {1, 2, 3}> { a = Mul(x, weight) y = Mul(a, weight) }"""
+INT8 = """<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[2,3] y)
+<float[3] weight = {1, 2, 3}, float scale = {0.1}, int8 zero = {0}> {
+    q = QuantizeLinear(weight, scale, zero)
+    d = DequantizeLinear(q, scale, zero)
+    y = Mul(x, d)
+}"""
+
+
+def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    network, x = Network(), torch.randn(4, 3, 8, 8)
+    folded = io.BytesIO()
+    with expected_warnings():
+        torch.onnx.export(network.eval(), (x,), folded, dynamo=False, opset_version=17)
+    Path("folded.onnx").write_bytes(folded.getvalue())
+    merged = onnx.parser.parse_model(MERGED)
+    merged.graph.initializer[0].name = "a.norm.weight"
+    for node in merged.graph.node:
+        node.input[1] = "a.norm.weight"
+    onnx.save(merged, "merged.onnx")
+    onnx.save(onnx.parser.parse_model(INT8), "int8.onnx")
+    names = {
+        "torch": torch,
+        "network": network,
+        "x": x,
+        "calibration_batch": x,
+        "OnnxModule": OnnxModule,
+        "reinsert_normalization": reinsert_normalization,
+    }
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(blocks) == 6
+    ends: list[OnnxModule] = []
+    for block in blocks:
+        with expected_warnings(), torch.enable_grad():
+            exec(block, names)
+        if isinstance(names.get("m"), OnnxModule):
+            ends.append(names["m"])
+    first, _, normalized, untied, quantized = ends
+    state = network.state_dict()
+    loaded = first.weights.load_state_dict(state, strict=False)
+    assert loaded.unexpected_keys == []
+    assert not set(loaded.missing_keys) & set(state)
+    assert {n for n, _ in network.named_parameters()} <= set(first.weights)
+    assert len(normalized.train().freeze_statistics()) == 8
+    assert len(untied.weights) == 2
+    assert {n for n, w in quantized.weights.items() if w.requires_grad} == {"weight", "scale"}

@@ -1,0 +1,197 @@
+"""Weights that a model ties stay tied; those that an exporter merged train apart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnx.parser
+import pytest
+import torch
+from torch import Tensor, nn
+
+from onnxinterp import OnnxModule, checkpoints
+from tests.exports.exporting import expected_warnings
+
+
+class Twins(nn.Module):
+    """Equal LayerNorms, one of them called twice, and an embedding tied to the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 8)
+        self.layers = nn.ModuleList([nn.LayerNorm(8), nn.LayerNorm(8)])
+        self.again = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 10, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embedding(ids)
+        for layer in self.layers:
+            x = x + self.again(torch.tanh(layer(x)))
+        return self.head(x)
+
+
+class Normalized(nn.Module):
+    """BatchNorm as it starts: weight and variance are ones, bias and mean are zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.BatchNorm1d(4)
+        self.second = nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x)))
+
+
+def torchscript(network: nn.Module, x: Tensor) -> onnx.ModelProto:
+    file = io.BytesIO()
+    with expected_warnings():
+        torch.onnx.export(
+            network.eval(),
+            (x,),
+            file,
+            dynamo=False,
+            opset_version=17,
+            do_constant_folding=False,
+            training=torch.onnx.TrainingMode.PRESERVE,
+        )
+    return onnx.load_from_string(file.getvalue())
+
+
+def dynamo(network: nn.Module, x: Tensor) -> onnx.ModelProto:
+    with expected_warnings(), torch.no_grad():
+        program = torch.onnx.export(
+            network.eval(), (x,), dynamo=True, opset_version=18, verbose=False, optimize=True
+        )
+    assert program is not None
+    return program.model_proto
+
+
+IDS = torch.tensor([[1, 2, 3], [4, 5, 6]])
+by_both = pytest.mark.parametrize("write", [torchscript, dynamo])
+Write = Callable[[nn.Module, Tensor], onnx.ModelProto]
+
+
+@by_both
+def test_equal_layers_train_apart_under_their_torch_names(write: Write) -> None:
+    torch.manual_seed(0)
+    network = Twins()
+    model = write(network, IDS)
+    module = OnnxModule(model)
+    norms = {n for n, _ in network.named_parameters() if "layers" in n or "again" in n}
+    assert norms <= set(module.weights)
+    network(IDS).square().sum().backward()
+    module(IDS).square().sum().backward()
+    for name in norms:
+        want = network.get_parameter(name).grad
+        torch.testing.assert_close(module.weights[name].grad, want, rtol=1e-4, atol=1e-4)
+    storages = {module.weights[name].data_ptr() for name in norms}
+    assert len(storages) == len(norms)
+
+
+def test_what_the_model_ties_stays_tied() -> None:
+    torch.manual_seed(0)
+    network = Twins()
+    module = OnnxModule(torchscript(network, IDS))
+    assert len([w for w in module.parameters() if w.shape == (10, 8)]) == 1
+    network(IDS).square().sum().backward()
+    module(IDS).square().sum().backward()
+    want = network.embedding.weight.grad
+    torch.testing.assert_close(module.weights["embedding.weight"].grad, want, rtol=1e-4, atol=1e-4)
+
+
+@by_both
+def test_false_keeps_what_the_file_says(write: Write) -> None:
+    module = OnnxModule(write(Twins(), IDS), untie=False)
+    assert len([w for w in module.parameters() if w.shape == (8,)]) == 2
+
+
+@by_both
+def test_a_state_dict_of_the_original_loads(write: Write) -> None:
+    network = Twins()
+    module = OnnxModule(write(network, IDS))
+    torch.manual_seed(1)
+    for weight in network.parameters():
+        nn.init.normal_(weight)
+    state = network.state_dict()
+    mine = {k: v for k, v in state.items() if k in module.weights}
+    loaded = module.weights.load_state_dict(mine, strict=False)
+    assert all(key.startswith("val_") for key in loaded.missing_keys), "copies that were folded"
+    again = OnnxModule(write(network, IDS))
+    again.load_state_dict(OnnxModule(write(network, IDS)).state_dict())
+    torch.testing.assert_close(again(IDS), network(IDS))
+
+
+@by_both
+def test_statistics_are_no_parameters(write: Write) -> None:
+    """A fresh BatchNorm's variance equals its weight; exporters may keep one tensor for both."""
+    torch.manual_seed(0)
+    x, network = torch.randn(16, 4), Normalized()
+    module = OnnxModule(write(network, x)).train()
+    network.train()
+    for _ in range(3):
+        want, got = network(x), module(x)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        (network(x).square().sum() + network(x).sum()).backward()
+        (module(x).square().sum() + module(x).sum()).backward()
+        with torch.no_grad():
+            for weights in (network.parameters(), module.parameters()):
+                for weight in weights:
+                    weight -= 0.1 * weight.grad
+                    weight.grad = None
+    parameters = list(module.parameters())
+    assert len(parameters) == 4
+    statistics = [w for w in module.weights.values() if not isinstance(w, nn.Parameter)]
+    assert len(statistics) == 4
+    means = [network.first.running_mean, network.second.running_mean]
+    for mean in means:
+        assert any(torch.allclose(mean, s, atol=1e-5) for s in statistics)
+
+
+MERGED = """<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[2,3] y)
+<float[3] w = {1, 2, 3}> { a = Mul(x, w) b = Sin(a) y = Add(b, w) }"""
+
+
+@pytest.mark.parametrize("untie", ["w", ["v", "w*"], lambda name: name == "w"])
+def test_names_untie_what_the_file_does_not_tell(untie: object) -> None:
+    x = torch.randn(2, 3)
+    tied = OnnxModule(onnx.parser.parse_model(MERGED))
+    apart = OnnxModule(onnx.parser.parse_model(MERGED), untie=untie)  # type: ignore[arg-type]
+    assert list(tied.weights) == ["w"]
+    assert len(apart.weights) == 2
+    torch.testing.assert_close(apart(x), tied(x))
+    apart(x).sum().backward()
+    tied(x).sum().backward()
+    total = sum(w.grad for w in apart.parameters())
+    torch.testing.assert_close(total, tied.weights["w"].grad)
+
+
+def test_untied_weights_of_a_mapped_file_have_memory_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(
+        torchscript(Twins(), IDS),
+        path,
+        save_as_external_data=True,
+        location="data",
+        size_threshold=0,
+    )
+    module = OnnxModule(path)
+    with torch.no_grad():
+        module.weights["layers.0.weight"].zero_()
+    assert module.weights["layers.1.weight"].eq(1).all()
+
+
+@pytest.mark.parametrize("untie", [True, False])
+def test_checkpoints_keep_them(tmp_path: Path, untie: bool) -> None:
+    model, path = torchscript(Twins(), IDS), tmp_path / "m.pth"
+    module = OnnxModule(model, untie=untie)
+    with torch.no_grad():
+        for number, weight in enumerate(module.parameters()):
+            weight.add_(number)
+    checkpoints.save(model, path, module=module)
+    twin = checkpoints.load(path)
+    assert list(twin.weights) == list(module.weights)
+    torch.testing.assert_close(twin(IDS), module(IDS))
