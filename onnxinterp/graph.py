@@ -71,6 +71,7 @@ class Node:
         outputs: names of values.
         attributes: decoded; tensors stay protos until a kernel's signature says what they are for.
         kernel: what serves it; None where nothing does.
+        is_copy: it stands for another node, which keeps the state they share (see `extraction`).
     """
 
     op_type: str
@@ -81,6 +82,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: dict[str, Any]
     kernel: Kernel | None
+    is_copy: bool = False
 
     @cached_property
     def reads(self) -> tuple[str, ...]:

@@ -246,11 +246,14 @@ class _Planner:
         for name in graphs:
             if not kernel.wants_subgraph(name):
                 raise InvalidModelError(f"{kernel.op_type} takes no subgraph {name!r}")
+        for name in kernel.between:
+            types = [self.types.get(i, 0) for i in node.inputs]
+            self.types.update(zip((i.name for i in graphs[name].inputs), types, strict=False))
         return {name: self.plan(g, frozenset(may_be_host)) for name, g in graphs.items()}
 
     def _updates(self, kernel: Kernel, node: Node) -> tuple[tuple[str, int], ...]:
         """The state that this step brings up to date when training."""
-        if not self.setting.training:
+        if not self.setting.training or node.is_copy:
             return ()
         position = {p.name: i for i, p in enumerate(kernel.parameters)}
         updates = [(node.inputs[position[p]], output) for p, output in kernel.state.items()]

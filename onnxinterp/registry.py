@@ -89,6 +89,9 @@ class Kernel:
         any_type: the function takes every element type as it is stored (see `carriers`).
         uint64: how the function gets uint64: as "bits" of int64 where the answer is right modulo
             2**64, in "order" where elements are compared and moved only; None: as torch has it.
+        between: attribute that names a value of the graph -> attributes that list others. In place
+            of the name, the function gets the part of the graph that lies between these and it,
+            as a `Subgraph` whose inputs are the node's.
     """
 
     function: Callable[..., Any]
@@ -102,6 +105,7 @@ class Kernel:
     initializer: bool = False
     any_type: bool = False
     uint64: Literal["bits", "order"] | None = None
+    between: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -171,6 +175,7 @@ def op(
     initializer: bool = False,
     any_type: bool = False,
     uint64: Literal["bits", "order"] | None = None,
+    between: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
 
@@ -199,6 +204,7 @@ def op(
             initializer,
             any_type,
             uint64,
+            between or {},
         )
         return function
 
@@ -234,3 +240,8 @@ def lookup(op_type: str, opset: int, domain: str = "") -> Kernel | None:
     versions = KERNELS.get((domain, op_type), {})
     since = max((v for v in versions if v <= opset), default=None)
     return None if since is None else versions[since]
+
+
+def naming(op_type: str, domain: str = "") -> frozenset[str]:
+    """The attributes that name values of the graph the node stands in, whatever its version."""
+    return frozenset().union(*(k.between for k in KERNELS.get((domain, op_type), {}).values()))

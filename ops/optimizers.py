@@ -8,7 +8,7 @@ the answers: the n new tensors, then n of each new state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ def _grouped(inputs: tuple[Tensor, ...], groups: int) -> Iterable[tuple[Tensor, 
     return zip(*(inputs[i * n : (i + 1) * n] for i in range(groups)), strict=True)
 
 
-def _by_group(steps: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def _by_group(steps: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """The outputs in their order, from those of each tensor."""
     return tuple(tensor for group in zip(*steps, strict=True) for tensor in group)
 
