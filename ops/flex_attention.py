@@ -52,12 +52,12 @@ def flex_attention(
 
 def _by_key_head(x: Tensor, keys: Tensor) -> Tensor:
     """The queries that share a key head as those of one head."""
-    return x.unflatten(1, (keys.shape[1], -1)).flatten(2, 3)
+    return torch.unflatten(x, 1, (keys.shape[1], -1)).flatten(2, 3)
 
 
 def _by_query_head(x: Tensor, queries: Tensor) -> Tensor:
     """The opposite."""
-    return x.unflatten(2, (-1, queries.shape[2])).flatten(1, 2)
+    return torch.unflatten(x, 2, (-1, queries.shape[2])).flatten(1, 2)
 
 
 BODIES = {  # T stands for a tensor of the softmax's type
