@@ -105,9 +105,11 @@ def _over_positions(function: Callable[..., Any], are_strings: list[bool]) -> Ca
         result = function(
             *[next(found) if isinstance(a, np.ndarray) else a for a in args], **attributes
         )
-        return _each(
-            result, are_strings, lambda r, is_string: table[r.numpy(force=True)] if is_string else r
-        )
+
+        def looked_up(found: Any, is_string: bool) -> Any:
+            return np.asarray(table[found.numpy(force=True)], object) if is_string else found
+
+        return _each(result, are_strings, looked_up)
 
     return call
 

@@ -26,11 +26,11 @@ from torch import Tensor
 from onnxinterp import carriers
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError
-from onnxinterp.graph import Graph, Node, WeightRef
+from onnxinterp.graph import Graph, Node, ValueInfo, WeightRef
 from onnxinterp.interpreter import Frame, Interpreter, Plan, Step
 from onnxinterp.loading import TensorReader
 from onnxinterp.registry import HOST_RULES, Kernel, Kind
-from onnxinterp.values import HOST_DTYPES, HOST_LENGTH, READABLE, Host, host_of, number
+from onnxinterp.values import HOST_DTYPES, HOST_LENGTH, READABLE, Dtype, Host, host_of, number
 
 NUMBERS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
 LANES = (Kind.TENSOR, Kind.OPERAND)  # what a host rule can stand in for
@@ -123,7 +123,20 @@ class _Planner:
         reads = [r for s in marked for r in _reads(s)] + list(outputs)
         captures = tuple(r for r in dict.fromkeys(reads) if r and r not in made)
         constants = self.constants if around is None else {}
-        return Plan(marked, inputs, outputs, captures, constants, graph.outputs, sized)
+        types = tuple((self._dtype(o), o.shape) for o in graph.outputs)
+        return Plan(marked, inputs, outputs, captures, constants, types, sized)
+
+    def _elem_type(self, value: ValueInfo) -> int:
+        """By what is declared of a value, or else by what makes it."""
+        return value.elem_type or self.types.get(value.name, 0)
+
+    def _dtype(self, value: ValueInfo) -> Dtype:
+        """How a value is kept."""
+        elem_type = self._elem_type(value)
+        if elem_type == TensorProto.STRING:
+            return np.dtype(object)
+        dtype = CARRIER.get(elem_type)
+        return None if dtype is None else self.setting.dtypes.get(dtype, dtype)
 
     def _step(self, node: Node, may_be_host: set[str]) -> Step | None:
         """The step of a node; None where it is folded away."""
@@ -249,7 +262,12 @@ class _Planner:
         for name in kernel.between:
             types = [self.types.get(i, 0) for i in node.inputs]
             self.types.update(zip((i.name for i in graphs[name].inputs), types, strict=False))
-        return {name: self.plan(g, frozenset(may_be_host)) for name, g in graphs.items()}
+        plans = {name: self.plan(g, frozenset(may_be_host)) for name, g in graphs.items()}
+        for graph in graphs.values() if not kernel.between else ():
+            # what a node gives are the last outputs of its subgraphs
+            for name, made in zip(reversed(node.outputs), reversed(graph.outputs), strict=False):
+                self.types[name] = self.types.get(name) or self._elem_type(made)
+        return plans
 
     def _updates(self, kernel: Kernel, node: Node) -> tuple[tuple[str, int], ...]:
         """The state that this step brings up to date when training."""

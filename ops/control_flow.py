@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch.nn import functional
 
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Ints, Scalar, Subgraph, number
+from onnxinterp.values import Host, Ints, OutputType, Scalar, Subgraph, number
 
 
 @op("If", since=1)
@@ -103,6 +104,8 @@ def scan_8(
     rows = []
     for b, element in enumerate(batch):
         length = longest if sequence_lens is None else sequence_lens[b]
+        if not 0 <= length <= longest:
+            raise ValueError(f"a sequence of {length} among inputs of length {longest}")
         results = scan(
             *element[:n_states],
             *(x[:length] for x in element[n_states:]),
@@ -134,22 +137,23 @@ def _columns(rows: Sequence[Sequence[Any]], n: int) -> list[Sequence[Any]]:
 
 
 def _stacked(
-    column: Sequence[Any],
-    declared: tuple[torch.dtype | None, tuple[int | str | None, ...] | None],
-    axis: int,
-    device: torch.device,
-) -> Tensor | Host:
+    column: Sequence[Any], declared: OutputType, axis: int, device: torch.device
+) -> Tensor | Host | np.ndarray[Any, Any]:
     """A scan output; numbers become a list of numbers.
 
     Without iterations its shape is what the body declares, with 0 for sizes it does not know.
     """
     if column and all(isinstance(v, Host) and not v.rank for v in column):
         return Host([v.data for v in column], column[0].dtype)
+    dtype, shape = declared
+    if column and isinstance(column[0], np.ndarray):
+        return np.stack(column, axis)
     if column:
         return torch.stack([_tensor(v, device) for v in column], axis)
-    dtype, shape = declared
     sizes = [size if isinstance(size, int) else 0 for size in shape or ()]
     sizes.insert(axis % (len(sizes) + 1), 0)
+    if isinstance(dtype, np.dtype):
+        return np.empty(sizes, dtype)
     return torch.empty(sizes, dtype=dtype, device=device)
 
 
