@@ -86,6 +86,7 @@ class Node:
         attributes: decoded; tensors stay protos until a kernel's signature says what they are for.
         kernel: what serves it; None where nothing does.
         scope: the path of the torch module it came from, where the exporter wrote it down.
+        is_copy: it stands for another node, which keeps the state they share (see `extraction`).
     """
 
     op_type: str
@@ -97,6 +98,7 @@ class Node:
     attributes: dict[str, Any]
     kernel: Kernel | None
     scope: str = ""
+    is_copy: bool = False
 
     @cached_property
     def reads(self) -> tuple[str, ...]:

@@ -106,6 +106,9 @@ class Kernel:
         alias: the output is the input (Identity): exporters leave one where they merged equal
             weights (see `ties`).
         straight: names of inputs that may come as floating numbers in place of integers.
+        between: attribute that names a value of the graph -> attributes that list others. In place
+            of the name, the function gets the part of the graph that lies between these and it,
+            as a `Subgraph` whose inputs are the node's.
     """
 
     function: Callable[..., Any]
@@ -122,6 +125,7 @@ class Kernel:
     uint64: Literal["bits", "order"] | None = None
     alias: bool = False
     straight: tuple[str, ...] = ()
+    between: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -201,6 +205,7 @@ def op(
     uint64: Literal["bits", "order"] | None = None,
     alias: bool = False,
     straight: tuple[str, ...] = (),
+    between: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
 
@@ -232,6 +237,7 @@ def op(
             uint64,
             alias,
             straight,
+            between or {},
         )
         return function
 
@@ -280,3 +286,8 @@ def lookup(op_type: str, opset: int, domain: str = "") -> Kernel | None:
     versions = KERNELS.get((domain, op_type), {})
     since = max((v for v in versions if v <= opset), default=None)
     return None if since is None else versions[since]
+
+
+def naming(op_type: str, domain: str = "") -> frozenset[str]:
+    """The attributes that name values of the graph the node stands in, whatever its version."""
+    return frozenset().union(*(k.between for k in KERNELS.get((domain, op_type), {}).values()))

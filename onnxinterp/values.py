@@ -29,6 +29,11 @@ Floats: TypeAlias = list[float]
 Operand: TypeAlias = Tensor | int | float | bool
 Strings: TypeAlias = np.ndarray[Any, Any]
 
+Dtype: TypeAlias = "torch.dtype | np.dtype[Any] | None"
+"""How a type is kept: strings are numpy objects; None where the type is not known."""
+OutputType: TypeAlias = "tuple[Dtype, tuple[int | str | None, ...] | None]"
+"""Of an output of a subgraph: its type, and its shape where it is declared."""
+
 HOST_DTYPES = frozenset({torch.int64, torch.int32, torch.bool, torch.float32, torch.float64})
 READABLE = HOST_DTYPES | {torch.float16, torch.bfloat16, torch.int8, torch.uint8, torch.int16}
 HOST_LENGTH = 1024  # a longer list is data, not a shape
@@ -124,7 +129,7 @@ class Subgraph:
 
     Attributes:
         n_inputs: how many inputs it takes.
-        output_types: (torch dtype, `str` or None, declared shape or None) of each output.
+        output_types: type and shape of each output, as far as they are known before it runs.
     """
 
     __slots__ = ("_run", "n_inputs", "output_types")
@@ -133,9 +138,7 @@ class Subgraph:
         self,
         run: Callable[[Sequence[Any]], tuple[Any, ...]],
         n_inputs: int,
-        output_types: Sequence[
-            tuple[torch.dtype | type[str] | None, tuple[int | str | None, ...] | None]
-        ],
+        output_types: Sequence[OutputType],
     ) -> None:
         self._run = run
         self.n_inputs = n_inputs

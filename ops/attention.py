@@ -47,15 +47,15 @@ def attention(
     if past_key is not None and past_value is not None:
         k, v = torch.cat((past_key, k), 2), torch.cat((past_value, v), 2)
     windows = is_causal, left_window_size, right_window_size
-    plain = n_outputs < 4 and not softcap and _is_fused(q.dtype, softmax_precision)
+    plain = n_outputs < 4 and not softcap and is_fused(q.dtype, softmax_precision)
     if plain and attn_mask is past_key is nonpad_kv_seqlen is None and windows[1:] == (-1, -1):
-        y, qk = _fused(q, k, v, None, scale, bool(is_causal)), None
+        y, qk = fused(q, k, v, None, scale, bool(is_causal)), None
     else:
         past = None if past_key is None else past_key.shape[2]
         allowed = _allowed(q, k, past, nonpad_kv_seqlen, *windows)
         bias = _bias(attn_mask, allowed, q, k.shape[2])
         if plain:
-            y, qk = _fused(q, k, v, bias, scale, False), None
+            y, qk = fused(q, k, v, bias, scale, False), None
         else:
             caps = softcap, softmax_precision, qk_matmul_output_mode
             y, qk = _stepwise(q, k, v, bias, scale, *caps)
@@ -72,14 +72,14 @@ def _heads(x: Tensor, count: int | None) -> Tensor:
     return torch.unflatten(x, -1, (count, -1)).transpose(1, 2)
 
 
-def _is_fused(dtype: torch.dtype, softmax_precision: torch.dtype | None) -> bool:
+def is_fused(dtype: torch.dtype, softmax_precision: torch.dtype | None) -> bool:
     """Whether torch's fused kernels take the softmax as asked: for halves they do in float32."""
     if softmax_precision is None or softmax_precision is dtype:
         return True
     return softmax_precision is torch.float32 and dtype in HALF
 
 
-def _fused(
+def fused(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, is_causal: bool
 ) -> Tensor:
     attend = functional.scaled_dot_product_attention

@@ -24,7 +24,7 @@ from torch.nn import functional
 from onnxinterp.dtypes import onnx_name
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Ints, Scalar, Subgraph, number
+from onnxinterp.values import Host, Ints, OutputType, Scalar, Subgraph, number
 
 
 @op("If", since=1, any_type=True)
@@ -106,6 +106,8 @@ def scan_8(
     rows = []
     for b, element in enumerate(batch):
         length = longest if sequence_lens is None else sequence_lens[b]
+        if not 0 <= length <= longest:
+            raise ValueError(f"a sequence of {length} among inputs of length {longest}")
         results = scan(
             *element[:n_states],
             *(x[:length] for x in element[n_states:]),
@@ -137,11 +139,8 @@ def _columns(rows: Sequence[Sequence[Any]], n: int) -> list[Sequence[Any]]:
 
 
 def _stacked(
-    column: Sequence[Any],
-    declared: tuple[torch.dtype | None, tuple[int | str | None, ...] | None],
-    axis: int,
-    device: torch.device,
-) -> Tensor | Host:
+    column: Sequence[Any], declared: OutputType, axis: int, device: torch.device
+) -> Tensor | Host | np.ndarray[Any, Any]:
     """A scan output; numbers become a list of numbers.
 
     Without iterations its shape is what the body declares, with 0 for sizes it does not know.
@@ -155,8 +154,8 @@ def _stacked(
         raise TypeError("nothing tells the type of a scan output without iterations")
     sizes = [size if isinstance(size, int) else 0 for size in shape or ()]
     sizes.insert(axis % (len(sizes) + 1), 0)
-    if dtype is str:
-        return np.full(sizes, "", dtype=object)
+    if isinstance(dtype, np.dtype):
+        return np.full(sizes, "", dtype)
     return torch.empty(sizes, dtype=dtype, device=device)
 
 
