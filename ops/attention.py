@@ -246,15 +246,17 @@ def attention_23(
 def _draw_mask(
     d: Draw, batch: int, heads: int, queries: int, keys: int, causal: int | None
 ) -> Tensor | None:
-    """None, numbers or bool; of integers the specification says nothing.
+    """None, numbers or bool.
 
     One row for all queries is drawn without is_causal only: the reference evaluator then gives the
     causal mask one row too.
     """
     shapes: list[tuple[int, ...]] = [(queries, keys), (heads, queries, keys)]
     shapes += [(batch, 1, queries, keys), (1, heads, queries if causal else 1, keys)]
-    mask = d.tensor(d.choice(shapes), "T1", lo=-2, hi=2)
-    return d.choice([None, mask, mask > -1])
+    mask: Tensor = d.tensor(d.choice(shapes), "U", lo=-2, hi=2)
+    if mask.dtype is torch.bool:  # where nothing is seen, onnxruntime's answer is another by type
+        mask[..., 0] = True
+    return d.maybe(mask)
 
 
 def _draw_modes(d: Draw, has_infinite: bool) -> dict[str, float | torch.dtype | None]:
@@ -291,7 +293,8 @@ def _(d: Draw) -> Call:
     if d.boolean():
         inputs = [x.transpose(1, 2).flatten(2) for x in inputs if x is not None]
         heads = {"q_num_heads": q_heads, "kv_num_heads": kv_heads}
-    causal = d.maybe(d.integer(0, 1))
+    # onnxruntime lets a single query see all new keys, whatever is_causal says
+    causal = d.maybe(d.integer(0, 1)) if queries > 1 or new == 1 else None
     mask = _draw_mask(d, batch, q_heads, queries, total, causal)
     cached = (batch, kv_heads, past or 1)
     caches = d.tensor((*cached, head), "T1"), d.tensor((*cached, v_head), "T2")

@@ -140,7 +140,7 @@ def _columns(rows: Sequence[Sequence[Any]], n: int) -> list[Sequence[Any]]:
 
 def _stacked(
     column: Sequence[Any], declared: OutputType, axis: int, device: torch.device
-) -> Tensor | Host | np.ndarray[Any, Any]:
+) -> Any:
     """A scan output; numbers become a list of numbers.
 
     Without iterations its shape is what the body declares, with 0 for sizes it does not know.
@@ -159,21 +159,21 @@ def _stacked(
     return torch.empty(sizes, dtype=dtype, device=device)
 
 
-def _unbound(x: Any, axis: int) -> tuple[Any, ...]:
+def _unbound(x: Any, axis: int) -> Sequence[Any]:
     """The slices along an axis, of strings too."""
     if isinstance(x, np.ndarray):
-        return tuple(np.asarray(part, dtype=object) for part in np.moveaxis(x, axis, 0))
-    return x.unbind(axis)
+        return [np.asarray(part, dtype=object) for part in np.moveaxis(x, axis, 0)]
+    return list(x.unbind(axis))
 
 
 def _joined(parts: Sequence[Any], axis: int = 0) -> Any:
     """Slices along a new axis, of strings too."""
     if isinstance(parts[0], np.ndarray):
         return np.stack(parts, axis)
-    return torch.stack(parts, axis)
+    return torch.stack(list(parts), axis)
 
 
-def _tensor(value: Tensor | Host, device: torch.device) -> Tensor:
+def _tensor(value: Any, device: torch.device) -> Any:
     return value.tensor(device) if isinstance(value, Host) else value
 
 
