@@ -53,7 +53,7 @@ class ValueInfo:
 
 @dataclass(frozen=True)
 class WeightRef:
-    """In place of a tensor attribute that a kernel wants as a tensor: the weight that holds it."""
+    """In place of an attribute that a kernel wants as a tensor: the weight that holds it."""
 
     name: str
 
@@ -71,6 +71,7 @@ class Node:
         outputs: names of values.
         attributes: decoded; tensors stay protos until a kernel's signature says what they are for.
         kernel: what serves it; None where nothing does.
+        prepared: what the kernel's `prepare` made of the attributes.
     """
 
     op_type: str
@@ -81,6 +82,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: dict[str, Any]
     kernel: Kernel | None
+    prepared: Any = None
 
     @cached_property
     def reads(self) -> tuple[str, ...]:

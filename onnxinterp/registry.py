@@ -11,9 +11,10 @@ defaults. Annotations say what the kernel needs of each input:
     Host              the plain number(s) together with their ONNX type
     anything else     as it flows: sequences, strings, optionals
 
-Four keyword-only parameters are given by the engine, not by the node: `training: bool`,
+Five keyword-only parameters are given by the engine, not by the node: `training: bool`,
 `n_outputs: int` (how many outputs the node names), `output_type: int` (the ONNX number of the first
-output's element type, 0 where it is not known), `device: torch.device` (where new tensors go).
+output's element type, 0 where it is not known), `device: torch.device` (where new tensors go),
+`prepared` (what the registration's `prepare` made of the attributes, once for all calls).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from onnxinterp.values import Host, Subgraph
 F = TypeVar("F", bound=Callable[..., Any])
 
 GIVEN = frozenset(
-    {"training", "n_outputs", "output_type", "device"}
+    {"training", "n_outputs", "output_type", "device", "prepared"}
 )  # keywords that the engine provides
 
 
@@ -89,6 +90,11 @@ class Kernel:
         any_type: the function takes every element type as it is stored (see `carriers`).
         uint64: how the function gets uint64: as "bits" of int64 where the answer is right modulo
             2**64, in "order" where elements are compared and moved only; None: as torch has it.
+        prepare: makes of attributes, once when a model is loaded, what the function gets as
+            `prepared`. Its keyword-only parameters are the attributes it reads, as the file has
+            them, tensors as numpy arrays; the function may take the same ones. What it gives goes
+            to the function as it is, but for tensors, alone or in tuples: they follow the module
+            from device to device.
     """
 
     function: Callable[..., Any]
@@ -102,6 +108,7 @@ class Kernel:
     initializer: bool = False
     any_type: bool = False
     uint64: Literal["bits", "order"] | None = None
+    prepare: Callable[..., Any] | None = None
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -115,10 +122,20 @@ class Kernel:
         return tuple(p for p in every if p.kind is not p.KEYWORD_ONLY)
 
     @cached_property
-    def attributes(self) -> dict[str, Parameter]:
-        """The parameters that stand for attributes, those of the engine among them."""
+    def keywords(self) -> dict[str, Parameter]:
+        """The function's keyword-only parameters: attributes, and what the engine gives."""
         every = signature(self.function).parameters.values()
         return {p.name: p for p in every if p.kind is p.KEYWORD_ONLY}
+
+    @cached_property
+    def attributes(self) -> dict[str, Parameter]:
+        """All attributes that mean something to the kernel, and what the engine gives."""
+        return {**self.reads, **self.keywords}
+
+    @cached_property
+    def reads(self) -> Mapping[str, Parameter]:
+        """The attributes that `prepare` reads."""
+        return signature(self.prepare).parameters if self.prepare else {}
 
     def parameter(self, index: int) -> Parameter | None:
         """The parameter that takes input number `index`; None where the node has too many."""
@@ -171,6 +188,7 @@ def op(
     initializer: bool = False,
     any_type: bool = False,
     uint64: Literal["bits", "order"] | None = None,
+    prepare: Callable[..., Any] | None = None,
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
 
@@ -199,6 +217,7 @@ def op(
             initializer,
             any_type,
             uint64,
+            prepare,
         )
         return function
 

@@ -13,7 +13,7 @@ from tests.property.served import SCHEMAS, kernel_of, label
 
 OPTIONAL = OpSchema.FormalParameterOption.Optional
 VARIADIC = OpSchema.FormalParameterOption.Variadic
-WITHOUT_MEANING = {"consumed_inputs"}
+WITHOUT_MEANING = {"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"}
 
 ALL_KERNELS = [k for versions in KERNELS.values() for k in versions.values()]
 
