@@ -131,7 +131,7 @@ def _pair_scores(kernels: Tensor, coefficients: Tensor, rho: Tensor, sizes: Ints
 
     The vectors of a class have a row of coefficients for each other class.
     """
-    columns = zip(kernels.split(sizes, 1), coefficients.split(sizes, 1), strict=True)
+    columns = zip(torch.split(kernels, sizes, 1), torch.split(coefficients, sizes, 1), strict=True)
     shares = torch.stack([linear(k, c) for k, c in columns], 1)  # [rows, classes, others]
     n = len(sizes)
     first, second = torch.triu_indices(n, n, 1, device=kernels.device)

@@ -1,7 +1,7 @@
 """Random forests for the samples of `trees`: leaves alone, stumps, chains, bushes.
 
-Thresholds and inputs stand on one grid, so that they often meet; weights are multiples of 1/16, so
-that sums are exact and the limits of the classifiers are met as well.
+Thresholds and inputs stand on one grid, so that they often meet; most weights are multiples of
+1/16, so that sums are exact and the limits of the classifiers are met as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.ml.scores import TRANSFORMS, draw_labels, draw_transform
+from onnxinterp.ops.ml.scores import draw_labels, draw_transform
 from onnxinterp.ops.ml.tree_tables import MODES
 from onnxinterp.ops.ml.trees import (
     tree_ensemble,
@@ -75,7 +75,10 @@ def _input(d: Draw, type: str, columns: int, beyond: bool = True) -> Tensor:
     return values[d.ints(shape, 0, len(values) - 1)].to(dtype)
 
 
-def _sixteenths(d: Draw, n: int, positive: bool) -> list[float]:
+def _weights(d: Draw, n: int, dtype: torch.dtype, positive: bool = False) -> list[float]:
+    """Multiples of 1/16; beside doubles, of which slopes are taken, small different numbers."""
+    if dtype is torch.float64:
+        return d.floats((n,), 0.02, 0.06).tolist()
     return [i / 16 for i in d.ints((n,), 0 if positive else -16, 16).tolist()]
 
 
@@ -116,13 +119,13 @@ def _ids(number: int, n: int) -> list[int]:
 
 
 def _votes(
-    d: Draw, trees: list[Tree], prefix: str, targets: list[int], complete: int, positive: bool
+    d: Draw, trees: list[Tree], prefix: str, targets: list[int], complete: int, dtype: torch.dtype
 ) -> dict[str, Any]:
     """What leaves vote for, in any order: those of the first `complete` trees for all targets.
 
     Every leaf has a vote where there is one target only, and the very first one in any case.
     """
-    rows = []
+    rows: list[tuple[int, int, int]] = []
     for number, tree in enumerate(trees):
         ids = _ids(number, len(tree.true))
         for leaf in tree.leaves:
@@ -133,7 +136,7 @@ def _votes(
         rows = [rows[i] for i in d.permutation(len(rows))]
     names = ("treeids", "nodeids", "ids")
     columns = {f"{prefix}_{n}": [row[i] for row in rows] for i, n in enumerate(names)}
-    return {**columns, f"{prefix}_weights": _sixteenths(d, len(rows), positive)}
+    return {**columns, f"{prefix}_weights": _weights(d, len(rows), dtype, d.boolean())}
 
 
 def _as_tensors(d: Draw, attributes: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
@@ -157,10 +160,12 @@ def _(d: Draw) -> Call:
     n, columns = d.integer(1, 3), d.integer(1, 3)
     x = _input(d, "T", columns)
     trees = [_tree(d) for _ in range(d.integer(1, 4))]
-    base = _sixteenths(d, n, False) if d.boolean() else None
+    base = _weights(d, n, x.dtype) if d.boolean() else None
+    transform = draw_transform(d)
+    complete = len(trees) if transform == "PROBIT" else 0 if base is None else 1
     attributes = {
         **_listed(d, trees, columns),
-        **_votes(d, trees, "target", list(range(n)), 0 if base is None else 1, False),
+        **_votes(d, trees, "target", list(range(n)), complete, x.dtype),
         "base_values": base,
     }
     return call(
@@ -168,33 +173,32 @@ def _(d: Draw) -> Call:
         **_as_tensors(d, attributes, x.dtype),
         n_targets=n,
         aggregate_function=d.maybe(d.choice(["SUM", "AVERAGE", "MIN", "MAX"])),
-        post_transform=draw_transform(d),
+        post_transform=transform,
     )
 
 
 @sample(tree_ensemble_classifier, tree_ensemble_classifier_1)
 def _(d: Draw) -> Call:
-    """Two classes of which both have a score are judged by the reference, which knows less."""
+    """Two classes of which both have a score are judged by the reference, which knows less.
+
+    Of two classes with one score onnxruntime gives half of the answer for PROBIT.
+    """
     n, columns = d.integer(1, 4), d.integer(1, 3)
     both = n == 2 and d.boolean()
     x = _input(d, "T1", columns, beyond=not both)
     trees = [_tree(d) for _ in range(d.integer(1, 4))]
     targets = [d.integer(0, 1)] if n == 2 and not both else list(range(n))
-    base = None
-    if d.boolean():
-        base = _sixteenths(d, n if n > 2 or both else 1, False)
-    transforms = ["NONE", "SOFTMAX", "LOGISTIC"] if both else list(TRANSFORMS)
-    if n == 2 and targets == [0]:
-        transforms.remove("PROBIT")
+    base = _weights(d, n if n > 2 or both else 1, x.dtype) if d.boolean() else None
+    transform = draw_transform(d, *(["PROBIT"] if n == 2 else []), *(["SOFTMAX_ZERO"] * both))
+    complete = len(trees) if both or transform == "PROBIT" else 1
     attributes = {
         **_listed(d, trees, columns),
-        **_votes(d, trees, "class", targets, len(trees) if both else 1, d.boolean()),
+        **_votes(d, trees, "class", targets, complete, x.dtype),
         "base_values": base,
     }
     if not both:
         attributes = _as_tensors(d, attributes, x.dtype)
     labels = {"classlabels_int64s": [5]} if n == 1 else draw_labels(d, n, "classlabels_int64s")
-    transform = d.maybe(d.choice(transforms))
     return call(x, outputs=2, **attributes, **labels, post_transform=transform)
 
 
@@ -241,6 +245,7 @@ def _(d: Draw) -> Call:
     lists = _split(d, [_tree(d) for _ in range(d.integer(1, 4))], columns)
     members, leaves = lists.pop("members"), lists.pop("leaves")
     modes = torch.tensor(lists.pop("nodes_modes"), dtype=torch.uint8)
+    transforms = 4 if n == 1 or x.dtype is not torch.float64 else 3  # PROBIT of 0 has no slope
     tracks = d.maybe(d.ints(modes.shape, 0, 1).tolist())
     return call(
         x,
@@ -250,8 +255,8 @@ def _(d: Draw) -> Call:
         nodes_missing_value_tracks_true=tracks,
         membership_values=torch.tensor(members, dtype=x.dtype) if members else None,
         leaf_targetids=d.ints((len(leaves),), 0, n - 1).tolist(),
-        leaf_weights=torch.tensor(_sixteenths(d, len(leaves), False), dtype=x.dtype),
+        leaf_weights=torch.tensor(_weights(d, len(leaves), x.dtype), dtype=x.dtype),
         n_targets=n,
         aggregate_function=d.maybe(d.integer(0, 3)),
-        post_transform=d.maybe(d.integer(0, 4)),
+        post_transform=d.maybe(d.integer(0, transforms)),
     )

@@ -56,7 +56,9 @@ def scores(
     rows = max(1, BLOCK // (len(trees.roots) * trees.vote.shape[1]))
     if torch.compiler.is_compiling() or X.shape[0] <= rows:
         return _tally(_walk(X, trees), trees, weights, aggregate, absent)
-    blocks = [_tally(_walk(x, trees), trees, weights, aggregate, absent) for x in X.split(rows)]
+    blocks = [
+        _tally(_walk(x, trees), trees, weights, aggregate, absent) for x in torch.split(X, rows)
+    ]
     return torch.cat(blocks)
 
 
@@ -165,15 +167,15 @@ def _one_of(floats: Any, tensor: Any) -> Any:
 
 def _regressor(
     *,
-    nodes_treeids: Ints,
-    nodes_nodeids: Ints,
-    nodes_modes: Sequence[str],
-    nodes_featureids: Ints,
-    nodes_truenodeids: Ints,
-    nodes_falsenodeids: Ints,
-    target_treeids: Ints,
-    target_nodeids: Ints,
-    target_ids: Ints,
+    nodes_treeids: Ints | None = None,
+    nodes_nodeids: Ints | None = None,
+    nodes_modes: Sequence[str] | None = None,
+    nodes_featureids: Ints | None = None,
+    nodes_truenodeids: Ints | None = None,
+    nodes_falsenodeids: Ints | None = None,
+    target_treeids: Ints | None = None,
+    target_nodeids: Ints | None = None,
+    target_ids: Ints | None = None,
     nodes_values: Floats | None = None,
     nodes_values_as_tensor: Array | None = None,
     nodes_missing_value_tracks_true: Ints | None = None,
@@ -181,17 +183,17 @@ def _regressor(
 ) -> Forest:
     if not n_targets:
         raise InvalidModelError("n_targets is not given")
-    places = Places(nodes_treeids, nodes_nodeids)
+    places = Places(nodes_treeids or (), nodes_nodeids or ())
     nodes = listed_nodes(
         places,
-        nodes_modes,
-        nodes_featureids,
-        _one_of(nodes_values, nodes_values_as_tensor),
-        (nodes_truenodeids, nodes_falsenodeids),
+        nodes_modes or (),
+        nodes_featureids or (),
+        _one_of(nodes_values or (), nodes_values_as_tensor),
+        (nodes_truenodeids or (), nodes_falsenodeids or ()),
         nodes_missing_value_tracks_true,
     )
-    leaf = [places[key] for key in zip(target_treeids, target_nodeids, strict=True)]
-    return forest(nodes, places.roots(), Votes(leaf, target_ids, n_targets))
+    leaf = [places[key] for key in zip(target_treeids or (), target_nodeids or (), strict=True)]
+    return forest(nodes, places.roots(), Votes(leaf, target_ids or (), n_targets))
 
 
 @op(
@@ -248,15 +250,15 @@ class Classifier(NamedTuple):
 
 def _classifier(
     *,
-    nodes_treeids: Ints,
-    nodes_nodeids: Ints,
-    nodes_modes: Sequence[str],
-    nodes_featureids: Ints,
-    nodes_truenodeids: Ints,
-    nodes_falsenodeids: Ints,
-    class_treeids: Ints,
-    class_nodeids: Ints,
-    class_ids: Ints,
+    nodes_treeids: Ints | None = None,
+    nodes_nodeids: Ints | None = None,
+    nodes_modes: Sequence[str] | None = None,
+    nodes_featureids: Ints | None = None,
+    nodes_truenodeids: Ints | None = None,
+    nodes_falsenodeids: Ints | None = None,
+    class_treeids: Ints | None = None,
+    class_nodeids: Ints | None = None,
+    class_ids: Ints | None = None,
     nodes_values: Floats | None = None,
     nodes_values_as_tensor: Array | None = None,
     nodes_missing_value_tracks_true: Ints | None = None,
@@ -283,11 +285,11 @@ def _classifier(
         nodes_missing_value_tracks_true=nodes_missing_value_tracks_true,
         n_targets=n,
     )
-    base, voted = _one_of(base_values, base_values_as_tensor), set(class_ids)
+    base, voted = _one_of(base_values, base_values_as_tensor), set(class_ids or ())
     one_score = n == 2 and len(voted) == 1 and len(() if base is None else base) < 2
     decisive = 0 if n == 1 else voted.pop() if one_score else None
-    positive = bool((np.array(_one_of(class_weights, class_weights_as_tensor)) >= 0).all())
-    return Classifier(trees, decisive, decisive == 0, positive)
+    weights = np.array(_one_of(class_weights or (), class_weights_as_tensor))
+    return Classifier(trees, decisive, decisive == 0, bool((weights >= 0).all()))
 
 
 @op(
@@ -329,11 +331,11 @@ def tree_ensemble_classifier(
         z = pair(z[:, :1], prepared.positive, post_transform)
     else:
         z = transformed(z, post_transform)
-    # a single class has no label for what is not of it: onnxruntime gives 1 and 0
-    integers = classlabels_int64s if n > 1 else [0, 1]
-    strings = classlabels_strings if n > 1 or not classlabels_strings else classlabels_strings * 2
     z = z.to(torch.float32 if class_weights is None else class_weights.dtype)
-    return labels(winner, integers, strings), z
+    if n > 1:
+        return labels(winner, classlabels_int64s, classlabels_strings), z
+    # nothing is outside a single class; where labels are integers, onnxruntime gives 0 and 1
+    return labels(winner, [0, 1], [*classlabels_strings] * 2 if classlabels_strings else None), z
 
 
 def _with_base(z: Tensor, base: Tensor | None) -> tuple[Tensor, Tensor]:
