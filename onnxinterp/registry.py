@@ -133,9 +133,9 @@ class Kernel:
         return {**self.reads, **self.keywords}
 
     @cached_property
-    def reads(self) -> Mapping[str, Parameter]:
+    def reads(self) -> dict[str, Parameter]:
         """The attributes that `prepare` reads."""
-        return signature(self.prepare).parameters if self.prepare else {}
+        return dict(signature(self.prepare).parameters) if self.prepare else {}
 
     def parameter(self, index: int) -> Parameter | None:
         """The parameter that takes input number `index`; None where the node has too many."""

@@ -42,7 +42,7 @@ REDUCTIONS = {"AVERAGE": "sum", "SUM": "sum", "MIN": "amin", "MAX": "amax"}
 BLOCK = 2**17  # states that fit into a cache
 
 
-def scores(
+def _scores(
     X: Tensor, trees: Forest, weights: Tensor, aggregate: str = "SUM", absent: float = 0.0
 ) -> Tensor:
     """What the leaves give each target, [rows, targets]; `absent` where none votes for it.
@@ -97,7 +97,7 @@ def _regress(
     base: Tensor | None,
     post_transform: str,
 ) -> Tensor:
-    y = scores(X, trees, weights, aggregate)
+    y = _scores(X, trees, weights, aggregate)
     return transformed(y if base is None else y + base.to(y.dtype), post_transform)
 
 
@@ -148,12 +148,13 @@ def tree_ensemble(
 
 
 def before_tensors(function: F) -> F:
-    """The function as versions before 3 have it: without attributes that are tensors."""
+    """`f_1` from `f`, as versions before 3 have it: without attributes that are tensors."""
 
     @functools.wraps(function)
     def older(*args: Any, **attributes: Any) -> Any:
         return function(*args, **attributes)
 
+    older.__name__ = older.__qualname__ = f"{function.__name__}_1"
     newer = inspect.signature(function)
     kept = [p for p in newer.parameters.values() if not p.name.endswith("_as_tensor")]
     older.__signature__ = newer.replace(parameters=kept)  # type: ignore[attr-defined]  # for inspect
@@ -182,7 +183,7 @@ def _regressor(
     n_targets: int | None = None,
 ) -> Forest:
     if not n_targets:
-        raise InvalidModelError("n_targets is not given")
+        raise InvalidModelError("n_targets, or labels of classes, are not given")
     places = Places(nodes_treeids or (), nodes_nodeids or ())
     nodes = listed_nodes(
         places,
@@ -222,13 +223,14 @@ def tree_ensemble_regressor(
     return y.to(torch.float32 if target_weights is None else target_weights.dtype)
 
 
+_regressor_1 = before_tensors(_regressor)
 tree_ensemble_regressor_1 = op(
     "TreeEnsembleRegressor",
     since=1,
     domain=ML,
     frozen=("X",),
     data_shaped=False,
-    prepare=before_tensors(_regressor),
+    prepare=_regressor_1,
 )(before_tensors(tree_ensemble_regressor))
 
 
@@ -269,7 +271,6 @@ def _classifier(
     classlabels_int64s: Ints | None = None,
     classlabels_strings: Sequence[str] | None = None,
 ) -> Classifier:
-    n = len(classlabels_strings or classlabels_int64s or ())
     trees = _regressor(
         nodes_treeids=nodes_treeids,
         nodes_nodeids=nodes_nodeids,
@@ -283,13 +284,19 @@ def _classifier(
         nodes_values=nodes_values,
         nodes_values_as_tensor=nodes_values_as_tensor,
         nodes_missing_value_tracks_true=nodes_missing_value_tracks_true,
-        n_targets=n,
+        n_targets=len(classlabels_strings or classlabels_int64s or ()),
     )
-    base, voted = _one_of(base_values, base_values_as_tensor), set(class_ids or ())
-    one_score = n == 2 and len(voted) == 1 and len(() if base is None else base) < 2
-    decisive = 0 if n == 1 else voted.pop() if one_score else None
+    base = _one_of(base_values or (), base_values_as_tensor)
     weights = np.array(_one_of(class_weights or (), class_weights_as_tensor))
-    return Classifier(trees, decisive, decisive == 0, bool((weights >= 0).all()))
+    return _rule(trees, set(class_ids or ()), len(base), bool((weights >= 0).all()))
+
+
+def _rule(trees: Forest, voted: set[int], n_base: int, positive: bool) -> Classifier:
+    """How to tell a class where leaves vote for `voted`, and `n_base` base values are given."""
+    n = trees.n_targets
+    one_score = n == 2 and len(voted) == 1 and n_base < 2
+    decisive = 0 if n == 1 else min(voted) if one_score else None
+    return Classifier(trees, decisive, decisive == 0, positive)
 
 
 @op(
@@ -319,7 +326,7 @@ def tree_ensemble_classifier(
     at the second one only, and gives 0 and 1 in place of labels: here the specification counts.
     """
     weights = _one_of(class_weights, class_weights_as_tensor)
-    z = scores(X, prepared.trees, weights, absent=math.nan)
+    z = _scores(X, prepared.trees, weights, absent=math.nan)
     z, unvoted = _with_base(z, _one_of(base_values, base_values_as_tensor))
     n = z.shape[1]
     if prepared.decisive is None:
@@ -351,11 +358,12 @@ def _with_base(z: Tensor, base: Tensor | None) -> tuple[Tensor, Tensor]:
     return torch.where(unvoted, z, z + base.to(z.dtype)), unvoted
 
 
+_classifier_1 = before_tensors(_classifier)
 tree_ensemble_classifier_1 = op(
     "TreeEnsembleClassifier",
     since=1,
     domain=ML,
     frozen=("X",),
     data_shaped=False,
-    prepare=before_tensors(_classifier),
+    prepare=_classifier_1,
 )(before_tensors(tree_ensemble_classifier))
