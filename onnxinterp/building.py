@@ -13,9 +13,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx
 from google.protobuf.message import Message
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    numpy_helper,
+)
 
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.extraction import extract
@@ -245,15 +254,24 @@ class _Builder:
         if kernel is not None and kernel.between:
             self._extract(kernel, attributes, label, context)
         node = Node(
-            proto.op_type, domain, label, opset, inputs, outputs, attributes, kernel, _scope(proto)
+            proto.op_type,
+            domain,
+            label,
+            opset,
+            inputs,
+            outputs,
+            attributes,
+            kernel,
+            _scope(proto),
+            prepared=_prepared(kernel, label, attributes),
         )
         if kernel is not None and kernel.initializer:
             self._constant(node, proto, context)
             return []
         for name, value in attributes.items():
-            if kernel is not None and isinstance(value, TensorProto) and kernel.wants_tensor(name):
+            if kernel is not None and _is_weight(value) and kernel.wants_tensor(name):
                 attributes[name] = WeightRef(self.fresh(f"{label}.{name}"))
-                self.tensors[attributes[name].name] = value
+                self.tensors[attributes[name].name] = _stored(value)
             elif isinstance(value, Message):  # a part of a message keeps all of it in memory
                 attributes[name] = type(value)()
                 attributes[name].CopyFrom(value)
@@ -340,6 +358,35 @@ def _schema_function(domain: str, op_type: str, opset: int) -> FunctionProto | N
     except onnx.defs.SchemaError:
         return None
     return schema.function_body if schema.has_function else None  # type: ignore[attr-defined]  # stubs lag
+
+
+def _prepared(kernel: Kernel | None, label: str, attributes: Mapping[str, Any]) -> Any:
+    """What a kernel makes of its attributes once for all calls."""
+    if kernel is None or kernel.prepare is None:
+        return None
+    read = {name: attributes[name] for name in kernel.reads if name in attributes}
+    try:
+        return kernel.prepare(
+            **{
+                name: numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+                for name, value in read.items()
+            }
+        )
+    except Exception as error:
+        raise InvalidModelError(f"node {label!r} ({kernel.op_type}): {error}") from error
+
+
+def _is_weight(value: Any) -> bool:
+    """Whether an attribute holds elements that a kernel may want as a tensor."""
+    floats = isinstance(value, list) and bool(value) and isinstance(value[0], float)
+    return floats or isinstance(value, TensorProto)
+
+
+def _stored(value: TensorProto | list[float]) -> TensorProto:
+    """Floats of an attribute are of 32 bits."""
+    if isinstance(value, TensorProto):
+        return value
+    return numpy_helper.from_array(np.array(value, dtype=np.float32))
 
 
 def _text(raw: bytes) -> str:

@@ -264,11 +264,10 @@ class _Planner:
             "output_type": self.types.get(node.outputs[0], 0),
             "training": None if self._is_still(kernel, node) else self.setting.training,
             "straight": node.outputs[0] in self.straight,
+            "prepared": _placed(node.prepared, self.setting.device),
         }
         attributes = {
-            k: decode(kernel, k, v, self.setting)
-            for k, v in given.items()
-            if k in kernel.attributes
+            k: decode(kernel, k, v, self.setting) for k, v in given.items() if k in kernel.keywords
         }
         for name, value in node.attributes.items():
             if name not in kernel.attributes:
@@ -276,7 +275,7 @@ class _Planner:
                     continue
                 message = f"node {node.name!r}: {kernel.op_type} has no attribute {name!r}"
                 raise InvalidModelError(f"{message} at opset {node.opset}")
-            if not isinstance(value, (Graph, WeightRef)):
+            if name in kernel.keywords and not isinstance(value, (Graph, WeightRef)):
                 attributes[name] = decode(kernel, name, value, self.setting)
         return attributes
 
@@ -374,7 +373,19 @@ def straight(graph: Graph) -> set[str]:
 
 
 FOLDED_BYTES = 2**20  # of a constant that holds for one set of input shapes
-IGNORED = frozenset({"consumed_inputs"})  # a hint of opset 1 about memory, without meaning
+IGNORED = frozenset(  # hints without meaning: about memory, and how often training met a node
+    {"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"}
+)
+
+
+def _placed(value: Any, device: torch.device) -> Any:
+    """The same with its tensors, alone or in tuples, on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if not isinstance(value, tuple):
+        return value
+    items = [_placed(v, device) for v in value]
+    return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
 
 
 def _is_large(value: Constant) -> bool:

@@ -101,9 +101,7 @@ def cast_like_19(
 
 
 @op("CastLike", since=15, any_type=True, frozen=("target_type",))
-def cast_like_15(
-    input: Tensor | Strings, target_type: Tensor | Strings
-) -> Tensor | Strings:
+def cast_like_15(input: Tensor | Strings, target_type: Tensor | Strings) -> Tensor | Strings:
     return cast(input, to=numerals.type_of(target_type))
 
 

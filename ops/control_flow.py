@@ -138,9 +138,7 @@ def _columns(rows: Sequence[Sequence[Any]], n: int) -> list[Sequence[Any]]:
     return list(zip(*rows, strict=True)) if rows else [()] * n
 
 
-def _stacked(
-    column: Sequence[Any], declared: OutputType, axis: int, device: torch.device
-) -> Any:
+def _stacked(column: Sequence[Any], declared: OutputType, axis: int, device: torch.device) -> Any:
     """A scan output; numbers become a list of numbers.
 
     Without iterations its shape is what the body declares, with 0 for sizes it does not know.

@@ -19,10 +19,10 @@ ML = "ai.onnx.ml"
 
 def _each(values: Tensor, X: Tensor) -> Tensor:
     """One number for all features, or one for each, beside every element of X."""
-    return values.to(X.device).expand_as(X)
+    return values.expand_as(X)
 
 
-@op("Scaler", since=1, domain=ML, data_shaped=False)
+@op("Scaler", since=1, domain=ML, data_shaped=False, frozen=("offset", "scale"))
 def scaler(
     X: Tensor,
     *,
@@ -61,7 +61,7 @@ def normalizer(
     return unit.to(output_type)
 
 
-@op("Imputer", since=1, domain=ML, data_shaped=False)
+@op("Imputer", since=1, domain=ML, data_shaped=False, frozen=("imputed_value_floats",))
 def imputer(
     X: Tensor,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto, TensorProto, helper
 
 from tests.property.drawing import FLOATING, STRING
 
@@ -26,7 +26,16 @@ def _old_softmax(node: NodeProto, opset: int, _types: Types) -> bool:
     return node.op_type in SOFTMAX_FAMILY and opset < 13
 
 
+def _scores_of_two(node: NodeProto, _opset: int, _types: Types) -> bool:
+    """Trees that give each of two classes a score."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    names = attributes.get("classlabels_int64s") or attributes.get("classlabels_strings", [])
+    two = node.op_type == "TreeEnsembleClassifier" and len(names) == 2
+    return two and len(set(attributes["class_ids"])) > 1
+
+
 ONNXRUNTIME: dict[str, Mistake] = {
+    "of two scores it reads the second, and gives 0 and 1 for the labels": _scores_of_two,
     "of the strings of a Loop it keeps those of the first iteration": lambda node, _, types: (
         node.op_type == "Loop" and STRING in types.values()
     ),
@@ -43,6 +52,7 @@ CONVERTER: dict[str, Mistake] = {
 }
 
 REFERENCE: dict[str, Mistake] = {
+    "it ignores `post_transform`": lambda node, _opset, _types: node.op_type == "TreeEnsemble",
     "it ignores that the axes from `axis` on count as one": _old_softmax,
     "it ignores activations, clip and the lengths of sequences": lambda node, _opset, _types: (
         node.op_type in RECURRENT and (_has(node, *RARE_OPTIONS) or any(node.input[4:5]))

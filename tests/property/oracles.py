@@ -34,6 +34,7 @@ from tests.property import mistakes, record
 from tests.property.drawing import STRING, tensor_types
 from tests.property.one_node import OneNode, one_node
 from tests.property.served import label
+from tests.property.terms import in_terms
 
 onnxruntime.set_default_logger_severity(4)
 
@@ -94,6 +95,7 @@ def _refuse_mistaken(known: Mapping[str, mistakes.Mistake], case: OneNode) -> No
 
 def run_onnxruntime(case: OneNode) -> list[Any]:
     _refuse_mistaken(mistakes.ONNXRUNTIME, case)
+    case, dtype = in_terms(case)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(
@@ -101,7 +103,8 @@ def run_onnxruntime(case: OneNode) -> list[Any]:
     )
     if any(v.type in NARROW for v in (*session.get_inputs(), *session.get_outputs())):
         return list(Reference(case.model)(case.torch_feeds()).values())
-    return [to_lane(r) for r in session.run(None, case.feeds)]
+    answer = session.run(None, case.feeds)
+    return [to_lane(r if dtype is None else r.astype(dtype)) for r in answer]
 
 
 def run_converted(case: OneNode) -> list[Any]:
