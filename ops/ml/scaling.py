@@ -19,7 +19,7 @@ ML = "ai.onnx.ml"
 
 def _each(values: Tensor, X: Tensor) -> Tensor:
     """One number for all features, or one for each, beside every element of X."""
-    return values.expand_as(X)
+    return values.to(X.device).expand_as(X)
 
 
 @op("Scaler", since=1, domain=ML, data_shaped=False, frozen=("offset", "scale"))
