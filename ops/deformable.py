@@ -92,11 +92,10 @@ def _(d: Draw) -> Call:
     """Images: the specification means any rank, the oracles have this one."""
     group, offset_group = d.integer(1, 2), d.integer(1, 2)
     images, channels, filters = d.integer(1, 2), 2 * d.integer(1, 2), group * d.integer(1, 2)
-    kernel, strides, pads = _per_axis(d, 1, 3), _per_axis(d, 1, 2), _per_axis(d, 0, 1, 4)
-    dilations, sizes = _per_axis(d, 1, 2), _per_axis(d, 5, 7)
-    given = {"strides": strides, "pads": pads, "dilations": dilations}
-    given = {name: value for name, value in given.items() if d.boolean()}
-    w = window(sizes, kernel, **given)
+    kernel, sizes = _per_axis(d, 1, 3), _per_axis(d, 5, 7)
+    strides, dilations = d.maybe(_per_axis(d, 1, 2)), d.maybe(_per_axis(d, 1, 2))
+    pads = d.maybe(_per_axis(d, 0, 1, 4))
+    w = window(sizes, kernel, strides=strides, dilations=dilations, pads=pads)
     outputs, elements = w.outputs(sizes), offset_group * math.prod(kernel)
     return call(
         d.tensor((images, channels, *sizes), lo=-3, hi=3),
@@ -107,5 +106,7 @@ def _(d: Draw) -> Call:
         group=d.maybe(1) if group == 1 else group,
         kernel_shape=d.maybe(kernel),
         offset_group=d.maybe(1) if offset_group == 1 else offset_group,
-        **given,
+        dilations=dilations,
+        pads=pads,
+        strides=strides,
     )
