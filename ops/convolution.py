@@ -83,8 +83,8 @@ def conv_transpose(
     if all(0 <= n < limit for n, limit in zip(behind, limits, strict=True)):
         return transpose(X, W, B, w.strides, begins, behind, group, w.dilations)
     full = transpose(X, W, None, w.strides, 0, 0, group, w.dilations)
-    crop_ends = [o - e for o, e in zip(extra, ends, strict=True)]
-    y = pad(full, [-b for b in begins], crop_ends)
+    full = pad(full, [0] * rank, extra)  # first, or there may be less than is cropped
+    y = pad(full, [-b for b in begins], [-e for e in ends])
     return y if B is None else y + B.reshape(-1, *[1] * rank)
 
 
