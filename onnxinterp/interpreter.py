@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.errors import InputError, NodeError
+from onnxinterp.extras import MissingExtraError
 from onnxinterp.graph import Node
 from onnxinterp.registry import Kind
 from onnxinterp.values import Host, OutputType, Subgraph, host_of, number
@@ -131,13 +132,14 @@ class Interpreter:
 
         Raises:
             NodeError: a kernel failed; the message names the node and what it got.
+            MissingExtraError: a kernel needs a package that is not installed.
         """
         values = frame.values
         for step in plan.steps:
             try:
                 result = self.run_step(step, frame)
-            except (NodeError, InputError):
-                raise  # from a subgraph, or from an override: it says where already
+            except (NodeError, InputError, MissingExtraError):
+                raise  # it says where already, or what to do
             except Exception as error:
                 if type(error).__name__.startswith("_"):
                     raise  # no failure but a signal: so torch stops recomputing a checkpoint

@@ -10,8 +10,8 @@ kernel asks for one. That is what lets symbolic sizes flow through `torch.compil
     Prepared   what an attribute is made into when the plan is made
     Subgraph   the body of an If, Loop or Scan, callable
 
-Every way from a tensor to a number goes through `host_of`: it is the one place that waits for a
-device and the one place where a graph becomes dependent on data.
+Every way from a tensor to a number goes through `host_of`, to a file through `bytes_of`: they are
+the one place that waits for a device and the one place where a graph becomes dependent on data.
 """
 
 from __future__ import annotations
@@ -85,6 +85,11 @@ def number(value: Tensor | Host) -> Any:
     while isinstance(data, list):
         (data,) = data
     return data
+
+
+def bytes_of(value: Tensor) -> bytes:
+    """Read a tensor of uint8 as the bytes of a file. Waits for the device the tensor is on."""
+    return value.numpy(force=True).tobytes()
 
 
 def is_known(number: Any) -> bool:
