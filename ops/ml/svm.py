@@ -27,7 +27,7 @@ from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Floats, Ints
 
-KERNELS = ("LINEAR", "POLY", "RBF", "SIGMOID")
+KERNEL_TYPES = ("LINEAR", "POLY", "RBF", "SIGMOID")
 SWEEPS = 8  # libsvm allows for 100, but none of half a million cases took more than 4
 
 
@@ -182,7 +182,7 @@ def _(d: Draw) -> Call:
         x,
         coefficients=draw_weights(d, n or features),
         kernel_params=_draw_parameters(d),
-        kernel_type=d.maybe(d.choice(KERNELS)),
+        kernel_type=d.maybe(d.choice(KERNEL_TYPES)),
         n_supports=n if n else d.maybe(n),
         one_class=d.maybe(d.integer(0, 1)),
         post_transform=draw_transform(d),
@@ -206,7 +206,7 @@ def _(d: Draw) -> Call:
         **draw_labels(d, n, "classlabels_ints"),
         coefficients=draw_weights(d, (n - 1) * vectors or n * features, lowest),
         kernel_params=_draw_parameters(d),
-        kernel_type=d.maybe(d.choice(KERNELS)),
+        kernel_type=d.maybe(d.choice(KERNEL_TYPES)),
         post_transform=draw_transform(d, "PROBIT"),
         prob_a=draw_weights(d, pairs or 1) if probable else None,
         prob_b=draw_weights(d, pairs or 1) if probable else None,

@@ -153,6 +153,9 @@ def split_nodes(
 ) -> Nodes:
     """Nodes and leaves in two lists: the leaves come behind the nodes here."""
     n, none = len(modes), [0] * n_leaves
+    for ids, leaf in zip(branches, are_leaves, strict=True):
+        if not ((np.array(ids) >= 0) & (ids < np.where(leaf, n_leaves, n))).all():
+            raise InvalidModelError("a branch leads to no node")
     true, false = (
         np.concatenate([np.where(leaf, np.add(ids, n), ids), n + np.arange(n_leaves)])
         for ids, leaf in zip(branches, are_leaves, strict=True)
@@ -187,8 +190,8 @@ def _nodes(
     )
     if any(column.shape != (n,) for column in nodes):
         raise InvalidModelError("the lists of nodes differ in length")
-    if any(b.size and not (b.min() >= 0 and b.max() < n) for b in (nodes.true, nodes.false)):
-        raise InvalidModelError("a branch leads to no node")
+    if nodes.feature.min(initial=0) < 0:
+        raise InvalidModelError("a node reads no column")
     return nodes
 
 
@@ -229,7 +232,8 @@ def _without_equality(nodes: Nodes) -> Nodes:
     mode, feature, value, true, false, missing = (column.copy() for column in nodes)
     mode[tests], true[tests], false[tests] = LEQ, len(mode) + np.arange(len(tests)), no
     missing[tests] &= equal
-    second = (np.full(len(tests), LT), feature[tests], value[tests], no, yes, equal & False)
+    never = np.zeros(len(tests), bool)
+    second = (np.full(len(tests), LT), feature[tests], value[tests], no, yes, never)
     columns = (mode, feature, value, true, false, missing)
     return Nodes(*(np.concatenate(pair) for pair in zip(columns, second, strict=True)))
 
@@ -259,8 +263,12 @@ def forest(nodes: Nodes, roots: Array, votes: Votes) -> Forest:
     """The tables of trees whose tests are any but membership.
 
     Raises:
-        InvalidModelError: a tree has a cycle, or a vote is for no target.
+        InvalidModelError: there is no tree, one has no root or a cycle, or a vote has no target.
     """
+    if not roots.size:
+        raise InvalidModelError("there are no trees")
+    if roots.min() < 0 or roots.max() >= len(nodes.mode):
+        raise InvalidModelError("a root is no node")
     nodes = _as_leq(_without_equality(nodes))
     is_leaf = nodes.mode == LEAF
     leaf = np.array(votes.leaf, dtype=np.int64)
@@ -306,9 +314,9 @@ def _ballot(leaf: Array, weight: Array, n_leaves: int, votes: Votes) -> tuple[Ar
 
 def _depth(nodes: Nodes, roots: Array) -> int:
     """The longest way from a root to a leaf."""
-    level, depth = roots, 0
-    while (inner := np.unique(level)[nodes.mode[np.unique(level)] != LEAF]).size:
-        level = np.concatenate([nodes.true[inner], nodes.false[inner]])
+    level, depth = np.unique(roots), 0
+    while (inner := level[nodes.mode[level] != LEAF]).size:
+        level = np.unique(np.concatenate([nodes.true[inner], nodes.false[inner]]))
         depth += 1
         if depth > len(nodes.mode):
             raise InvalidModelError("a tree has a cycle")

@@ -147,7 +147,7 @@ def tree_ensemble(
     return _regress(X, prepared, leaf_weights, aggregate, None, transform).to(X.dtype)
 
 
-def before_tensors(function: F) -> F:
+def _before_tensors(function: F) -> F:
     """`f_1` from `f`, as versions before 3 have it: without attributes that are tensors."""
 
     @functools.wraps(function)
@@ -223,7 +223,7 @@ def tree_ensemble_regressor(
     return y.to(torch.float32 if target_weights is None else target_weights.dtype)
 
 
-_regressor_1 = before_tensors(_regressor)
+_regressor_1 = _before_tensors(_regressor)
 tree_ensemble_regressor_1 = op(
     "TreeEnsembleRegressor",
     since=1,
@@ -231,7 +231,7 @@ tree_ensemble_regressor_1 = op(
     frozen=("X",),
     data_shaped=False,
     prepare=_regressor_1,
-)(before_tensors(tree_ensemble_regressor))
+)(_before_tensors(tree_ensemble_regressor))
 
 
 class Classifier(NamedTuple):
@@ -358,7 +358,7 @@ def _with_base(z: Tensor, base: Tensor | None) -> tuple[Tensor, Tensor]:
     return torch.where(unvoted, z, z + base.to(z.dtype)), unvoted
 
 
-_classifier_1 = before_tensors(_classifier)
+_classifier_1 = _before_tensors(_classifier)
 tree_ensemble_classifier_1 = op(
     "TreeEnsembleClassifier",
     since=1,
@@ -366,4 +366,4 @@ tree_ensemble_classifier_1 = op(
     frozen=("X",),
     data_shaped=False,
     prepare=_classifier_1,
-)(before_tensors(tree_ensemble_classifier))
+)(_before_tensors(tree_ensemble_classifier))

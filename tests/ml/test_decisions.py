@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from onnxinterp import OnnxModule
+from onnxinterp import InvalidModelError, OnnxModule
 from tests.ml.forests import model
 from tests.ml.one_operator import in_onnxruntime
 
@@ -117,6 +117,22 @@ def test_nan_is_unequal_whatever_the_track(track: int) -> None:
     x = torch.tensor([[math.nan], [0.0]])
     got = split(x, nodes_modes=[5], nodes_missing_value_tracks_true=[track])
     close(got, [[0.25], [0.75]])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"nodes_truenodeids": [-1]},
+        {"nodes_falsenodeids": [2]},
+        {"nodes_trueleafs": [0], "nodes_truenodeids": [1]},
+        {"tree_roots": [-1]},
+        {"nodes_featureids": [-1]},
+        {"leaf_targetids": [0, 1]},
+    ],
+)
+def test_what_points_nowhere_is_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(InvalidModelError):
+        split(X, **changed)
 
 
 def test_branches_may_meet_again() -> None:

@@ -120,6 +120,8 @@ def test_a_forest_that_is_none_is_refused() -> None:
     refused("shorter", nodes_modes=["LEAF"])
     refused("a tree has a cycle", nodes_truenodeids=[0] * n)
     refused("not among 1 targets", target_ids=[1] * len(lists["target_ids"]))
+    with pytest.raises(InvalidModelError, match="there are no trees"):
+        OnnxModule(model("TreeEnsembleRegressor", 3, n_targets=1))
     refused("n_targets, or labels of classes, are not given", n_targets=0)
 
 
