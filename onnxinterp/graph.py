@@ -67,7 +67,7 @@ class ValueInfo:
 
 @dataclass(frozen=True)
 class WeightRef:
-    """In place of a tensor attribute that a kernel wants as a tensor: the weight that holds it."""
+    """In place of an attribute that a kernel wants as a tensor: the weight that holds it."""
 
     name: str
 
@@ -86,6 +86,8 @@ class Node:
         attributes: decoded; tensors stay protos until a kernel's signature says what they are for.
         kernel: what serves it; None where nothing does.
         scope: the path of the torch module it came from, where the exporter wrote it down.
+        is_copy: it stands for another node, which keeps the state they share (see `extraction`).
+        prepared: what the kernel's `prepare` made of the attributes.
     """
 
     op_type: str
@@ -97,6 +99,8 @@ class Node:
     attributes: dict[str, Any]
     kernel: Kernel | None
     scope: str = ""
+    is_copy: bool = False
+    prepared: Any = None
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
