@@ -17,7 +17,7 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, FLOAT8, FLOAT8E8M0, onnx_name
 from onnxinterp.ops import numerals
-from onnxinterp.ops.narrow import BITS, MINIFLOATS, bit_cast_narrow, fitted, limits
+from onnxinterp.ops.narrow import BITS, MINIFLOATS, bit_cast_narrow, fitted, limits, to_float8
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import HOST_DTYPES, Host, Strings, round_to
@@ -51,7 +51,7 @@ def cast(
     if to is torch.float8_e8m0fnu:
         return _to_power_of_two(input, saturate, round_mode).to(to)
     if to in FLOAT8:
-        return _to_float8(input, to, saturate)
+        return to_float8(input, to, saturate)
     return fitted(input, output_type).to(to)
 
 
@@ -108,17 +108,6 @@ def cast_like_15(input: Tensor | Strings, target_type: Tensor | Strings) -> Tens
 @op("BitCast", since=26, any_type=True)
 def bit_cast(input: Tensor, *, to: torch.dtype, output_type: int = 0) -> Tensor:
     return bit_cast_narrow(input, output_type) if output_type in BITS else input.view(to)
-
-
-def _to_float8(x: Tensor, to: torch.dtype, saturate: int) -> Tensor:
-    """Beyond the largest number: that number when saturating, else NaN (infinity in e5m2)."""
-    x = x if x.is_floating_point() and x.dtype.itemsize > 1 else x.to(torch.float32)
-    if saturate:
-        limit = torch.finfo(to).max
-        return x.clamp(-limit, limit).to(to)
-    if to is torch.float8_e4m3fn:  # 464 is halfway from the largest to what would be the next;
-        x = torch.where(x.abs() > 464, math.nan, x)  # torch saturates this type from 2.12 on
-    return x.to(to)
 
 
 def _to_power_of_two(x: Tensor, saturate: int, round_mode: RoundMode) -> Tensor:
