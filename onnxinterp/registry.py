@@ -47,9 +47,7 @@ from onnxinterp.values import Host, Prepared, Strings, Subgraph
 F = TypeVar("F", bound=Callable[..., Any])
 
 # keywords that the engine provides
-GIVEN = frozenset(
-    {"training", "n_outputs", "input_type", "output_type", "device", "straight"}
-)
+GIVEN = frozenset({"training", "n_outputs", "input_type", "output_type", "device", "straight"})
 
 
 class Kind(Enum):
