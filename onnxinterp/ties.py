@@ -134,8 +134,9 @@ def _reading(graph: Graph, renamed: Mapping[tuple[str, int | None], str]) -> Gra
 def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[str, list[Use]]:
     """The weights to make of an initializer besides itself, and who reads them."""
     home, _, leaf = name.rpartition(".")
-    owner = next((u for u in uses if u.node.scope == home and not u.state), None)
-    first = owner or next((u for u in uses if not u.state), uses[0])
+    computed = [use for use in uses if not use.state] or uses
+    owner = next((use for use in computed if use.node.scope == home), None)
+    first = owner or computed[0]
     stored = model.tensors[name]
     vector = isinstance(stored, TensorProto) and len(stored.dims) < 2
     own: dict[str, list[Use]] = {}
