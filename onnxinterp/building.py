@@ -60,7 +60,7 @@ def build(proto: onnx.ModelProto, kernels: Mapping[str, Kernel] | None = None) -
         producer=producer,
         ir_version=proto.ir_version,
         metadata=metadata,
-        constants=builder.constants,
+        protos=builder.protos,
     )
 
 
@@ -176,7 +176,7 @@ class _Builder:
             for f in proto.functions
         }
         self.tensors: dict[str, TensorProto | onnx.SparseTensorProto | Node] = {}
-        self.constants: dict[str, NodeProto] = {}
+        self.protos: dict[str, NodeProto] = {}
         self._taken: set[str] = {""}
         self._made: list[Node] = []  # so far; within a function, by its body
         self._constants: dict[tuple[FunctionKey, str], str] = {}
@@ -268,6 +268,8 @@ class _Builder:
         if kernel is not None and kernel.initializer:
             self._constant(node, proto, context)
             return []
+        if outputs and not context.functions:
+            self.protos[outputs[0]] = proto
         for name, value in attributes.items():
             if kernel is not None and _is_weight(value) and kernel.wants_tensor(name):
                 attributes[name] = WeightRef(self.fresh(f"{label}.{name}"))
@@ -300,7 +302,7 @@ class _Builder:
             name = self._constants.setdefault(key, node.outputs[0])
             context.scope[proto.output[0]] = name
         self.tensors.setdefault(context.scope[proto.output[0]], node)
-        self.constants.setdefault(context.scope[proto.output[0]], proto)
+        self.protos.setdefault(context.scope[proto.output[0]], proto)
 
     def _attributes(self, proto: NodeProto, context: _Context) -> dict[str, Any]:
         decoded = {}
