@@ -194,7 +194,7 @@ def _(d: Draw) -> Call:
 def _(d: Draw) -> Call:
     """Places anywhere in the output, each at most once."""
     rank = d.integer(1, 3)
-    x = d.floats((1, 2, *[d.integer(1, 3) for _ in range(rank)]))
+    x = d.tensor((1, 2, *[d.integer(1, 3) for _ in range(rank)]), "T1")
     kernel, strides = [d.integer(1, 3) for _ in range(rank)], [d.integer(1, 3) for _ in range(rank)]
     strides = [
         max(pair) for pair in zip(kernel, strides, strict=True)

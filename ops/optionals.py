@@ -39,11 +39,16 @@ def optional_has_element_15(input: Any) -> Host:
     return optional_has_element(input)
 
 
-@sample(optional, optional_get_element, optional_has_element_15)
+@sample(optional)
 def _(d: Draw) -> Call:
     return call(d.tensor(d.shape(), "V"))
 
 
+@sample(optional_get_element, optional_has_element_15)
+def _(d: Draw) -> Call:
+    return call(d.tensor(d.shape(), "O"))
+
+
 @sample(optional_has_element)
 def _(d: Draw) -> Call:
-    return call(d.maybe(d.tensor(d.shape(), "V")))
+    return call(d.maybe(d.tensor(d.shape(), "O")))

@@ -307,4 +307,4 @@ def _(d: Draw) -> Call:
 
 @sample(global_lp_pool, global_lp_pool_1)
 def _(d: Draw) -> Call:
-    return call(d.floats(d.shape(min_dims=3)), p=d.maybe(d.integer(1, 3)))
+    return call(d.tensor(d.shape(min_dims=3)), p=d.maybe(d.integer(1, 3)))

@@ -54,7 +54,7 @@ def roi_align(
     else:
         result = torch.stack([t.masked_fill(~real, -math.inf).amax((3, 4)) for t in terms]).amax(0)
         result = result.masked_fill(~real.any(4).any(3), 0)
-    return result.movedim(-1, 1)
+    return result.movedim(-1, 1).to(X.dtype)
 
 
 @dataclass(frozen=True)
@@ -228,10 +228,10 @@ def _overlaps(a: Tensor, b: Tensor) -> Tensor:
 @sample(roi_align, roi_align_10)
 def _(d: Draw) -> Call:
     """Regions that stick out, are backwards, or lie outside, too."""
-    x = d.floats((d.integer(1, 2), 2, d.integer(1, 8), d.integer(1, 8)))
+    x = d.tensor((d.integer(1, 2), 2, d.integer(1, 8), d.integer(1, 8)), "T1")
     regions = d.integer(1, 3)
     corner = d.floats((regions, 2), -4, 8)
-    rois = torch.cat([corner, corner + d.floats((regions, 2), -2, 8)], 1)
+    rois = torch.cat([corner, corner + d.floats((regions, 2), -2, 8)], 1).to(x.dtype)
     options = ["half_pixel", "output_half_pixel"]
     return call(
         x,
@@ -254,7 +254,7 @@ MODES = ("avg", "max")
 @sample(max_roi_pool)
 def _(d: Draw) -> Call:
     """Corners on elements or between them, also outside; ends before starts."""
-    x = d.floats((d.integer(1, 2), 2, d.integer(1, 8), d.integer(1, 8)))
+    x = d.tensor((d.integer(1, 2), 2, d.integer(1, 8), d.integer(1, 8)))
     regions = d.integer(1, 3)
     image = d.ints((regions, 1), 0, x.shape[0] - 1)
     corner, size = d.floats((regions, 2), -3, 8), d.floats((regions, 2), -2, 8)

@@ -223,7 +223,8 @@ def resample(x: Tensor, axes: Sequence[Axis], how: Method) -> Tensor:
         for a, places in zip(axes, coordinates, strict=True):
             outside = (places < 0) | (places > a.size - 1)
             along = outside.reshape(-1, *[1] * (x.ndim - 1 - a.index))
-            wide = wide.masked_fill(along, how.extrapolation_value)
+            fill = torch.full((), how.extrapolation_value, dtype=wide.dtype, device=wide.device)
+            wide = torch.where(along, fill, wide)
     if narrow.is_floating_point or how.mode == "nearest":
         return wide.to(narrow)
     return _to_integer(wide, narrow, how)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onnxinterp.dtypes import onnx_name
 from onnxinterp.ops.resampling import Axis, Method, resample
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
@@ -151,19 +152,26 @@ FRACTIONAL = ("align_corners", "pytorch_half_pixel", "tf_crop_and_resize", "tf_h
 SCALES = (2.0, 3.0, 0.5, 1.5, 2.5, 0.6, 0.75)  # they change every size from 2 on
 
 
-def drawn_elements(d: Draw, shape: Sequence[int], mode: str | None) -> Tensor:
-    """Integers only where no rounding is judged."""
-    if mode in (None, "nearest") and d.boolean():
-        return d.ints(shape, 0, 100, d.choice([torch.int32, torch.int8, torch.uint8]))
-    x = d.floats(shape)
-    return x.half() if x.dtype is torch.float32 and d.boolean() else x
+def drawn_mode(d: Draw, *interpolating: str) -> str | None:
+    """One of the nearest element for what has nothing between its elements."""
+    floating = onnx_name(d.elem_type(_type(d))) in ("float", "double", "float16", "bfloat16")
+    return d.choice([None, "nearest", *(interpolating if floating else ())])
+
+
+def drawn_elements(d: Draw, shape: Sequence[int]) -> Any:
+    return d.tensor(shape, _type(d))
+
+
+def _type(d: Draw) -> str:
+    """The type parameter of Upsample and of Resize, which has another one from opset 11 on."""
+    return "T1" if d.opset >= 11 else "T"
 
 
 def drawn_image(d: Draw, mode: str | None) -> tuple[Tensor, list[int]]:
     """Batch, channels, one to three axes more, and which these are; two where it is cubic."""
     rank = 2 if mode == "cubic" else d.choice([2, 1, 3])
     shape = (d.integer(1, 2), d.integer(1, 2), *[d.integer(2, 6) for _ in range(rank)])
-    return drawn_elements(d, shape, mode), list(range(2, rank + 2))
+    return drawn_elements(d, shape), list(range(2, rank + 2))
 
 
 def drawn_scales(d: Draw, rank: int, resized: Sequence[int]) -> list[float]:
@@ -218,14 +226,15 @@ def _(d: Draw) -> Call:
     That one takes no negative axes and keeps fractions of sizes; onnxruntime takes negative axes
     for others under a policy.
     """
-    mode, transformations = d.choice([None, "nearest", "linear", "cubic"]), TRANSFORMATIONS
-    transformation = d.choice(
-        [None, *(t for t in transformations if d.opset in transformations[t])]
-    )
+    mode, transformations = drawn_mode(d, "linear", "cubic"), TRANSFORMATIONS
+    known = [t for t in transformations if d.opset in transformations[t]]
+    if d.dtype("T1").is_complex:
+        known.remove("tf_crop_and_resize")  # what it fills with is a real number
+    transformation = d.choice([None, *known])
     x, resized = drawn_image(d, mode)
     by_reference = mode in ("linear", "cubic") and transformation not in FRACTIONAL and d.boolean()
     if by_reference or (mode in (None, "nearest") and d.boolean()):
-        x = drawn_elements(d, d.shape(min_dims=1, max_dims=5, min_side=2), mode)
+        x = drawn_elements(d, d.shape(min_dims=1, max_dims=5, min_side=2))
         resized = [axis % x.ndim for axis in d.axes(x.ndim, 1)]
     axes = d.maybe(resized) if d.opset >= 18 else None
     places, crops = axes or list(range(x.ndim)), transformation == "tf_crop_and_resize"

@@ -37,6 +37,9 @@ def grid_sample(
     padding_mode: str = "zeros",
 ) -> Tensor:
     """Places are in [-1, 1], the last axis first; integers are computed as floats and truncated."""
+    if X.is_complex():
+        settings = {"align_corners": align_corners, "mode": mode, "padding_mode": padding_mode}
+        return torch.complex(*(grid_sample(part, grid, **settings) for part in (X.real, X.imag)))
     wide = torch.promote_types(grid.dtype, _floating(X.dtype))
     x, grid, corners = X.to(wide), grid.to(wide), bool(align_corners)
     if X.ndim == 3:  # a row is an image of height 1
@@ -145,7 +148,9 @@ def affine_grid(theta: Tensor, size: list[int], *, align_corners: int = 0) -> Te
 def _grid_call(d: Draw, x: Tensor, outputs: tuple[int, ...], modes: Sequence[str]) -> Call:
     """Places stay off the ties of `nearest` and the borders, where a rounding decides."""
     places = torch.cat([d.floats((*outputs, 1), -1.2, 1.2) for _ in x.shape[2:]], -1)
+    exact = not isinstance(x, Tensor) or not x.is_floating_point()  # nothing between its elements
     mode, paddings = d.maybe(d.choice(modes)), ["zeros", "reflection", "border"]
+    mode = "nearest" if exact else mode
     if mode == "cubic" and x.ndim != 4:
         paddings.pop()  # the reference evaluator, alone there, has cubic border like no other
     return call(
@@ -160,14 +165,14 @@ def _grid_call(d: Draw, x: Tensor, outputs: tuple[int, ...], modes: Sequence[str
 @sample(grid_sample)
 def _(d: Draw) -> Call:
     rank = d.choice([2, 1, 3, 4])
-    x = d.floats((d.integer(1, 2), d.integer(1, 2), *[d.integer(2, 5) for _ in range(rank)]))
+    x = d.tensor((d.integer(1, 2), d.integer(1, 2), *[d.integer(2, 5) for _ in range(rank)]), "T1")
     outputs = (x.shape[0], *[d.integer(1, 4) for _ in range(rank)])
     return _grid_call(d, x, outputs, ["linear", "nearest", "cubic"])
 
 
 @sample(grid_sample_16)
 def _(d: Draw) -> Call:
-    x = d.floats((d.integer(1, 2), d.integer(1, 2), d.integer(2, 5), d.integer(2, 5)))
+    x = d.tensor((d.integer(1, 2), d.integer(1, 2), d.integer(2, 5), d.integer(2, 5)), "T1")
     outputs = (x.shape[0], d.integer(1, 4), d.integer(1, 4))
     return _grid_call(d, x, outputs, ["bilinear", "nearest", "bicubic"])
 
@@ -175,6 +180,6 @@ def _(d: Draw) -> Call:
 @sample(affine_grid)
 def _(d: Draw) -> Call:
     rank, batch = d.integer(2, 3), d.integer(1, 3)
-    theta = d.floats((batch, rank, rank + 1), -2, 2)
+    theta = d.tensor((batch, rank, rank + 1), "T1", -2, 2)
     size = [batch, d.integer(1, 2), *[d.integer(2, 4) for _ in range(rank)]]
     return call(theta, size, align_corners=d.maybe(d.integer(0, 1)))

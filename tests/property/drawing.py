@@ -20,8 +20,10 @@ from onnx.defs import OpSchema
 from torch import Tensor
 
 from onnxinterp.carriers import ELEMENT
-from onnxinterp.dtypes import CARRIER, FLOAT8E8M0, NARROW
+from onnxinterp.dtypes import CARRIER, FLOAT8E8M0, NARROW, onnx_name
 from onnxinterp.ops.narrow import fitted, limits
+from tests.property.served import label
+from tests.property.unjudged import UNJUDGED
 
 T = TypeVar("T")
 
@@ -66,7 +68,12 @@ class TypedDraw(ABC):
         self._only = FLOATING if floating is not None else only
         self._floating, self._special, self._empty = floating, special, empty
         self._admitted = {
-            c.type_param_str: tensor_types(c.allowed_type_strs) for c in schema.type_constraints
+            c.type_param_str: [
+                t
+                for t in tensor_types(c.allowed_type_strs)
+                if (label(schema), f"{c.type_param_str}={onnx_name(t)}") not in UNJUDGED
+            ]
+            for c in schema.type_constraints
         }
 
     @abstractmethod

@@ -7,11 +7,13 @@ from typing import TypeAlias
 
 from onnx import NodeProto, TensorProto, helper
 
+from onnxinterp.ops.resizing import FRACTIONAL
 from tests.property.drawing import FLOATING, STRING
 
 Types: TypeAlias = Mapping[str, int]  # type parameter -> element type
 Mistake: TypeAlias = Callable[[NodeProto, int, Types], bool]  # of node, opset and types
 
+COMPLEX = (TensorProto.COMPLEX64, TensorProto.COMPLEX128)
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 SOFTMAX_FAMILY = ("Softmax", "LogSoftmax", "Hardmax")
 RECURRENT = ("RNN", "GRU", "LSTM")
@@ -62,6 +64,12 @@ REFERENCE: dict[str, Mistake] = {
     ),
     "it joins the scan outputs of a Loop that it should stack": lambda node, _opset, _types: (
         node.op_type == "Loop" and len(node.output) > 1
+    ),
+    "of complex numbers it resizes the real part": lambda node, _, types: (
+        node.op_type == "Resize" and types.get("T1") in COMPLEX
+    ),
+    "it keeps the fractions of sizes": lambda node, _opset, _types: (
+        node.op_type == "Resize" and any(a.s.decode() in FRACTIONAL for a in node.attribute)
     ),
     "in Scan-8 it knows no axis of the batch": lambda node, opset, _: (
         node.op_type == "Scan" and opset < 9

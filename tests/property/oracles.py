@@ -60,7 +60,6 @@ WIDER = {
     TensorProto.BFLOAT16: (FLOAT, DOUBLE),
     TensorProto.FLOAT16: (FLOAT, DOUBLE),
     TensorProto.FLOAT: (DOUBLE,),
-    TensorProto.DOUBLE: (FLOAT,),  # drawn elements are those of float32
     TensorProto.INT32: (INT64, FLOAT),
     TensorProto.INT64: (INT32, FLOAT),
     TensorProto.UINT64: (INT64, INT32, FLOAT),
@@ -189,8 +188,8 @@ ORACLES: tuple[dict[str, Oracle], ...] = (
 """Who is asked, in this order: each first in the types of the call, then in wider ones."""
 
 
-def judge(schema: OpSchema, case: OneNode) -> list[Any]:
-    """What the first oracle that runs the model answers.
+def judge(schema: OpSchema, case: OneNode) -> tuple[list[Any], OneNode]:
+    """What the first oracle that runs the model answers, and the call that it was asked about.
 
     Raises:
         NoOracleError: none of them does; the message has the reason of each.
@@ -198,21 +197,25 @@ def judge(schema: OpSchema, case: OneNode) -> list[Any]:
     asking = _Asking(label(schema))
     for oracles in ORACLES:
         if answer := asking(oracles, case):
-            return typed(schema, answer, case)
+            return typed(schema, answer, case), case
         for wide in widened(schema, case):
             if answer := asking(oracles, wide, " in a wider type"):
-                return typed(schema, answer, case, wide)
+                return typed(schema, answer, case, wide), wide
+    for narrower in widened(schema, case, {TensorProto.DOUBLE: (FLOAT,)}):
+        if answer := asking(ORACLES[0], narrower, " in float"):
+            return typed(schema, answer, case, narrower), narrower
     every = {name: oracle for oracles in ORACLES for name, oracle in oracles.items()}
     if numbered := by_number(schema, case):
         table, of_numbers = numbered
         if answer := asking(every, of_numbers, " by number"):
-            return [named(schema, i, a, case, table) for i, a in enumerate(answer)]
+            return [named(schema, i, a, case, table) for i, a in enumerate(answer)], case
     if parts := by_parts(schema, case):
         halves = [asking(every, part, " by parts") for part in parts]
         if all(halves):
             joined = [torch.complex(r, i) for r, i in zip(*halves, strict=True)]
-            single = COMPLEX64 in case.types.values()
-            return typed(schema, [j.to(torch.complex64) if single else j for j in joined], case)
+            double = COMPLEX64 not in case.types.values()
+            whole = [j.to(torch.complex128) if double else j for j in joined]
+            return typed(schema, whole, case), case
     raise NoOracleError("; ".join(asking.reasons))
 
 
@@ -262,14 +265,14 @@ def named(schema: OpSchema, index: int, answer: Any, case: OneNode, table: Any) 
 def by_parts(schema: OpSchema, case: OneNode) -> list[OneNode]:
     """Two calls for one that moves complex numbers: of the real and of the imaginary parts."""
     types = {
-        p: DOUBLE if CARRIER.get(t, torch.bool).is_complex else t for p, t in case.types.items()
+        p: FLOAT if CARRIER.get(t, torch.bool).is_complex else t for p, t in case.types.items()
     }
     if types == case.types or schema.name in MOVED_WHOLE:
         return []
 
     def part(value: Any, which: str) -> Any:
         complex_ = isinstance(value, Tensor) and value.is_complex()
-        return getattr(value, which).double() if complex_ else value
+        return getattr(value, which).float() if complex_ else value
 
     return [
         one_node(
@@ -279,13 +282,15 @@ def by_parts(schema: OpSchema, case: OneNode) -> list[OneNode]:
     ]
 
 
-def widened(schema: OpSchema, case: OneNode) -> Iterator[OneNode]:
-    """The same call in types that hold the same numbers."""
+def widened(
+    schema: OpSchema, case: OneNode, wider_than: Mapping[int, tuple[int, ...]] = WIDER
+) -> Iterator[OneNode]:
+    """The same call in types that hold the same numbers: those that are drawn fit float32."""
     admitted = _admitted(schema)
     for choice in range(3):
         types = dict(case.types)
         for parameter, elem_type in case.types.items():
-            wider = [t for t in WIDER.get(elem_type, ()) if t in admitted.get(parameter, ())]
+            wider = [t for t in wider_than.get(elem_type, ()) if t in admitted.get(parameter, ())]
             read = elem_type == STRING and schema.name in ("Cast", "CastLike") and parameter == "T1"
             wider = [FLOAT] if read else wider
             if wider and parameter not in NOT_WIDENED.get(schema.name, ()):

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from onnx.defs import OpSchema
 
@@ -18,18 +16,9 @@ from tests.property.one_node import OneNode, drawn
 from tests.property.oracles import NoOracleError, judge
 from tests.property.served import SERVED, label
 from tests.property.test_values import check
+from tests.property.unjudged import UNJUDGED
 
 CALLS = 2  # of each type
-
-
-def unjudged() -> dict[tuple[str, str], str]:
-    """(operator-version, parameter=type) -> "unjudged" or "refused"."""
-    lines = Path(__file__).with_name("unjudged.txt").read_text().splitlines()
-    cells = [line.split(" | ") for line in lines if line and not line.startswith("#")]
-    return {(operator, cell): how for operator, cell, how, _why in cells}
-
-
-UNJUDGED = unjudged()
 
 
 def check_cell(schema: OpSchema, case: OneNode, how: str) -> None:
