@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.ops.convolution import conv_integer
-from onnxinterp.ops.quantization import rounded
+from onnxinterp.ops.quantization import rounded, zero_point
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -41,6 +41,7 @@ def mat_mul_integer(
 @op(
     "QLinearMatMul",
     since=10,
+    any_type=True,
     frozen=(
         "a_scale",
         "a_zero_point",
@@ -126,11 +127,16 @@ def q_linear_conv(
 
 
 def _draw_factors(d: Draw) -> tuple[Tensor, Tensor]:
-    """Two matrices, perhaps with batches."""
+    """Two matrices, perhaps with batches.
+
+    Of uint8 times int8, onnxruntime's kernels for AVX2 saturate sums of two products at 16 bits.
+    """
     m, k, n = d.integer(1, 4), d.integer(1, 4), d.integer(1, 4)
     batch = d.shape(max_dims=2)
-    A = d.tensor((*batch, m, k), "T1", lo=-128, hi=255)
-    return A, d.tensor((*d.broadcastable(batch), k, n), "T2", lo=-128, hi=255)
+    highest = [16 if d.dtype(t).is_floating_point else 255 for t in ("T1", "T2")]
+    A = d.tensor((*batch, m, k), "T1", lo=-128, hi=highest[0])
+    B = d.tensor((*d.broadcastable(batch), k, n), "T2", lo=-64, hi=highest[1])
+    return A, B if d.dtype("T2") is not torch.int8 else B.clamp(max=63)
 
 
 @sample(mat_mul_integer)
@@ -146,15 +152,16 @@ def _(d: Draw) -> Call:
 def _(d: Draw) -> Call:
     a, b = _draw_factors(d)
     columns = d.choice([(), (b.shape[-1],)] if b.ndim == 2 else [()])
+    scaled = "TS" if d.opset >= 21 else ""  # float32, which has no name
     return call(
         a,
-        d.floats((), lo=0.1, hi=1),
-        d.tensor((), "T1", lo=-10, hi=10),
+        d.tensor((), scaled, lo=0.1, hi=1),
+        zero_point(d, (), "T1"),
         b,
-        d.floats(columns, lo=0.1, hi=1),
-        d.tensor(columns, "T2", lo=-10, hi=10),
-        d.floats((), lo=10, hi=100),
-        d.tensor((), "T3", lo=-10, hi=10),
+        d.tensor(columns, scaled, lo=0.1, hi=1),
+        zero_point(d, columns, "T2"),
+        d.tensor((), scaled, lo=10, hi=100),
+        zero_point(d, (), "T3"),
     )
 
 
