@@ -62,7 +62,7 @@ def q_linear_mat_mul(
     y_zero_point: Tensor,
 ) -> Tensor:
     product = _centred(a, _per_row(a_zero_point, a)) @ _centred(b, b_zero_point)
-    if not a.is_floating_point():
+    if not (a.is_floating_point() or b.is_floating_point()):
         product = product.to(torch.int64).to(torch.int32)
     scales = _per_row(a_scale, a), b_scale, _per_row(y_scale, a)
     return _requantized(product, *scales, _per_row(y_zero_point, a))
@@ -72,8 +72,9 @@ def _requantized(
     total: Tensor, a_scale: Tensor, b_scale: Tensor, y_scale: Tensor, y_zero_point: Tensor
 ) -> Tensor:
     """Scale a sum of products as onnxruntime does, by one factor, and round it."""
-    factor = a_scale.float() * b_scale.float() / y_scale.float()
-    return rounded(total.float() * factor, y_zero_point, y_zero_point.dtype)
+    dtype = total.dtype if total.is_floating_point() else torch.float32
+    factor = a_scale.to(dtype) * b_scale.to(dtype) / y_scale.to(dtype)
+    return rounded(total.to(dtype) * factor, y_zero_point, y_zero_point.dtype)
 
 
 @op(
