@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.ops.convolution import conv_integer
-from onnxinterp.ops.quantization import rounded
+from onnxinterp.ops.quantization import rounded, zero_point
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -41,6 +41,7 @@ def mat_mul_integer(
 @op(
     "QLinearMatMul",
     since=10,
+    any_type=True,
     frozen=(
         "a_scale",
         "a_zero_point",
@@ -61,7 +62,7 @@ def q_linear_mat_mul(
     y_zero_point: Tensor,
 ) -> Tensor:
     product = _centred(a, _per_row(a_zero_point, a)) @ _centred(b, b_zero_point)
-    if not a.is_floating_point():
+    if not (a.is_floating_point() or b.is_floating_point()):
         product = product.to(torch.int64).to(torch.int32)
     scales = _per_row(a_scale, a), b_scale, _per_row(y_scale, a)
     return _requantized(product, *scales, _per_row(y_zero_point, a))
@@ -71,8 +72,9 @@ def _requantized(
     total: Tensor, a_scale: Tensor, b_scale: Tensor, y_scale: Tensor, y_zero_point: Tensor
 ) -> Tensor:
     """Scale a sum of products as onnxruntime does, by one factor, and round it."""
-    factor = a_scale.float() * b_scale.float() / y_scale.float()
-    return rounded(total.float() * factor, y_zero_point, y_zero_point.dtype)
+    dtype = total.dtype if total.is_floating_point() else torch.float32
+    factor = a_scale.to(dtype) * b_scale.to(dtype) / y_scale.to(dtype)
+    return rounded(total.to(dtype) * factor, y_zero_point, y_zero_point.dtype)
 
 
 @op(
@@ -126,11 +128,16 @@ def q_linear_conv(
 
 
 def _draw_factors(d: Draw) -> tuple[Tensor, Tensor]:
-    """Two matrices, perhaps with batches."""
+    """Two matrices, perhaps with batches.
+
+    Of uint8 times int8, onnxruntime's kernels for AVX2 saturate sums of two products at 16 bits.
+    """
     m, k, n = d.integer(1, 4), d.integer(1, 4), d.integer(1, 4)
     batch = d.shape(max_dims=2)
-    A = d.tensor((*batch, m, k), "T1", lo=-128, hi=255)
-    return A, d.tensor((*d.broadcastable(batch), k, n), "T2", lo=-128, hi=255)
+    highest = [16 if d.dtype(t).is_floating_point else 255 for t in ("T1", "T2")]
+    A = d.tensor((*batch, m, k), "T1", lo=-128, hi=highest[0])
+    B = d.tensor((*d.broadcastable(batch), k, n), "T2", lo=-64, hi=highest[1])
+    return A, B if d.dtype("T2") is not torch.int8 else B.clamp(max=63)
 
 
 @sample(mat_mul_integer)
@@ -146,15 +153,16 @@ def _(d: Draw) -> Call:
 def _(d: Draw) -> Call:
     a, b = _draw_factors(d)
     columns = d.choice([(), (b.shape[-1],)] if b.ndim == 2 else [()])
+    scaled = "TS" if d.opset >= 21 else ""  # float32, which has no name
     return call(
         a,
-        d.floats((), lo=0.1, hi=1),
-        d.tensor((), "T1", lo=-10, hi=10),
+        d.tensor((), scaled, lo=0.1, hi=1),
+        zero_point(d, (), "T1"),
         b,
-        d.floats(columns, lo=0.1, hi=1),
-        d.tensor(columns, "T2", lo=-10, hi=10),
-        d.floats((), lo=10, hi=100),
-        d.tensor((), "T3", lo=-10, hi=10),
+        d.tensor(columns, scaled, lo=0.1, hi=1),
+        zero_point(d, columns, "T2"),
+        d.tensor((), scaled, lo=10, hi=100),
+        zero_point(d, (), "T3"),
     )
 
 

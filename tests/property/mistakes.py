@@ -17,6 +17,8 @@ COMPLEX = (TensorProto.COMPLEX64, TensorProto.COMPLEX128)
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 SOFTMAX_FAMILY = ("Softmax", "LogSoftmax", "Hardmax")
 RECURRENT = ("RNN", "GRU", "LSTM")
+T123 = ("T1", "T2", "T3")
+INTEGERS = {TensorProto.INT8, TensorProto.UINT8}
 RARE_OPTIONS = ("activations", "activation_alpha", "activation_beta", "clip")
 
 
@@ -82,5 +84,8 @@ REFERENCE: dict[str, Mistake] = {
     ),
     "it adds the bias of the first group to all of them": lambda node, _opset, _types: (
         node.op_type == "ConvTranspose" and _has(node, "group")
+    ),
+    "it cuts 8-bit floats down to integers": lambda node, _, types: (
+        node.op_type == "QLinearMatMul" and not INTEGERS.issuperset(types[t] for t in T123)
     ),
 }

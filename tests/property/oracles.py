@@ -5,6 +5,7 @@ onnxruntime after conversion   old forms of broadcasting and attributes, by ONNX
 onnxruntime at a version before   of operators of which it lacks a version that means the same
 reference                      ONNX's reference evaluator
 Cast in its place              of CastLike, and of Cast by the name of a type
+dequantized                    QLinearMatMul, as a product of the numbers that are meant
 ... in a wider type            for a type that none of them computes with: the same numbers in
                                one that holds them all, and the answer rounded or wrapped once
 ... by number                  strings that are moved: their places in a table
@@ -50,6 +51,7 @@ SAME_BEFORE = {  # operator and version -> a version that means the same for few
     "MaxRoiPool-22": 1,
     "Multinomial-22": 7,
     "OneHot-28": 11,
+    "QLinearMatMul-21": 10,
     "Scatter-11": 9,
     "Unique-28": 11,
     "Upsample-10": 9,
@@ -162,6 +164,24 @@ def run_as_cast(case: OneNode) -> list[Any]:
         return run_reference(plain)
 
 
+def run_dequantized(case: OneNode) -> list[Any]:
+    node = case.model.graph.node[0]
+    if node.op_type != "QLinearMatMul" or case.types.get("TS") != FLOAT:
+        raise NoOracleError("it is no product quantized by scales of float32")
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    del model.graph.node[:]
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("DequantizeLinear", node.input[:3], ["a"]),
+            onnx.helper.make_node("DequantizeLinear", node.input[3:6], ["b"], axis=-1),
+            onnx.helper.make_node("MatMul", ["a", "b"], ["product"]),
+            onnx.helper.make_node("QuantizeLinear", ["product", *node.input[6:]], node.output),
+        ]
+    )
+    return run_onnxruntime(replace(case, model=model))
+
+
 def to_lane(value: Any) -> Any:
     """An oracle's answer in the form in which a module gives its own."""
     if isinstance(value, (list, tuple)):
@@ -183,7 +203,11 @@ ORACLES: tuple[dict[str, Oracle], ...] = (
         "onnxruntime after conversion": run_converted,
         "onnxruntime at a version before": run_before,
     },
-    {"reference": run_reference, "Cast in its place": run_as_cast},
+    {
+        "reference": run_reference,
+        "Cast in its place": run_as_cast,
+        "dequantized": run_dequantized,
+    },
 )
 """Who is asked, in this order: each first in the types of the call, then in wider ones."""
 
