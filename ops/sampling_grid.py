@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -38,8 +39,14 @@ def grid_sample(
 ) -> Tensor:
     """Places are in [-1, 1], the last axis first; integers are computed as floats and truncated."""
     if X.is_complex():
-        settings = {"align_corners": align_corners, "mode": mode, "padding_mode": padding_mode}
-        return torch.complex(*(grid_sample(part, grid, **settings) for part in (X.real, X.imag)))
+        sampled = partial(
+            grid_sample,
+            grid=grid,
+            align_corners=align_corners,
+            mode=mode,
+            padding_mode=padding_mode,
+        )
+        return torch.complex(sampled(X.real), sampled(X.imag))
     wide = torch.promote_types(grid.dtype, _floating(X.dtype))
     x, grid, corners = X.to(wide), grid.to(wide), bool(align_corners)
     if X.ndim == 3:  # a row is an image of height 1
