@@ -1,4 +1,4 @@
-"""A quantized model learns, with its quantization in the loop, and stays a quantized model.
+"""A quantized model learns with its quantization in the loop, and stays a quantized model.
 
 The digits arrive rotated by 90 degrees. The int8 model is not trained anew and quantized again: its
 float weights and its scales are tuned straight through the rounding, and written back in place.

@@ -34,7 +34,7 @@ class LoRA(nn.Module):
 
 
 def add_adapters(module: OnnxModule, rank: int) -> list[nn.Parameter]:
-    """Freeze a module, and give its matrices and kernels adapters; their parameters."""
+    """Freeze a module, give its matrices and kernels adapters, and return what trains."""
     module.freeze()
     adapters = []
     for name, weight in module.weights.items():
@@ -50,10 +50,10 @@ def main(epochs: int = 15, rank: int = 4) -> tuple[float, float]:
     digits, training, test = load()
     training, test = training.rotated(), test.rotated()
     module = OnnxModule(digits)
-    before = accuracy(module, test)
+    before, whole = accuracy(module, test), sum(p.numel() for p in module.parameters())
     parameters = add_adapters(module, rank)
     count = sum(p.numel() for p in parameters)
-    print(f"rank {rank}: {count} numbers train beside {sum(t.numel() for t in module.buffers())} ")
+    print(f"rank {rank}: {count} numbers train, the {whole} of the model do not")
 
     optimizer = torch.optim.AdamW(parameters, lr=1e-2)
     for _ in range(epochs):
