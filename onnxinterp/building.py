@@ -13,13 +13,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx
 from google.protobuf.message import Message
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    numpy_helper,
+)
 
 from onnxinterp.errors import InvalidModelError
+from onnxinterp.extraction import extract
 from onnxinterp.graph import Graph, Model, Node, ValueInfo, WeightRef
-from onnxinterp.registry import Kernel, lookup
+from onnxinterp.registry import Kernel, lookup, naming
 
 Scope: TypeAlias = "ChainMap[str, str]"  # name in the file -> name in the whole model
 FunctionKey: TypeAlias = "tuple[str, str, str]"  # domain, name, overload
@@ -50,7 +60,7 @@ def build(proto: onnx.ModelProto, kernels: Mapping[str, Kernel] | None = None) -
         producer=producer,
         ir_version=proto.ir_version,
         metadata=metadata,
-        constants=builder.constants,
+        protos=builder.protos,
     )
 
 
@@ -88,13 +98,16 @@ def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
 
 
 def _free_names(node: NodeProto) -> Iterable[str]:
-    """Names a node reads, its subgraphs included (those they define themselves too)."""
+    """Names that a node reads around it: its inputs, what its attributes name, its subgraphs."""
     yield from node.input
+    names_values = naming(node.op_type, node.domain)
     for attribute in node.attribute:
+        if attribute.name in names_values:
+            yield _text(attribute.s)
         for graph in (attribute.g, *attribute.graphs) if attribute.type in GRAPH_TYPES else ():
-            for inner in graph.node:
-                yield from _free_names(inner)
-            yield from (o.name for o in graph.output)
+            own = {i.name for i in graph.input}.union(o for n in graph.node for o in n.output)
+            reads = [name for inner in graph.node for name in _free_names(inner)]
+            yield from (r for r in (*reads, *(o.name for o in graph.output)) if r not in own)
 
 
 def sort(nodes: Sequence[NodeProto]) -> list[NodeProto]:
@@ -163,8 +176,9 @@ class _Builder:
             for f in proto.functions
         }
         self.tensors: dict[str, TensorProto | onnx.SparseTensorProto | Node] = {}
-        self.constants: dict[str, NodeProto] = {}
+        self.protos: dict[str, NodeProto] = {}
         self._taken: set[str] = {""}
+        self._made: list[Node] = []  # so far; within a function, by its body
         self._constants: dict[tuple[FunctionKey, str], str] = {}
 
     def fresh(self, name: str) -> str:
@@ -237,20 +251,48 @@ class _Builder:
         if kernel is None and (body := _schema_function(domain, proto.op_type, opset)) is not None:
             return self._call(body, key, inputs, outputs, attributes, context)
         label = proto.name or next(filter(None, outputs), proto.op_type)
+        if kernel is not None and kernel.between:
+            self._extract(kernel, attributes, label, context)
         node = Node(
-            proto.op_type, domain, label, opset, inputs, outputs, attributes, kernel, _scope(proto)
+            proto.op_type,
+            domain,
+            label,
+            opset,
+            inputs,
+            outputs,
+            attributes,
+            kernel,
+            _scope(proto),
+            prepared=_prepared(kernel, label, attributes),
         )
         if kernel is not None and kernel.initializer:
             self._constant(node, proto, context)
             return []
+        if outputs and not context.functions:
+            self.protos[outputs[0]] = proto
         for name, value in attributes.items():
-            if kernel is not None and isinstance(value, TensorProto) and kernel.wants_tensor(name):
+            if kernel is not None and _is_weight(value) and kernel.wants_tensor(name):
                 attributes[name] = WeightRef(self.fresh(f"{label}.{name}"))
-                self.tensors[attributes[name].name] = value
+                self.tensors[attributes[name].name] = _stored(value)
             elif isinstance(value, Message):  # a part of a message keeps all of it in memory
                 attributes[name] = type(value)()
                 attributes[name].CopyFrom(value)
+        self._made.append(node)
         return [node]
+
+    def _extract(
+        self, kernel: Kernel, attributes: dict[str, Any], label: str, context: _Context
+    ) -> None:
+        """Put parts of the graph in place of the names that tell where they end."""
+        for attribute, starts in kernel.between.items():
+            named = [name for start in starts for name in attributes.get(start, [])]
+            inputs = [self._resolve(name, context, label) for name in named]
+            if len(set(inputs)) < len(inputs):
+                raise InvalidModelError(f"{label!r} names one value twice: {', '.join(named)}")
+            if not isinstance(attributes.get(attribute), str):
+                raise InvalidModelError(f"{label!r} names no value as {attribute!r}")
+            output = self._resolve(attributes[attribute], context, label)
+            attributes[attribute] = extract(self._made, inputs, output, self.fresh)
 
     def _constant(self, node: Node, proto: NodeProto, context: _Context) -> None:
         """A node that is a weight; in a function, one weight however often it is called."""
@@ -260,7 +302,7 @@ class _Builder:
             name = self._constants.setdefault(key, node.outputs[0])
             context.scope[proto.output[0]] = name
         self.tensors.setdefault(context.scope[proto.output[0]], node)
-        self.constants.setdefault(context.scope[proto.output[0]], proto)
+        self.protos.setdefault(context.scope[proto.output[0]], proto)
 
     def _attributes(self, proto: NodeProto, context: _Context) -> dict[str, Any]:
         decoded = {}
@@ -304,7 +346,11 @@ class _Builder:
         imports = _opsets(function.opset_import) or context.opsets
         bound = {**defaults, **attributes}
         chain = (*context.functions, key)
-        return self.nodes(function.node, _Context(scope, imports, bound, chain, frozenset(given)))
+        around, self._made = self._made, []
+        nodes = self.nodes(function.node, _Context(scope, imports, bound, chain, frozenset(given)))
+        around += self._made
+        self._made = around
+        return nodes
 
 
 def _schema_function(domain: str, op_type: str, opset: int) -> FunctionProto | None:
@@ -314,6 +360,35 @@ def _schema_function(domain: str, op_type: str, opset: int) -> FunctionProto | N
     except onnx.defs.SchemaError:
         return None
     return schema.function_body if schema.has_function else None  # type: ignore[attr-defined]  # stubs lag
+
+
+def _prepared(kernel: Kernel | None, label: str, attributes: Mapping[str, Any]) -> Any:
+    """What a kernel makes of its attributes once for all calls."""
+    if kernel is None or kernel.prepare is None:
+        return None
+    read = {name: attributes[name] for name in kernel.reads if name in attributes}
+    try:
+        return kernel.prepare(
+            **{
+                name: numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+                for name, value in read.items()
+            }
+        )
+    except Exception as error:
+        raise InvalidModelError(f"node {label!r} ({kernel.op_type}): {error}") from error
+
+
+def _is_weight(value: Any) -> bool:
+    """Whether an attribute holds elements that a kernel may want as a tensor."""
+    floats = isinstance(value, list) and bool(value) and isinstance(value[0], float)
+    return floats or isinstance(value, TensorProto)
+
+
+def _stored(value: TensorProto | list[float]) -> TensorProto:
+    """Floats of an attribute are of 32 bits."""
+    if isinstance(value, TensorProto):
+        return value
+    return numpy_helper.from_array(np.array(value, dtype=np.float32))
 
 
 def _text(raw: bytes) -> str:

@@ -239,4 +239,4 @@ def _told(result: Any, told: Sequence[Any], change: Callable[[Any, Any], Any]) -
     """Change what a kernel gives, be it one value or a tuple of them."""
     if not isinstance(result, tuple):
         return _each(result, lambda r: change(r, told[0]))
-    return tuple(_each(r, lambda x, t=t: change(x, t)) for r, t in zip(result, told, strict=False))
+    return tuple(_told(r, [t], change) for r, t in zip(result, told, strict=False))

@@ -18,7 +18,7 @@ from onnx import AttributeProto, SparseTensorProto, TensorProto, helper
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, NATIVE
-from onnxinterp.encoding import PACKED_AS_RAW, check, converted, raw, same, typed
+from onnxinterp.encoding import PACKED_AS_RAW, check, converted, raw, raw_size, same, typed
 from onnxinterp.errors import SaveError
 from onnxinterp.loading import TensorReader, flat_positions
 from onnxinterp.wire import (
@@ -33,6 +33,7 @@ from onnxinterp.wire import (
     edit,
     fields,
     number_of,
+    tagged,
     varint,
 )
 
@@ -134,8 +135,8 @@ class Stored:
     def size(self, value: Tensor) -> int:
         """How many bytes a value has in this form."""
         kind = self.header.data_type
-        if kind in NATIVE and (self.form in (RAW, EXTERNAL) or kind in PACKED_AS_RAW):
-            return value.numel() * CARRIER[kind].itemsize
+        if self.form in (RAW, EXTERNAL) or kind in PACKED_AS_RAW:
+            return raw_size(value, kind, self.name)
         return sum(len(part) for part in self.parts(value)())
 
     def is_spelled(self, value: Tensor) -> bool:
@@ -166,7 +167,7 @@ class Stored:
         if self.payload is not None:
             around = (*self.chain, self.payload)
             return [Edit(self.payload.start, self.payload.stop, size, parts, around)]
-        head = varint(FORMS[self.form] << 3 | LENGTH) + varint(size)
+        head = tagged(FORMS[self.form], size)
         return replaced(self.data, self.chain, len(head) + size, lambda: (head, *parts()))
 
     def reshaped(self, shape: Iterable[int]) -> list[Edit]:
@@ -208,7 +209,7 @@ def attribute_edits(wire: Wire, chain: Chain, value: Tensor, name: str) -> list[
     ]
     if old and old[0].kind == LENGTH:
         packed = b"".join(elements)
-        data = varint(number << 3 | LENGTH) + varint(len(packed)) + packed
+        data = tagged(number, len(packed)) + packed
     else:
         tag = varint(number << 3 | (FIXED32 if floating else VARINT))
         data = b"".join(tag + element for element in elements)

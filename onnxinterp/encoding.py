@@ -89,6 +89,13 @@ def raw(value: Tensor, kind: int, name: str) -> Iterator[Buffer]:
             yield memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]  # is one
 
 
+def raw_size(value: Tensor, kind: int, name: str) -> int:
+    """How many bytes `raw` gives."""
+    if kind in NATIVE:
+        return value.numel() * CARRIER[kind].itemsize
+    return sum(len(part) for part in raw(value, kind, name))
+
+
 def _parts(value: Tensor, kind: int, name: str) -> Iterator[Tensor]:
     flat = value.detach().reshape(-1)
     for start in range(0, flat.numel(), ELEMENTS):

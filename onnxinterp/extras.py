@@ -21,7 +21,7 @@ def require(package: str, extra: str) -> Any:
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if error.name != package.partition(".")[0]:
+        if error.name not in (package, package.partition(".")[0]):
             raise  # the package is there, but broken: its own message says more
         message = f"this needs {package}: pip install onnxinterp[{extra}]"
         raise MissingExtraError(message) from error

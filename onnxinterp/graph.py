@@ -4,6 +4,7 @@
         Graph           inputs, outputs and ordered nodes of the main graph or of a subgraph
             Node        one operator call: its kernel, value names and decoded attributes
             ValueInfo   an input or output: name, type, shape
+        Tie             a weight that shares its tensor in the file
 
 Every value of a model has a name of its own, across subgraphs and functions.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import torch
@@ -67,7 +68,7 @@ class ValueInfo:
 
 @dataclass(frozen=True)
 class WeightRef:
-    """In place of a tensor attribute that a kernel wants as a tensor: the weight that holds it."""
+    """In place of an attribute that a kernel wants as a tensor: the weight that holds it."""
 
     name: str
 
@@ -86,6 +87,8 @@ class Node:
         attributes: decoded; tensors stay protos until a kernel's signature says what they are for.
         kernel: what serves it; None where nothing does.
         scope: the path of the torch module it came from, where the exporter wrote it down.
+        is_copy: it stands for another node, which keeps the state they share (see `extraction`).
+        prepared: what the kernel's `prepare` made of the attributes.
     """
 
     op_type: str
@@ -97,6 +100,8 @@ class Node:
     attributes: dict[str, Any]
     kernel: Kernel | None
     scope: str = ""
+    is_copy: bool = False
+    prepared: Any = None
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
@@ -140,6 +145,14 @@ class Graph:
                 nodes.append(node)
         return Graph(self.name, self.inputs, tuple(outputs), tuple(reversed(nodes)))
 
+    def graphs(self) -> Iterable[Graph]:
+        """Itself and all subgraphs."""
+        yield self
+        for node in self.nodes:
+            for value in node.attributes.values():
+                if isinstance(value, Graph):
+                    yield from value.graphs()
+
     def walk(self) -> Iterable[Node]:
         """All nodes, those of subgraphs included."""
         for node in self.nodes:
@@ -147,6 +160,22 @@ class Graph:
             for value in node.attributes.values():
                 if isinstance(value, Graph):
                     yield from value.walk()
+
+
+class Tie(NamedTuple):
+    """How the file has a weight that was made of another one's tensor.
+
+    Attributes:
+        origin: the name it is read under.
+        readers: the nodes that read it: first output, and which input; None for the input of the
+            Identity that makes it.
+        together: whether the file would not show it any more if only others of the same origin
+            became tensors of their own.
+    """
+
+    origin: str
+    readers: tuple[tuple[str, int | None], ...]
+    together: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +187,9 @@ class Model:
         tensors: weight name -> the proto or the Constant node that holds it.
         opset_imports: domain ("" for ai.onnx) -> version.
         producer: name and version of what wrote the file.
-        constants: weight name -> the proto of the Constant node that holds it.
+        protos: first output of a node -> its proto: of Constant nodes that hold a weight, and of
+            all nodes that stand in no function.
+        ties: weight that was made of another one's tensor -> how the file has it.
     """
 
     graph: Graph
@@ -167,4 +198,5 @@ class Model:
     producer: str = ""
     ir_version: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
-    constants: dict[str, onnx.NodeProto] = field(default_factory=dict)
+    protos: dict[str, onnx.NodeProto] = field(default_factory=dict)
+    ties: dict[str, Tie] = field(default_factory=dict)

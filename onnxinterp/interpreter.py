@@ -22,14 +22,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from onnxinterp.dtypes import STRING
 from onnxinterp.errors import InputError, NodeError
-from onnxinterp.graph import Node, ValueInfo
+from onnxinterp.extras import MissingExtraError
+from onnxinterp.graph import Node
 from onnxinterp.registry import Kind
-from onnxinterp.values import Host, Subgraph, host_of, number
+from onnxinterp.values import Host, OutputType, Subgraph, host_of, number
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ class Step:
         if self.subgraphs or self.tensors:
             bound = {name: bind(plan, interpreter, frame) for name, plan in self.subgraphs.items()}
             keywords = {**keywords, **bound, **{k: values[n] for k, n in self.tensors.items()}}
-        if self.host_rule is not None and not any(map(_is_tensor, args)):
+        if self.host_rule is not None and not any(map(_is_array, args)):
             result = self.host_rule(*args, **keywords)
             if result is not NotImplemented:
                 return result
@@ -99,7 +100,7 @@ class Plan:
         outputs: names of the graph's outputs.
         captures: names that the steps read and that stand in the frame before the first step.
         constants: values known at planning time; those of subgraphs stand in the root plan.
-        output_types: what the file declares of the outputs.
+        output_types: type and declared shape of each output.
         sized: host values that depend on nothing but the shapes of the inputs; they stay in the
             frame to its end.
     """
@@ -109,7 +110,7 @@ class Plan:
     outputs: tuple[str, ...]
     captures: tuple[str, ...]
     constants: dict[str, Any]
-    output_types: tuple[ValueInfo, ...]
+    output_types: tuple[OutputType, ...]
     sized: tuple[str, ...] = ()
 
 
@@ -131,13 +132,14 @@ class Interpreter:
 
         Raises:
             NodeError: a kernel failed; the message names the node and what it got.
+            MissingExtraError: a kernel needs a package that is not installed.
         """
         values = frame.values
         for step in plan.steps:
             try:
                 result = self.run_step(step, frame)
-            except (NodeError, InputError):
-                raise  # from a subgraph, or from an override: it says where already
+            except (NodeError, InputError, MissingExtraError):
+                raise  # it says where already, or what to do
             except Exception as error:
                 if type(error).__name__.startswith("_"):
                     raise  # no failure but a signal: so torch stops recomputing a checkpoint
@@ -170,12 +172,12 @@ def bind(plan: Plan, interpreter: Interpreter, frame: Frame) -> Subgraph:
         values = {"": None, **around, **dict(zip(plan.inputs, inputs, strict=True))}
         return interpreter.run(plan, Frame(values, frame.device))
 
-    types = [(str if o.elem_type == STRING else o.dtype, o.shape) for o in plan.output_types]
-    return Subgraph(call, len(plan.inputs), types)
+    return Subgraph(call, len(plan.inputs), plan.output_types)
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
+def _is_array(value: Any) -> bool:
+    """Whether a value is a tensor, or strings."""
+    return isinstance(value, (Tensor, np.ndarray))
 
 
 def _numbers(value: Any, kind: Kind) -> Any:

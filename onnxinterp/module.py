@@ -193,8 +193,9 @@ class OnnxModule(Tunable):
         """
         template = self.template
         if like is not None:
-            names = self.weights.keys()
-            template = templates.template_of(like, self.graph, self._kernels, names, template.fixed)
+            template = templates.template_of(
+                like, self.graph, self._kernels, self.untied, self.weights, template.fixed
+            )
         saving.save(self.weights, template, path)
 
     def _replan(self) -> None:

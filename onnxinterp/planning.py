@@ -26,11 +26,11 @@ from torch import Tensor
 from onnxinterp import carriers, pairing
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError
-from onnxinterp.graph import Graph, Node, WeightRef
+from onnxinterp.graph import Graph, Node, ValueInfo, WeightRef
 from onnxinterp.interpreter import Frame, Interpreter, Plan, Step
 from onnxinterp.loading import TensorReader
 from onnxinterp.registry import HOST_RULES, Kernel, Kind
-from onnxinterp.values import HOST_DTYPES, HOST_LENGTH, READABLE, Host, host_of, number
+from onnxinterp.values import HOST_DTYPES, HOST_LENGTH, READABLE, Dtype, Host, host_of, number
 
 NUMBERS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
 LANES = (Kind.TENSOR, Kind.OPERAND)  # what a host rule can stand in for
@@ -137,11 +137,20 @@ class _Planner:
         reads = [r for s in marked for r in _reads(s)] + list(outputs)
         captures = tuple(r for r in dict.fromkeys(reads) if r and r not in made)
         constants = self.constants if around is None else {}
-        told = tuple(
-            o if o.elem_type else replace(o, elem_type=self.types.get(o.name, 0))
-            for o in graph.outputs
-        )
-        return Plan(marked, inputs, outputs, captures, constants, told, sized)
+        types = tuple((self._dtype(o), o.shape) for o in graph.outputs)
+        return Plan(marked, inputs, outputs, captures, constants, types, sized)
+
+    def _elem_type(self, value: ValueInfo) -> int:
+        """By what is declared of a value, or else by what makes it."""
+        return value.elem_type or self.types.get(value.name, 0)
+
+    def _dtype(self, value: ValueInfo) -> Dtype:
+        """How a value is kept."""
+        elem_type = self._elem_type(value)
+        if elem_type == TensorProto.STRING:
+            return np.dtype(object)
+        dtype = CARRIER.get(elem_type)
+        return None if dtype is None else self.setting.dtypes.get(dtype, dtype)
 
     def _step(self, node: Node, may_be_host: set[str]) -> Step | None:
         """The step of a node; None where it is folded away."""
@@ -206,9 +215,9 @@ class _Planner:
         """The kernel's function, made fit for the element types that come in."""
         inputs = [self.types.get(name, 0) for name in node.inputs]
         bodies = [
-            [self.types.get(o.name, 0) for o in graph.outputs]
+            [self._elem_type(o) for o in graph.outputs]
             for graph in node.attributes.values()
-            if isinstance(graph, Graph)
+            if isinstance(graph, Graph) and not kernel.between
         ]
         outputs = carriers.output_types(node, inputs, bodies)
         self.types.update(zip(node.outputs, outputs, strict=True))
@@ -255,11 +264,10 @@ class _Planner:
             "output_type": self.types.get(node.outputs[0], 0),
             "training": None if self._is_still(kernel, node) else self.setting.training,
             "straight": node.outputs[0] in self.straight,
+            "prepared": _placed(node.prepared, self.setting.device),
         }
         attributes = {
-            k: decode(kernel, k, v, self.setting)
-            for k, v in given.items()
-            if k in kernel.attributes
+            k: decode(kernel, k, v, self.setting) for k, v in given.items() if k in kernel.keywords
         }
         for name, value in node.attributes.items():
             if name not in kernel.attributes:
@@ -267,7 +275,7 @@ class _Planner:
                     continue
                 message = f"node {node.name!r}: {kernel.op_type} has no attribute {name!r}"
                 raise InvalidModelError(f"{message} at opset {node.opset}")
-            if not isinstance(value, (Graph, WeightRef)):
+            if name in kernel.keywords and not isinstance(value, (Graph, WeightRef)):
                 attributes[name] = decode(kernel, name, value, self.setting)
         return attributes
 
@@ -284,7 +292,7 @@ class _Planner:
 
     def _updates(self, kernel: Kernel, node: Node) -> tuple[tuple[str, int], ...]:
         """The state that this step brings up to date when training."""
-        if not self.setting.training or self._is_still(kernel, node):
+        if not self.setting.training or self._is_still(kernel, node) or node.is_copy:
             return ()
         position = {p.name: i for i, p in enumerate(kernel.parameters)}
         updates = [(node.inputs[position[p]], output) for p, output in kernel.state.items()]
@@ -365,7 +373,19 @@ def straight(graph: Graph) -> set[str]:
 
 
 FOLDED_BYTES = 2**20  # of a constant that holds for one set of input shapes
-IGNORED = frozenset({"consumed_inputs"})  # a hint of opset 1 about memory, without meaning
+IGNORED = frozenset(  # hints without meaning: about memory, and how often training met a node
+    {"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"}
+)
+
+
+def _placed(value: Any, device: torch.device) -> Any:
+    """The same with its tensors, alone or in tuples, on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if not isinstance(value, tuple):
+        return value
+    items = [_placed(v, device) for v in value]
+    return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
 
 
 def _is_large(value: Constant) -> bool:

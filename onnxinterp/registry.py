@@ -15,7 +15,7 @@ defaults. Annotations say what the kernel needs of each input:
 and of each attribute: `torch.dtype` an ONNX type number as torch's type, `Tensor` a list as a
 tensor, a subclass of `Prepared` whatever that makes of the value.
 
-Six keyword-only parameters are given by the engine, not by the node:
+Seven keyword-only parameters are given by the engine, not by the node:
 
     training          whether the module trains; of a kernel with state also None: its statistics
                       are frozen, whatever the file says
@@ -25,6 +25,7 @@ Six keyword-only parameters are given by the engine, not by the node:
                       type, which is that of the moved module, where the annotation says so
     straight          all that read the first output take floating numbers in place of its
                       integers, so that a gradient passes
+    prepared          what the registration's `prepare` made of the attributes, once for all calls
     device            where new tensors go
 """
 
@@ -48,7 +49,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # keywords that the engine provides
 GIVEN = frozenset(
-    {"training", "n_outputs", "input_type", "output_type", "device", "straight"}
+    {"training", "n_outputs", "input_type", "output_type", "device", "straight", "prepared"}
 )
 
 
@@ -106,6 +107,14 @@ class Kernel:
         alias: the output is the input (Identity): exporters leave one where they merged equal
             weights (see `ties`).
         straight: names of inputs that may come as floating numbers in place of integers.
+        between: attribute that names a value of the graph -> attributes that list others. In place
+            of the name, the function gets the part of the graph that lies between these and it,
+            as a `Subgraph` whose inputs are the node's.
+        prepare: makes of attributes, once when a model is loaded, what the function gets as
+            `prepared`. Its keyword-only parameters are the attributes it reads, as the file has
+            them, tensors as numpy arrays; the function may take the same ones. What it gives goes
+            to the function as it is, but for tensors, alone or in tuples: they follow the module
+            from device to device.
     """
 
     function: Callable[..., Any]
@@ -122,6 +131,8 @@ class Kernel:
     uint64: Literal["bits", "order"] | None = None
     alias: bool = False
     straight: tuple[str, ...] = ()
+    between: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    prepare: Callable[..., Any] | None = None
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -135,10 +146,20 @@ class Kernel:
         return tuple(p for p in every if p.kind is not p.KEYWORD_ONLY)
 
     @cached_property
-    def attributes(self) -> dict[str, Parameter]:
-        """The parameters that stand for attributes, those of the engine among them."""
+    def keywords(self) -> dict[str, Parameter]:
+        """The function's keyword-only parameters: attributes, and what the engine gives."""
         every = signature(self.function).parameters.values()
         return {p.name: p for p in every if p.kind is p.KEYWORD_ONLY}
+
+    @cached_property
+    def attributes(self) -> dict[str, Parameter]:
+        """All attributes that mean something to the kernel, and what the engine gives."""
+        return {**self.reads, **self.keywords}
+
+    @cached_property
+    def reads(self) -> dict[str, Parameter]:
+        """The attributes that `prepare` reads."""
+        return dict(signature(self.prepare).parameters) if self.prepare else {}
 
     def parameter(self, index: int) -> Parameter | None:
         """The parameter that takes input number `index`; None where the node has too many."""
@@ -201,6 +222,8 @@ def op(
     uint64: Literal["bits", "order"] | None = None,
     alias: bool = False,
     straight: tuple[str, ...] = (),
+    between: Mapping[str, tuple[str, ...]] | None = None,
+    prepare: Callable[..., Any] | None = None,
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
 
@@ -232,6 +255,8 @@ def op(
             uint64,
             alias,
             straight,
+            between or {},
+            prepare,
         )
         return function
 
@@ -280,3 +305,8 @@ def lookup(op_type: str, opset: int, domain: str = "") -> Kernel | None:
     versions = KERNELS.get((domain, op_type), {})
     since = max((v for v in versions if v <= opset), default=None)
     return None if since is None else versions[since]
+
+
+def naming(op_type: str, domain: str = "") -> frozenset[str]:
+    """The attributes that name values of the graph the node stands in, whatever its version."""
+    return frozenset().union(*(k.between for k in KERNELS.get((domain, op_type), {}).values()))

@@ -34,13 +34,13 @@ from onnxinterp import loading
 from onnxinterp.editing import EXTERNAL, Stored, attribute_edits, sparse_edits
 from onnxinterp.encoding import check
 from onnxinterp.errors import InvalidModelError, SaveError
+from onnxinterp.parting import parted
 from onnxinterp.replacing import Parts, differs
-from onnxinterp.templates import Template
+from onnxinterp.templates import AGAIN, Template
 from onnxinterp.weights import Weights
-from onnxinterp.wire import Buffer, Edit, Wire, walk, write
+from onnxinterp.wire import Buffer, Chain, Edit, Place, Wire, walk, write
 
 BLOCK = 2**24  # bytes copied at once
-AGAIN = "name a file of the same graph: save_onnx(path, like=...)"
 
 
 class Region(NamedTuple):
@@ -138,7 +138,11 @@ def _changes(weights: Weights, kept: Template, wire: Wire) -> Changes:
     """Go through the bytes, from tensor to tensor."""
     _refuse_homeless(weights, kept)
     changes, seen = Changes(), set()
+    concerned = {p for tie in kept.ties.values() for p in tie.places}
+    chains: dict[Place, Chain] = {}
     for place, kind, around in walk(wire):
+        if place in concerned:
+            chains[place] = around
         names = kept.places.get(place, ())
         stored = Stored(wire, around, *names[:1]) if kind is TensorProto else None
         if stored is not None and stored.form == EXTERNAL:
@@ -158,6 +162,7 @@ def _changes(weights: Weights, kept: Template, wire: Wire) -> Changes:
         else:
             reader = loading.TensorReader(kept.folder)
             changes.edits += sparse_edits(wire, around, value, names[0], reader)
+    changes.edits += parted(weights, kept, wire, chains)
     return changes
 
 
@@ -172,9 +177,10 @@ def _put(stored: Stored, value: Tensor, changes: Changes) -> None:
 
 def _refuse_homeless(weights: Weights, kept: Template) -> None:
     homes = {name for names in kept.places.values() for name in names}
-    if lost := [name for name in weights if name not in homes and name not in kept.fixed]:
+    homes |= {name for name, tie in kept.ties.items() if tie.held} | kept.fixed.keys()
+    if lost := [name for name in weights if name not in homes]:
         raise SaveError(f"the file has no place for the weights {', '.join(map(repr, lost))}")
-    if gone := [name for name in (*homes, *kept.fixed) if name not in weights]:
+    if gone := sorted(homes - weights.keys()):
         raise SaveError(f"the module has lost the weights {', '.join(map(repr, gone))}")
     for name, before in kept.fixed.items():
         if not _alike(weights[name], before.to(weights[name])):
@@ -240,10 +246,10 @@ def _data(changes: Changes, kept: Template, location: str) -> Callable[[BinaryIO
 
     def fill(out: BinaryIO) -> None:
         with ExitStack() as stack:
-            base = _base(kept.folder, location, changes.strangers.get(location))
-            size = known.get(location, 0)
-            if base is not None:
-                stack.enter_context(base)
+            there = kept.external(location, changes.strangers.get(location))
+            base, size = None, known.get(location, 0)
+            if there is not None:
+                base = stack.enter_context(loading.open_external(there, location))
                 found = os.fstat(base.fileno()).st_size
                 if size not in (0, found):
                     raise SaveError(
@@ -254,18 +260,6 @@ def _data(changes: Changes, kept: Template, location: str) -> Callable[[BinaryIO
             _write_data(out, base, size, regions)
 
     return fill
-
-
-def _base(folder: Path | None, location: str, stranger: str | None) -> BinaryIO | None:
-    """The external data of the source; None where they are gone and not needed."""
-    if folder is not None and loading.external_path(folder, location).exists():
-        return loading.open_external(folder, location)
-    if stranger is not None:
-        raise SaveError(
-            f"the external data {location!r} of the source are gone, and the module does not hold "
-            f"all that is in them ({stranger!r}); {AGAIN}"
-        )
-    return None
 
 
 def _write_data(out: BinaryIO, base: BinaryIO | None, size: int, regions: list[Region]) -> None:

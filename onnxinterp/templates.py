@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import torch
@@ -32,10 +32,36 @@ from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.graph import Graph, Model, Node
 from onnxinterp.loading import TensorReader
 from onnxinterp.registry import Kernel
+from onnxinterp.ties import untied
 from onnxinterp.weights import Weights
 from onnxinterp.wire import Chain, Place, Wire, edit, messages, walk, write
 
 CUT = 1024  # bytes from which a payload is not kept
+AGAIN = "name a file of the same graph: save_onnx(path, like=...)"
+
+
+class Tied(NamedTuple):
+    """Where the file has a weight that shares the tensor of another (`graph.Tie`).
+
+    Attributes:
+        origin: the name it is read under.
+        place: of the tensor.
+        readers: places of the nodes that read it, and which input; None for the Identity that
+            makes it. None in all where one stands in a function.
+        together: as in `Tie`.
+        held: whether it is a weight of the module, not of a part that `outputs=` has cut off.
+    """
+
+    origin: str
+    place: Place
+    readers: tuple[tuple[Place, int | None], ...] | None
+    together: bool
+    held: bool
+
+    @property
+    def places(self) -> set[Place]:
+        """Of the tensor and of the readers."""
+        return {self.place, *(place for place, _ in self.readers or ())}
 
 
 @dataclass
@@ -47,6 +73,7 @@ class Template:
             source was a ModelProto of more than 2 GB.
         places: where in them -> the names of the weights that stand there; a tensor in a function
             that is called twice may be two weights.
+        ties: the weights that share a tensor with one of these.
         fixed: weights that no file holds, as constants of an operator's meaning, as they were.
         folder: where external data lie; None where the model came without a path.
         sizes: location -> bytes of external data when they were opened.
@@ -54,12 +81,34 @@ class Template:
 
     wire: Wire | None
     places: dict[Place, tuple[str, ...]]
+    ties: dict[str, Tied]
     fixed: dict[str, Tensor]
     folder: Path | None
     sizes: dict[str, int] = field(default_factory=dict)
 
+    def external(self, location: str, needed_by: str | None) -> Path | None:
+        """The folder of a file of external data; None where it is gone and not needed.
+
+        Args:
+            location: its name.
+            needed_by: a tensor in it that the module does not hold.
+
+        Raises:
+            SaveError: it is gone, but needed.
+            UnsafeModelError: it is outside the folder, or behind a link.
+        """
+        folder = self.folder
+        if folder is not None and loading.external_path(folder, location).exists():
+            return folder
+        if needed_by is None:
+            return None
+        raise SaveError(
+            f"the external data {location!r} of the source are gone, and the module does not hold "
+            f"all that is in them ({needed_by!r}); {AGAIN}"
+        )
+
     def plain(self) -> dict[str, Any] | None:
-        """The bytes and places as numbers, names and tensors; None where there are no bytes."""
+        """The bytes as numbers and tensors; None where there are none."""
         if self.wire is None:
             return None
         return {
@@ -69,17 +118,16 @@ class Template:
                 for _, piece in self.wire.pieces
             ],
             "size": self.wire.size,
-            "places": self.places,
             "sizes": self.sizes,
         }
 
     def filled(self, plain: dict[str, Any] | None) -> Template:
-        """This template with the bytes and places that another gave as `plain`."""
+        """This template, made of a copy of the graph, with the bytes that were given as `plain`."""
         if plain is None:
             return self
         pieces = [piece.numpy().tobytes() for piece in plain["pieces"]]
         wire = Wire(list(zip(plain["starts"], pieces, strict=True)), plain["size"])
-        return Template(wire, plain["places"], self.fixed, None, plain["sizes"])
+        return replace(self, wire=wire, folder=None, sizes=plain["sizes"])
 
 
 def template(
@@ -98,29 +146,32 @@ def template(
         weights: what was read of it.
         reader: what read it.
     """
-    places = _places(proto, model, weights)
-    homeless = weights.keys() - {name for names in places.values() for name in names}
+    places, ties = _places(proto, model, weights)
+    homeless = weights.keys() - ties.keys() - {n for names in places.values() for n in names}
     fixed = {name: weights[name].detach().clone() for name in homeless}
     try:
         data = loading.serialized(proto) if content is None else content
     except InvalidModelError:
-        return Template(None, places, fixed, None)
+        return Template(None, places, ties, fixed, None)
     wire = Wire([(0, data)], len(data))
+    asked_later = {tie.place for tie in ties.values() if not tie.held}
     holes = []
     for place, chain in _tensors(wire, CUT):
         stored = Stored(wire, chain)
-        payload = stored.payload if place in places else None
+        payload = stored.payload if place in places and place not in asked_later else None
         if payload is None or payload.stop - payload.start < CUT:
             continue
         if stored.is_spelled(weights[places[place][0]]):
             holes.append((payload.start, payload.stop))
-    return Template(wire.without(holes), places, fixed, _absolute(reader.folder), reader.sizes)
+    folder = _absolute(reader.folder)
+    return Template(wire.without(holes), places, ties, fixed, folder, reader.sizes)
 
 
 def template_of(
     like: loading.Source,
     graph: Graph,
     kernels: Mapping[str, Kernel],
+    untie: bool | list[str],
     weights: Iterable[str],
     fixed: dict[str, Tensor],
 ) -> Template:
@@ -130,6 +181,7 @@ def template_of(
         like: the file.
         graph: the module's graph.
         kernels: those that take precedence in the module.
+        untie: what was asked for by it.
         weights: the names of the module's weights.
         fixed: those of them that no file holds.
 
@@ -141,11 +193,11 @@ def template_of(
     data = loading.content_of(like)
     wire = Wire([(0, data)], len(data))
     proto = loading.read(_bare(wire))[0]
-    model = build(proto, kernels)
+    model = untied(build(proto, kernels), untie)
     _refuse_another(graph, model.graph.pruned(graph.outputs))
-    places = _places(proto, model, [name for name in weights if name in model.tensors])
+    places, ties = _places(proto, model, [name for name in weights if name in model.tensors])
     folder = Path(like).parent if isinstance(like, (str, os.PathLike)) else None
-    return Template(wire, places, fixed, _absolute(folder))
+    return Template(wire, places, ties, fixed, _absolute(folder))
 
 
 def _bare(wire: Wire) -> bytes:
@@ -170,20 +222,26 @@ def _tensors(wire: Wire, at_least: int) -> Iterator[tuple[Place, Chain]]:
 
 
 def _places(
-    proto: onnx.ModelProto, model: Model, names: Iterable[str]
-) -> dict[Place, tuple[str, ...]]:
+    proto: onnx.ModelProto, model: Model, weights: Collection[str]
+) -> tuple[dict[Place, tuple[str, ...]], dict[str, Tied]]:
     """Where in a parsed model the weights stand, each in a message that decoding has handed on."""
-    holders: dict[int, tuple[Message, list[str]]] = {}
-    for name in names:
-        if (holder := _holder(model, name)) is not None:
-            holders.setdefault(id(holder), (holder, []))[1].append(name)
+    own = {n: m for n in weights if n not in model.ties and (m := _holder(model, n)) is not None}
+    origins = {name: _holder(model, name) for name in model.ties}
+    readers = {o: model.protos.get(o) for tie in model.ties.values() for o, _ in tie.readers}
+    wanted = {id(m): m for m in (*own.values(), *origins.values(), *readers.values())}
+    place_of = {id(message): place for place, message in messages(proto) if id(message) in wanted}
     places: dict[Place, tuple[str, ...]] = {}
-    for place, message in messages(proto):
-        if len(places) == len(holders):
-            break
-        if id(message) in holders:
-            places[place] = tuple(holders[id(message)][1])
-    return places
+    for name, holder in own.items():
+        if (place := place_of.get(id(holder))) is not None:
+            places[place] = (*places.get(place, ()), name)
+    ties = {}
+    for name, tie in model.ties.items():
+        nodes = [(place_of.get(id(readers[output])), i) for output, i in tie.readers]
+        found = tuple((place, i) for place, i in nodes if place is not None)
+        known = found if len(found) == len(nodes) else None
+        place = place_of[id(origins[name])]
+        ties[name] = Tied(tie.origin, place, known, tie.together, name in weights)
+    return places, ties
 
 
 def _holder(model: Model, name: str) -> Message | None:
@@ -192,9 +250,7 @@ def _holder(model: Model, name: str) -> Message | None:
     if not isinstance(stored, Node):
         return stored
     held = (v for v in stored.attributes.values() if isinstance(v, Message))
-    spelled = (
-        a for a in model.constants[name].attribute if a.type in NUMBERS and not a.ref_attr_name
-    )
+    spelled = (a for a in model.protos[name].attribute if a.type in NUMBERS and not a.ref_attr_name)
     return next(held, next(spelled, None))
 
 

@@ -19,8 +19,8 @@ it. Matrices that two modules read stay tied in the second case: equal by chance
 from __future__ import annotations
 
 import glob
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import NamedTuple, TypeAlias
@@ -28,7 +28,7 @@ from typing import NamedTuple, TypeAlias
 from onnx import TensorProto
 
 from onnxinterp.dtypes import CARRIER
-from onnxinterp.graph import Model, Node
+from onnxinterp.graph import Graph, Model, Node, Tie
 
 Untie: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool]"
 
@@ -53,26 +53,32 @@ def untied(model: Model, untie: Untie) -> Model:
     if untie is False:
         return model
     asked = _predicate(untie)
-    merged = _merged(model)
-    tensors, nodes = dict(model.tensors), []
-    for node in model.graph.nodes:
-        alias = node.kernel is not None and node.kernel.alias and node.inputs[0] in merged
-        if alias and (asked is None or asked(node.inputs[0])):
-            tensors[node.outputs[0]] = tensors[node.inputs[0]]
-        else:
-            nodes.append(node)
-    taken = tensors.keys() | {o for n in model.graph.walk() for o in n.outputs}
-    renamed: dict[tuple[str, ...], dict[int, str]] = {}  # outputs of a node -> input -> weight
-    for name, uses in _uses(nodes, merged).items():
+    while found := _identities(model, asked):
+        nodes = tuple(n for n in model.graph.nodes if n.outputs[0] not in found)
+        graph = replace(model.graph, nodes=nodes)
+        read = {*graph.captures}
+        ties = {new: Tie(name, ((new, None),), name not in read) for new, name in found.items()}
+        model = _with(model, graph, ties)
+    taken = model.tensors.keys() | {o for n in model.graph.walk() for o in n.outputs}
+    taken |= {i.name for g in model.graph.graphs() for i in g.inputs}
+    ties = {}
+    for name, uses in _uses(model).items():
         whole = asked is not None and asked(name)
         own = _own_names(model, name, uses, whole) if asked is None or whole else {}
         for new, its_uses in own.items():
-            unique = new if new not in taken else f"{new}.untied"
-            tensors[unique] = tensors[name]
-            for use in its_uses:
-                renamed.setdefault(use.node.outputs, {})[use.input] = unique
-    graph = replace(model.graph, nodes=tuple(_reading(n, renamed) for n in nodes))
-    return replace(model, graph=graph, tensors=tensors)
+            unique = new
+            while unique in taken:
+                unique += ".untied"
+            taken.add(unique)
+            ties[unique] = Tie(name, tuple((u.node.outputs[0], u.input) for u in its_uses), whole)
+    renamed = {reader: new for new, tie in ties.items() for reader in tie.readers}
+    return _with(model, _reading(model.graph, renamed), ties) if ties else model
+
+
+def _with(model: Model, graph: Graph, ties: dict[str, Tie]) -> Model:
+    """The model with another graph, which reads these weights too."""
+    tensors = {**model.tensors, **{new: model.tensors[tie.origin] for new, tie in ties.items()}}
+    return replace(model, graph=graph, tensors=tensors, ties={**model.ties, **ties})
 
 
 def _merged(model: Model) -> set[str]:
@@ -80,32 +86,57 @@ def _merged(model: Model) -> set[str]:
 
     Not those that a call may give instead: all their readers are to see what it gives.
     """
-    count = Counter(r for node in model.graph.nodes for r in node.inputs)
-    count.update(r for n in model.graph.nodes for r in set(n.reads).difference(n.inputs))
-    count.update(o.name for o in model.graph.outputs)
+    count = Counter(name for node in model.graph.walk() for name in node.inputs)
+    count.update(o.name for graph in model.graph.graphs() for o in graph.outputs)
     given = {i.name for i in model.graph.inputs}
     return {n for n, t in model.tensors.items() if count[n] > 1 and n not in given and _trains(t)}
 
 
-def _uses(nodes: Iterable[Node], names: Set[str]) -> dict[str, list[Use]]:
-    uses: dict[str, list[Use]] = {}
-    for node in nodes:
+def _identities(model: Model, asked: Callable[[str], bool] | None) -> dict[str, str]:
+    """What nodes of the main graph give that only pass a merged initializer on -> this."""
+    merged = _merged(model)
+    return {
+        node.outputs[0]: node.inputs[0]
+        for node in model.graph.nodes
+        if node.kernel is not None and node.kernel.alias and node.inputs[0] in merged
+        if asked is None or asked(node.inputs[0])
+    }
+
+
+def _uses(model: Model) -> dict[str, list[Use]]:
+    """Merged initializer -> its readers, in subgraphs too."""
+    merged, uses = _merged(model), defaultdict[str, list[Use]](list)
+    for node in model.graph.walk():
         for index, name in enumerate(node.inputs):
-            if name in names:
-                uses.setdefault(name, []).append(Use(node, index, _state(node, index)))
+            if name in merged:
+                uses[name].append(Use(node, index, _state(node, index)))
     return uses
 
 
-def _reading(node: Node, renamed: Mapping[tuple[str, ...], Mapping[int, str]]) -> Node:
-    own = renamed.get(node.outputs, {})
-    return replace(node, inputs=tuple(own.get(i, name) for i, name in enumerate(node.inputs)))
+def _reading(graph: Graph, renamed: Mapping[tuple[str, int | None], str]) -> Graph:
+    """The graph with other names at some inputs (first output of the node, index)."""
+    nodes = [
+        replace(
+            node,
+            inputs=tuple(
+                renamed.get((node.outputs[0], i), name) for i, name in enumerate(node.inputs)
+            ),
+            attributes={
+                key: _reading(value, renamed) if isinstance(value, Graph) else value
+                for key, value in node.attributes.items()
+            },
+        )
+        for node in graph.nodes
+    ]
+    return replace(graph, nodes=tuple(nodes))
 
 
 def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[str, list[Use]]:
     """The weights to make of an initializer besides itself, and who reads them."""
     home, _, leaf = name.rpartition(".")
-    owner = next((u for u in uses if u.node.scope == home and not u.state), None)
-    first = owner or next((u for u in uses if not u.state), uses[0])
+    computed = [use for use in uses if not use.state] or uses
+    owner = next((use for use in computed if use.node.scope == home), None)
+    first = owner or computed[0]
     stored = model.tensors[name]
     vector = isinstance(stored, TensorProto) and len(stored.dims) < 2
     own: dict[str, list[Use]] = {}

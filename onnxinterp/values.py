@@ -10,8 +10,8 @@ kernel asks for one. That is what lets symbolic sizes flow through `torch.compil
     Prepared   what an attribute is made into when the plan is made
     Subgraph   the body of an If, Loop or Scan, callable
 
-Every way from a tensor to a number goes through `host_of`: it is the one place that waits for a
-device and the one place where a graph becomes dependent on data.
+Every way from a tensor to a number goes through `host_of`, to a file through `bytes_of`: they are
+the one place that waits for a device and the one place where a graph becomes dependent on data.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ Ints: TypeAlias = list[int]
 Floats: TypeAlias = list[float]
 Operand: TypeAlias = Tensor | int | float | bool
 Strings: TypeAlias = np.ndarray[Any, Any]
+
+Dtype: TypeAlias = "torch.dtype | np.dtype[Any] | None"
+"""How a type is kept: strings are numpy objects; None where the type is not known."""
+OutputType: TypeAlias = "tuple[Dtype, tuple[int | str | None, ...] | None]"
+"""Of an output of a subgraph: its type, and its shape where it is declared."""
 
 HOST_DTYPES = frozenset({torch.int64, torch.int32, torch.bool, torch.float32, torch.float64})
 READABLE = HOST_DTYPES | {torch.float16, torch.bfloat16, torch.int8, torch.uint8, torch.int16}
@@ -82,6 +87,11 @@ def number(value: Tensor | Host) -> Any:
     return data
 
 
+def bytes_of(value: Tensor) -> bytes:
+    """Read a tensor of uint8 as the bytes of a file. Waits for the device the tensor is on."""
+    return value.numpy(force=True).tobytes()
+
+
 def is_known(number: Any) -> bool:
     """Whether a number is plain, not a symbol of a graph that is being captured.
 
@@ -124,7 +134,7 @@ class Subgraph:
 
     Attributes:
         n_inputs: how many inputs it takes.
-        output_types: (torch dtype, `str` or None, declared shape or None) of each output.
+        output_types: type and shape of each output, as far as they are known before it runs.
     """
 
     __slots__ = ("_run", "n_inputs", "output_types")
@@ -133,9 +143,7 @@ class Subgraph:
         self,
         run: Callable[[Sequence[Any]], tuple[Any, ...]],
         n_inputs: int,
-        output_types: Sequence[
-            tuple[torch.dtype | type[str] | None, tuple[int | str | None, ...] | None]
-        ],
+        output_types: Sequence[OutputType],
     ) -> None:
         self._run = run
         self.n_inputs = n_inputs

@@ -186,7 +186,9 @@ def roles(graph: Graph) -> tuple[frozenset[str], frozenset[str]]:
                 state.add(name)
             elif parameter.name not in kernel.frozen and kernel.kinds[parameter.name] in TENSORS:
                 computed.add(name)
-        computed.update(v.name for v in node.attributes.values() if isinstance(v, WeightRef))
+        frozen = kernel.frozen if kernel else ()
+        held = {k: v for k, v in node.attributes.items() if isinstance(v, WeightRef)}
+        computed.update(v.name for k, v in held.items() if k not in frozen)
     return frozenset(computed), frozenset(state)
 
 

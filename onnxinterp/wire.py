@@ -234,6 +234,11 @@ def edit(start: int, stop: int, data: bytes, around: Chain) -> Edit:
     return Edit(start, stop, len(data), lambda: (data,), around)
 
 
+def tagged(number: int, size: int) -> bytes:
+    """What stands before the payload of a LENGTH field."""
+    return varint(number << 3 | LENGTH) + varint(size)
+
+
 def varint(number: int) -> bytes:
     """The bytes of a number that is not negative."""
     out = bytearray()
@@ -268,7 +273,8 @@ def write(wire: Wire, edits: Sequence[Edit], out: BinaryIO) -> None:
     Raises:
         SaveError: the model would be larger than protobuf allows.
     """
-    edits = sorted([*edits, *_sizes(edits)], key=lambda e: (e.start, e.stop))
+    # what ends a message comes before what stands behind it
+    edits = sorted([*edits, *_sizes(edits)], key=lambda e: (e.start, e.stop, -len(e.around)))
     size = wire.size + sum(e.size - (e.stop - e.start) for e in edits)
     if size > LARGEST:
         raise SaveError(f"the model would have {size} bytes; without external data 2 GB is the end")

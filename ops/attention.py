@@ -47,15 +47,15 @@ def attention(
     if past_key is not None and past_value is not None:
         k, v = torch.cat((past_key, k), 2), torch.cat((past_value, v), 2)
     windows = is_causal, left_window_size, right_window_size
-    plain = n_outputs < 4 and not softcap and _is_fused(q.dtype, softmax_precision)
+    plain = n_outputs < 4 and not softcap and is_fused(q.dtype, softmax_precision)
     if plain and attn_mask is past_key is nonpad_kv_seqlen is None and windows[1:] == (-1, -1):
-        y, qk = _fused(q, k, v, None, scale, bool(is_causal)), None
+        y, qk = fused(q, k, v, None, scale, bool(is_causal)), None
     else:
         past = None if past_key is None else past_key.shape[2]
         allowed = _allowed(q, k, past, nonpad_kv_seqlen, *windows)
         bias = _bias(attn_mask, allowed, q, k.shape[2])
         if plain:
-            y, qk = _fused(q, k, v, bias, scale, False), None
+            y, qk = fused(q, k, v, bias, scale, False), None
         else:
             caps = softcap, softmax_precision, qk_matmul_output_mode
             y, qk = _stepwise(q, k, v, bias, scale, *caps)
@@ -72,14 +72,14 @@ def _heads(x: Tensor, count: int | None) -> Tensor:
     return torch.unflatten(x, -1, (count, -1)).transpose(1, 2)
 
 
-def _is_fused(dtype: torch.dtype, softmax_precision: torch.dtype | None) -> bool:
+def is_fused(dtype: torch.dtype, softmax_precision: torch.dtype | None) -> bool:
     """Whether torch's fused kernels take the softmax as asked: for halves they do in float32."""
     if softmax_precision is None or softmax_precision is dtype:
         return True
     return softmax_precision is torch.float32 and dtype in HALF
 
 
-def _fused(
+def fused(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, is_causal: bool
 ) -> Tensor:
     attend = functional.scaled_dot_product_attention
@@ -246,15 +246,17 @@ def attention_23(
 def _draw_mask(
     d: Draw, batch: int, heads: int, queries: int, keys: int, causal: int | None
 ) -> Tensor | None:
-    """None, numbers or bool; of integers the specification says nothing.
+    """None, numbers or bool.
 
     One row for all queries is drawn without is_causal only: the reference evaluator then gives the
     causal mask one row too.
     """
     shapes: list[tuple[int, ...]] = [(queries, keys), (heads, queries, keys)]
     shapes += [(batch, 1, queries, keys), (1, heads, queries if causal else 1, keys)]
-    mask = d.tensor(d.choice(shapes), "T1", lo=-2, hi=2)
-    return d.choice([None, mask, mask > -1])
+    mask: Tensor = d.tensor(d.choice(shapes), "U", lo=-2, hi=2)
+    if mask.dtype is torch.bool:  # where nothing is seen, onnxruntime's answer is another by type
+        mask[..., 0] = True
+    return d.maybe(mask)
 
 
 def _draw_modes(d: Draw, has_infinite: bool) -> dict[str, float | torch.dtype | None]:
@@ -291,7 +293,8 @@ def _(d: Draw) -> Call:
     if d.boolean():
         inputs = [x.transpose(1, 2).flatten(2) for x in inputs if x is not None]
         heads = {"q_num_heads": q_heads, "kv_num_heads": kv_heads}
-    causal = d.maybe(d.integer(0, 1))
+    # onnxruntime lets a single query see all new keys, whatever is_causal says
+    causal = d.maybe(d.integer(0, 1)) if queries > 1 or new == 1 else None
     mask = _draw_mask(d, batch, q_heads, queries, total, causal)
     cached = (batch, kv_heads, past or 1)
     caches = d.tensor((*cached, head), "T1"), d.tensor((*cached, v_head), "T2")

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, FLOAT8, FLOAT8E8M0, onnx_name
 from onnxinterp.ops import numerals
-from onnxinterp.ops.narrow import BITS, MINIFLOATS, bit_cast_narrow, fitted, limits
+from onnxinterp.ops.narrow import BITS, MINIFLOATS, bit_cast_narrow, fitted, limits, to_float8
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import HOST_DTYPES, Host, round_to
+from onnxinterp.values import HOST_DTYPES, Host, Strings, round_to
 
 RoundMode: TypeAlias = Literal["up", "down", "nearest"]
 
@@ -33,82 +33,81 @@ NAMED = {
 
 @op("Cast", since=24, any_type=True)
 def cast(
-    input: Tensor,
+    input: Tensor | Strings,
     *,
-    to: torch.dtype,
+    to: torch.dtype | type[str],
     saturate: int = 1,
     round_mode: RoundMode = "up",
     output_type: int = 0,
-) -> Tensor:
+) -> Tensor | Strings:
     """Floats lose their fraction on the way to integers; all but zero is true.
 
     onnxruntime rounds floats to the nearest 4-bit integer; the backend suite truncates them too.
     """
-    if isinstance(input, np.ndarray):
-        input = input if to is str else numerals.read(input, to, output_type)
-    if to is str:
+    if not isinstance(to, torch.dtype):
         return numerals.write(input)
+    if isinstance(input, np.ndarray):
+        input = numerals.read(input, to, output_type)
     if to is torch.float8_e8m0fnu:
         return _to_power_of_two(input, saturate, round_mode).to(to)
     if to in FLOAT8:
-        return _to_float8(input, to, saturate)
+        return to_float8(input, to, saturate)
     return fitted(input, output_type).to(to)
 
 
 @op("Cast", since=19, any_type=True)
-def cast_19(input: Tensor, *, to: torch.dtype, saturate: int = 1, output_type: int = 0) -> Tensor:
+def cast_19(
+    input: Tensor | Strings,
+    *,
+    to: torch.dtype | type[str],
+    saturate: int = 1,
+    output_type: int = 0,
+) -> Tensor | Strings:
     return cast(input, to=to, saturate=saturate, output_type=output_type)
 
 
 @op("Cast", since=6, any_type=True)
-def cast_6(input: Tensor, *, to: torch.dtype) -> Tensor:
+def cast_6(input: Tensor | Strings, *, to: torch.dtype | type[str]) -> Tensor | Strings:
     return cast(input, to=to)
 
 
 @op("Cast", since=1, any_type=True)
-def cast_1(input: Tensor, *, to: str) -> Tensor:
+def cast_1(input: Tensor, *, to: str) -> Tensor | Strings:
     return cast(input, to=NAMED[to.upper()])
 
 
 @op("CastLike", since=24, any_type=True, frozen=("target_type",))
 def cast_like(
-    input: Tensor,
-    target_type: Tensor,
+    input: Tensor | Strings,
+    target_type: Tensor | Strings,
     *,
     saturate: int = 1,
     round_mode: RoundMode = "up",
     output_type: int = 0,
-) -> Tensor:
+) -> Tensor | Strings:
     to = numerals.type_of(target_type)
     return cast(input, to=to, saturate=saturate, round_mode=round_mode, output_type=output_type)
 
 
 @op("CastLike", since=19, any_type=True, frozen=("target_type",))
 def cast_like_19(
-    input: Tensor, target_type: Tensor, *, saturate: int = 1, output_type: int = 0
-) -> Tensor:
+    input: Tensor | Strings,
+    target_type: Tensor | Strings,
+    *,
+    saturate: int = 1,
+    output_type: int = 0,
+) -> Tensor | Strings:
     return cast(input, to=numerals.type_of(target_type), saturate=saturate, output_type=output_type)
 
 
 @op("CastLike", since=15, any_type=True, frozen=("target_type",))
-def cast_like_15(input: Tensor, target_type: Tensor) -> Tensor:
+def cast_like_15(input: Tensor | Strings, target_type: Tensor | Strings) -> Tensor | Strings:
     return cast(input, to=numerals.type_of(target_type))
 
 
 @op("BitCast", since=26, any_type=True)
 def bit_cast(input: Tensor, *, to: torch.dtype, output_type: int = 0) -> Tensor:
     return bit_cast_narrow(input, output_type) if output_type in BITS else input.view(to)
-
-
-def _to_float8(x: Tensor, to: torch.dtype, saturate: int) -> Tensor:
-    """Beyond the largest number: that number when saturating, else NaN (infinity in e5m2)."""
-    x = x if x.is_floating_point() and x.dtype.itemsize > 1 else x.to(torch.float32)
-    if saturate:
-        limit = torch.finfo(to).max
-        return x.clamp(-limit, limit).to(to)
-    if to is torch.float8_e4m3fn:  # 464 is halfway from the largest to what would be the next;
-        x = torch.where(x.abs() > 464, math.nan, x)  # torch saturates this type from 2.12 on
-    return x.to(to)
 
 
 def _to_power_of_two(x: Tensor, saturate: int, round_mode: RoundMode) -> Tensor:

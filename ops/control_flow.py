@@ -24,7 +24,7 @@ from torch.nn import functional
 from onnxinterp.dtypes import onnx_name
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Ints, Scalar, Subgraph, number
+from onnxinterp.values import Host, Ints, OutputType, Scalar, Subgraph, number
 
 
 @op("If", since=1, any_type=True)
@@ -106,6 +106,8 @@ def scan_8(
     rows = []
     for b, element in enumerate(batch):
         length = longest if sequence_lens is None else sequence_lens[b]
+        if not 0 <= length <= longest:
+            raise ValueError(f"a sequence of {length} among inputs of length {longest}")
         results = scan(
             *element[:n_states],
             *(x[:length] for x in element[n_states:]),
@@ -136,12 +138,7 @@ def _columns(rows: Sequence[Sequence[Any]], n: int) -> list[Sequence[Any]]:
     return list(zip(*rows, strict=True)) if rows else [()] * n
 
 
-def _stacked(
-    column: Sequence[Any],
-    declared: tuple[torch.dtype | None, tuple[int | str | None, ...] | None],
-    axis: int,
-    device: torch.device,
-) -> Tensor | Host:
+def _stacked(column: Sequence[Any], declared: OutputType, axis: int, device: torch.device) -> Any:
     """A scan output; numbers become a list of numbers.
 
     Without iterations its shape is what the body declares, with 0 for sizes it does not know.
@@ -155,26 +152,26 @@ def _stacked(
         raise TypeError("nothing tells the type of a scan output without iterations")
     sizes = [size if isinstance(size, int) else 0 for size in shape or ()]
     sizes.insert(axis % (len(sizes) + 1), 0)
-    if dtype is str:
-        return np.full(sizes, "", dtype=object)
+    if isinstance(dtype, np.dtype):
+        return np.full(sizes, "", dtype)
     return torch.empty(sizes, dtype=dtype, device=device)
 
 
-def _unbound(x: Any, axis: int) -> tuple[Any, ...]:
+def _unbound(x: Any, axis: int) -> Sequence[Any]:
     """The slices along an axis, of strings too."""
     if isinstance(x, np.ndarray):
-        return tuple(np.asarray(part, dtype=object) for part in np.moveaxis(x, axis, 0))
-    return x.unbind(axis)
+        return [np.asarray(part, dtype=object) for part in np.moveaxis(x, axis, 0)]
+    return list(x.unbind(axis))
 
 
 def _joined(parts: Sequence[Any], axis: int = 0) -> Any:
     """Slices along a new axis, of strings too."""
     if isinstance(parts[0], np.ndarray):
         return np.stack(parts, axis)
-    return torch.stack(parts, axis)
+    return torch.stack(list(parts), axis)
 
 
-def _tensor(value: Tensor | Host, device: torch.device) -> Tensor:
+def _tensor(value: Any, device: torch.device) -> Any:
     return value.tensor(device) if isinstance(value, Host) else value
 
 

@@ -1,7 +1,6 @@
-"""Convolutions: Conv, ConvTranspose, ConvInteger, DeformConv.
+"""Convolutions: Conv, ConvTranspose, ConvInteger.
 
-History: Conv and ConvTranspose 1, 11 (wording), 22 (bfloat16); ConvInteger 10;
-DeformConv 19, 22 (bfloat16).
+History: Conv and ConvTranspose 1, 11 (wording), 22 (bfloat16); ConvInteger 10.
 
 Inputs are [N, C, *spatial] with one to three spatial axes, filters [M, C/group, *kernel]
 (ConvTranspose: [C, M/group, *kernel]).
@@ -9,7 +8,6 @@ Inputs are [N, C, *spatial] with one to three spatial axes, filters [M, C/group,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -85,8 +83,8 @@ def conv_transpose(
     if all(0 <= n < limit for n, limit in zip(behind, limits, strict=True)):
         return transpose(X, W, B, w.strides, begins, behind, group, w.dilations)
     full = transpose(X, W, None, w.strides, 0, 0, group, w.dilations)
-    crop_ends = [o - e for o, e in zip(extra, ends, strict=True)]
-    y = pad(full, [-b for b in begins], crop_ends)
+    full = pad(full, [0] * rank, extra)  # first, or there may be less than is cropped
+    y = pad(full, [-b for b in begins], [-e for e in ends])
     return y if B is None else y + B.reshape(-1, *[1] * rank)
 
 
@@ -144,45 +142,6 @@ def conv_integer(
         strides=strides,
     )
     return y.to(torch.int32)
-
-
-@op("DeformConv", since=19)
-def deform_conv(
-    X: Tensor,
-    W: Tensor,
-    offset: Tensor,
-    B: Tensor | None = None,
-    mask: Tensor | None = None,
-    *,
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,  # noqa: ARG001  # the filter has it
-    offset_group: int = 1,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor:
-    """Each element of the window is moved by its offset (row, column) and weighted by its mask."""
-    w = window(X.shape[2:], W.shape[2:], strides=strides, dilations=dilations, pads=pads)
-    images, outputs, elements = X.shape[0], offset.shape[2:], math.prod(w.kernel)
-    moves = offset.reshape(images * offset_group, *w.kernel, 2, *outputs)
-    places = []
-    for i in (1, 0):  # grid_sample wants columns first
-        element = torch.arange(w.kernel[i], device=X.device) * w.dilations[i] - w.begins[i]
-        output = torch.arange(outputs[i], device=X.device) * w.strides[i]
-        element = element.reshape([-1 if n == i else 1 for n in range(4)])
-        output = output.reshape([-1 if n == i + 2 else 1 for n in range(4)])
-        place = moves[:, :, :, i] + (element + output)
-        places.append((2 * place + 1) / X.shape[i + 2] - 1)
-    grid = torch.stack(places, -1).reshape(images * offset_group, -1, outputs[1], 2)
-    channels = X.reshape(images * offset_group, -1, *X.shape[2:])
-    sampled = functional.grid_sample(channels, grid, align_corners=False)
-    sampled = sampled.reshape(images, offset_group, -1, elements, *outputs)
-    if mask is not None:
-        sampled = sampled * mask.reshape(images, offset_group, 1, elements, *outputs)
-    columns = sampled.reshape(images, group, -1, math.prod(outputs))
-    filters = W.reshape(group, W.shape[0] // group, -1)
-    y = torch.matmul(filters, columns).reshape(images, W.shape[0], *outputs)
-    return y if B is None else y + B[:, None, None]
 
 
 def _per_axis(d: Draw, rank: int, lo: int, hi: int) -> list[int]:
@@ -261,27 +220,4 @@ def _(d: Draw) -> Call:
         kernel_shape=d.maybe(kernel),
         pads=pads,
         strides=d.maybe(_per_axis(d, 2, 1, 3)),
-    )
-
-
-@sample(deform_conv)
-def _(d: Draw) -> Call:
-    group, offset_group = d.integer(1, 2), d.integer(1, 2)
-    images, channels, filters = d.integer(1, 2), 2 * d.integer(1, 2), 2
-    kernel, strides, pads = _per_axis(d, 2, 1, 3), _per_axis(d, 2, 1, 2), _per_axis(d, 4, 0, 1)
-    dilations, sizes = _per_axis(d, 2, 1, 2), _per_axis(d, 2, 5, 7)
-    w = window(sizes, kernel, strides=strides, dilations=dilations, pads=pads)
-    outputs, elements = w.outputs(sizes), offset_group * math.prod(kernel)
-    return call(
-        d.floats((images, channels, *sizes), -3, 3),
-        d.floats((filters, channels // group, *kernel), -3, 3),
-        d.floats((images, 2 * elements, *outputs), -1.5, 1.5),
-        d.maybe(d.floats((filters,))),
-        d.maybe(d.floats((images, elements, *outputs), 0, 1)),
-        dilations=dilations,
-        group=group,
-        kernel_shape=d.maybe(kernel),
-        offset_group=offset_group,
-        pads=pads,
-        strides=strides,
     )

@@ -24,8 +24,9 @@ def _drop(
     """The output, and where two are named the boolean mask of what is kept."""
     if drops and data.dtype in FLOAT8:
         result = _drop(data.float(), ratio, drops, n_outputs)
-        output, *masks = result if isinstance(result, tuple) else (result,)
-        return (output.to(data.dtype), *masks) if masks else output.to(data.dtype)
+        if isinstance(result, tuple):
+            return result[0].to(data.dtype), result[1]
+        return result.to(data.dtype)
     if n_outputs > 1 and drops:
         output, mask = torch.native_dropout(data, ratio, True)
         return output, mask.to(torch.bool)  # of no elements torch makes floats

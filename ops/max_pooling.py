@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.ops.pooling import drawn_ceil_mode, drawn_pool, pad_to_fit, spatial_axes, torch_pads
-from onnxinterp.ops.spatial import window
+from onnxinterp.ops.spatial import Window, window
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -150,20 +150,23 @@ def max_unpool(
     shape = output_shape
     if shape is None:
         w = window(X.shape[2:], kernel_shape, strides=strides, pads=pads)
-        spans = zip(X.shape[2:], w.strides, w.kernel, w.begins, w.ends, strict=True)
-        shape = [*X.shape[:2], *[(n - 1) * s + k - b - e for n, s, k, b, e in spans]]
+        shape = [*X.shape[:2], *unpooled(X.shape[2:], w)]
     flat = X.new_zeros(math.prod(shape)).scatter(0, I.flatten(), X.flatten())
     return flat.reshape(shape)
 
 
+def unpooled(sizes: Sequence[int], w: Window) -> list[int]:
+    """The sides of what windows would have pooled to `sizes`."""
+    spans = zip(sizes, w.strides, w.kernel, w.begins, w.ends, strict=True)
+    return [(n - 1) * s + k - b - e for n, s, k, b, e in spans]
+
+
 @sample(max_pool)
 def _(d: Draw) -> Call:
-    x, rank, attributes = drawn_pool(d)
-    dilations = [d.integer(1, 2) for _ in range(rank)]
+    x, attributes = drawn_pool(d, dilated=True)
     return call(
         x,
         ceil_mode=drawn_ceil_mode(d),
-        dilations=d.maybe(dilations) if attributes["auto_pad"] is None else None,
         storage_order=d.maybe(d.integer(0, 1)),
         outputs=d.integer(1, 2),
         **attributes,
@@ -172,13 +175,13 @@ def _(d: Draw) -> Call:
 
 @sample(max_pool_8)
 def _(d: Draw) -> Call:
-    x, _, attributes = drawn_pool(d)
+    x, attributes = drawn_pool(d)
     return call(x, storage_order=d.maybe(d.integer(0, 1)), outputs=d.integer(1, 2), **attributes)
 
 
 @sample(max_pool_1)
 def _(d: Draw) -> Call:
-    x, _, attributes = drawn_pool(d)
+    x, attributes = drawn_pool(d)
     return call(x, **attributes)
 
 
@@ -189,11 +192,18 @@ def _(d: Draw) -> Call:
 
 @sample(max_unpool)
 def _(d: Draw) -> Call:
-    x = d.floats((1, 2, d.integer(2, 3), d.integer(2, 3)))
-    kernel, more = [d.integer(1, 2), d.integer(1, 2)], [d.integer(0, 1), d.integer(0, 1)]
-    sizes = [n * k + m for n, k, m in zip(x.shape[2:], kernel, more, strict=True)]
-    shape = d.maybe([1, 2, *sizes]) if any(more) else None
-    whole = [n * k for n, k in zip(x.shape[2:], kernel, strict=True)]
-    places = d.permutation(2 * math.prod(whole))[: x.numel()]
+    """Places anywhere in the output, each at most once."""
+    rank = d.integer(1, 3)
+    x = d.floats((1, 2, *[d.integer(1, 3) for _ in range(rank)]))
+    kernel, strides = [d.integer(1, 3) for _ in range(rank)], [d.integer(1, 3) for _ in range(rank)]
+    strides = [
+        max(pair) for pair in zip(kernel, strides, strict=True)
+    ]  # or there is too little room
+    pads = d.maybe([d.integer(0, (k - 1) // 2) for k in kernel * 2])
+    w = window(x.shape[2:], kernel, strides=strides, pads=pads)
+    sizes = unpooled(x.shape[2:], w)
+    shape = d.maybe([1, 2, *[n + d.integer(0, 2) for n in sizes]])
+    places = d.permutation(2 * math.prod(sizes))[: x.numel()]
     indices = torch.tensor(places, dtype=torch.int64).reshape(x.shape)
-    return call(x, indices, shape, kernel_shape=kernel, strides=kernel)
+    given = strides if max(strides) > 1 else d.maybe(strides)
+    return call(x, indices, shape, kernel_shape=kernel, pads=pads, strides=given)

@@ -1,10 +1,13 @@
 """Numbers brought to types narrower than torch has: 4- and 2-bit integers, float4, float6.
 
 Their carriers, 8-bit integers and float32, hold more than the types do; what makes such a type
-(Cast, QuantizeLinear) leaves in the carrier only what the type can hold.
+(Cast, QuantizeLinear) leaves in the carrier only what the type can hold. 8-bit floats, which torch
+has, saturate or not.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from onnx import TensorProto
@@ -51,6 +54,17 @@ def fitted(x: Tensor, elem_type: int) -> Tensor:
     _, exponent = torch.frexp(x)
     step = torch.ldexp(torch.ones_like(x), (exponent - 1).clamp(min=lowest) - mantissa)
     return (torch.round(x / step) * step).clamp(-largest, largest)
+
+
+def to_float8(x: Tensor, to: torch.dtype, saturate: bool | int) -> Tensor:
+    """Beyond the largest number: that number when saturating, else NaN (infinity in e5m2)."""
+    x = x if x.is_floating_point() and x.dtype.itemsize > 1 else x.to(torch.float32)
+    if saturate:
+        limit = torch.finfo(to).max
+        return x.clamp(-limit, limit).to(to)
+    if to is torch.float8_e4m3fn:  # 464 is halfway from the largest to what would be the next;
+        x = torch.where(x.abs() > 464, math.nan, x)  # torch saturates this type from 2.12 on
+    return x.to(to)
 
 
 def bit_cast_narrow(x: Tensor, elem_type: int) -> Tensor:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from onnxinterp.ops.narrow import MINIFLOATS
-from onnxinterp.values import host_of
+from onnxinterp.values import Strings, host_of
 
 DIGITS = 8  # significant ones, as onnxruntime writes them, those of a double too
 
 
-def type_of(x: Any) -> Any:
+def type_of(x: Tensor | Strings) -> torch.dtype | type[str]:
     """The dtype of a tensor; `str` of an array of strings."""
     return str if isinstance(x, np.ndarray) else x.dtype
 
 
-def read(texts: np.ndarray[Any, Any], to: torch.dtype, elem_type: int = 0) -> Tensor:
+def read(texts: Strings, to: torch.dtype, elem_type: int = 0) -> Tensor:
     """The numbers that texts stand for, in a type from which to cast to `to`.
 
     Args:
@@ -37,7 +36,7 @@ def read(texts: np.ndarray[Any, Any], to: torch.dtype, elem_type: int = 0) -> Te
     return torch.from_numpy(np.array(numbers, dtype=wide)).reshape(texts.shape)
 
 
-def write(x: Tensor | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def write(x: Tensor | Strings) -> Strings:
     """Numbers as strings in an array of the same shape; strings as they are."""
     if isinstance(x, np.ndarray):
         return x

@@ -61,7 +61,9 @@ def average_pool(
     pool, dilated = AVERAGE_POOLS[X.ndim - 3], max(w.dilations) > 1
     # torch has no average of volumes in half precision on the CPU
     x = X.float() if X.ndim == 5 and X.dtype.itemsize == 2 else X
-    if not dilated and torch_pads(w, auto_pad, ceil_mode):
+    # of volumes torch compares the kernel with what is not padded yet
+    fits = X.ndim < 5 or not any(w.begins)
+    if not dilated and fits and torch_pads(w, auto_pad, ceil_mode):
         return pool(x, w.kernel, w.strides, w.begins, False, bool(count_include_pad)).to(X.dtype)
     counts = w.outputs(X.shape[2:], bool(ceil_mode))
     padded = pad_to_fit(x, w, counts, 0)
@@ -221,8 +223,8 @@ def only_explicit(d: Draw) -> bool:
     return d.dtype() is torch.float64
 
 
-def drawn_pool(d: Draw) -> tuple[Tensor, int, dict[str, list[int] | str | None]]:
-    """An input, its spatial rank, and the attributes that all pools have."""
+def drawn_pool(d: Draw, dilated: bool = False) -> tuple[Tensor, dict[str, list[int] | str | None]]:
+    """An input and the attributes that all pools have, dilations where they may be."""
     rank = d.integer(1, 3)
     kernel = [d.integer(1, 3) for _ in range(rank)]
     options = [None, "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]
@@ -231,14 +233,18 @@ def drawn_pool(d: Draw) -> tuple[Tensor, int, dict[str, list[int] | str | None]]
     # onnxruntime gives too few windows where SAME would need negative pads
     strides = [d.integer(1, k if same else 3) for k in kernel]
     pads = [d.integer(0, k - 1) for k in kernel * 2] if auto_pad in (None, "NOTSET") else None
-    x = d.tensor((d.integer(1, 2), 2, *[d.integer(5, 8) for _ in range(rank)]))
+    # and forgets dilations there
+    dilations = [d.integer(1, 2) for _ in kernel] if dilated and not same else None
+    x = d.tensor((d.integer(1, 2), 2, *[d.integer(1 if same else 5, 8) for _ in kernel]))
     attributes: dict[str, list[int] | str | None] = {
         "auto_pad": auto_pad,
         "kernel_shape": kernel,
         "pads": d.maybe(pads),
         "strides": d.maybe(strides),
     }
-    return x, rank, attributes
+    if dilated:
+        attributes["dilations"] = d.maybe(dilations)
+    return x, attributes
 
 
 def drawn_ceil_mode(d: Draw) -> int | None:
@@ -247,13 +253,13 @@ def drawn_ceil_mode(d: Draw) -> int | None:
 
 @sample(lp_pool_1)
 def _(d: Draw) -> Call:
-    x, _, attributes = drawn_pool(d)
+    x, attributes = drawn_pool(d)
     return call(x, **attributes)
 
 
 @sample(average_pool_1)
 def _(d: Draw) -> Call:
-    x, _, attributes = drawn_pool(d)
+    x, attributes = drawn_pool(d)
     if only_explicit(d):
         del attributes["pads"]  # here the reference evaluator counts them as elements
     return call(x, **attributes)
@@ -261,40 +267,36 @@ def _(d: Draw) -> Call:
 
 @sample(average_pool)
 def _(d: Draw) -> Call:
-    x, rank, attributes = drawn_pool(d)
-    dilations = [d.integer(1, 2) for _ in range(rank)]
+    x, attributes = drawn_pool(d, dilated=True)
     return call(
         x,
         ceil_mode=drawn_ceil_mode(d),
         count_include_pad=d.maybe(d.integer(0, 1)),
-        dilations=d.maybe(dilations) if attributes["auto_pad"] is None else None,
         **attributes,
     )
 
 
 @sample(average_pool_10, average_pool_7)
 def _(d: Draw) -> Call:
-    x, _, attributes = drawn_pool(d)
+    x, attributes = drawn_pool(d)
     ceil_mode = drawn_ceil_mode(d) if d.opset >= 10 else None
     return call(x, ceil_mode=ceil_mode, count_include_pad=d.maybe(d.integer(0, 1)), **attributes)
 
 
 @sample(lp_pool)
 def _(d: Draw) -> Call:
-    x, rank, attributes = drawn_pool(d)
-    dilations = [d.integer(1, 2) for _ in range(rank)]
+    x, attributes = drawn_pool(d, dilated=True)
     return call(
         x,
         p=d.maybe(d.integer(1, 3)),
         ceil_mode=drawn_ceil_mode(d),
-        dilations=d.maybe(dilations) if attributes["auto_pad"] is None else None,
         **attributes,
     )
 
 
 @sample(lp_pool_2)
 def _(d: Draw) -> Call:
-    x, _, attributes = drawn_pool(d)
+    x, attributes = drawn_pool(d)
     return call(x, p=d.maybe(d.integer(1, 3)), **attributes)
 
 

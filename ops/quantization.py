@@ -20,10 +20,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.narrow import fitted, limits
+from onnxinterp.dtypes import FLOAT8
+from onnxinterp.ops.narrow import fitted, limits, to_float8
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -67,8 +69,7 @@ def rounded(
     """Round y to `dtype`, to integers before the zero point is added; nan is the lowest one."""
     if dtype.is_floating_point:
         y = y if shift is None else y + shift.to(y.dtype)
-        limit = torch.finfo(dtype).max
-        return (y.clamp(-limit, limit) if saturate else y).to(dtype)
+        return to_float8(y, dtype, saturate) if dtype in FLOAT8 else y.to(dtype)
     low, high = limits or (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
     y = y.round() if shift is None else y.round() + shift.to(y.dtype)
     return y.nan_to_num(low).clamp(low, high).to(dtype)
@@ -260,24 +261,41 @@ def _granularity(d: Draw, x: Tensor) -> tuple[tuple[int, ...], int | None, int |
     return tuple(shape), axis, block
 
 
+def _zero_point(d: Draw, shape: tuple[int, ...], type: str) -> Tensor:
+    """Zero for floats, which the oracles require or take for granted."""
+    span = 0 if d.dtype(type).is_floating_point else 20
+    return d.tensor(shape, type, lo=-span, hi=span)
+
+
+def _power_of_2(d: Draw, shape: tuple[int, ...], type: str) -> Tensor:
+    """A scale by which every type divides the same."""
+    dtype = d.dtype(type)
+    return torch.ldexp(torch.ones(shape), d.ints(shape, -2 * dtype.is_floating_point, 2)).to(dtype)
+
+
 @sample(
     quantize_linear, quantize_linear_21, quantize_linear_19, quantize_linear_13, quantize_linear_10
 )
 def _(d: Draw) -> Call:
-    quantized, scaled = ("T3", "T2") if d.opset >= 23 else ("T2", "T1")
-    x = d.tensor(d.shape(), "T1", lo=-300, hi=300)
-    shape, axis, block_size = _granularity(d, x)
-    scale = d.tensor(shape, scaled, lo=1, hi=3) if d.opset >= 19 else d.floats(shape, lo=1, hi=3)
-    zero_point = d.maybe(d.tensor(shape, quantized, lo=-20, hi=20))
-    attributes: dict[str, Any] = {"axis": axis, "block_size": block_size}
+    scaled, quantized = ("T2", "T3") if d.opset >= 23 else ("T1", "T2")
+    attributes: dict[str, Any] = {}
     if d.opset >= 19:
         attributes["saturate"] = d.maybe(d.integer(0, 1))
-    if d.opset >= 21:
-        attributes["output_dtype"] = d.maybe(d.dtype(quantized))
     if d.opset >= 23:
-        # onnxruntime divides no int32, and the reference divides it in float64 if not told
-        told = d.boolean() or d.dtype("T1") is torch.int32
-        attributes["precision"] = torch.float32 if told else None
+        attributes["precision"] = d.choice([None, torch.float32, torch.float16, torch.bfloat16])
+    span = 10000 if d.dtype(quantized).itemsize == 2 else 300
+    x = d.tensor(d.shape(), "T1", lo=-span, hi=span)
+    shape, attributes["axis"], attributes["block_size"] = _granularity(d, x)
+    types = {d.dtype("T1"), d.dtype(scaled), attributes.get("precision") or d.dtype("T1")}
+    if types <= {torch.float32, torch.float64}:
+        scale = d.floats(shape, lo=1, hi=3)
+    else:  # oracles divide in other types: in all of them these quotients are the same
+        x = x.to(torch.bfloat16).to(x.dtype)
+        scale = _power_of_2(d, shape, scaled if d.opset >= 19 else "")
+    is_told = d.opset >= 21 and d.boolean()
+    attributes["output_dtype"] = d.elem_type(quantized) if is_told else None
+    is_default = is_told or d.elem_type(quantized) == TensorProto.UINT8
+    zero_point = None if is_default and d.boolean() else _zero_point(d, shape, quantized)
     return call(x, scale, zero_point, **attributes)
 
 
@@ -288,10 +306,11 @@ def _(d: Draw) -> Call:
     shape, axis, block_size = _granularity(d, x)
     scale = d.tensor(shape, "T2", lo=0.1, hi=3) if d.opset >= 19 else d.floats(shape, lo=0.1, hi=3)
     has_zero_point = d.dtype(quantized) is not torch.int32 and d.boolean()
-    zero_point = d.tensor(shape, quantized, lo=-20, hi=20) if has_zero_point else None
+    zero_point = _zero_point(d, shape, quantized) if has_zero_point else None
     attributes: dict[str, Any] = {"axis": axis, "block_size": block_size}
     if d.opset >= 23:
-        attributes["output_dtype"] = d.maybe(d.dtype("T3"))
+        is_default = d.elem_type("T3") == d.elem_type("T2") and d.boolean()
+        attributes["output_dtype"] = None if is_default else d.elem_type("T3")
     return call(x, scale, zero_point, **attributes)
 
 

@@ -304,7 +304,7 @@ def _draw_call(d: Draw, n_gates: int, n_states: int, n_activations: int, **more:
     )
     time, batch, size, hidden = (d.integer(1, 3) for _ in range(4))
 
-    def tensor(*shape: int) -> Tensor:
+    def tensor(*shape: int) -> Any:
         return d.tensor(shape, lo=-1, hi=1)
 
     n_functions = n_activations * directions

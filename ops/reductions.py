@@ -226,11 +226,11 @@ def _(d: Draw) -> Call:
     return _call_1(d, _positive(d))
 
 
-def _small(d: Draw) -> Tensor:
+def _small(d: Draw) -> Any:
     """Elements whose product fits in every type."""
     return d.tensor(d.shape(min_dims=1, max_dims=3, max_side=3), lo=-1.5, hi=1.5)
 
 
-def _positive(d: Draw) -> Tensor:
+def _positive(d: Draw) -> Any:
     """Elements away from 0, where norms have a kink and logarithms a pole."""
     return d.tensor(d.shape(min_dims=1), lo=1, hi=10)

@@ -94,11 +94,10 @@ def _coordinates(a: Axis, transformation: str, like: Tensor) -> Tensor:
         return x if a.out == a.size else (x + 0.5) / scale
     if transformation == "pytorch_half_pixel" and a.out == 1:
         return x
-    half = (x + 0.5) / scale - 0.5
-    if transformation == "half_pixel_symmetric":
-        adjustment = a.out / (scale * a.size)
-        return a.size / 2 * (1 - adjustment) + half
-    return half
+    if transformation == "half_pixel_symmetric":  # the last steps in double, as onnxruntime does
+        offset = a.size / 2 * (1 - like.new_full((), a.out) / (scale * a.size))
+        return (offset + (x.double() + 0.5) / scale - 0.5).to(x.dtype)
+    return (x + 0.5) / scale - 0.5
 
 
 def _nearest(x: Tensor, mode: str) -> Tensor:

@@ -20,16 +20,6 @@ from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import round_to
 
-TRANSFORMATIONS = (
-    "half_pixel",
-    "half_pixel_symmetric",
-    "pytorch_half_pixel",
-    "align_corners",
-    "asymmetric",
-    "tf_crop_and_resize",
-)
-NEAREST_MODES = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
-
 
 def _whole(size: int, scale: float) -> int:
     """floor(size * scale), the product rounded to float32; a whole scale keeps to integers."""
@@ -147,52 +137,115 @@ def resize_11(
     )
 
 
-def drawn_image(d: Draw, nearest: bool) -> Tensor:
-    """Batch, channels and an image. Integers only where no rounding is judged."""
-    shape = (d.integer(1, 2), d.integer(1, 2), d.integer(2, 6), d.integer(2, 6))
-    if nearest and d.boolean():
+TRANSFORMATIONS = {  # and the opsets that have them
+    "half_pixel": (11, 13, 18, 19),
+    "half_pixel_symmetric": (19,),
+    "pytorch_half_pixel": (11, 13, 18, 19),
+    "align_corners": (11, 13, 18, 19),
+    "asymmetric": (11, 13, 18, 19),
+    "tf_half_pixel_for_nn": (11,),
+    "tf_crop_and_resize": (11, 13, 18, 19),
+}
+NEAREST_MODES = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+FRACTIONAL = ("align_corners", "pytorch_half_pixel", "tf_crop_and_resize", "tf_half_pixel_for_nn")
+SCALES = (2.0, 3.0, 0.5, 1.5, 2.5, 0.6, 0.75)  # they change every size from 2 on
+
+
+def drawn_elements(d: Draw, shape: Sequence[int], mode: str | None) -> Tensor:
+    """Integers only where no rounding is judged."""
+    if mode in (None, "nearest") and d.boolean():
         return d.ints(shape, 0, 100, d.choice([torch.int32, torch.int8, torch.uint8]))
-    return d.floats(shape)
+    x = d.floats(shape)
+    return x.half() if x.dtype is torch.float32 and d.boolean() else x
 
 
-def drawn_scales(d: Draw, images: Tensor) -> list[float]:
-    """Such that sizes of images change: onnxruntime copies an axis that stays."""
-    options = [2.0, 3.0, 0.5, 1.5, 2.5]
-    return [1.0, 1.0, *[d.choice(options) for _ in images.shape[2:]]]
+def drawn_image(d: Draw, mode: str | None) -> tuple[Tensor, list[int]]:
+    """Batch, channels, one to three axes more, and which these are; two where it is cubic."""
+    rank = 2 if mode == "cubic" else d.choice([2, 1, 3])
+    shape = (d.integer(1, 2), d.integer(1, 2), *[d.integer(2, 6) for _ in range(rank)])
+    return drawn_elements(d, shape, mode), list(range(2, rank + 2))
+
+
+def drawn_scales(d: Draw, rank: int, resized: Sequence[int]) -> list[float]:
+    """Such that sizes change: onnxruntime copies an axis that stays, whatever its scale."""
+    return [d.choice(SCALES) if axis in resized else 1.0 for axis in range(rank)]
+
+
+def _drawn_sizes(d: Draw, shape: Sequence[int], resized: Sequence[int]) -> list[int]:
+    """Likewise."""
+    sizes = [d.choice([n + d.integer(1, 6), n // 2]) for n in shape]
+    return [sizes[axis] if axis in resized else n for axis, n in enumerate(shape)]
+
+
+def _drawn_region(d: Draw, places: Sequence[int], resized: Sequence[int]) -> list[float]:
+    """Where the region of interest begins and ends on each axis; backwards, it is mirrored."""
+    ends = [[d.real(-0.25, 0.375), d.real(0.625, 1.25)] for _ in places]
+    ends = [e[::-1] if d.boolean() else e for e in ends]
+    ends = [e if axis in resized else [0.0, 1.0] for axis, e in zip(places, ends, strict=True)]
+    return [e[0] for e in ends] + [e[1] for e in ends]
+
+
+def _drawn_policy(d: Draw, shape: Sequence[int], sizes: Sequence[int]) -> str | None:
+    """A policy under which all sizes change, none of them by a tie of rounding."""
+    allowed = [None, "stretch"]
+    ratios = [out / n for n, out in zip(shape, sizes, strict=True)]
+    for policy, ratio in (("not_larger", min(ratios)), ("not_smaller", max(ratios))):
+        outs = [ratio * n for n in shape]
+        tied = any(0.49 < out % 1 < 0.51 for out in outs)
+        if not tied and all(round(out) not in (0, n) for n, out in zip(shape, outs, strict=True)):
+            allowed.append(policy)
+    return d.choice(allowed)
+
+
+def _drawn_method(d: Draw, mode: str | None, plain: bool) -> dict[str, str | float | None]:
+    """What belongs to a mode; `plain` where onnxruntime takes exclude_outside for cubic only."""
+    smooth = mode in ("linear", "cubic")
+    antialias = d.maybe(d.integer(0, 1)) if smooth and d.opset >= 18 else None
+    excludes = mode == "cubic" or (mode == "linear" and (antialias or not plain))
+    return {
+        "antialias": antialias,
+        "cubic_coeff_a": d.maybe(-0.5) if mode == "cubic" else None,
+        "exclude_outside": d.maybe(d.integer(0, 1)) if excludes else None,
+        "mode": mode,
+        "nearest_mode": None if smooth else d.maybe(d.choice(NEAREST_MODES)),
+    }
 
 
 @sample(resize, resize_11)
 def _(d: Draw) -> Call:
-    mode = d.choice([None, "nearest", "linear", "cubic"])
-    nearest, transformations = mode in (None, "nearest"), list(TRANSFORMATIONS)
-    if d.opset < 19:
-        transformations.remove("half_pixel_symmetric")
-    transformation = d.choice([None, *transformations])
-    crops = transformation == "tf_crop_and_resize"
-    x = drawn_image(d, nearest)
-    sizes = [*x.shape[:2], *[n + d.integer(1, 6) for n in x.shape[2:]]]
-    by_scale = d.boolean()
-    starts, ends = [d.real(-0.25, 0.375) for _ in "hw"], [d.real(0.625, 1.25) for _ in "hw"]
-    roi = d.floats((8,)).new_tensor([0, 0, *starts, 1, 1, *ends]) if crops else None
-    empty = d.floats((0,)) if d.opset < 13 else None
-    axes = d.maybe([2, 3]) if d.opset >= 18 and not crops else None
-    if axes:
-        sizes = sizes[2:]
-    scales = drawn_scales(d, x)[2 if axes else 0 :]
+    """Images, which onnxruntime resizes, or any axes: there the reference evaluator helps out.
+
+    That one takes no negative axes and keeps fractions of sizes; onnxruntime takes negative axes
+    for others under a policy.
+    """
+    mode, transformations = d.choice([None, "nearest", "linear", "cubic"]), TRANSFORMATIONS
+    transformation = d.choice(
+        [None, *(t for t in transformations if d.opset in transformations[t])]
+    )
+    x, resized = drawn_image(d, mode)
+    by_reference = mode in ("linear", "cubic") and transformation not in FRACTIONAL and d.boolean()
+    if by_reference or (mode in (None, "nearest") and d.boolean()):
+        x = drawn_elements(d, d.shape(min_dims=1, max_dims=5, min_side=2), mode)
+        resized = [axis % x.ndim for axis in d.axes(x.ndim, 1)]
+    axes = d.maybe(resized) if d.opset >= 18 else None
+    places, crops = axes or list(range(x.ndim)), transformation == "tf_crop_and_resize"
+    scales, sizes = drawn_scales(d, x.ndim, resized), _drawn_sizes(d, x.shape, resized)
+    scales, sizes = [scales[p] for p in places], [sizes[p] for p in places]
+    by_scale, empty = d.boolean(), d.floats((0,)) if d.opset < 13 else None
+    policy = None
+    if axes and not by_scale:
+        policy = _drawn_policy(d, [x.shape[p] for p in places], sizes)
+    if axes and not by_reference and policy in (None, "stretch"):
+        axes = [axis - x.ndim if d.boolean() else axis for axis in axes]
+    region = d.floats((0,)).new_tensor(_drawn_region(d, places, resized))
     return call(
         x,
-        roi if crops else empty,
+        region if crops or d.boolean() else empty,
         scales if by_scale else empty,
         None if by_scale else sizes,
-        antialias=d.maybe(d.integer(0, 1)) if d.opset >= 18 and not nearest and not crops else None,
         axes=axes,
         coordinate_transformation_mode=transformation,
-        cubic_coeff_a=d.maybe(-0.5) if mode == "cubic" else None,
-        exclude_outside=d.maybe(d.integer(0, 1)) if mode == "cubic" and not crops else None,
         extrapolation_value=d.maybe(d.real(0, 2)) if crops else None,
-        keep_aspect_ratio_policy=d.maybe(d.choice(["not_larger", "not_smaller"]))
-        if axes and not by_scale
-        else None,
-        mode=mode,
-        nearest_mode=d.maybe(d.choice(NEAREST_MODES)) if nearest else None,
+        keep_aspect_ratio_policy=policy,
+        **_drawn_method(d, mode, not by_reference),
     )

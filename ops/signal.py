@@ -160,41 +160,49 @@ def mel_weight_matrix(
     return torch.where(bins == center, 1.0, rising + falling).to(output_datatype)
 
 
-def _draw_dft(d: Draw, axis: int | None) -> tuple[Tensor, int | None, dict[str, int | None]]:
-    """Input, dft_length and attributes of a transform along `axis`, -2 where it is None."""
+def _draw_dft(d: Draw, x_rank: int, axis: int) -> tuple[Tensor, int | None, dict[str, int | None]]:
+    """Input, dft_length and attributes of a transform along `axis`."""
     onesided, inverse = d.integer(0, 1), d.integer(0, 1)
     parts = 1 + inverse if onesided else d.integer(1, 2)
-    x = d.tensor((*(d.integer(2, 5) for _ in range(3)), parts), "T1", lo=-1, hi=1)
-    side = x.shape[-2 if axis is None else axis]
+    x = d.tensor((*(d.integer(2, 5) for _ in range(x_rank - 1)), parts), "T1", lo=-1, hi=1)
     # for the one-sided inverse only lengths that fit the input: the oracles differ on the others
-    length = 2 * side - d.integer(1, 2) if onesided and inverse else d.integer(2, 6)
+    side = x.shape[axis]
+    length = 2 * side - d.integer(1, 2) if onesided and inverse else d.integer(1, 6)
     attributes = {"onesided": onesided or d.maybe(0), "inverse": inverse or d.maybe(0)}
     return x, d.maybe(length), attributes
 
 
+def _draw_signal_axis(d: Draw, rank: int) -> int:
+    """Any axis but the last, which holds the parts of a number; negative ones too."""
+    axis = d.integer(0, rank - 2)
+    return axis - rank if d.boolean() else axis
+
+
 @sample(dft)
 def _(d: Draw) -> Call:
-    axis = d.choice([None, 0, 1, 2, -2, -3, -4])
-    x, length, attributes = _draw_dft(d, axis)
+    rank = d.integer(2, 4)
+    axis = d.maybe(_draw_signal_axis(d, rank))
+    x, length, attributes = _draw_dft(d, rank, -2 if axis is None else axis)
     return call(x, length, axis, **attributes)
 
 
 @sample(dft_17)
 def _(d: Draw) -> Call:
-    axis = d.choice([None, 1, 2])
-    x, length, attributes = _draw_dft(d, 1 if axis is None else axis)
+    rank = d.integer(2, 4)
+    axis = _draw_signal_axis(d, rank) if rank == 2 else d.maybe(_draw_signal_axis(d, rank))
+    x, length, attributes = _draw_dft(d, rank, 1 if axis is None else axis)
     return call(x, length, axis=axis, **attributes)
 
 
 @sample(stft)
 def _(d: Draw) -> Call:
-    onesided, length = d.integer(0, 1), d.integer(2, 6)
-    signal = d.tensor(
-        (d.integer(1, 3), d.integer(6, 12), 1 if onesided else d.integer(1, 2)), "T1", lo=-1, hi=1
-    )
+    """Without window and length one frame is the whole signal."""
+    onesided, size = d.choice([None, 1, 0]), d.integer(6, 12)
+    parts = d.integer(1, 2) if onesided == 0 else 1
+    signal = d.tensor((d.integer(1, 3), size, parts), "T1", lo=-1, hi=1)
+    length = d.integer(2, 6)
     window = d.maybe(d.tensor((length,), "T1", lo=0, hi=1))
-    given = length if window is None else d.maybe(length)
-    return call(signal, d.integer(1, 4), window, given, onesided=onesided)
+    return call(signal, d.integer(1, 4), window, d.maybe(length), onesided=onesided)
 
 
 @sample(hann_window, hamming_window, blackman_window)
@@ -206,5 +214,6 @@ def _(d: Draw) -> Call:
 @sample(mel_weight_matrix)
 def _(d: Draw) -> Call:
     edges = d.real(0, 400), d.real(1000, 4000)
-    length, rate = d.choice([32, 64, 400]), d.choice([8000, 16000])
-    return call(d.integer(1, 10), length, rate, *edges)
+    length, rate = d.choice([32, 64, 400, 33]), d.choice([8000, 16000])
+    dtype = d.maybe(d.choice([torch.float32, torch.float64, torch.float16]))
+    return call(d.integer(1, 10), length, rate, *edges, output_datatype=dtype)

@@ -2,18 +2,22 @@
 
 History: 9 (TfIdfVectorizer), 10 (StringNormalizer), 20 (the others). An array of strings is a numpy
 array of objects; it never leaves the host.
+
+Regular expressions are RE2's, and RE2 itself matches them (extra `regex`): Python's `re` reads
+another language, and can take exponential time for a pattern and a string of some dozen characters.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from onnxinterp.extras import require
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Floats, Host, Ints, Strings
@@ -54,13 +58,30 @@ def string_split(
 
 @op("RegexFullMatch", since=20, any_type=True)
 def regex_full_match(X: Strings, *, pattern: str | None = None, device: torch.device) -> Tensor:
-    """Classes of characters, such as digits, are those of ASCII in RE2."""
-    compiled = re.compile(pattern or "", re.ASCII)
+    compiled = require("re2", "regex").compile(pattern or "")
     matches = [compiled.fullmatch(x) is not None for x in X.flat]
     return torch.tensor(matches, dtype=torch.bool, device=device).reshape(X.shape)
 
 
-CASES: dict[str, Callable[[str], str]] = {"NONE": str, "LOWER": str.lower, "UPPER": str.upper}
+CaseChange: TypeAlias = Callable[[str], str]
+UNICODE: dict[str, CaseChange] = {"NONE": str, "LOWER": str.lower, "UPPER": str.upper}
+ASCII: dict[str, CaseChange] = {
+    "NONE": str,
+    "LOWER": lambda word: word.encode().lower().decode(),
+    "UPPER": lambda word: word.encode().upper().decode(),
+}
+DOTLESS_I = "\u0131"
+TURKIC: dict[str, CaseChange] = {
+    "NONE": str,
+    "LOWER": lambda word: word.replace("İ", "i").replace("I", DOTLESS_I).lower(),
+    "UPPER": lambda word: word.replace("i", "İ").upper(),
+}
+CASES = {
+    "C": ASCII,
+    "POSIX": ASCII,
+    "az": TURKIC,
+    "tr": TURKIC,
+}  # language of a locale -> its cases
 
 
 @op("StringNormalizer", since=10, any_type=True)
@@ -72,11 +93,11 @@ def string_normalizer(
     locale: str | None = None,
     stopwords: Sequence[str] | None = None,
 ) -> Strings:
-    """Case is that of Unicode, whatever the locale; one empty string where none is left."""
-    del locale
-    same = CASES["NONE" if is_case_sensitive else "LOWER"]
+    """One empty string where none is left. A word's case is changed as a whole: ß becomes SS."""
+    cases = CASES.get(re.split("[_.@-]", locale or "")[0], UNICODE)
+    same = cases["NONE" if is_case_sensitive else "LOWER"]
     dropped = {same(word) for word in stopwords or ()}
-    change = CASES[case_change_action]
+    change = cases[case_change_action]
     kept = [change(word) for word in X.flat if same(word) not in dropped] or [""]
     return _strings(kept, (*X.shape[:-1], len(kept)))
 
@@ -146,12 +167,40 @@ def _counts(tokens: Tensor, grams: Tensor, skips: int) -> Tensor:
     return counts
 
 
-WORDS = ("", "a", "B", "ab", "b a", " a  b ", "été", "A1", "x,y,,z")
+WORDS = (
+    "",
+    "a",
+    "B",
+    "ab",
+    "b a",
+    " a  b ",
+    "été",
+    "A1",
+    "x,y,,z",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "a.b",
+    "É",
+)
+PATTERNS = (
+    "",
+    "a",
+    "[a-z]*",
+    r"\w\d",
+    r"[[:alpha:]]+[^\D]?",
+    "(?i)ab?|é",
+    ".*é",
+    r"\pL+",
+    r"\Qa.b\E",
+    r"(?P<first>a|b)(?:\s|,)*?.?",
+    r"(?s).*",
+    r"^a$|\bB\z",
+    "(a+)+b",  # exponential where matching backtracks
+)
 
 
-def _draw_words(d: Draw, shape: Sequence[int]) -> Strings:
+def _draw_words(d: Draw, shape: Sequence[int], words: Sequence[str] = WORDS) -> Strings:
     count = int(np.prod(shape))
-    return _strings([d.choice(WORDS) for _ in range(count)], shape)
+    return _strings([d.choice(words) for _ in range(count)], shape)
 
 
 @sample(string_concat)
@@ -162,25 +211,24 @@ def _(d: Draw) -> Call:
 
 @sample(string_split)
 def _(d: Draw) -> Call:
-    delimiter, limit = d.maybe(d.choice(["", ",", "a"])), d.maybe(d.integer(0, 2))
+    delimiter, limit = d.maybe(d.choice(["", ",", "a", " ", ",,"])), d.maybe(d.integer(0, 2))
     return call(_draw_words(d, d.shape(max_dims=2)), delimiter=delimiter, maxsplit=limit, outputs=2)
 
 
 @sample(regex_full_match)
 def _(d: Draw) -> Call:
-    pattern = d.choice(["a", "[a-z]*", r"\w\d", "(?i)ab?", ".*é"])
-    return call(_draw_words(d, d.shape(max_dims=2)), pattern=pattern)
+    words = _draw_words(d, d.shape(max_dims=2), (*WORDS, "a\n"))
+    return call(words, pattern=d.choice(PATTERNS))
 
 
 @sample(string_normalizer)
 def _(d: Draw) -> Call:
-    """Letters of ASCII in the locale C: the one that every oracle has."""
     n = d.integer(1, 4)
-    words = [d.choice(["a", "A", "ab", "aB", "c d", ""]) for _ in range(n)]
+    words = [d.choice(["a", "A", "ab", "aB", "c d", "", "é", "éÀb", "ÀÉ"]) for _ in range(n)]
     return call(
         _strings(words, d.choice([(n,), (1, n)])),
-        locale="C",
-        stopwords=d.maybe([d.choice(["a", "AB", "aB", "x"]), "C D"]),
+        locale=d.choice([None, "C", "en_US.UTF-8"]),
+        stopwords=d.maybe([d.choice(["a", "AB", "aB", "x", "À", "É"]), "C D"]),
         is_case_sensitive=d.maybe(d.integer(0, 1)),
         case_change_action=d.maybe(d.choice(["NONE", "LOWER", "UPPER"])),
     )
@@ -188,23 +236,29 @@ def _(d: Draw) -> Call:
 
 @sample(tfidf_vectorizer)
 def _(d: Draw) -> Call:
-    shape = d.choice([(4,), (2, 5), (1, 2)])
+    """A pool of different n-grams for each length, some lengths without any."""
+    longest, words = d.integer(1, 3), d.boolean()
+    pool: list[int] = []
+    starts, grams = [], 0
+    for n in range(1, longest + 1):
+        starts.append(len(pool))
+        numbers = d.permutation(3**n)[: d.integer(1 if n == longest else 0, 3)]
+        pool += [number // 3**k % 3 for number in numbers for k in range(n)]
+        grams += len(numbers)
+    shape = d.choice([(4,), (2, 5), (1, 2), (3, 7)])
     tokens: Any = d.ints(shape, 0, 3, d.choice([torch.int64, torch.int32]))
-    pool, columns = [0, 2, 0, 1, 1, 1, 3, 2], d.permutation(5)
-    weights = d.maybe([d.real(0.25, 4) for _ in columns])
-    words = d.boolean()
     if words:
         tokens = _strings([str(i) for i in tokens.flatten().tolist()], shape)
-    shortest = d.integer(1, 2)
+    shortest = d.integer(1, longest)
     return call(
         tokens,
         mode=d.choice(["TF", "IDF", "TFIDF"]),
         min_gram_length=shortest,
-        max_gram_length=d.integer(shortest, 2),
+        max_gram_length=d.integer(shortest, longest),
         max_skip_count=d.integer(0, 2),
-        ngram_counts=[0, 2],
-        ngram_indexes=columns,
-        weights=weights,
+        ngram_counts=starts,
+        ngram_indexes=d.permutation(grams + d.integer(0, 2))[:grams],
+        weights=d.maybe([d.real(0.25, 4) for _ in range(grams)]),
         pool_int64s=None if words else pool,
         pool_strings=[str(i) for i in pool] if words else None,
     )

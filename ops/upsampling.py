@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from onnxinterp.ops.resampling import Method, resample
-from onnxinterp.ops.resizing import drawn_image, drawn_scales, from_scales
+from onnxinterp.ops.resizing import drawn_elements, drawn_image, drawn_scales, from_scales
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -45,21 +45,31 @@ def upsample_1(
 
 @sample(resize_10, upsample)
 def _(d: Draw) -> Call:
-    mode = d.choice([None, "nearest", "linear"])
-    x = drawn_image(d, mode != "linear")
-    scales = [s if d.opset >= 10 else max(s, 1.5) for s in drawn_scales(d, x)[2:]]
-    return call(x, [1.0, 1.0, *scales], mode=mode)
+    x, scales, mode = _drawn(d)
+    return call(x, scales, mode=mode)
 
 
 @sample(upsample_7)
 def _(d: Draw) -> Call:
+    x, scales, mode = _drawn(d)
+    return call(x, scales=scales, mode=mode)
+
+
+def _drawn(d: Draw) -> tuple[Tensor, list[float], str | None]:
+    """Anything, where an element is the nearest; images for interpolation. Resize also shrinks."""
     mode = d.choice([None, "nearest", "linear"])
-    x = drawn_image(d, mode != "linear")
-    return call(x, scales=[1.0, 1.0, *[max(s, 1.5) for s in drawn_scales(d, x)[2:]]], mode=mode)
+    x, resized = drawn_image(d, mode)
+    if mode != "linear" and d.boolean():
+        x = drawn_elements(d, d.shape(min_dims=1, max_dims=5, min_side=2), mode)
+        resized = [axis % x.ndim for axis in d.axes(x.ndim, 1)]
+    least = 0.0 if d.opset >= 10 else 1.5
+    return x, [max(s, least) if s != 1 else s for s in drawn_scales(d, x.ndim, resized)], mode
 
 
 @sample(upsample_1)
 def _(d: Draw) -> Call:
-    scales = d.choice([2.0, 3.0]), d.choice([2.0, 3.0])  # others, and bilinear, nobody judges
-    x, mode = drawn_image(d, True), d.maybe("nearest")
+    """Images: of other scales, and of bilinear, there is no judge."""
+    shape = (d.integer(1, 2), d.integer(1, 2), d.integer(2, 6), d.integer(2, 6))
+    scales, mode = (d.choice([2.0, 3.0]), d.choice([2.0, 3.0])), d.maybe("nearest")
+    x = drawn_elements(d, shape, mode)
     return call(x, height_scale=scales[0], width_scale=scales[1], mode=mode)

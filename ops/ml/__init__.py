@@ -1,5 +1,7 @@
-"""The domain ai.onnx.ml: what classical machine learning puts around and in place of networks."""
+"""The domain ai.onnx.ml: what classical machine learning exports, one file per family."""
 
-from onnxinterp.ops.ml import encoders, features, maps, scaling
+import importlib
+import pkgutil
 
-__all__ = ["encoders", "features", "maps", "scaling"]
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -6,7 +6,7 @@ History: 1 (all). A feature is an element of the last axis.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def _each(values: Tensor, X: Tensor) -> Tensor:
     return values.to(X.device).expand_as(X)
 
 
-@op("Scaler", since=1, domain=ML, data_shaped=False)
+@op("Scaler", since=1, domain=ML, data_shaped=False, frozen=("offset", "scale"))
 def scaler(
     X: Tensor,
     *,
@@ -61,7 +61,7 @@ def normalizer(
     return unit.to(output_type)
 
 
-@op("Imputer", since=1, domain=ML, data_shaped=False)
+@op("Imputer", since=1, domain=ML, data_shaped=False, frozen=("imputed_value_floats",))
 def imputer(
     X: Tensor,
     *,
@@ -87,7 +87,7 @@ def binarizer(X: Tensor, *, threshold: float = 0.0) -> Tensor:
     return X.gt(threshold).to(X.dtype)
 
 
-def _draw_features(d: Draw) -> Tensor:
+def _draw_features(d: Draw) -> Any:
     return d.tensor(d.shape(min_dims=1, max_dims=2))
 
 

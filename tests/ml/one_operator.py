@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onnxinterp import OnnxModule
 from onnxinterp.backend import to_numpy
+from onnxinterp.verify.reference import Reference
 
 STRING, FLOAT, DOUBLE, INT64 = (
     TensorProto.STRING,
@@ -47,3 +48,8 @@ def answer(op_type: str, opset: int, given: onnx.TypeProto, x: Any, **attributes
     got = module(x)
     array = to_numpy(got, module.graph.outputs[0]) if isinstance(got, Tensor) else got
     return array.tolist() if isinstance(array, np.ndarray) else array
+
+
+def in_onnxruntime(proto: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
+    """What onnxruntime answers."""
+    return list(Reference(proto)(feeds).values())

@@ -43,7 +43,8 @@ def test_only_torch_onnx_and_numpy_are_required(wheel: zipfile.ZipFile) -> None:
 def test_importing_it_imports_no_extra() -> None:
     code = (
         "import sys, onnxinterp; "
-        "print([m for m in ('onnxruntime', 'onnxoptimizer', 'rich', 'hypothesis', 'sympy')"
+        "print([m for m in ('onnxruntime', 'onnxoptimizer', 'rich', 'PIL', 're2',"
+        " 'hypothesis', 'sympy')"
         " if m in sys.modules])"
     )
     result = subprocess.run(

@@ -13,7 +13,7 @@ from tests.property.served import SCHEMAS, kernel_of, label
 
 OPTIONAL = OpSchema.FormalParameterOption.Optional
 VARIADIC = OpSchema.FormalParameterOption.Variadic
-WITHOUT_MEANING = {"consumed_inputs"}
+WITHOUT_MEANING = {"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"}
 
 ALL_KERNELS = [k for versions in KERNELS.values() for k in versions.values()]
 
@@ -67,7 +67,7 @@ def test_inputs_are_the_schemas(schema: OpSchema) -> None:
 
 @pytest.mark.parametrize("kernel", ALL_KERNELS, ids=name_of)
 def test_declarations_name_inputs(kernel: Kernel) -> None:
-    names = {p.name for p in kernel.parameters}
+    names = {p.name for p in kernel.parameters} | kernel.attributes.keys()
     assert {*kernel.frozen, *kernel.state} <= names
 
 

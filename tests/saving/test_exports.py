@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Convolutions(nn.Module):
         )
         self.head = nn.Linear(8, 5)
         for tensor in (*self.body[2].parameters(), *self.body[2].buffers()):
-            if tensor.is_floating_point():  # equal tensors would be exported as one
+            if tensor.is_floating_point():
                 nn.init.uniform_(tensor, 0.5, 1.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -43,6 +44,8 @@ class Transformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(32) for _ in range(2))
+        for tensor in self.norms.parameters():  # equal tensors would be exported as one
+            nn.init.uniform_(tensor, 0.5, 1.5)
         self.qkv, self.out = nn.Linear(32, 96), nn.Linear(32, 32)
         self.mlp = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32))
 
@@ -69,15 +72,31 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
-def export(name: str, path: Path, **options: Any) -> torch.Tensor:
-    """Write a network and give an input for it."""
+def network(name: str) -> tuple[nn.Module, torch.Tensor]:
+    """A network and an input for it."""
     torch.manual_seed(0)
     make, shape = NETWORKS[name]
     x = torch.randn(shape)
+    return make().eval(), x
+
+
+def export(name: str, path: Path) -> torch.Tensor:
+    """Write a network with the older exporter and give an input for it."""
+    module, x = network(name)
+    with expected_warnings():
+        torch.onnx.export(module, (x,), path, verbose=False, dynamo=False, opset_version=17)
+    return x
+
+
+@cache
+def program(name: str) -> tuple[torch.onnx.ONNXProgram, torch.Tensor]:
+    """What the newer exporter makes of a network: it takes seconds."""
+    module, x = network(name)
     with expected_warnings(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what exporters warn of is asked of them elsewhere
-        torch.onnx.export(make().eval(), (x,), path, verbose=False, **options)
-    return x
+        made = torch.onnx.export(module, (x,), verbose=False, dynamo=True)
+    assert made is not None
+    return made, x
 
 
 def judge(path: Path, folder: Path, x: torch.Tensor, module: OnnxModule | None = None) -> Path:
@@ -106,9 +125,11 @@ def judge(path: Path, folder: Path, x: torch.Tensor, module: OnnxModule | None =
 def test_tuned_exports(name: str, exporter: str, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     path = tmp_path / "a" / "m.onnx"
-    dynamo = exporter != "torchscript"
-    options = {"external_data": exporter.endswith("external")} if dynamo else {"opset_version": 17}
-    x = export(name, path, dynamo=dynamo, **options)
+    if exporter == "torchscript":
+        x = export(name, path)
+    else:
+        made, x = program(name)
+        made.save(path, external_data=exporter.endswith("external"))
     target = judge(path, tmp_path / "b", x)
     before, after = (onnx.load(p) for p in (path, target))
     assert all("initializer" in d or "/t:" in d for d in differences(before, after))
@@ -116,7 +137,7 @@ def test_tuned_exports(name: str, exporter: str, tmp_path: Path) -> None:
 
 def test_batch_normalization_learns_and_is_written(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    x = export("convolutions", path, dynamo=False, opset_version=17)
+    x = export("convolutions", path)
     module = OnnxModule(path).train()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
     for _ in range(3):
@@ -158,7 +179,7 @@ class _Reader(quantization.CalibrationDataReader):
 def test_quantized_weights_stay_and_scales_are_tuned(tmp_path: Path) -> None:
     path, quantized = tmp_path / "m.onnx", tmp_path / "a" / "q.onnx"
     quantized.parent.mkdir()
-    x = export("convolutions", path, dynamo=False, opset_version=17)
+    x = export("convolutions", path)
     quantization.quantize_static(
         path,
         quantized,

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import resource
 import shutil
 import signal
 import stat
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +16,9 @@ import pytest
 import torch
 
 from onnxinterp import OnnxModule, SaveError, UnsafeModelError
+from tests.saving.conftest import Fork
 from tests.saving.models import LARGE, raw, saved, sum_of, tune, write_external
 
-ROOT = Path(__file__).parents[2]
 OLD, NEW = 1.0, 2.0
 
 
@@ -256,15 +252,15 @@ def test_any_call_that_fails_leaves_one_version(
     raise AssertionError("it never came through")
 
 
-CHILD = """
-import os, shutil, signal, sys, pathlib
+SAVE_AND_DIE = f"""
+import os, pathlib, shutil, signal
 import torch
 from onnxinterp import OnnxModule
-path, n = sys.argv[1], int(sys.argv[2])
+path, n = arguments[0], int(arguments[1])
 module = OnnxModule(path)
 with torch.no_grad():
     for weight in module.weights.values():
-        weight.fill_({new})
+        weight.fill_({NEW})
 count = 0
 def fatal(owner, name):
     original = getattr(owner, name)
@@ -279,91 +275,56 @@ def fatal(owner, name):
         return result
     setattr(owner, name, call)
 os.fsync = lambda descriptor: None  # a kill of the process loses nothing that was written
-for owner, name in ((os, "fsync"), (os, "open"), (pathlib.Path, "replace"), (shutil, "copyfile"),
+for owner, name in ((os, "open"), (pathlib.Path, "replace"), (shutil, "copyfile"),
                     (pathlib.Path, "unlink")):
     fatal(owner, name)
 module.save_onnx(path)
-print("saved")
 """
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", *arguments]
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-FORKED = """
-import os, sys, shutil, signal, pathlib
-source, target = sys.argv[1:]
-import torch
-import onnxinterp
-code = CHILD_CODE
-for n in range(100):
-    folder = pathlib.Path(target) / str(n)
-    shutil.copytree(source, folder)
-    child = os.fork()
-    if not child:
-        sys.argv = ["-", str(folder / "m.onnx"), str(n)]
-        try:
-            exec(compile(code, "child", "exec"), {})
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    print(n, "killed" if os.WIFSIGNALED(status) else "done", flush=True)
-    if not os.WIFSIGNALED(status):
-        break
-"""
-
-
-@pytest.mark.parametrize("external", ["", "wv", "wvu"])
-def test_a_kill_at_any_step_leaves_one_version(external: str, tmp_path: Path) -> None:
-    """Before and after every call that opens, syncs, renames, copies or removes."""
+@pytest.mark.parametrize(("external", "steps"), [("", 6), ("wv", 22), ("wvu", 10)])
+def test_a_kill_at_any_step_leaves_one_version(
+    external: str, steps: int, fork: Fork, tmp_path: Path
+) -> None:
+    """Before and after every call that opens, renames, copies or removes."""
     pair(tmp_path / "source", external)
-    code = CHILD.format(new=NEW)
-    result = _run(
-        "-c",
-        FORKED.replace("CHILD_CODE", repr(code)),
-        str(tmp_path / "source"),
-        str(tmp_path / "runs"),
-    )
-    assert result.returncode == 0, result.stderr
-    steps = re.findall(r"(\d+) (killed|done)", result.stdout)
-    assert steps[-1][1] == "done"
-    assert len(steps) > {"": 8, "wv": 30, "wvu": 15}[external]
-    versions = [version(tmp_path / "runs" / n / "m.onnx") for n, _ in steps]
+    versions = []
+    for n in range(100):
+        folder = tmp_path / str(n)
+        shutil.copytree(tmp_path / "source", folder)
+        died = fork(SAVE_AND_DIE, folder / "m.onnx", n)
+        versions.append(version(folder / "m.onnx"))
+        if not died:
+            break
+    assert steps == n
     assert versions == sorted(versions), "old, then new"
     assert {OLD, NEW} == set(versions)
-    last = tmp_path / "runs" / steps[-1][0]
-    assert everything(last).keys() == everything(tmp_path / "source").keys()
+    assert everything(folder).keys() == everything(tmp_path / "source").keys()
 
 
-def test_a_kill_at_any_time_leaves_one_version(tmp_path: Path) -> None:
-    """Saved over and over by a child that is killed after some milliseconds."""
-    path = pair(tmp_path, "wv")
-    program = f"""
-import sys, torch
+SAVE_UNTIL_THE_BELL = f"""
+import signal
+import torch
 from onnxinterp import OnnxModule
-module = OnnxModule(sys.argv[1])
-print("ready", flush=True)
+module = OnnxModule(arguments[0])
+signal.setitimer(signal.ITIMER_REAL, int(arguments[1]) / 1000)  # nothing catches this signal
 while True:
     for number in ({OLD}, {NEW}):
         with torch.no_grad():
             for weight in module.weights.values():
                 weight.fill_(number)
-        module.save_onnx(sys.argv[1])
+        module.save_onnx(arguments[0])
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    for milliseconds in (3, 17, 41, 88):
-        command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
-            assert child.stdout.readline() == b"ready\n"
-            time.sleep(milliseconds / 1000)
-            child.kill()
-        assert version(path) in (OLD, NEW)
+
+
+@pytest.mark.parametrize("milliseconds", [3, 17, 41, 88])
+def test_a_kill_at_any_time_leaves_one_version(
+    milliseconds: int, fork: Fork, tmp_path: Path
+) -> None:
+    """Saved over and over by a child that is killed after some milliseconds."""
+    path = pair(tmp_path, "wv")
+    assert fork(SAVE_UNTIL_THE_BELL, path, milliseconds) == signal.SIGALRM
+    assert version(path) in (OLD, NEW)
 
 
 def test_what_takes_a_name_is_on_the_disk_before(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,64 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from onnxinterp import OnnxModule, checkpoints
-from tests.exports.exporting import expected_warnings
+from tests.training.merged import IDS, Normalized, Twins, dynamo, torchscript
 
-
-class Twins(nn.Module):
-    """Equal LayerNorms, one of them called twice, and an embedding tied to the head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(10, 8)
-        self.layers = nn.ModuleList([nn.LayerNorm(8), nn.LayerNorm(8)])
-        self.again = nn.LayerNorm(8)
-        self.head = nn.Linear(8, 10, bias=False)
-        self.head.weight = self.embedding.weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        x = self.embedding(ids)
-        for layer in self.layers:
-            x = x + self.again(torch.tanh(layer(x)))
-        return self.head(x)
-
-
-class Normalized(nn.Module):
-    """BatchNorm as it starts: weight and variance are ones, bias and mean are zeros."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.BatchNorm1d(4)
-        self.second = nn.BatchNorm1d(4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(torch.tanh(self.first(x)))
-
-
-def torchscript(network: nn.Module, x: Tensor) -> onnx.ModelProto:
-    file = io.BytesIO()
-    with expected_warnings():
-        torch.onnx.export(
-            network.eval(),
-            (x,),
-            file,
-            dynamo=False,
-            opset_version=17,
-            do_constant_folding=False,
-            training=torch.onnx.TrainingMode.PRESERVE,
-        )
-    return onnx.load_from_string(file.getvalue())
-
-
-def dynamo(network: nn.Module, x: Tensor) -> onnx.ModelProto:
-    with expected_warnings(), torch.no_grad():
-        program = torch.onnx.export(
-            network.eval(), (x,), dynamo=True, opset_version=18, verbose=False, optimize=True
-        )
-    assert program is not None
-    return program.model_proto
-
-
-IDS = torch.tensor([[1, 2, 3], [4, 5, 6]])
 by_both = pytest.mark.parametrize("write", [torchscript, dynamo])
 Write = Callable[[nn.Module, Tensor], onnx.ModelProto]
 

@@ -1,0 +1,112 @@
+"""Convolution whose window is bent: DeformConv.
+
+History: 19, 22 (bfloat16).
+
+Source: X. Zhu, H. Hu, S. Lin and J. Dai, "Deformable ConvNets v2" (2019). Torch has no such
+convolution, but it samples at given places.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxinterp.ops.spatial import Window, window
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+
+
+@op("DeformConv", since=19)
+def deform_conv(
+    X: Tensor,
+    W: Tensor,
+    offset: Tensor,
+    B: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,  # noqa: ARG001  # the filter has it
+    offset_group: int = 1,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
+    """Each element of the window is moved by an offset per axis and weighted by its mask."""
+    w = window(X.shape[2:], W.shape[2:], strides=strides, dilations=dilations, pads=pads)
+    rank, images, outputs = X.ndim - 2, X.shape[0], offset.shape[2:]
+    moves = offset.reshape(images * offset_group, *w.kernel, rank, *outputs)
+    places = [_places(moves.select(rank + 1, axis), w, axis) for axis in range(rank)]
+    sampled = _sampled(X.reshape(images * offset_group, -1, *X.shape[2:]), places)
+    if mask is not None:
+        sampled = sampled * mask.reshape(images * offset_group, 1, -1)
+    patches = sampled.reshape(images, group, -1, math.prod(outputs))
+    filters = W.reshape(group, W.shape[0] // group, -1)
+    y = torch.matmul(filters, patches).reshape(images, W.shape[0], *outputs)
+    return y if B is None else y + B.reshape(-1, *[1] * rank)
+
+
+def _places(moves: Tensor, w: Window, axis: int) -> Tensor:
+    """Where on a spatial axis the elements of all windows fall, [images, places].
+
+    Args:
+        moves: offsets along that axis, [images, *kernel, *outputs].
+        w: the window.
+        axis: which one, from 0.
+    """
+    rank, device = len(w.kernel), moves.device
+    element = torch.arange(w.kernel[axis], device=device) * w.dilations[axis] - w.begins[axis]
+    output = torch.arange(moves.shape[1 + rank + axis], device=device) * w.strides[axis]
+    element = element.reshape([-1 if n == axis else 1 for n in range(2 * rank)])
+    output = output.reshape([-1 if n == rank + axis else 1 for n in range(2 * rank)])
+    wide = moves.float() if moves.dtype.itemsize == 2 else moves
+    return (wide + (element + output)).flatten(1)
+
+
+def _sampled(x: Tensor, places: list[Tensor]) -> Tensor:
+    """x, [N, C, *spatial], at places [N, P] per axis, as [N, C, P]: linear between, 0 outside.
+
+    Torch wants places as parts of the way from the first element to the last: there are two at
+    least, and halves, which would miss an element of a long way, are widened.
+    """
+    if len(places) == 1:  # a row is an image of height 1
+        x, places = x.unsqueeze(2), [torch.zeros_like(places[0]), *places]
+    sizes = x.shape[2:]
+    if 1 in sizes:
+        x = functional.pad(x, [n for size in reversed(sizes) for n in (0, int(size == 1))])
+    ways = [size - 1 for size in x.shape[2:]]
+    parts = [2 * p / way - 1 for p, way in zip(places, ways, strict=True)]
+    grid = torch.stack(parts[::-1], -1).reshape(len(x), -1, *[1] * (len(parts) - 1), len(parts))
+    wide = x.float() if x.dtype.itemsize == 2 else x
+    return functional.grid_sample(wide, grid, align_corners=True).flatten(2).to(x.dtype)
+
+
+def _per_axis(d: Draw, lo: int, hi: int, count: int = 2) -> list[int]:
+    return [d.integer(lo, hi) for _ in range(count)]
+
+
+@sample(deform_conv)
+def _(d: Draw) -> Call:
+    """Images: the specification means any rank, the oracles have this one."""
+    group, offset_group = d.integer(1, 2), d.integer(1, 2)
+    images, channels, filters = d.integer(1, 2), 2 * d.integer(1, 2), group * d.integer(1, 2)
+    kernel, sizes = _per_axis(d, 1, 3), _per_axis(d, 5, 7)
+    strides, dilations = d.maybe(_per_axis(d, 1, 2)), d.maybe(_per_axis(d, 1, 2))
+    pads = d.maybe(_per_axis(d, 0, 1, 4))
+    w = window(sizes, kernel, strides=strides, dilations=dilations, pads=pads)
+    outputs, elements = w.outputs(sizes), offset_group * math.prod(kernel)
+    return call(
+        d.tensor((images, channels, *sizes), lo=-3, hi=3),
+        d.tensor((filters, channels // group, *kernel), lo=-3, hi=3),
+        d.tensor((images, 2 * elements, *outputs), lo=-1.5, hi=1.5),
+        d.maybe(d.tensor((filters,))),
+        d.maybe(d.tensor((images, elements, *outputs), lo=0, hi=1)),
+        group=d.maybe(1) if group == 1 else group,
+        kernel_shape=d.maybe(kernel),
+        offset_group=d.maybe(1) if offset_group == 1 else offset_group,
+        dilations=dilations,
+        pads=pads,
+        strides=strides,
+    )

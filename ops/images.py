@@ -1,0 +1,75 @@
+"""Images out of files: ImageDecoder.
+
+History: 20.
+
+Pillow reads the files (extra `images`). It refuses images of more than 179 million pixels, which a
+file of a few bytes can claim to hold; `PIL.Image.MAX_IMAGE_PIXELS` moves that limit.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxinterp.extras import require
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import bytes_of
+
+FORMATS = ("BMP", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # PPM: all of the pnm family
+MODES = {"RGB": "RGB", "BGR": "RGB", "Grayscale": "L"}  # pixel_format -> what Pillow calls it
+
+
+@op("ImageDecoder", since=20, data_shaped=True)
+def image_decoder(encoded_stream: Tensor, *, pixel_format: str = "RGB") -> Tensor:
+    """Bytes of a file, [n], as uint8 [height, width, channels]; as [0, 0, channels] if broken.
+
+    Transparency is dropped, of several frames the first is read, and 16 bits are rounded to 8.
+    """
+    pixels = cast(Tensor, _decode(encoded_stream, MODES[pixel_format]))
+    return pixels.flip(-1) if pixel_format == "BGR" else pixels
+
+
+@torch.library.custom_op("onnxinterp::decode_image", mutates_args=())
+def _decode(stream: Tensor, mode: str) -> Tensor:
+    """One operator for a captured graph: the size of the image stands in the data."""
+    pil = require("PIL.Image", "images")
+    try:
+        with pil.open(io.BytesIO(bytes_of(stream)), formats=FORMATS) as image:
+            pixels = _pixels(image, mode, pil)
+    except pil.DecompressionBombError:
+        raise
+    except Exception:  # the specification has an answer to whatever is wrong with a file
+        return stream.new_empty((0, 0, len(mode)))
+    return torch.from_numpy(pixels).to(stream.device)
+
+
+@_decode.register_fake
+def _(stream: Tensor, mode: str) -> Tensor:
+    height, width = (torch.library.get_ctx().new_dynamic_size() for _ in range(2))
+    return stream.new_empty((height, width, len(mode)))
+
+
+def _pixels(image: Any, mode: str, pil: Any) -> np.ndarray[Any, Any]:
+    """The pixels as [height, width, channels]. Pillow itself would cut 16 bits at 255."""
+    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM"):
+        image = pil.fromarray(((np.asarray(image, np.uint32) + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("nothing tells which number is white")
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns where it is lost on the way
+    pixels = np.array(image.convert(mode))
+    return pixels.reshape(*pixels.shape[:2], len(mode))
+
+
+@sample(image_decoder)
+def _(d: Draw) -> Call:
+    """A portable pixmap: it is written without Pillow."""
+    width, height = d.integer(1, 4), d.integer(1, 4)
+    header = torch.tensor(list(b"P6 %d %d 255\n" % (width, height)), dtype=torch.uint8)
+    stream = torch.cat([header, d.ints((3 * width * height,), 0, 255, torch.uint8)])
+    return call(stream, pixel_format=d.maybe(d.choice(list(MODES))))

@@ -1,0 +1,112 @@
+"""Linear models: LinearClassifier, LinearRegressor.
+
+History: 1 (both).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn.functional import linear
+
+from onnxinterp.ops.ml.scores import (
+    ML,
+    Strings,
+    draw_labels,
+    draw_rows,
+    draw_transform,
+    draw_weights,
+    labels,
+    pair,
+    rows,
+    transformed,
+)
+from onnxinterp.registry import op, sample
+from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Ints
+
+
+@op("LinearClassifier", since=1, domain=ML, data_shaped=False)
+def linear_classifier(
+    X: Tensor,
+    *,
+    classlabels_ints: Ints | None = None,
+    classlabels_strings: Sequence[str] | None = None,
+    coefficients: Tensor,
+    intercepts: Tensor | None = None,
+    multi_class: int = 0,
+    post_transform: str = "NONE",
+) -> tuple[Tensor | Strings, Tensor]:
+    """The top class is the one with the highest score before the transform.
+
+    A single score is that of the second of two classes, which are 0 and 1 if they have no labels.
+    multi_class tells how the model was trained, and means nothing here.
+    """
+    del multi_class
+    X = rows(X, coefficients)
+    z = linear(X, coefficients.view(-1, X.shape[1]), intercepts)
+    n = len(classlabels_strings or classlabels_ints or ())
+    if z.shape[1] > 1:
+        if n < z.shape[1]:
+            raise ValueError(f"{n} labels for {z.shape[1]} scores")
+        winner = labels(z.argmax(1), classlabels_ints, classlabels_strings)
+        return winner, transformed(z, post_transform)
+    if n not in (0, 2):
+        raise ValueError(f"{n} labels for one score")
+    winner = labels((z[:, 0] > 0).long(), classlabels_ints or [0, 1], classlabels_strings)
+    return winner, pair(z, True, post_transform) if n else transformed(z, post_transform)
+
+
+@op("LinearRegressor", since=1, domain=ML, data_shaped=False)
+def linear_regressor(
+    X: Tensor,
+    *,
+    coefficients: Tensor | None = None,
+    intercepts: Tensor | None = None,
+    post_transform: str = "NONE",
+    targets: int = 1,
+) -> Tensor:
+    """Intercepts count if there is one for each target."""
+    if coefficients is None:
+        raise ValueError("no coefficients are given")
+    bias = intercepts if intercepts is not None and len(intercepts) == targets else None
+    y = linear(rows(X, coefficients), coefficients.view(targets, -1), bias)
+    return transformed(y, post_transform)
+
+
+def _draw_model(d: Draw, n: int, features: int, transform: str | None) -> dict[str, list[float]]:
+    """Coefficients and intercepts; those for PROBIT give scores between 1/2 and 1.
+
+    Near 1/2 onnxruntime's formula loses most digits.
+    """
+    limit, low, high = (0.02, 0.7, 0.8) if transform == "PROBIT" else (1.0, -1.0, 1.0)
+    return {
+        "coefficients": draw_weights(d, n * features, -limit, limit),
+        "intercepts": draw_weights(d, n, low, high),
+    }
+
+
+@sample(linear_classifier)
+def _(d: Draw) -> Call:
+    """Of PROBIT for two classes with one score onnxruntime gives half of the answer."""
+    x, n = draw_rows(d, "T1"), d.integer(1, 4)
+    transform = draw_transform(d, *(["PROBIT"] if n == 1 else []))
+    return call(
+        x,
+        outputs=2,
+        **draw_labels(d, max(n, 2), "classlabels_ints"),
+        **_draw_model(d, n, x.shape[-1], transform),
+        multi_class=d.maybe(d.integer(0, 1)),
+        post_transform=transform,
+    )
+
+
+@sample(linear_regressor)
+def _(d: Draw) -> Call:
+    x, n, transform = draw_rows(d, "T"), d.integer(1, 3), draw_transform(d)
+    attributes = _draw_model(d, n, x.shape[-1], transform)
+    if transform != "PROBIT" and d.boolean():
+        del attributes["intercepts"]
+    targets = n if n > 1 else d.maybe(n)
+    return call(x, **attributes, targets=targets, post_transform=transform)

@@ -1,0 +1,115 @@
+"""What the models of ai.onnx.ml make of their scores: post transforms and class labels.
+
+Numbers are computed in the type of the model's weights, which is float32 as long as the module is
+not cast to another one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxinterp.sampling import Draw
+from onnxinterp.values import Ints, host_of
+
+ML = "ai.onnx.ml"
+Strings: TypeAlias = np.ndarray[Any, Any]
+
+WINITZKI = 0.147  # the constant of S. Winitzki's approximation of erf, 2008
+NOTHING = 1e-7  # scores no larger than this count as 0
+
+
+def probit(p: Tensor) -> Tensor:
+    """The inverse of the normal distribution function, by the formula onnxruntime has for it.
+
+    It is exact to three digits; `torch.special.ndtri` would be exact, and differ from what models
+    were tested with.
+    """
+    x = 2 * p - 1
+    near = x.abs() < 1e-3  # there it is a line, and the root of the formula has no slope
+    far = x.masked_fill(near, 0.5)
+    log = torch.log((1 - far) * (1 + far))
+    half = 2 / (math.pi * WINITZKI) + log / 2
+    y = far.sign() * torch.sqrt(torch.sqrt(half**2 - log / WINITZKI) - half)
+    return torch.where(near, math.sqrt(math.pi / 2) * x, math.sqrt(2) * y)
+
+
+def softmax_zero(scores: Tensor) -> Tensor:
+    """Softmax over the scores that are not 0; these stay 0."""
+    powers = torch.exp(scores - scores.amax(-1, keepdim=True))
+    powers = powers.masked_fill(scores.abs() <= NOTHING, 0)
+    return powers / powers.sum(-1, keepdim=True)
+
+
+TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "NONE": lambda scores: scores,
+    "SOFTMAX": lambda scores: scores.softmax(-1),
+    "LOGISTIC": torch.sigmoid,
+    "SOFTMAX_ZERO": softmax_zero,
+    "PROBIT": probit,
+}
+
+
+def transformed(scores: Tensor, post_transform: str) -> Tensor:
+    """Scores of shape [N, E] after the transform.
+
+    As in onnxruntime, none but PROBIT means anything to a single score.
+    """
+    single = scores.shape[1] == 1 and post_transform != "PROBIT"
+    return scores if single else TRANSFORMS[post_transform](scores)
+
+
+def pair(score: Tensor, complement: bool, post_transform: str) -> Tensor:
+    """The scores [N, 2] of two classes of which the second one has the score given, [N, 1].
+
+    The first one has its complement to 1, or its negative. As in onnxruntime, SOFTMAX and
+    SOFTMAX_ZERO mean nothing here. Of PROBIT onnxruntime fills in half of the answer only: there
+    the reference evaluator's formula counts.
+    """
+    if post_transform == "LOGISTIC":
+        return torch.cat([-score, score], 1).sigmoid()
+    if post_transform == "PROBIT":
+        return probit(torch.cat([1 - score, score], 1))
+    return torch.cat([1 - score if complement else -score, score], 1)
+
+
+def labels(
+    classes: Tensor, integers: Ints | None, strings: Sequence[str] | None
+) -> Tensor | Strings:
+    """The labels of classes, given as indices of shape [N]: int64, or an array of strings."""
+    if strings:
+        return np.array(strings, dtype=object)[np.array(host_of(classes).numbers, dtype=np.int64)]
+    return torch.tensor(integers, dtype=torch.int64, device=classes.device)[classes]
+
+
+def rows(X: Tensor, like: Tensor) -> Tensor:
+    """The input as a matrix in the type of the weights; a vector is one row."""
+    return (X[None] if X.ndim == 1 else X).to(like.dtype)
+
+
+def draw_rows(d: Draw, type: str) -> Any:
+    """Rows of one to four features, or a vector as the only row."""
+    shape = (d.integer(1, 4),)
+    return d.tensor(shape if d.boolean() else (d.shape(1, 1)[0], *shape), type, -2, 2)
+
+
+def draw_weights(d: Draw, n: int, lo: float = -1, hi: float = 1) -> list[float]:
+    """Floats for an attribute."""
+    return d.floats((n,), lo, hi).tolist()
+
+
+def draw_labels(d: Draw, n: int, integers: str) -> dict[str, Any]:
+    """The attribute that names n classes; `integers` is the name of the one for int64 labels."""
+    if d.boolean():
+        return {"classlabels_strings": [f"class {10 - i}" for i in range(n)]}
+    return {integers: [7 * i - 3 for i in range(n)]}
+
+
+def draw_transform(d: Draw, *without: str) -> str | None:
+    """A post transform, or None."""
+    return d.maybe(d.choice([name for name in TRANSFORMS if name not in without]))

@@ -1,0 +1,323 @@
+"""Trees as tables, made once: all trees then take their steps together, for all rows.
+
+Every test is brought to one comparison, so that one step serves them all:
+
+    x < t         x <= the number before t
+    x > t         x <= t with the branches exchanged
+    x == t        x <= t, and then not x < t
+    x in {...}    a search tree of x <= t that ends in x == t
+
+Where nan goes is told at each node. A state is twice the number of a node, and the next one is
+`child[state + holds]`; a leaf is its own child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxinterp.errors import InvalidModelError
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+
+LEQ, LT, GTE, GT, EQ, NEQ, MEMBER, LEAF = range(8)
+MODES = {
+    "BRANCH_LEQ": LEQ,
+    "BRANCH_LT": LT,
+    "BRANCH_GTE": GTE,
+    "BRANCH_GT": GT,
+    "BRANCH_EQ": EQ,
+    "BRANCH_NEQ": NEQ,
+    "LEAF": LEAF,
+}
+
+
+class Nodes(NamedTuple):
+    """The nodes of all trees, leaves among them; a branch is the position of another node.
+
+    Attributes:
+        mode: the test, or LEAF.
+        feature: column of the input.
+        value: what to compare it with.
+        true: the branch where the test holds.
+        false: the other one.
+        missing: whether nan takes the true branch.
+    """
+
+    mode: Array
+    feature: Array
+    value: Array
+    true: Array
+    false: Array
+    missing: Array
+
+
+class Votes(NamedTuple):
+    """Which leaf gives which target a weight; the weights stand in the same order.
+
+    Attributes:
+        leaf: positions of nodes.
+        target: numbers of targets or classes.
+        n_targets: how many there are.
+    """
+
+    leaf: Sequence[int] | Array
+    target: Sequence[int]
+    n_targets: int
+
+
+class Forest(NamedTuple):
+    """The tables.
+
+    Attributes:
+        roots: first state of each tree, [trees].
+        feature: column of the input at each state, [states].
+        threshold: [states]; float64 where float32 would not tell x < t from x <= t.
+        child: the next state, [states].
+        missing: whether nan counts as holding, [states]; None where it never does.
+        depth: after so many steps every tree is at a leaf.
+        n_features: how many columns the input has at least.
+        vote: index of each leaf's weights, [leaves, votes]; the number of weights where it has
+            fewer votes than others.
+        target: what each vote is for, [leaves, votes]; `n_targets` where there is none.
+        n_targets: how many scores there are.
+        in_order: whether the weights as they stand are a table [leaves, n_targets].
+    """
+
+    roots: Tensor
+    feature: Tensor
+    threshold: Tensor
+    child: Tensor
+    missing: Tensor | None
+    depth: int
+    n_features: int
+    vote: Tensor
+    target: Tensor
+    n_targets: int
+    in_order: bool
+
+
+class Places(dict[tuple[int, int], int]):
+    """(tree, node) -> position in the lists."""
+
+    def __init__(self, trees: Sequence[int], nodes: Sequence[int]) -> None:
+        super().__init__(zip(zip(trees, nodes, strict=True), range(len(trees)), strict=True))
+        if len(self) < len(trees):
+            raise InvalidModelError("a tree has two nodes of the same id")
+
+    def __missing__(self, key: tuple[int, int]) -> int:
+        raise InvalidModelError(f"tree {key[0]} has no node {key[1]}")
+
+    def roots(self) -> Array:
+        """The first node of each tree."""
+        first: dict[int, int] = {}
+        for (tree, _), position in self.items():
+            first.setdefault(tree, position)
+        return np.array(list(first.values()), dtype=np.int64)
+
+
+def listed_nodes(
+    places: Places,
+    modes: Sequence[str],
+    features: Sequence[int],
+    values: Sequence[float] | Array,
+    branches: tuple[Sequence[int], Sequence[int]],
+    missing: Sequence[int] | None,
+) -> Nodes:
+    """Nodes and leaves in one list; `branches` are ids of nodes, for true and for false."""
+    if unknown := set(modes) - MODES.keys():
+        raise InvalidModelError(f"nodes_modes has {', '.join(sorted(unknown))}")
+    mode = [MODES[m] for m in modes]
+    true, false = (
+        [
+            position if m == LEAF else places[tree, i]
+            for ((tree, _), position), m, i in zip(places.items(), mode, ids, strict=True)
+        ]
+        for ids in branches
+    )
+    return _nodes(mode, features, values, true, false, missing)
+
+
+def split_nodes(
+    modes: Array,
+    features: Sequence[int],
+    values: Array,
+    branches: tuple[Sequence[int], Sequence[int]],
+    are_leaves: tuple[Sequence[int], Sequence[int]],
+    missing: Sequence[int] | None,
+    n_leaves: int,
+) -> Nodes:
+    """Nodes and leaves in two lists: the leaves come behind the nodes here."""
+    n, none = len(modes), [0] * n_leaves
+    for ids, leaf in zip(branches, are_leaves, strict=True):
+        if not ((np.array(ids) >= 0) & (ids < np.where(leaf, n_leaves, n))).all():
+            raise InvalidModelError("a branch leads to no node")
+    true, false = (
+        np.concatenate([np.where(leaf, np.add(ids, n), ids), n + np.arange(n_leaves)])
+        for ids, leaf in zip(branches, are_leaves, strict=True)
+    )
+    return _nodes(
+        [*modes.tolist(), *[LEAF] * n_leaves],
+        [*features, *none],
+        np.concatenate([values, np.zeros(n_leaves, values.dtype)]),
+        true,
+        false,
+        None if missing is None else [*missing, *none],
+    )
+
+
+def _nodes(
+    mode: Sequence[int],
+    feature: Sequence[int],
+    value: Sequence[float] | Array,
+    true: Sequence[int] | Array,
+    false: Sequence[int] | Array,
+    missing: Sequence[int] | None,
+) -> Nodes:
+    """Lists as arrays of one length; thresholds that are no tensor are of 32 bits."""
+    n = len(mode)
+    nodes = Nodes(
+        np.array(mode, dtype=np.int64),
+        np.array(feature, dtype=np.int64),
+        value if isinstance(value, np.ndarray) else np.array(value, dtype=np.float32),
+        np.array(true, dtype=np.int64),
+        np.array(false, dtype=np.int64),
+        np.array(missing or [0] * n) == 1,
+    )
+    if any(column.shape != (n,) for column in nodes):
+        raise InvalidModelError("the lists of nodes differ in length")
+    if nodes.feature.min(initial=0) < 0:
+        raise InvalidModelError("a node reads no column")
+    return nodes
+
+
+def without_sets(nodes: Nodes, members: Array) -> Nodes:
+    """The tests of membership as search trees; the sets end with nan, in the order of the nodes."""
+    tests = np.flatnonzero(nodes.mode == MEMBER)
+    if not tests.size:
+        return nodes
+    sets = np.split(members, np.flatnonzero(np.isnan(members)))
+    if len(sets) < len(tests):
+        raise InvalidModelError(f"membership_values has {len(sets)} sets for {len(tests)} nodes")
+    columns = [column.tolist() for column in nodes]
+    for node, values in zip(tests.tolist(), sets, strict=False):
+        _grow(columns, node, np.unique(values[~np.isnan(values)]).tolist())
+    return Nodes(*map(np.array, columns))
+
+
+def _grow(columns: list[list[Any]], node: int, values: list[float]) -> None:
+    """Make a node the root of a search tree for sorted values; new nodes come at the end."""
+    mode, _feature, value, true, false, _missing = columns
+    if len(values) < 2:
+        mode[node], value[node] = EQ, values[0] if values else np.nan
+        return
+    half, left, right = len(values) // 2, len(mode), len(mode) + 1
+    for column in columns:
+        column += [column[node]] * 2
+    mode[node], value[node], true[node], false[node] = LEQ, values[half - 1], left, right
+    _grow(columns, left, values[:half])
+    _grow(columns, right, values[half:])
+
+
+def _without_equality(nodes: Nodes) -> Nodes:
+    """Two nodes for each test of equality; nan equals nothing, unless it counts as holding."""
+    tests = np.flatnonzero((nodes.mode == EQ) | (nodes.mode == NEQ))
+    equal = nodes.mode[tests] == EQ
+    yes = np.where(equal, nodes.true[tests], nodes.false[tests])
+    no = np.where(equal, nodes.false[tests], nodes.true[tests])
+    mode, feature, value, true, false, missing = (column.copy() for column in nodes)
+    mode[tests], true[tests], false[tests] = LEQ, len(mode) + np.arange(len(tests)), no
+    missing[tests] &= equal
+    never = np.zeros(len(tests), bool)
+    second = (np.full(len(tests), LT), feature[tests], value[tests], no, yes, never)
+    columns = (mode, feature, value, true, false, missing)
+    return Nodes(*(np.concatenate(pair) for pair in zip(columns, second, strict=True)))
+
+
+def _as_leq(nodes: Nodes) -> Nodes:
+    """All nodes with the test x <= value; it never holds at a leaf, which is its own branch."""
+    mode, feature, value, true, false, missing = nodes
+    strict, turned = (mode == LT) | (mode == GTE), (mode == GT) | (mode == GTE)
+    limit = value
+    if strict.any():
+        limit = value.astype(np.float64)
+        before = np.where(limit == -np.inf, np.nan, np.nextafter(limit, -np.inf))
+        limit = np.where(strict, before, limit)
+    never = np.array(np.nan, limit.dtype)
+    limit = np.where(mode == LEAF, never, np.where(turned & np.isnan(value), np.inf, limit))
+    return Nodes(
+        mode,
+        np.where(mode == LEAF, 0, feature),
+        limit.astype(np.float64 if strict.any() else value.dtype),
+        np.where(turned, false, true),
+        np.where(turned, true, false),
+        (missing ^ turned) & (mode != LEAF),
+    )
+
+
+def forest(nodes: Nodes, roots: Array, votes: Votes) -> Forest:
+    """The tables of trees whose tests are any but membership.
+
+    Raises:
+        InvalidModelError: there is no tree, one has no root or a cycle, or a vote has no target.
+    """
+    if not roots.size:
+        raise InvalidModelError("there are no trees")
+    if roots.min() < 0 or roots.max() >= len(nodes.mode):
+        raise InvalidModelError("a root is no node")
+    nodes = _as_leq(_without_equality(nodes))
+    is_leaf = nodes.mode == LEAF
+    leaf = np.array(votes.leaf, dtype=np.int64)
+    counted = np.flatnonzero(is_leaf[leaf])  # old converters gave inner nodes votes, too
+    leaves = list(dict.fromkeys([*leaf[counted].tolist(), *np.flatnonzero(is_leaf).tolist()]))
+    number = np.empty(len(is_leaf), dtype=np.int64)
+    number[[*leaves, *np.flatnonzero(~is_leaf).tolist()]] = np.arange(len(is_leaf))
+    order = np.argsort(number)
+    vote, target, in_order = _ballot(number[leaf[counted]], counted, len(leaves), votes)
+    child = 2 * number[np.stack([nodes.false, nodes.true], 1)[order]]
+    missing = nodes.missing[order].repeat(2)
+    return Forest(
+        torch.from_numpy(2 * number[roots]),
+        torch.from_numpy(nodes.feature[order].repeat(2)),
+        torch.from_numpy(nodes.value[order].repeat(2)),
+        torch.from_numpy(child.reshape(-1)),
+        torch.from_numpy(missing) if missing.any() else None,
+        _depth(nodes, roots),
+        int(nodes.feature.max(initial=-1)) + 1,
+        torch.from_numpy(vote),
+        torch.from_numpy(target),
+        votes.n_targets,
+        in_order,
+    )
+
+
+def _ballot(leaf: Array, weight: Array, n_leaves: int, votes: Votes) -> tuple[Array, Array, bool]:
+    """The votes as a table: `vote`, `target` and `in_order` of a Forest."""
+    targets = np.array(votes.target, dtype=np.int64)
+    if targets.size and not (targets.min() >= 0 and targets.max() < votes.n_targets):
+        raise InvalidModelError(f"a leaf votes for one that is not among {votes.n_targets} targets")
+    counts = np.bincount(leaf, minlength=n_leaves)
+    order = np.argsort(leaf, kind="stable")
+    column = np.arange(len(leaf)) - (np.cumsum(counts) - counts)[leaf[order]]
+    shape = (n_leaves, int(counts.max(initial=1)))
+    vote, target = np.full(shape, len(targets)), np.full(shape, votes.n_targets)
+    vote[leaf[order], column] = weight[order]
+    target[leaf[order], column] = targets[weight[order]]
+    grid = np.arange(n_leaves * votes.n_targets).reshape(n_leaves, votes.n_targets)
+    in_order = vote.size == len(targets) and np.array_equal(vote, grid)
+    return vote, target, in_order and bool((target == np.arange(votes.n_targets)).all())
+
+
+def _depth(nodes: Nodes, roots: Array) -> int:
+    """The longest way from a root to a leaf."""
+    level, depth = np.unique(roots), 0
+    while (inner := level[nodes.mode[level] != LEAF]).size:
+        level = np.unique(np.concatenate([nodes.true[inner], nodes.false[inner]]))
+        depth += 1
+        if depth > len(nodes.mode):
+            raise InvalidModelError("a tree has a cycle")
+    return depth

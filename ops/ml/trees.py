@@ -1,0 +1,369 @@
+"""Trees and forests: TreeEnsemble, TreeEnsembleClassifier, TreeEnsembleRegressor.
+
+History: TreeEnsembleClassifier and -Regressor 1, 3 (tensors in place of floats), 5 (deprecated).
+TreeEnsemble 5 (leaves apart from nodes, tests of membership; no base values, no labels).
+
+The weights of the leaves train; the thresholds, which pass no gradient, do not.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxinterp.errors import InvalidModelError
+from onnxinterp.ops.ml.scores import ML, Strings, labels, pair, transformed
+from onnxinterp.ops.ml.tree_tables import (
+    Array,
+    Forest,
+    Places,
+    Votes,
+    forest,
+    listed_nodes,
+    split_nodes,
+    without_sets,
+)
+from onnxinterp.registry import op
+from onnxinterp.values import Floats, Ints
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")  # the numbers that TreeEnsemble has for them
+POST_TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")  # likewise
+REDUCTIONS = {"AVERAGE": "sum", "SUM": "sum", "MIN": "amin", "MAX": "amax"}
+BLOCK = 2**17  # states that fit into a cache
+
+
+def _scores(
+    X: Tensor, trees: Forest, weights: Tensor, aggregate: str = "SUM", absent: float = 0.0
+) -> Tensor:
+    """What the leaves give each target, [rows, targets]; `absent` where none votes for it.
+
+    Computed in blocks of rows, or at once where a graph is being captured.
+    """
+    if X.shape[1] < trees.n_features:
+        raise ValueError(f"the input has {X.shape[1]} columns, the trees read {trees.n_features}")
+    X = X if X.is_floating_point() else X.double()
+    weights = weights.flatten().to(torch.promote_types(weights.dtype, X.dtype))
+    rows = max(1, BLOCK // (len(trees.roots) * trees.vote.shape[1]))
+    if torch.compiler.is_compiling() or X.shape[0] <= rows:
+        return _tally(_walk(X, trees), trees, weights, aggregate, absent)
+    blocks = [
+        _tally(_walk(x, trees), trees, weights, aggregate, absent) for x in torch.split(X, rows)
+    ]
+    return torch.cat(blocks)
+
+
+def _walk(X: Tensor, trees: Forest) -> Tensor:
+    """The leaf that each row reaches in each tree, [rows, trees]."""
+    shape = (X.shape[0], len(trees.roots))
+    state = trees.roots.repeat(X.shape[0])
+    for _ in range(trees.depth):
+        x = X.gather(1, trees.feature.index_select(0, state).view(shape)).flatten()
+        holds = x <= trees.threshold.index_select(0, state)
+        if trees.missing is not None:
+            holds = holds | x.isnan() & trees.missing.index_select(0, state)
+        state = trees.child.index_select(0, state + holds)
+    return (state // 2).view(shape)
+
+
+def _tally(leaf: Tensor, trees: Forest, weights: Tensor, aggregate: str, absent: float) -> Tensor:
+    """Aggregate the weights of leaves [rows, trees] to [rows, targets]."""
+    n, share = trees.n_targets, len(trees.roots) if aggregate == "AVERAGE" else 1
+    if trees.in_order and REDUCTIONS[aggregate] == "sum":
+        return functional.embedding_bag(leaf, weights.view(-1, n), mode="sum") / share
+    shape = (leaf.shape[0], leaf.shape[1] * trees.vote.shape[1])
+    vote = trees.vote.index_select(0, leaf.flatten()).flatten()
+    target = trees.target.index_select(0, leaf.flatten()).view(shape)
+    values = functional.pad(weights, (0, 1)).index_select(0, vote).view(shape)
+    total = values.new_full((shape[0], n + 1), absent)
+    total = total.scatter_reduce(1, target, values, REDUCTIONS[aggregate], include_self=False)
+    return total[:, :n] / share
+
+
+def _regress(
+    X: Tensor,
+    trees: Forest,
+    weights: Tensor,
+    aggregate: str,
+    base: Tensor | None,
+    post_transform: str,
+) -> Tensor:
+    y = _scores(X, trees, weights, aggregate)
+    return transformed(y if base is None else y + base.to(y.dtype), post_transform)
+
+
+def _split(
+    *,
+    nodes_featureids: Ints,
+    nodes_modes: Array,
+    nodes_splits: Array,
+    nodes_truenodeids: Ints,
+    nodes_falsenodeids: Ints,
+    nodes_trueleafs: Ints,
+    nodes_falseleafs: Ints,
+    leaf_targetids: Ints,
+    tree_roots: Ints,
+    n_targets: int | None = None,
+    nodes_missing_value_tracks_true: Ints | None = None,
+    membership_values: Array | None = None,
+) -> Forest:
+    if not n_targets:
+        raise InvalidModelError("n_targets is not given")
+    nodes = split_nodes(
+        nodes_modes,
+        nodes_featureids,
+        nodes_splits,
+        (nodes_truenodeids, nodes_falsenodeids),
+        (nodes_trueleafs, nodes_falseleafs),
+        nodes_missing_value_tracks_true,
+        len(leaf_targetids),
+    )
+    members = np.zeros(0) if membership_values is None else membership_values
+    leaf = len(nodes_modes) + np.arange(len(leaf_targetids))
+    votes = Votes(leaf, leaf_targetids, n_targets)
+    return forest(without_sets(nodes, members), np.array(tree_roots), votes)
+
+
+@op("TreeEnsemble", since=5, domain=ML, frozen=("X",), data_shaped=False, prepare=_split)
+def tree_ensemble(
+    X: Tensor,
+    *,
+    leaf_weights: Tensor,
+    aggregate_function: int = 1,
+    post_transform: int = 0,
+    prepared: Forest,
+) -> Tensor:
+    """SOFTMAX is 1 and LOGISTIC 2, as specified; onnxruntime has them the other way round."""
+    aggregate, transform = AGGREGATES[aggregate_function], POST_TRANSFORMS[post_transform]
+    return _regress(X, prepared, leaf_weights, aggregate, None, transform).to(X.dtype)
+
+
+def _before_tensors(function: F) -> F:
+    """`f_1` from `f`, as versions before 3 have it: without attributes that are tensors."""
+
+    @functools.wraps(function)
+    def older(*args: Any, **attributes: Any) -> Any:
+        return function(*args, **attributes)
+
+    older.__name__ = older.__qualname__ = f"{function.__name__}_1"
+    newer = inspect.signature(function)
+    kept = [p for p in newer.parameters.values() if not p.name.endswith("_as_tensor")]
+    older.__signature__ = newer.replace(parameters=kept)  # type: ignore[attr-defined]  # for inspect
+    return cast(F, older)
+
+
+def _one_of(floats: Any, tensor: Any) -> Any:
+    """The attribute, be it given as floats or as a tensor."""
+    return floats if tensor is None else tensor
+
+
+def _regressor(
+    *,
+    nodes_treeids: Ints | None = None,
+    nodes_nodeids: Ints | None = None,
+    nodes_modes: Sequence[str] | None = None,
+    nodes_featureids: Ints | None = None,
+    nodes_truenodeids: Ints | None = None,
+    nodes_falsenodeids: Ints | None = None,
+    target_treeids: Ints | None = None,
+    target_nodeids: Ints | None = None,
+    target_ids: Ints | None = None,
+    nodes_values: Floats | None = None,
+    nodes_values_as_tensor: Array | None = None,
+    nodes_missing_value_tracks_true: Ints | None = None,
+    n_targets: int | None = None,
+) -> Forest:
+    if not n_targets:
+        raise InvalidModelError("n_targets, or labels of classes, are not given")
+    places = Places(nodes_treeids or (), nodes_nodeids or ())
+    nodes = listed_nodes(
+        places,
+        nodes_modes or (),
+        nodes_featureids or (),
+        _one_of(nodes_values or (), nodes_values_as_tensor),
+        (nodes_truenodeids or (), nodes_falsenodeids or ()),
+        nodes_missing_value_tracks_true,
+    )
+    leaf = [places[key] for key in zip(target_treeids or (), target_nodeids or (), strict=True)]
+    return forest(nodes, places.roots(), Votes(leaf, target_ids or (), n_targets))
+
+
+@op(
+    "TreeEnsembleRegressor",
+    since=3,
+    domain=ML,
+    frozen=("X",),
+    data_shaped=False,
+    prepare=_regressor,
+)
+def tree_ensemble_regressor(
+    X: Tensor,
+    *,
+    aggregate_function: str = "SUM",
+    base_values: Tensor | None = None,
+    base_values_as_tensor: Tensor | None = None,
+    post_transform: str = "NONE",
+    target_weights: Tensor | None = None,
+    target_weights_as_tensor: Tensor | None = None,
+    prepared: Forest,
+) -> Tensor:
+    """Base values are added to targets without a vote, too; onnxruntime forgets them there."""
+    weights = _one_of(target_weights, target_weights_as_tensor)
+    base = _one_of(base_values, base_values_as_tensor)
+    y = _regress(X, prepared, weights, aggregate_function, base, post_transform)
+    return y.to(torch.float32 if target_weights is None else target_weights.dtype)
+
+
+_regressor_1 = _before_tensors(_regressor)
+tree_ensemble_regressor_1 = op(
+    "TreeEnsembleRegressor",
+    since=1,
+    domain=ML,
+    frozen=("X",),
+    data_shaped=False,
+    prepare=_regressor_1,
+)(_before_tensors(tree_ensemble_regressor))
+
+
+class Classifier(NamedTuple):
+    """A forest and how its scores tell a class.
+
+    Attributes:
+        trees: its targets are the classes.
+        decisive: the class whose score tells one class from the other; None: the top class wins.
+        alone: whether that is the only score, from which the other one is made.
+        positive: whether all weights are positive, as probabilities are.
+    """
+
+    trees: Forest
+    decisive: int | None
+    alone: bool
+    positive: bool
+
+
+def _classifier(
+    *,
+    nodes_treeids: Ints | None = None,
+    nodes_nodeids: Ints | None = None,
+    nodes_modes: Sequence[str] | None = None,
+    nodes_featureids: Ints | None = None,
+    nodes_truenodeids: Ints | None = None,
+    nodes_falsenodeids: Ints | None = None,
+    class_treeids: Ints | None = None,
+    class_nodeids: Ints | None = None,
+    class_ids: Ints | None = None,
+    nodes_values: Floats | None = None,
+    nodes_values_as_tensor: Array | None = None,
+    nodes_missing_value_tracks_true: Ints | None = None,
+    class_weights: Floats | None = None,
+    class_weights_as_tensor: Array | None = None,
+    base_values: Floats | None = None,
+    base_values_as_tensor: Array | None = None,
+    classlabels_int64s: Ints | None = None,
+    classlabels_strings: Sequence[str] | None = None,
+) -> Classifier:
+    trees = _regressor(
+        nodes_treeids=nodes_treeids,
+        nodes_nodeids=nodes_nodeids,
+        nodes_modes=nodes_modes,
+        nodes_featureids=nodes_featureids,
+        nodes_truenodeids=nodes_truenodeids,
+        nodes_falsenodeids=nodes_falsenodeids,
+        target_treeids=class_treeids,
+        target_nodeids=class_nodeids,
+        target_ids=class_ids,
+        nodes_values=nodes_values,
+        nodes_values_as_tensor=nodes_values_as_tensor,
+        nodes_missing_value_tracks_true=nodes_missing_value_tracks_true,
+        n_targets=len(classlabels_strings or classlabels_int64s or ()),
+    )
+    base = _one_of(base_values or (), base_values_as_tensor)
+    weights = np.array(_one_of(class_weights or (), class_weights_as_tensor))
+    return _rule(trees, set(class_ids or ()), len(base), bool((weights >= 0).all()))
+
+
+def _rule(trees: Forest, voted: set[int], n_base: int, positive: bool) -> Classifier:
+    """How to tell a class where leaves vote for `voted`, and `n_base` base values are given."""
+    n = trees.n_targets
+    one_score = n == 2 and len(voted) == 1 and n_base < 2
+    decisive = 0 if n == 1 else min(voted) if one_score else None
+    return Classifier(trees, decisive, decisive == 0, positive)
+
+
+@op(
+    "TreeEnsembleClassifier",
+    since=3,
+    domain=ML,
+    frozen=("X",),
+    data_shaped=False,
+    prepare=_classifier,
+)
+def tree_ensemble_classifier(
+    X: Tensor,
+    *,
+    base_values: Tensor | None = None,
+    base_values_as_tensor: Tensor | None = None,
+    class_weights: Tensor | None = None,
+    class_weights_as_tensor: Tensor | None = None,
+    classlabels_int64s: Ints | None = None,
+    classlabels_strings: Sequence[str] | None = None,
+    post_transform: str = "NONE",
+    prepared: Classifier,
+) -> tuple[Tensor | Strings, Tensor]:
+    """The top class is the one with the highest score before the transform.
+
+    Where two classes have one score, all positive weights count as probabilities of the second
+    class, others as its margin; that is onnxruntime's rule. Where they have two, onnxruntime looks
+    at the second one only, and gives 0 and 1 in place of labels: here the specification counts.
+    """
+    weights = _one_of(class_weights, class_weights_as_tensor)
+    z = _scores(X, prepared.trees, weights, absent=math.nan)
+    z, unvoted = _with_base(z, _one_of(base_values, base_values_as_tensor))
+    n = z.shape[1]
+    if prepared.decisive is None:
+        winner = z.masked_fill(unvoted, -math.inf).argmax(1)
+    else:
+        limit = 0.5 if prepared.positive and n > 1 else 0.0
+        winner = (z[:, prepared.decisive] > limit).long()
+    if prepared.alone and n > 1:
+        z = pair(z[:, :1], prepared.positive, post_transform)
+    else:
+        z = transformed(z, post_transform)
+    z = z.to(torch.float32 if class_weights is None else class_weights.dtype)
+    if n > 1:
+        return labels(winner, classlabels_int64s, classlabels_strings), z
+    # nothing is outside a single class; where labels are integers, onnxruntime gives 0 and 1
+    return labels(winner, [0, 1], [*classlabels_strings] * 2 if classlabels_strings else None), z
+
+
+def _with_base(z: Tensor, base: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Scores with base values, 0 in place of nan, and which of them nobody gave."""
+    unvoted = z.isnan()
+    z = z.masked_fill(unvoted, 0)
+    if base is None:
+        return z, unvoted
+    if len(base) == z.shape[1]:
+        return z + base.to(z.dtype), torch.zeros_like(unvoted)
+    # one value for two classes is for the first one, if that has a score
+    base = functional.pad(base, (0, z.shape[1] - len(base)))
+    return torch.where(unvoted, z, z + base.to(z.dtype)), unvoted
+
+
+_classifier_1 = _before_tensors(_classifier)
+tree_ensemble_classifier_1 = op(
+    "TreeEnsembleClassifier",
+    since=1,
+    domain=ML,
+    frozen=("X",),
+    data_shaped=False,
+    prepare=_classifier_1,
+)(_before_tensors(tree_ensemble_classifier))

@@ -1,0 +1,78 @@
+"""What an oracle is known to answer wrongly, so that it is not asked: the reason, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from onnx import NodeProto, TensorProto, helper
+
+from tests.property.drawing import FLOATING, STRING
+
+Types: TypeAlias = Mapping[str, int]  # type parameter -> element type
+Mistake: TypeAlias = Callable[[NodeProto, int, Types], bool]  # of node, opset and types
+
+HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+SOFTMAX_FAMILY = ("Softmax", "LogSoftmax", "Hardmax")
+RECURRENT = ("RNN", "GRU", "LSTM")
+RARE_OPTIONS = ("activations", "activation_alpha", "activation_beta", "clip")
+
+
+def _has(node: NodeProto, *names: str) -> bool:
+    return any(a.name in names for a in node.attribute)
+
+
+def _old_softmax(node: NodeProto, opset: int, _types: Types) -> bool:
+    return node.op_type in SOFTMAX_FAMILY and opset < 13
+
+
+def _scores_of_two(node: NodeProto, _opset: int, _types: Types) -> bool:
+    """Trees that give each of two classes a score."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    names = attributes.get("classlabels_int64s") or attributes.get("classlabels_strings", [])
+    two = node.op_type == "TreeEnsembleClassifier" and len(names) == 2
+    return two and len(set(attributes["class_ids"])) > 1
+
+
+ONNXRUNTIME: dict[str, Mistake] = {
+    "of two scores it reads the second, and gives 0 and 1 for the labels": _scores_of_two,
+    "of the strings of a Loop it keeps those of the first iteration": lambda node, _, types: (
+        node.op_type == "Loop" and STRING in types.values()
+    ),
+    "it rounds every exponential of integers down": lambda node, _, types: (
+        node.op_type == "ReduceLogSumExp" and types.get("T") not in FLOATING
+    ),
+    "beside a mask of integers it forgets the window": lambda node, _, types: (
+        node.op_type == "Attention" and types.get("U") not in (*FLOATING, TensorProto.BOOL, None)
+    ),
+}
+
+CONVERTER: dict[str, Mistake] = {
+    "it ignores that the axes from `axis` on count as one": _old_softmax,
+}
+
+REFERENCE: dict[str, Mistake] = {
+    "it ignores `post_transform`": lambda node, _opset, _types: node.op_type == "TreeEnsemble",
+    "it ignores that the axes from `axis` on count as one": _old_softmax,
+    "it ignores activations, clip and the lengths of sequences": lambda node, _opset, _types: (
+        node.op_type in RECURRENT and (_has(node, *RARE_OPTIONS) or any(node.input[4:5]))
+    ),
+    "of some types it takes a text for their bits": lambda node, _, types: (
+        node.op_type.startswith("Cast") and types.get("T1") == STRING
+    ),
+    "it joins the scan outputs of a Loop that it should stack": lambda node, _opset, _types: (
+        node.op_type == "Loop" and len(node.output) > 1
+    ),
+    "in Scan-8 it knows no axis of the batch": lambda node, opset, _: (
+        node.op_type == "Scan" and opset < 9
+    ),
+    "it mixes up the elements where Unique does not sort": lambda node, _opset, _types: (
+        node.op_type == "Unique" and any(a.name == "sorted" and not a.i for a in node.attribute)
+    ),
+    "it rounds every step to the type of the edges": lambda node, _, types: (
+        node.op_type == "MelWeightMatrix" and types.get("T2") in HALVES
+    ),
+    "it adds the bias of the first group to all of them": lambda node, _opset, _types: (
+        node.op_type == "ConvTranspose" and _has(node, "group")
+    ),
+}
