@@ -271,7 +271,7 @@ def test_where_nothing_gets_better_the_model_stays_and_the_status_says_so(
         ({"x": X, "label": L % 2}, ("--freeze-statistics",), "no statistics"),
         ({"x": X, "label": L % 2}, ("--answer", "z"), "no output 'z'; its outputs are y"),
         ({"x": X, "label": L % 2}, ("--curve", "/nowhere/at/all.svg"), "there is no folder"),
-        ({"x": X + np.float32("inf"), "label": L % 2}, (), "the loss is nan in epoch 1: lower --lr"),
+        ({"x": X + np.float32("inf"), "label": L % 2}, (), "the loss is nan in epoch 1"),
         ({"x": X, "label": L % 2}, ("--mean", 1, 2, 3), "3 for 2 channels"),
     ],
 )
