@@ -14,6 +14,7 @@ from onnxinterp.errors import (
     UnsafeModelError,
     UnsupportedOpError,
 )
+from onnxinterp.heads import HeadError, replace_head
 from onnxinterp.interpreter import Interpreter
 from onnxinterp.module import OnnxModule
 from onnxinterp.registry import host, op
@@ -22,6 +23,7 @@ from onnxinterp.values import Floats, Host, Ints, Operand, Scalar, Subgraph
 
 __all__ = [
     "Floats",
+    "HeadError",
     "Host",
     "InputError",
     "Interpreter",
@@ -39,4 +41,5 @@ __all__ = [
     "host",
     "op",
     "reinsert_normalization",
+    "replace_head",
 ]

@@ -7,6 +7,7 @@ the file, and each tensor saves at its own size.
 
 from __future__ import annotations
 
+import copy
 import mmap
 import os
 import stat
@@ -56,6 +57,20 @@ def read_all(source: Source) -> tuple[onnx.ModelProto, TensorReader, Content]:
             return _parse(data, str(path)), TensorReader(path.parent), data
     data = source if isinstance(source, bytes) else _read(source)
     return _parse(data, "what was given"), TensorReader(None), data
+
+
+def complete(source: Source) -> onnx.ModelProto:
+    """A copy of a model that has its external data inside.
+
+    Raises:
+        InvalidModelError: it is no ONNX model.
+        FileNotFoundError: the path, or external data, do not exist.
+    """
+    proto = read(source)[0]
+    model = copy.deepcopy(proto) if proto is source else proto
+    if isinstance(source, (str, os.PathLike)):
+        onnx.load_external_data_for_model(model, str(Path(source).parent))
+    return model
 
 
 def content_of(source: Source) -> bytes | mmap.mmap:

@@ -11,8 +11,6 @@ calibration batch as statistics, sqrt(v + epsilon) as scale and m as bias.
 
 from __future__ import annotations
 
-import copy
-import os
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -23,7 +21,7 @@ from onnx import NodeProto, helper, numpy_helper
 from torch import Tensor
 
 from onnxinterp.interpreter import Frame, Interpreter, Step
-from onnxinterp.loading import Source, read
+from onnxinterp.loading import Source, complete
 from onnxinterp.module import OnnxModule
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -61,10 +59,7 @@ def reinsert_normalization(
     Raises:
         ValueError: no convolution is chosen.
     """
-    if isinstance(source, (str, os.PathLike)):
-        model = onnx.load(source)
-    else:
-        model = copy.deepcopy(read(source)[0])
+    model = complete(source)
     chosen = _convolutions(model.graph, where)
     if not chosen:
         raise ValueError(f"no convolution without normalisation has a weight like {where!r}")

@@ -48,6 +48,17 @@ def add_input_shape(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def positive(text: str) -> int:
+    """Parse a count of at least 1."""
+    try:
+        count = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if count < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return count
+
+
 def named_shape(text: str) -> NamedShape:
     """Parse `name:1,3,224,224`; the name may hold colons, and `name:` is a scalar."""
     name, _, sizes = text.rpartition(":")

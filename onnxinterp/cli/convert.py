@@ -21,13 +21,12 @@ from onnxinterp.cli.arguments import (
     shapes_by_name,
 )
 from onnxinterp.cli.display import bytes_text, say
-from onnxinterp.cli.verify import show_report
+from onnxinterp.cli.verify import show_report, verify_if_installed
 from onnxinterp.errors import InputError, OnnxError
-from onnxinterp.extras import MissingExtraError, require
+from onnxinterp.extras import require
 from onnxinterp.graph import ValueInfo
 from onnxinterp.loading import read
 from onnxinterp.module import OnnxModule
-from onnxinterp.verify import verify
 from onnxinterp.verify.inputs import choose_shapes, random_inputs
 from onnxinterp.verify.report import declared_inputs, prepare
 
@@ -156,10 +155,8 @@ def _compare(
     """Compare what was written, read again, with onnxruntime on the original file."""
     values, assumed = prepare(original, None, shapes, 0)
     say_assumed(assumed)
-    try:
-        report = verify(original, values, module=module)
-    except MissingExtraError as error:
-        say(f"not compared: {error}")
+    report = verify_if_installed(original, values, module=module)
+    if report is None:
         return 0
     say()
     show_report(report, f"{out.name} against onnxruntime on {original.name}")

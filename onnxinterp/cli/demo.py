@@ -19,11 +19,13 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from onnxinterp.cli.arguments import Commands, command
-from onnxinterp.cli.display import Advance, progress, say, table
-from onnxinterp.extras import MissingExtraError
+from onnxinterp.cli import training
+from onnxinterp.cli.arguments import Commands, command, positive
+from onnxinterp.cli.display import percentages, progress, say, table
+from onnxinterp.cli.examples import Examples, tensors
+from onnxinterp.cli.verify import verify_if_installed
 from onnxinterp.module import OnnxModule
-from onnxinterp.verify import Report, verify
+from onnxinterp.verify import Report
 
 EXAMPLES = """\
   onnxinterp demo
@@ -32,6 +34,7 @@ EXAMPLES = """\
 
 BATCH = 64
 LEARNING_RATE = 3e-3
+OBJECTIVE = training.Objective("ce")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class Portion:
     def rotated(self) -> Portion:
         """The same images, turned by 90 degrees."""
         return Portion(self.images.rot90(1, (2, 3)).contiguous(), self.labels)
+
+    @property
+    def examples(self) -> Examples:
+        """The same, to train on."""
+        return tensors({"image": self.images}, self.labels)
 
 
 @dataclass(frozen=True)
@@ -72,17 +80,10 @@ def add_to(commands: Commands) -> None:
         commands, "demo", run, "load, check, fine-tune and save a small model of our own", EXAMPLES
     )
     parser.add_argument(
-        "--epochs", type=_positive, default=15, help="of fine-tuning, default %(default)s"
+        "--epochs", type=positive, default=15, help="of fine-tuning, default %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the order of the images")
     parser.add_argument("--save", type=Path, metavar="OUT.onnx", help="keep the fine-tuned model")
-
-
-def _positive(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return count
 
 
 def run(options: argparse.Namespace) -> int:
@@ -98,7 +99,9 @@ def run(options: argparse.Namespace) -> int:
     after = measure(module, saved, test)
     _show(before, after)
     epochs = "1 epoch" if options.epochs == 1 else f"{options.epochs} epochs"
-    say(f"trained {trained} of {_count(module)} weights for {epochs} in {seconds:.1f} s")
+    say(
+        f"trained {trained} of {training.counts(module)[1]} weights for {epochs} in {seconds:.1f} s"
+    )
     if options.save:
         options.save.write_bytes(saved)
         say(f"wrote {options.save}: the same graph with the new weights")
@@ -108,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
 def measure(module: OnnxModule, model: bytes, test: Portion) -> Measured:
     """Accuracy of the module, and agreement of onnxruntime on the same model written as ONNX."""
     rotated = test.rotated()
-    agreement = _against_onnxruntime(model, rotated)
+    agreement = verify_if_installed(model, [rotated.images])
     return Measured(accuracy(module, test), accuracy(module, rotated), agreement)
 
 
@@ -128,41 +131,18 @@ def load() -> tuple[bytes, Portion, Portion]:
 
 def accuracy(module: OnnxModule, portion: Portion) -> float:
     """The share of images read rightly."""
-    module.eval()
-    with torch.no_grad():
-        hits = module(portion.images).argmax(1) == portion.labels
-    return float(hits.double().mean())
+    score = training.measure(module, portion.examples, OBJECTIVE, len(portion.labels))
+    return score.accuracy or 0.0
 
 
 def fine_tune(module: OnnxModule, portion: Portion, epochs: int, seed: int) -> int:
     """Train all weights that train, with Adam on cross-entropy; their number."""
-    generator = torch.Generator().manual_seed(seed)
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
-    module.train()
-    rounds = epochs * -(-len(portion.labels) // BATCH)
-    with progress("fine-tuning", rounds) as advance:
-        for _ in range(epochs):
-            order = torch.randperm(len(portion.labels), generator=generator)
-            for batch in torch.split(order, BATCH):
-                _step(module, optimizer, portion, batch, advance)
-    module.eval()
-    return sum(p.numel() for p in parameters)
-
-
-def _step(
-    module: OnnxModule,
-    optimizer: torch.optim.Optimizer,
-    portion: Portion,
-    batch: Tensor,
-    advance: Advance,
-) -> None:
-    optimizer.zero_grad()
-    logits = module(portion.images[batch])
-    loss = torch.nn.functional.cross_entropy(logits, portion.labels[batch])
-    torch.autograd.backward(loss)
-    optimizer.step()
-    advance(f"loss {loss.item():.3f}")
+    optimizer = torch.optim.Adam(module.parameters(), lr=LEARNING_RATE)
+    recipe = training.Recipe(epochs, BATCH, optimizer, seed=seed)
+    with progress("fine-tuning", recipe.steps(portion.examples)) as advance:
+        for _ in training.tune(module, portion.examples, OBJECTIVE, recipe, advance):
+            pass
+    return training.counts(module)[0]
 
 
 def with_weights_of(module: OnnxModule, model: bytes) -> bytes:
@@ -175,39 +155,24 @@ def with_weights_of(module: OnnxModule, model: bytes) -> bytes:
     return data
 
 
-def _against_onnxruntime(model: bytes, portion: Portion) -> Report | None:
-    """The comparison with onnxruntime, where that is installed."""
-    try:
-        return verify(model, [portion.images])
-    except MissingExtraError as error:
-        say(f"not compared: {error}")
-        return None
-
-
 def _say_model(module: OnnxModule, train: Portion, test: Portion) -> None:
     kinds = dict.fromkeys(node.op_type for node in module.graph.nodes)
-    say(f"digits.onnx ({module.producer}): {_count(module)} weights, {', '.join(kinds)}")
+    say(
+        f"digits.onnx ({module.producer}): {training.counts(module)[1]} weights, {', '.join(kinds)}"
+    )
     say(f"{len(train.labels)} digits to train on, {len(test.labels)} others to test with")
     say("the task changes: from now on the digits arrive rotated by 90 degrees")
     say()
 
 
-def _count(module: OnnxModule) -> int:
-    return sum(weight.numel() for weight in module.weights.values())
-
-
 def _show(before: Measured, after: Measured) -> None:
     rows = [
-        ("accuracy, digits rotated by 90 degrees", *_percent(before.rotated, after.rotated)),
-        ("accuracy, digits upright", *_percent(before.upright, after.upright)),
+        ("accuracy, digits rotated by 90 degrees", *percentages(before.rotated, after.rotated)),
+        ("accuracy, digits upright", *percentages(before.upright, after.upright)),
         ("MSE against onnxruntime", *(_mse(m.agreement) for m in (before, after)), ""),
     ]
     say()
     table("on the test digits", ("", "as shipped", "fine-tuned", "change"), rows)
-
-
-def _percent(before: float, after: float) -> tuple[str, str, str]:
-    return f"{before:.1%}", f"{after:.1%}", f"{after - before:+.1%}"
 
 
 def _mse(report: Report | None) -> str:

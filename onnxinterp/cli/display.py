@@ -117,3 +117,8 @@ def bytes_text(count: int) -> str:
     while size >= 1000 and len(units) > 1:
         size, units = size / 1000, units[1:]
     return f"{int(size)} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
+def percentages(before: float, after: float) -> tuple[str, str, str]:
+    """Two parts of a whole, and their difference: 10.0%, 95.0%, +85.0%."""
+    return f"{before:.1%}", f"{after:.1%}", f"{after - before:+.1%}"

@@ -21,10 +21,11 @@ from onnxinterp.cli.arguments import (
 )
 from onnxinterp.cli.display import say, table
 from onnxinterp.errors import InputError
-from onnxinterp.loading import read
+from onnxinterp.extras import MissingExtraError
+from onnxinterp.loading import Source, read
 from onnxinterp.verify import Comparison, NodeReport, Report, Tolerance, isolate, trace
 from onnxinterp.verify import verify as verify_model
-from onnxinterp.verify.report import declared_inputs, prepare
+from onnxinterp.verify.report import Inputs, declared_inputs, prepare
 
 EXAMPLES = """\
   onnxinterp verify model.onnx
@@ -87,6 +88,15 @@ def run(options: argparse.Namespace) -> int:
     show_report(report, f"{options.model.name} against onnxruntime")
     nodes_ok = not options.per_node or _per_node(options.model, report, options.submodel)
     return 0 if report.ok and nodes_ok else 1
+
+
+def verify_if_installed(source: Source, inputs: Inputs, **options: Any) -> Report | None:
+    """As `onnxinterp.verify.verify`; None, and a remark, where onnxruntime is not installed."""
+    try:
+        return verify_model(source, inputs, **options)
+    except MissingExtraError as error:
+        say(f"not compared: {error}")
+        return None
 
 
 def show_report(report: Report, title: str) -> None:

@@ -16,7 +16,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 def test_there_are_the_commands_that_are_documented() -> None:
-    assert set(NAMES) == {"demo", "convert", "verify", "inspect", "ops"}
+    assert set(NAMES) == {"demo", "finetune", "convert", "verify", "inspect", "ops"}
 
 
 @pytest.mark.parametrize("name", NAMES)

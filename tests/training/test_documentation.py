@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onnxinterp import OnnxModule, reinsert_normalization
+from onnxinterp import OnnxModule, reinsert_normalization, replace_head
 from tests.exports.exporting import expected_warnings
 
 PAGE = Path(__file__).parents[2] / "docs" / "fine-tuning.md"
@@ -61,21 +61,24 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "calibration_batch": x,
         "OnnxModule": OnnxModule,
         "reinsert_normalization": reinsert_normalization,
+        "replace_head": replace_head,
     }
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     ends: list[OnnxModule] = []
     for block in blocks:
         with expected_warnings(), torch.enable_grad():
             exec(block, names)
         if isinstance(names.get("m"), OnnxModule):
             ends.append(names["m"])
-    first, _, normalized, untied, quantized = ends
+    first, headed, _, normalized, untied, quantized = ends
     state = network.state_dict()
     loaded = first.weights.load_state_dict(state, strict=False)
     assert loaded.unexpected_keys == []
     assert not set(loaded.missing_keys) & set(state)
     assert {n for n, _ in network.named_parameters()} <= set(first.weights)
+    assert headed.weights["head.weight"].shape == (5, 3)
+    assert {n for n, w in headed.weights.items() if w.requires_grad} == {"head.weight", "head.bias"}
     assert len(normalized.train().freeze_statistics()) == 8
     assert len(untied.weights) == 2
     assert {n for n, w in quantized.weights.items() if w.requires_grad} == {"weight", "scale"}
