@@ -47,6 +47,7 @@ def save(weights: Weights, path: str | os.PathLike[str], graph: str) -> None:
         SaveError: a weight has no data.
         OSError: the disk is full, the folder is missing, ...
     """
+    require("safetensors", EXTRA)
     save_file = require("safetensors.torch", EXTRA).save_file
     tensors: dict[str, Tensor] = {}
     names: dict[Any, str] = {}  # what tells a tensor in memory -> its name

@@ -89,7 +89,7 @@ def test_the_tied_weights_of_the_original(tmp_path: Path) -> None:
     copies = [n for n in unmatched.missing if "MatMul" not in n]
     assert copies == [], "but for a transposed copy that the exporter has made"
     assert torch.equal(module.weights["embedding.weight"], original.embedding.weight)
-    assert torch.equal(module.weights["layers.1.weight"], original.layers[1].weight)
+    assert torch.equal(module.weights["layers.1.weight"], original.get_parameter("layers.1.weight"))
 
 
 def test_what_does_not_fit_is_listed_and_changes_nothing(tmp_path: Path) -> None:
