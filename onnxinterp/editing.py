@@ -14,7 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
-from onnx import AttributeProto, SparseTensorProto, TensorProto, helper
+from onnx import (
+    AttributeProto,
+    SparseTensorProto,
+    StringStringEntryProto,
+    TensorProto,
+    helper,
+)
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, NATIVE
@@ -91,34 +97,30 @@ class Stored:
         """Whether the data are in the bytes, neither external nor in a hole."""
         return self.form != EXTERNAL and all(self.wire.has(f.start, f.stop) for f in self.data)
 
-    def entry(self, key: str) -> tuple[str, Chain] | None:
-        """An entry of `external_data`: its value, and where this stands."""
-        for field in self._fields:
-            if field.number == number_of(TensorProto, "external_data"):
-                key_and_value = {f.number: f for f in fields(self.wire, field.start, field.stop)}
-                texts = {n: self.wire.read(f.start, f.stop) for n, f in key_and_value.items()}
-                if texts.get(1) == key.encode() and 2 in texts:
-                    return texts[2].decode(), (*self.chain, field, key_and_value[2])
-        return None
+    def _external(self, key: str, default: str) -> str:
+        return next((e.value for e in self.header.external_data if e.key == key), default)
 
     @property
     def location(self) -> str:
         """The file of external data; one name for each, however the model spells it."""
-        found = self.entry("location")
-        return str(Path(found[0])) if found else ""
-
-    def moved(self, names: Mapping[str, str]) -> list[Edit]:
-        """What makes it name other files of external data: location -> new location."""
-        found, new = self.entry("location"), names.get(self.location, self.location)
-        if found is None or new == self.location:
-            return []
-        return [edit(found[1][-1].start, found[1][-1].stop, new.encode(), found[1])]
+        return str(Path(self._external("location", "")))
 
     @property
     def offset(self) -> int:
         """Where in that file the data start."""
-        found = self.entry("offset")
-        return int(found[0]) if found else 0
+        return int(self._external("offset", "0"))
+
+    def moved(self, names: Mapping[str, str]) -> list[Edit]:
+        """What makes it name other files of external data: location -> new location."""
+        new = names.get(self.location, self.location)
+        entries = (f for f in self._fields if f.number == number_of(TensorProto, "external_data"))
+        for field, entry in zip(entries, self.header.external_data, strict=True):
+            if entry.key == "location" and new != self.location:
+                number = number_of(StringStringEntryProto, "value")
+                parts = fields(self.wire, field.start, field.stop)
+                value = [f for f in parts if f.number == number][-1]
+                return [edit(value.start, value.stop, new.encode(), (*self.chain, field, value))]
+        return []
 
     def proto(self) -> TensorProto:
         """The TensorProto with its data."""

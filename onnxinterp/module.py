@@ -7,23 +7,29 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 
-from onnxinterp import loading, planning, saving, templates
+from onnxinterp import loading, planning, saving, templates, tensorfiles
 from onnxinterp.arguments import Arguments
 from onnxinterp.building import build
 from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import InvalidModelError, NodeError, UnsupportedOpError
-from onnxinterp.graph import Graph, Model, Node, ValueInfo
+from onnxinterp.graph import Graph, Model, ValueInfo
 from onnxinterp.interpreter import Frame, Interpreter, Plan
 from onnxinterp.registry import KERNELS, Kernel
 from onnxinterp.ties import Untie, settled, untied
 from onnxinterp.tuning import Tunable
 from onnxinterp.values import Host
-from onnxinterp.weights import Trainable, Weights, parameters, read, roles
+from onnxinterp.weights import (
+    Trainable,
+    Weights,
+    elem_type,
+    parameters,
+    read,
+    read_tensors,
+    roles,
+)
 
 Sizes: TypeAlias = "tuple[torch.Size, ...]"
 
@@ -108,8 +114,8 @@ class OnnxModule(Tunable):
         self.opset_imports = model.opset_imports
         self.producer = model.producer
         self.interpreter = Interpreter()
-        tensors, self._literals = _read_tensors(model, graph, reader)
-        self._packed = {n: t for n in tensors if (t := _elem_type(model.tensors[n])) in NARROW}
+        tensors, self._literals = read_tensors(model, graph, reader)
+        self._packed = {n: t for n in tensors if (t := elem_type(model.tensors[n])) in NARROW}
         self.weights = Weights(parameters(tensors, graph, trainable))
         self.template = templates.template(content, proto, model, self.weights, reader)
         self.graph = graph
@@ -197,6 +203,44 @@ class OnnxModule(Tunable):
                 like, self.graph, self._kernels, self.untied, self.weights, template.fixed
             )
         saving.save(self.weights, template, path)
+
+    def save_safetensors(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights, as they are now, to a `.safetensors` file, by their ONNX names.
+
+        Args:
+            path: the file to write; it appears whole or not at all.
+
+        Raises:
+            MissingExtraError: safetensors is not installed.
+            SaveError: a weight is on the meta device.
+            OSError: the disk is full, the folder is missing, ...
+        """
+        tensorfiles.save(self.weights, path, self.graph.name)
+
+    def load_safetensors(
+        self, path: str | os.PathLike[str], *, strict: bool = True
+    ) -> tensorfiles.Unmatched:
+        """Read weights from a `.safetensors` file, also of the torch model that was exported.
+
+        They are taken over in place, so optimizers go on with them, and in the module's floating
+        types. A torch model's `num_batches_tracked` is passed over.
+
+        Args:
+            path: the file.
+            strict: whether each weight must be in the file, and nothing else.
+
+        Returns:
+            What of weights and file did not match; empty where `strict`.
+
+        Raises:
+            MissingExtraError: safetensors is not installed.
+            InvalidModelError: names (where `strict`), shapes or types do not fit; all are listed,
+                and no weight is changed.
+            FileNotFoundError: the path does not exist.
+        """
+        unmatched = tensorfiles.load(self.weights, path, strict)
+        self.refresh()
+        return unmatched
 
     def _replan(self) -> None:
         """Derive what forward needs from graph and weights."""
@@ -327,53 +371,6 @@ def _refuse_missing(graph: Graph) -> None:
     missing = [node.missing() for node in graph.walk() if node.kernel is None]
     if missing:
         raise UnsupportedOpError({(m.domain, m.op_type): m for m in reversed(missing)}.values())
-
-
-def _read_tensors(
-    model: Model, graph: Graph, reader: loading.TensorReader
-) -> tuple[dict[str, Tensor], dict[str, np.ndarray[Any, Any]]]:
-    """The tensors the graph uses, and apart from them the arrays of strings."""
-    used = set(graph.captures).union(i.name for i in graph.inputs)
-    tensors: dict[str, Tensor] = {}
-    strings: dict[str, np.ndarray[Any, Any]] = {}
-    seen: set[int] = set()
-    for name, stored in model.tensors.items():
-        if name not in used:
-            continue
-        value = _read_tensor(stored, reader)
-        if isinstance(value, Tensor):  # untied weights do not share the memory of a mapped file
-            tensors[name] = value.clone() if id(stored) in seen else value
-            seen.add(id(stored))
-        else:
-            strings[name] = value
-    return tensors, strings
-
-
-def _read_tensor(
-    stored: onnx.TensorProto | onnx.SparseTensorProto | Node, reader: loading.TensorReader
-) -> Tensor | np.ndarray[Any, Any]:
-    if isinstance(stored, onnx.TensorProto):
-        return reader(stored)
-    if isinstance(stored, onnx.SparseTensorProto):
-        return reader.sparse(stored)
-    assert stored.kernel is not None, "a node becomes a weight only by its kernel's declaration"
-    protos = (onnx.TensorProto, onnx.SparseTensorProto)
-    attributes = {
-        k: _read_tensor(v, reader) if isinstance(v, protos) else v
-        for k, v in stored.attributes.items()
-    }
-    value: Tensor | np.ndarray[Any, Any] = stored.kernel.function(**attributes)
-    return value
-
-
-def _elem_type(stored: onnx.TensorProto | onnx.SparseTensorProto | Node) -> int:
-    """The ONNX type of a weight; 0 where a node holds it as something else than a tensor."""
-    if isinstance(stored, onnx.TensorProto):
-        return stored.data_type
-    if isinstance(stored, onnx.SparseTensorProto):
-        return stored.values.data_type
-    value = stored.attributes.get("value")
-    return value.data_type if isinstance(value, onnx.TensorProto) else 0
 
 
 def _floating_type(weights: Weights) -> torch.dtype | None:

@@ -54,9 +54,8 @@ class Parts:
         """
         self._make_folder(target.parent)
         part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         self.litter.append(part)
-        with open(descriptor, "w+b") as out:
+        with part.open("x+b") as out:
             if target.exists() and not target.is_symlink():
                 part.chmod(stat.S_IMODE(target.stat().st_mode))
             write(out)

@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import torch
 from google.protobuf.message import DecodeError
@@ -38,18 +37,9 @@ from onnxinterp.parting import parted
 from onnxinterp.replacing import Parts, differs
 from onnxinterp.templates import AGAIN, Template
 from onnxinterp.weights import Weights
-from onnxinterp.wire import Buffer, Chain, Edit, Place, Wire, walk, write
+from onnxinterp.wire import Chain, Edit, Place, Wire, walk, write
 
 BLOCK = 2**24  # bytes copied at once
-
-
-class Region(NamedTuple):
-    """The bytes of a weight in external data."""
-
-    name: str
-    offset: int
-    size: int
-    parts: Callable[[], Iterable[Buffer]]
 
 
 @dataclass
@@ -58,15 +48,12 @@ class Changes:
 
     Attributes:
         edits: in the model.
-        regions: location -> in that file.
-        external: the tensors whose data are in such files.
-        strangers: location -> one of them that is no weight of the module.
+        external: location -> the tensors in that file, and what they become; None for one that is
+            no weight of the module.
     """
 
     edits: list[Edit] = field(default_factory=list)
-    regions: defaultdict[str, list[Region]] = field(default_factory=lambda: defaultdict(list))
-    external: list[Stored] = field(default_factory=list)
-    strangers: dict[str, str] = field(default_factory=dict)
+    external: dict[str, list[tuple[Stored, Tensor | None]]] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -88,10 +75,11 @@ def save(weights: Weights, kept: Template, path: str | os.PathLike[str]) -> None
         raise SaveError(f"a ModelProto of more than 2 GB has no bytes to write; {AGAIN}")
     target = Path(os.path.abspath(path))
     changes = _changes(weights, kept, wire)
-    names = _data_names(dict.fromkeys(s.location for s in changes.external), target)
+    names = _data_names(changes.external, target)
+    external = [stored for tensors in changes.external.values() for stored, _ in tensors]
 
     def model(names: Mapping[str, str]) -> Callable[[BinaryIO], None]:
-        moves = [edit for stored in changes.external for edit in stored.moved(names)]
+        moves = [edit for stored in external for edit in stored.moved(names)]
         return lambda out: write(wire, [*changes.edits, *moves], out)
 
     with Parts(target.parent) as parts:
@@ -99,7 +87,7 @@ def save(weights: Weights, kept: Template, path: str | os.PathLike[str]) -> None
         data = {}
         for location, name in names.items():
             file = loading.external_path(target.parent, name)
-            data[file] = parts.write(file, _data(changes, kept, location))
+            data[file] = parts.write(file, _data(changes.external[location], kept, location))
         data = {file: part for file, part in data.items() if differs(part, file)}
         overwritten = any(file.exists() for file in data)
         if overwritten and len(data) + differs(new, target) > 1:
@@ -145,11 +133,9 @@ def _changes(weights: Weights, kept: Template, wire: Wire) -> Changes:
             chains[place] = around
         names = kept.places.get(place, ())
         stored = Stored(wire, around, *names[:1]) if kind is TensorProto else None
-        if stored is not None and stored.form == EXTERNAL:
-            changes.external.append(stored)
-            if not names:
-                changes.strangers.setdefault(stored.location, stored.name)
         if not names:
+            if stored is not None and stored.form == EXTERNAL:
+                changes.external.setdefault(stored.location, []).append((stored, None))
             continue
         if place in seen:
             raise InvalidModelError(f"the file has the tensor of {names[0]!r} in several pieces")
@@ -168,11 +154,10 @@ def _changes(weights: Weights, kept: Template, wire: Wire) -> Changes:
 
 def _put(stored: Stored, value: Tensor, changes: Changes) -> None:
     check(value, stored.header.data_type, tuple(stored.header.dims), stored.name)
-    if stored.form != EXTERNAL:
+    if stored.form == EXTERNAL:
+        changes.external.setdefault(stored.location, []).append((stored, value))
+    else:
         changes.edits += stored.edits(value)
-        return
-    region = Region(stored.name, stored.offset, stored.size(value), stored.parts(value))
-    changes.regions[stored.location].append(region)
 
 
 def _refuse_homeless(weights: Weights, kept: Template) -> None:
@@ -239,21 +224,25 @@ def _locations_in(path: Path) -> frozenset[str]:
         return frozenset()
 
 
-def _data(changes: Changes, kept: Template, location: str) -> Callable[[BinaryIO], None]:
+def _data(
+    tensors: Iterable[tuple[Stored, Tensor | None]], kept: Template, location: str
+) -> Callable[[BinaryIO], None]:
     """What writes a file of external data."""
-    regions = sorted(changes.regions[location], key=lambda region: region.offset)
+    stranger = next((stored.name for stored, value in tensors if value is None), None)
+    regions = [(stored, value) for stored, value in tensors if value is not None]
+    regions.sort(key=lambda region: region[0].offset)
     known = {str(Path(name)): size for name, size in kept.sizes.items()}
 
     def fill(out: BinaryIO) -> None:
         with ExitStack() as stack:
-            there = kept.external(location, changes.strangers.get(location))
+            folder = kept.external(location, stranger)
             base, size = None, known.get(location, 0)
-            if there is not None:
-                base = stack.enter_context(loading.open_external(there, location))
+            if folder is not None:
+                base = stack.enter_context(loading.open_external(folder, location))
                 found = os.fstat(base.fileno()).st_size
                 if size not in (0, found):
                     raise SaveError(
-                        f"the external data {location!r} of {kept.folder} have changed since they "
+                        f"the external data {location!r} of {folder} have changed since they "
                         f"were read; {AGAIN}"
                     )
                 size = found
@@ -262,22 +251,23 @@ def _data(changes: Changes, kept: Template, location: str) -> Callable[[BinaryIO
     return fill
 
 
-def _write_data(out: BinaryIO, base: BinaryIO | None, size: int, regions: list[Region]) -> None:
-    """Write the regions and, between them, what is in the base; zeros where there is none."""
+def _write_data(
+    out: BinaryIO, base: BinaryIO | None, size: int, regions: list[tuple[Stored, Tensor]]
+) -> None:
+    """Write the weights and, between them, what is in the base; zeros where there is none."""
     at, overlap = 0, False
-    for region in regions:
-        overlap |= region.offset < at
-        _copy(base, out, at, region.offset)
-        out.seek(region.offset)
-        for part in region.parts():
-            out.write(part)
-        at = max(at, region.offset + region.size)
+    for stored, value in regions:
+        overlap |= stored.offset < at
+        _copy(base, out, at, stored.offset)
+        out.seek(stored.offset)
+        out.writelines(stored.parts(value)())
+        at = max(at, out.tell())
     _copy(base, out, at, size)
     out.truncate(max(at, size))
-    for region in regions if overlap else ():
-        out.seek(region.offset)
-        if any(out.read(len(part)) != part for part in region.parts()):
-            raise SaveError(f"the weight {region.name!r} shares its bytes with one that differs")
+    for stored, value in regions if overlap else ():
+        out.seek(stored.offset)
+        if any(out.read(len(part)) != part for part in stored.parts(value)()):
+            raise SaveError(f"the weight {stored.name!r} shares its bytes with one that differs")
 
 
 def _copy(base: BinaryIO | None, out: BinaryIO, start: int, stop: int) -> None:

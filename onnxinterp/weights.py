@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias, cast
 
+import numpy as np
+import onnx
 from torch import Tensor, nn
 
-from onnxinterp.graph import Graph, WeightRef
+from onnxinterp.graph import Graph, Model, Node, WeightRef
+from onnxinterp.loading import TensorReader
 from onnxinterp.registry import Kind
 
 Trainable: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"
@@ -227,3 +230,50 @@ def _trains(trainable: Trainable, name: str, tensor: Tensor, default: bool) -> b
         return bool(trainable(name, tensor))
     patterns = [trainable] if isinstance(trainable, str) else list(trainable)
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def read_tensors(
+    model: Model, graph: Graph, reader: TensorReader
+) -> tuple[dict[str, Tensor], dict[str, np.ndarray[Any, Any]]]:
+    """The tensors the graph uses, and apart from them the arrays of strings."""
+    used = set(graph.captures).union(i.name for i in graph.inputs)
+    tensors: dict[str, Tensor] = {}
+    strings: dict[str, np.ndarray[Any, Any]] = {}
+    seen: set[int] = set()
+    for name, stored in model.tensors.items():
+        if name not in used:
+            continue
+        value = _read_tensor(stored, reader)
+        if isinstance(value, Tensor):  # untied weights do not share the memory of a mapped file
+            tensors[name] = value.clone() if id(stored) in seen else value
+            seen.add(id(stored))
+        else:
+            strings[name] = value
+    return tensors, strings
+
+
+def _read_tensor(
+    stored: onnx.TensorProto | onnx.SparseTensorProto | Node, reader: TensorReader
+) -> Tensor | np.ndarray[Any, Any]:
+    if isinstance(stored, onnx.TensorProto):
+        return reader(stored)
+    if isinstance(stored, onnx.SparseTensorProto):
+        return reader.sparse(stored)
+    assert stored.kernel is not None, "a node becomes a weight only by its kernel's declaration"
+    protos = (onnx.TensorProto, onnx.SparseTensorProto)
+    attributes = {
+        k: _read_tensor(v, reader) if isinstance(v, protos) else v
+        for k, v in stored.attributes.items()
+    }
+    value: Tensor | np.ndarray[Any, Any] = stored.kernel.function(**attributes)
+    return value
+
+
+def elem_type(stored: onnx.TensorProto | onnx.SparseTensorProto | Node) -> int:
+    """The ONNX type of a weight; 0 where a node holds it as something else than a tensor."""
+    if isinstance(stored, onnx.TensorProto):
+        return stored.data_type
+    if isinstance(stored, onnx.SparseTensorProto):
+        return stored.values.data_type
+    value = stored.attributes.get("value")
+    return value.data_type if isinstance(value, onnx.TensorProto) else 0

@@ -37,12 +37,14 @@ EXAMPLES = """\
   onnxinterp convert --source tuned.pth --output tuned.onnx
 
 reading the result:
-  .pth, .pt   from onnxinterp import checkpoints; module = checkpoints.load("model.pth")
-              (torch.load("model.pth", weights_only=True) gives the plain state dict)
-  .pt2        import torch; module = torch.export.load("model.pt2").module()"""
+  .pth, .pt     from onnxinterp import checkpoints; module = checkpoints.load("model.pth")
+                (torch.load("model.pth", weights_only=True) gives the plain state dict)
+  .pt2          import torch; module = torch.export.load("model.pt2").module()
+  .safetensors  module = OnnxModule("model.onnx"); module.load_safetensors("model.safetensors")"""
 
 STATE_DICT = (".pth", ".pt")
 EXPORTED = ".pt2"
+TENSORS = ".safetensors"
 ONNX = ".onnx"
 SIMPLIFICATIONS = (
     "extract_constant_to_initializer",
@@ -93,7 +95,7 @@ def add_to(commands: Commands) -> None:
         required=True,
         metavar="OUT",
         help="the suffix decides: .pth or .pt (state dict with its graph), .pt2 (torch.export), "
-        ".onnx (the weights of a .pth in its very graph)",
+        ".safetensors (the weights alone), .onnx (the weights of a .pth in its very graph)",
     )
     parser.add_argument(
         "--simplify_path",
@@ -107,8 +109,9 @@ def add_to(commands: Commands) -> None:
 
 def _output(text: str) -> Path:
     path = Path(text)
-    if path.suffix not in (*STATE_DICT, EXPORTED, ONNX):
-        raise argparse.ArgumentTypeError(f"{text!r} ends in none of .pth, .pt, .pt2, .onnx")
+    if path.suffix not in (*STATE_DICT, EXPORTED, TENSORS, ONNX):
+        suffixes = ".pth, .pt, .pt2, .safetensors, .onnx"
+        raise argparse.ArgumentTypeError(f"{text!r} ends in none of {suffixes}")
     return path
 
 
@@ -128,6 +131,12 @@ def run(options: argparse.Namespace) -> int:
         checkpoints.save(source, out)
         again: Callable[..., Any] = checkpoints.load(out)
         line = f'from onnxinterp import checkpoints; module = checkpoints.load("{out}")'
+    elif out.suffix == TENSORS:
+        OnnxModule(source).save_safetensors(out)
+        module = OnnxModule(source)
+        module.load_safetensors(out)
+        again = module
+        line = f'module = OnnxModule("{source}"); module.load_safetensors("{out}")'
     else:
         shapes = _export(OnnxModule(source), declared, shapes, out)
         again = torch.export.load(out).module()

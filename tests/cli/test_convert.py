@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from onnxinterp import OnnxModule, checkpoints
 from onnxinterp.cli import main
@@ -34,6 +35,15 @@ def test_state_dict_round_trip(
         checkpoints.load(target)(*inputs), OnnxModule(two_inputs)(*inputs), strict=True
     ):
         assert torch.equal(ours, want)
+
+
+def test_weights_alone(two_inputs: Path, tmp_path: Path, capsys: Captured) -> None:
+    target = tmp_path / "pair.safetensors"
+    assert convert(two_inputs, target) == 0
+    out = capsys.readouterr().out
+    assert f'OnnxModule("{two_inputs}"); module.load_safetensors("{target}")' in out
+    assert "agrees" in out
+    assert load_file(target).keys() == OnnxModule(two_inputs).weights.keys()
 
 
 @pytest.mark.capture

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FORKS = """
 import json, os, sys, traceback
-import torch, onnxinterp
+import torch._dynamo, onnxinterp  # optimizers import it: seconds, too
 for line in sys.stdin:
     program, arguments = json.loads(line)
     child = os.fork()
