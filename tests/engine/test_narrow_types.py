@@ -8,7 +8,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxinterp import OnnxModule
+from onnxinterp import NodeError, OnnxModule
+from onnxinterp.dtypes import FLOAT8E8M0
 from onnxinterp.ops.narrow import fitted
 
 FLOATS = ["FLOAT4E2M1", "FLOAT6E2M3", "FLOAT6E3M2"]
@@ -57,3 +58,17 @@ def test_quantization_saturates_at_the_type_of_a_stored_zero_point(name: str, he
     low, high = (0, 2**bits - 1) if name[0] == "U" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     y = OnnxModule(model)(torch.tensor([-1000.0, 0.0, -1.0, 1000.0]))
     assert y.tolist() == [low, 1, 0, high]
+
+
+def test_a_float8e8m0_scale_tells_no_output_type() -> None:
+    node = helper.make_node("DequantizeLinear", ["x", "scale"], ["y"])
+    infos = [
+        helper.make_tensor_value_info("x", TensorProto.INT8, [2]),
+        helper.make_tensor_value_info("scale", FLOAT8E8M0, []),
+    ]
+    graph = helper.make_graph([node], "g", infos, [helper.make_empty_tensor_value_info("y")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)])
+    scale = torch.tensor(2.0).to(torch.float8_e8m0fnu)
+    with pytest.raises(NodeError) as raised:
+        OnnxModule(model)(x=torch.ones(2, dtype=torch.int8), scale=scale)
+    assert "output_dtype is missing" in str(raised.value.__cause__)
