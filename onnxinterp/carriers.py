@@ -10,7 +10,8 @@ puts one of these around the kernel:
                     with the highest bit turned, which keeps the order (`uint64="order"`)
     8-bit floats    their bytes: what admits them moves them, and no more
 
-Kernels that know every type by themselves say so (`any_type`). Types are those that the schemas
+Kernels that know every type by themselves say so (`any_type`), and kernels of operators that are
+not ONNX's get every value as it is. Types are those that the schemas
 tell: a value whose type they leave open reaches the kernel as it is, and torch refuses it.
 """
 
@@ -122,7 +123,8 @@ def carried(
     outputs: Sequence[int],
 ) -> Callable[..., Any]:
     """The kernel's function, for inputs of these ONNX types."""
-    if kernel.any_type:
+    schema = _schema(kernel.op_type, kernel.since, kernel.domain)
+    if kernel.any_type or schema is None:  # nothing tells what a kernel of one's own gives
         return kernel.function
     seen = [t for t, k in zip(inputs, kinds, strict=True) if k in COMPUTED]
     reduction = attributes.get("reduction", "none")

@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxinterp import NodeError, OnnxModule
-from onnxinterp.dtypes import FLOAT8E8M0
+from onnxinterp.dtypes import CARRIER, FLOAT8E8M0
 from onnxinterp.ops.narrow import fitted
 
 FLOATS = ["FLOAT4E2M1", "FLOAT6E2M3", "FLOAT6E3M2"]
@@ -72,3 +72,21 @@ def test_a_float8e8m0_scale_tells_no_output_type() -> None:
     with pytest.raises(NodeError) as raised:
         OnnxModule(model)(x=torch.ones(2, dtype=torch.int8), scale=scale)
     assert "output_dtype is missing" in str(raised.value.__cause__)
+
+
+@pytest.mark.parametrize("name", ["FLOAT8E5M2", "UINT32", "UINT64"])
+def test_a_kernel_of_ones_own_gets_values_as_they_are(name: str) -> None:
+    elem_type = TensorProto.DataType.Value(name)
+    node = helper.make_node("Look", ["x"], ["y"], domain="my.domain")
+    infos = [helper.make_tensor_value_info(n, elem_type, [2]) for n in "xy"]
+    graph = helper.make_graph([node], "g", infos[:1], infos[1:])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("my.domain", 1)])
+    seen = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.dtype)
+        return x
+
+    x = torch.ones(2).to(CARRIER[elem_type])
+    assert OnnxModule(proto, kernels={"my.domain::Look": look})(x).dtype is x.dtype
+    assert seen == [x.dtype]
