@@ -70,13 +70,12 @@ def save(weights: Weights, kept: Template, path: str | os.PathLike[str]) -> None
         UnsafeModelError: external data would lie outside the folder of `path`, or behind a link.
         OSError: the disk is full, the folder is missing, ...; what was there before is as it was.
     """
-    wire = kept.wire
-    if wire is None:
+    if (wire := kept.wire) is None:
         raise SaveError(f"a ModelProto of more than 2 GB has no bytes to write; {AGAIN}")
     target = Path(os.path.abspath(path))
     changes = _changes(weights, kept, wire)
     names = _data_names(changes.external, target)
-    external = [stored for tensors in changes.external.values() for stored, _ in tensors]
+    external = [stored for stored, _ in chain(*changes.external.values())]
 
     def model(names: Mapping[str, str]) -> Callable[[BinaryIO], None]:
         moves = [edit for stored in external for edit in stored.moved(names)]
@@ -89,17 +88,15 @@ def save(weights: Weights, kept: Template, path: str | os.PathLike[str]) -> None
             file = loading.external_path(target.parent, name)
             data[file] = parts.write(file, _data(changes.external[location], kept, location))
         data = {file: part for file, part in data.items() if differs(part, file)}
-        overwritten = any(file.exists() for file in data)
-        if overwritten and len(data) + differs(new, target) > 1:
+        changed = {**data, target: new} if differs(new, target) else data
+        if len(changed) > 1 and any(file.exists() for file in data):
             second = f".{secrets.token_hex(4)}"
             moved = {k: n + second for k, n in names.items() if target.parent / n in data}
             over = parts.write(target, model({**names, **moved}))
             _change_over(parts, data, second, over, new, target)
-            return
-        for file, part in data.items():
-            parts.put(part, file)
-        if differs(new, target):
-            parts.put(new, target)
+        else:
+            for file, part in changed.items():
+                parts.put(part, file)
 
 
 def _change_over(

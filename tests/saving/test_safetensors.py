@@ -117,7 +117,9 @@ def test_what_does_not_fit_is_listed_and_changes_nothing(tmp_path: Path) -> None
 def test_a_parametrized_weight_is_no_place(tmp_path: Path) -> None:
     module = OnnxModule(sum_of(raw("a.w", 3)))
     module.save_safetensors(tmp_path / "m.st")
-    torch.nn.utils.parametrize.register_parametrization(module.weights.a, "w", torch.nn.Identity())
+    torch.nn.utils.parametrize.register_parametrization(
+        module.weights.get_submodule("a"), "w", torch.nn.Identity()
+    )
     with pytest.raises(InvalidModelError, match=r"a\.w is parametrized"):
         module.load_safetensors(tmp_path / "m.st")
 

@@ -369,6 +369,13 @@ def test_weights_that_came_or_went_are_named(tmp_path: Path) -> None:
         module.save_onnx(tmp_path / "m.onnx")
 
 
+def test_a_tied_weight_that_went_is_named(tmp_path: Path) -> None:
+    module = OnnxModule(parse(AFFINE.replace("y = Add(x, w)", "v = Identity(w) y = Sum(x, w, v)")))
+    del module.weights["v"]
+    with pytest.raises(SaveError, match="lost the weights 'v'"):
+        module.save_onnx(tmp_path / "m.onnx")
+
+
 def test_integers_beyond_a_narrow_type_are_refused(tmp_path: Path) -> None:
     tensor = helper.make_tensor("w", TensorProto.INT4, [3], [1, 2, 3])
     graph = helper.make_graph(
