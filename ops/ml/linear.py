@@ -45,7 +45,9 @@ def linear_classifier(
     """
     del multi_class
     X = rows(X, coefficients)
-    z = linear(X, coefficients.view(-1, X.shape[1]), intercepts)
+    features = X.shape[1]  # there may be coefficients for more: as in onnxruntime, the first count
+    classes = coefficients.shape[0] // features if intercepts is None else intercepts.shape[0]
+    z = linear(X, coefficients[: classes * features].view(classes, features), intercepts)
     n = len(classlabels_strings or classlabels_ints or ())
     if z.shape[1] > 1:
         if n < z.shape[1]:

@@ -177,3 +177,20 @@ def test_probit_after_support_vectors(probable: bool) -> None:
     want_labels, want = in_onnxruntime(proto, {"x": X.numpy()})
     assert labels.tolist() == want_labels.tolist()
     np.testing.assert_allclose(scores.detach(), want, 1e-3)
+
+
+def test_coefficients_of_features_that_are_not_there() -> None:
+    """The file ships some for four features, the input has two."""
+    proto = model(
+        "LinearClassifier",
+        1,
+        2,
+        classlabels_ints=[0, 1, 2],
+        coefficients=[0.1 * n for n in range(12)],
+        intercepts=[0.5, 0.1, -0.2],
+    )
+    x = np.array([[1, 2], [-3, 1], [0, 0]], np.float32)
+    labels, scores = OnnxModule(proto)(torch.from_numpy(x))
+    want_labels, want = in_onnxruntime(proto, {"x": x})
+    assert labels.tolist() == want_labels.tolist()
+    np.testing.assert_allclose(scores.detach(), want, 1e-5)

@@ -59,7 +59,8 @@ def compare(ours: Any, reference: Any) -> Difference:
     if isinstance(reference, Mapping):
         if not isinstance(ours, Mapping) or list(ours) != list(reference):
             return Difference(mismatch="maps with different keys")
-        return compare(list(ours.values()), list(reference.values()))
+        # what a map holds is one vector: relative to a score next to 0 nothing would be near
+        return _compare_arrays(*(np.array([m[k] for k in reference]) for m in (ours, reference)))
     if isinstance(reference, list):
         if not isinstance(ours, (list, tuple)) or len(ours) != len(reference):
             return Difference(mismatch="sequences of different length")
