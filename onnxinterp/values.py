@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onnxinterp.dtypes import CARRIER
+
 Scalar: TypeAlias = int | float | bool
 Ints: TypeAlias = list[int]
 Floats: TypeAlias = list[float]
@@ -35,7 +37,7 @@ OutputType: TypeAlias = "tuple[Dtype, tuple[int | str | None, ...] | None]"
 """Of an output of a subgraph: its type, and its shape where it is declared."""
 
 HOST_DTYPES = frozenset({torch.int64, torch.int32, torch.bool, torch.float32, torch.float64})
-READABLE = HOST_DTYPES | {torch.float16, torch.bfloat16, torch.int8, torch.uint8, torch.int16}
+READABLE = frozenset(d for d in CARRIER.values() if not d.is_complex)
 HOST_LENGTH = 1024  # a longer list is data, not a shape
 
 

@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from onnxinterp.dtypes import CARRIER, FLOAT8, FLOAT8E8M0, onnx_name
+from onnxinterp.dtypes import CARRIER, FLOAT8, FLOAT8E8M0, NARROW, onnx_name
 from onnxinterp.ops import numerals
 from onnxinterp.ops.narrow import BITS, MINIFLOATS, bit_cast_narrow, fitted, limits, to_float8
 from onnxinterp.registry import host, op, sample
@@ -212,7 +212,8 @@ def _(d: Draw) -> Call:
 
 @sample(bit_cast)
 def _(d: Draw) -> Call:
-    x, bits = d.tensor(d.shape(), "T1"), _width(d.elem_type("T1"))
+    x, source = d.tensor(d.shape(), "T1"), d.elem_type("T1")
+    bits = _width(source) if source in NARROW else 8 * x.dtype.itemsize
     targets = [t for t in CARRIER if _width(t) == bits and CARRIER[t] is not torch.bool]
     return call(x, to=d.choice(targets))
 

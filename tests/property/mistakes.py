@@ -46,8 +46,8 @@ ONNXRUNTIME: dict[str, Mistake] = {
     "it rounds every exponential of integers down": lambda node, _, types: (
         node.op_type == "ReduceLogSumExp" and types.get("T") not in FLOATING
     ),
-    "beside a mask of integers it forgets the window": lambda node, _, types: (
-        node.op_type == "Attention" and types.get("U") not in (*FLOATING, TensorProto.BOOL, None)
+    "beside a mask of booleans or integers it forgets the window": lambda node, _, types: (
+        node.op_type == "Attention" and types.get("U") not in (*FLOATING, None)
     ),
 }
 
@@ -73,9 +73,10 @@ REFERENCE: dict[str, Mistake] = {
     "it keeps the fractions of sizes": lambda node, _opset, _types: (
         node.op_type == "Resize" and any(a.s.decode() in FRACTIONAL for a in node.attribute)
     ),
-    "in Scan-8 it knows no axis of the batch": lambda node, opset, _: (
-        node.op_type == "Scan" and opset < 9
+    "it knows no axis of the batch in Scan-8, and no negative axes later": lambda node, *_: (
+        node.op_type == "Scan"
     ),
+    "it takes indices as those of one channel": lambda node, *_: node.op_type == "MaxUnpool",
     "it mixes up the elements where Unique does not sort": lambda node, _opset, _types: (
         node.op_type == "Unique" and any(a.name == "sorted" and not a.i for a in node.attribute)
     ),

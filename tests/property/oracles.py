@@ -325,7 +325,8 @@ def widened(
         for index, value in enumerate(case.call.inputs):
             parameter = schema.inputs[min(index, len(schema.inputs) - 1)].type_str
             changed = types.get(parameter) != case.types.get(parameter)
-            inputs.append(_cast(value, CARRIER[types[parameter]]) if changed else value)
+            told = _dtype(value) in (None, CARRIER.get(case.types.get(parameter, 0)))
+            inputs.append(_cast(value, CARRIER[types[parameter]]) if changed and told else value)
         yield one_node(schema, replace(case.call, inputs=tuple(inputs)), types)
 
 
@@ -362,13 +363,18 @@ def _undone(
         if asked.types[p] != case.types[p]
         and (not formal.is_homogeneous or admitted[p] == admitted.get(formal.type_str))
     ]
-    first = value[0] if isinstance(value, list) and value else value
     wide = {CARRIER.get(asked.types[p]): CARRIER.get(case.types[p]) for p in alike}
-    return wide.get(getattr(first, "dtype", None))
+    return wide.get(_dtype(value))
 
 
 def _admitted(schema: OpSchema) -> dict[str, list[int]]:
     return {c.type_param_str: tensor_types(c.allowed_type_strs) for c in schema.type_constraints}
+
+
+def _dtype(value: Any) -> torch.dtype | None:
+    """Of a tensor, or of the first of a sequence."""
+    first = value[0] if isinstance(value, list) and value else value
+    return first.dtype if isinstance(first, Tensor) else None
 
 
 def _cast(value: Any, dtype: Any) -> Any:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx.defs import OpSchema
+from torch import Tensor
 
 from onnxinterp import OnnxModule
 from onnxinterp.dtypes import CARRIER
@@ -29,6 +30,7 @@ def check(schema: OpSchema, case: OneNode) -> None:
     got = OnnxModule(case.model)(**case.torch_feeds())
     got = list(got) if isinstance(got, tuple) else [got]
     types = [CARRIER.get(t) for t in (*case.types.values(), *asked.types.values())]
+    types += [value.dtype for value in case.call.inputs if isinstance(value, Tensor)]
     assert len(got) == len(want)
     for index, (g, w) in enumerate(zip(got, want, strict=True)):
         if kernel_of(schema).random:
