@@ -141,7 +141,9 @@ def to_torch(value: Any, device: str = "cpu") -> Any:
         return [to_torch(v, device) for v in value]
     if not isinstance(value, (np.ndarray, np.generic)) or value.dtype.kind in "OUS":
         return value
-    array = np.array(value, dtype=np.dtype(value.dtype.name))  # torch refuses a second uint64
+    array = np.array(value)
+    if array.dtype.isbuiltin == 1:  # numpy has two types called uint64, of which torch knows one
+        array = array.view(np.dtype(array.dtype.str))
     return from_array(array, helper.np_dtype_to_tensor_dtype(array.dtype)).to(device)
 
 

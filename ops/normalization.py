@@ -7,6 +7,8 @@ MeanVarianceNormalization 9, 13 (bfloat16). LpNormalization 1, 22 (bfloat16). LR
 
 from __future__ import annotations
 
+import math
+
 import torch
 from onnx import TensorProto
 from torch import Tensor
@@ -163,8 +165,9 @@ def _(d: Draw) -> Call:
 
 @sample(mean_variance_normalization)
 def _(d: Draw) -> Call:
-    x = d.tensor(d.shape(min_dims=4, min_side=2))
-    return call(x, axes=d.maybe(d.axes(4, min_size=1)))
+    shape = d.shape(min_dims=4, min_side=2)
+    order = d.ints((math.prod(shape),), 0, 2**31 - 1).argsort()  # elements that are never equal
+    return call(order.reshape(shape).to(d.dtype()), axes=d.maybe(d.axes(4, min_size=1)))
 
 
 @sample(lp_normalization)

@@ -228,7 +228,7 @@ def _(d: Draw) -> Call:
     """
     mode, transformations = drawn_mode(d, "linear", "cubic"), TRANSFORMATIONS
     known = [t for t in transformations if d.opset in transformations[t]]
-    if onnx_name(d.elem_type("T1")).startswith("complex"):
+    if onnx_name(d.elem_type("T1")) in ("bool", "complex64", "complex128"):
         known.remove("tf_crop_and_resize")  # what it fills with is a real number
     transformation = d.choice([None, *known])
     x, resized = drawn_image(d, mode)

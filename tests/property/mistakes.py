@@ -43,11 +43,14 @@ ONNXRUNTIME: dict[str, Mistake] = {
     "of the strings of a Loop it keeps those of the first iteration": lambda node, _, types: (
         node.op_type == "Loop" and STRING in types.values()
     ),
+    "it copies a part of the strings of a Gather": lambda node, _, types: (
+        node.op_type == "Gather" and types.get("T") == STRING
+    ),
     "it rounds every exponential of integers down": lambda node, _, types: (
         node.op_type == "ReduceLogSumExp" and types.get("T") not in FLOATING
     ),
-    "beside a mask of booleans or integers it forgets the window": lambda node, _, types: (
-        node.op_type == "Attention" and types.get("U") not in (*FLOATING, None)
+    "beside a mask of integers it forgets the window": lambda node, _, types: (
+        node.op_type == "Attention" and types.get("U") not in (*FLOATING, TensorProto.BOOL, None)
     ),
 }
 
@@ -75,6 +78,12 @@ REFERENCE: dict[str, Mistake] = {
     ),
     "it knows no axis of the batch in Scan-8, and no negative axes later": lambda node, *_: (
         node.op_type == "Scan"
+    ),
+    "it takes the end of a backward Slice for one from the front": lambda node, _, types: (
+        node.op_type == "Slice" and types.get("T") in COMPLEX
+    ),
+    "it inserts the last element of a sequence as the first": lambda node, *_: (
+        node.op_type == "SequenceInsert"
     ),
     "it takes indices as those of one channel": lambda node, *_: node.op_type == "MaxUnpool",
     "it mixes up the elements where Unique does not sort": lambda node, _opset, _types: (

@@ -41,8 +41,10 @@ onnxruntime.set_default_logger_severity(4)
 
 TINY_FLOATS = [t for t, c in CARRIER.items() if c in FLOAT8 or (c is torch.float32 and t != 1)]
 SMALL_INTEGERS = [
-    t for t, c in CARRIER.items() if not c.is_floating_point and not c.is_complex and c.itemsize < 4
-] + [TensorProto.UINT32]
+    t
+    for t, c in CARRIER.items()
+    if not (c.is_floating_point or c.is_complex) and (c.itemsize < 4 or c is torch.uint32)
+]
 CONVERTED_TO = 13  # for the old broadcast and attribute forms
 
 SAME_BEFORE = {  # operator and version -> a version that means the same for fewer types
@@ -236,9 +238,8 @@ def judge(schema: OpSchema, case: OneNode) -> tuple[list[Any], OneNode]:
     if parts := by_parts(schema, case):
         halves = [asking(every, part, " by parts") for part in parts]
         if all(halves):
-            joined = [torch.complex(r, i) for r, i in zip(*halves, strict=True)]
-            double = COMPLEX64 not in case.types.values()
-            whole = [j.to(torch.complex128) if double else j for j in joined]
+            single = COMPLEX64 in case.types.values()
+            whole = _joined(*halves, torch.complex64 if single else torch.complex128)
             return typed(schema, whole, case), case
     raise NoOracleError("; ".join(asking.reasons))
 
@@ -295,6 +296,8 @@ def by_parts(schema: OpSchema, case: OneNode) -> list[OneNode]:
         return []
 
     def part(value: Any, which: str) -> Any:
+        if isinstance(value, list):
+            return [part(v, which) for v in value]
         complex_ = isinstance(value, Tensor) and value.is_complex()
         return getattr(value, which).float() if complex_ else value
 
@@ -304,6 +307,13 @@ def by_parts(schema: OpSchema, case: OneNode) -> list[OneNode]:
         )
         for p in ("real", "imag")
     ]
+
+
+def _joined(real: Any, imaginary: Any, dtype: torch.dtype) -> Any:
+    """The complex numbers of two answers."""
+    if isinstance(real, list):
+        return [_joined(r, i, dtype) for r, i in zip(real, imaginary, strict=True)]
+    return torch.complex(real, imaginary).to(dtype)
 
 
 def widened(
@@ -317,7 +327,8 @@ def widened(
             wider = [t for t in wider_than.get(elem_type, ()) if t in admitted.get(parameter, ())]
             read = elem_type == STRING and schema.name in ("Cast", "CastLike") and parameter == "T1"
             wider = [FLOAT] if read else wider
-            if wider and parameter not in NOT_WIDENED.get(schema.name, ()):
+            masks = elem_type == TensorProto.BOOL and schema.name == "Attention"
+            if wider and not masks and parameter not in NOT_WIDENED.get(schema.name, ()):
                 types[parameter] = wider[min(choice, len(wider) - 1)]
         if types == case.types:
             return
