@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from inspect import Parameter, signature
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeAlias, TypeVar, Union
 
 import torch
 from torch import Tensor
@@ -45,11 +45,10 @@ from torch import Tensor
 from onnxinterp.values import Host, Prepared, Strings, Subgraph
 
 F = TypeVar("F", bound=Callable[..., Any])
+Pattern: TypeAlias = tuple[Any, ...]  # nodes as `fusion` describes them
 
 # keywords that the engine provides
-GIVEN = frozenset(
-    {"training", "n_outputs", "input_type", "output_type", "device", "straight"}
-)
+GIVEN = frozenset({"training", "n_outputs", "input_type", "output_type", "device", "straight"})
 
 
 class Kind(Enum):
@@ -183,7 +182,8 @@ class Kernel:
 KERNELS: dict[tuple[str, str], dict[int, Kernel]] = {}
 HOST_RULES: dict[Callable[..., Any], Callable[..., Any]] = {}
 SAMPLES: dict[Callable[..., Any], Callable[..., Any]] = {}
-PAIRS: dict[tuple[Callable[..., Any], Callable[..., Any]], Callable[..., Any]] = {}
+FUSIONS: dict[Callable[..., Any], list[tuple[Pattern, Callable[..., Any]]]] = {}  # by last kernel
+COMMUTATIVE: set[Callable[..., Any]] = set()
 
 
 def op(
@@ -201,12 +201,13 @@ def op(
     uint64: Literal["bits", "order"] | None = None,
     alias: bool = False,
     straight: tuple[str, ...] = (),
+    commutative: bool = False,
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
 
     The decorated function is returned as it is. See the head of this file for its signature, and
     `Kernel` for what the other arguments declare. Operators of other domains than ONNX's own count
-    as `data_shaped` unless they say otherwise.
+    as `data_shaped` unless they say otherwise. The inputs of a `commutative` one may change places.
 
     Raises:
         ValueError: the operator is already registered at this opset.
@@ -233,6 +234,8 @@ def op(
             alias,
             straight,
         )
+        if commutative:
+            COMMUTATIVE.add(function)
         return function
 
     return register
@@ -252,14 +255,15 @@ def host(*functions: Callable[..., Any]) -> Callable[[F], F]:
     return attach
 
 
-def pair(first: Callable[..., Any], *seconds: Callable[..., Any]) -> Callable[[F], F]:
-    """Attach one function for two nodes, the second of which adds a weight to the first's output.
+def fuse(*patterns: Pattern) -> Callable[[F], F]:
+    """Attach one function for several nodes, wherever they make one of `patterns` (see `fusion`).
 
-    It takes what the first takes, then the weight (see `pairing`).
+    Where several patterns match, the one declared first counts.
     """
 
     def attach(function: F) -> F:
-        PAIRS.update({(first, second): function for second in seconds})
+        for pattern in patterns:
+            FUSIONS.setdefault(pattern[0], []).append((pattern, function))
         return function
 
     return attach

@@ -7,13 +7,19 @@ MeanVarianceNormalization 9, 13 (bfloat16). LpNormalization 1, 22 (bfloat16). LR
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.registry import op, sample
+from onnxinterp.ops.arithmetic import add, div, mul, pow, sub
+from onnxinterp.ops.reductions import reduce_mean, reduce_mean_1
+from onnxinterp.ops.unary import sqrt
+from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Ints
 
 NARROW = (torch.float16, torch.bfloat16)
 
@@ -71,6 +77,32 @@ def layer_normalization(
     inverse = torch.rsqrt(var + epsilon)
     y = ((wide - mean) * inverse).to(X.dtype) * Scale
     return y if B is None else y + B, mean.to(stash_type), inverse.to(stash_type)
+
+
+def _layer_norm_in_parts(*mean: Any) -> list[Pattern]:
+    """What exporters write below opset 17; `mean` takes X behind its kernel."""
+    kernel, *axes = mean
+    centred = (sub, "X", (kernel, "X", *axes))
+    variance = (kernel, (pow, centred, 2), *axes)
+    y = (div, centred, (sqrt, (add, variance, "epsilon")))
+    return [(add, (mul, y, "scale"), "B"), (mul, y, "scale"), y]
+
+
+@fuse(*_layer_norm_in_parts(reduce_mean, "axes"), *_layer_norm_in_parts(reduce_mean_1))
+def layer_norm(
+    X: Tensor, scale: Tensor | None, B: Tensor | None, *, axes: Ints, epsilon: float
+) -> Tensor:
+    """Over the last axes, with a scale and a bias for each of their elements."""
+    if (
+        not axes
+        or not X.ndim
+        or sorted(a % X.ndim - X.ndim for a in axes) != list(range(-len(axes), 0))
+    ):
+        return NotImplemented
+    shape = X.shape[-len(axes) :]
+    if any(t is not None and (t.shape != shape or t.dtype != X.dtype) for t in (scale, B)):
+        return NotImplemented
+    return functional.layer_norm(X, shape, scale, B, epsilon)
 
 
 @op("RMSNormalization", since=23)
