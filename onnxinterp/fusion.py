@@ -22,15 +22,15 @@ it is for: then the nodes run as they are.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from inspect import Parameter, signature
-from typing import Any
+from inspect import signature
+from typing import Any, get_type_hints
 
 import torch
 
 from onnxinterp.interpreter import Step
-from onnxinterp.registry import COMMUTATIVE, FUSIONS, GIVEN
+from onnxinterp.registry import COMMUTATIVE, FUSIONS, GIVEN, Kind, kind_of
 from onnxinterp.values import Host
 
 
@@ -82,15 +82,17 @@ class _Matcher:
     def found(self, root: Step) -> Iterator[tuple[list[Step], Step]]:
         """The steps of each match that ends with `root`, in order, and the one in their place."""
         for pattern, function in FUSIONS.get(root.kernel, ()):
-            parameters = signature(function).parameters.values()
-            keywords = {p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY}
+            parameters, hints = signature(function).parameters.values(), get_type_hints(function)
+            keywords = {
+                p.name: kind_of(hints[p.name]) for p in parameters if p.kind is p.KEYWORD_ONLY
+            }
             for match in self._value(pattern, root.outputs[0], _Match(), keywords):
                 parts = sorted(match.steps.values(), key=lambda s: self.order[s.outputs[0]])
                 names = [match.values.get(p.name, "") for p in parameters if p.name not in keywords]
                 yield parts, _joined(function, names, match.constants, parts)
 
     def _value(
-        self, pattern: Any, name: str, match: _Match, keywords: Collection[str]
+        self, pattern: Any, name: str, match: _Match, keywords: Mapping[str, Kind]
     ) -> Iterator[_Match]:
         """All ways in which a value is what a part of a pattern says."""
         host = self.hosts.get(name.partition("\0")[0])
@@ -99,9 +101,10 @@ class _Matcher:
             if step is not None and step.kernel is pattern[0]:
                 yield from self._node(pattern[1:], step, match, keywords)
         elif isinstance(pattern, str) and pattern in keywords:
-            constants = {**match.constants, pattern: host.data} if host is not None else {}
-            if host is not None and match.constants.get(pattern, host.data) == host.data:
-                yield replace(match, constants=constants)
+            if host is None or host.rank != (keywords[pattern] is Kind.LIST):
+                return
+            if match.constants.get(pattern, host.data) == host.data:
+                yield replace(match, constants={**match.constants, pattern: host.data})
         elif isinstance(pattern, str):
             if match.values.get(pattern, name) == name != "":
                 yield replace(match, values={**match.values, pattern: name})
@@ -109,7 +112,7 @@ class _Matcher:
             yield match
 
     def _node(
-        self, arguments: Sequence[Any], step: Step, match: _Match, keywords: Collection[str]
+        self, arguments: Sequence[Any], step: Step, match: _Match, keywords: Mapping[str, Kind]
     ) -> Iterator[_Match]:
         wanted = arguments[-1] if arguments and isinstance(arguments[-1], dict) else {}
         arguments = [a for a in arguments if not isinstance(a, dict)]
@@ -134,7 +137,7 @@ class _Matcher:
         patterns: Sequence[Any],
         names: Sequence[str],
         match: _Match,
-        keywords: Collection[str],
+        keywords: Mapping[str, Kind],
     ) -> Iterator[_Match]:
         if not patterns:
             yield match

@@ -68,7 +68,8 @@ def _alternatives(hint: Any) -> set[Any]:
     return set(typing.get_args(hint) if union else (hint,)) - {type(None)}
 
 
-def _kind(hint: Any) -> Kind:
+def kind_of(hint: Any) -> Kind:
+    """What an annotation asks for."""
     members = _alternatives(hint)
     numbers = {int, float, bool}
     if members in ({Tensor}, {Tensor, Strings}):
@@ -149,7 +150,7 @@ class Kernel:
     @cached_property
     def kinds(self) -> dict[str, Kind]:
         """Input parameter name -> what the kernel wants there."""
-        return {p.name: _kind(self.hints.get(p.name)) for p in self.parameters}
+        return {p.name: kind_of(self.hints.get(p.name)) for p in self.parameters}
 
     @cached_property
     def returns_host(self) -> bool:
@@ -166,7 +167,7 @@ class Kernel:
 
     def wants_tensor(self, attribute: str) -> bool:
         """Whether a tensor attribute is wanted as a tensor: then it is a weight."""
-        return _kind(self.hints.get(attribute)) is Kind.TENSOR
+        return kind_of(self.hints.get(attribute)) is Kind.TENSOR
 
     def prepared(self, attribute: str) -> type[Prepared] | None:
         """What an attribute is made into; None where it is taken as it is."""

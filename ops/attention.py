@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add, div, mul
@@ -101,11 +103,11 @@ QK = (mat_mul, "Q", "K")
 
 
 @fuse(
+    *_attention_in_parts((mat_mul, (mul, "Q", "root"), (mul, "K", "root"))),
     *_attention_in_parts((mul, QK, "scale")),
     *_attention_in_parts((mat_mul, (mul, "Q", "scale"), "K")),
     *_attention_in_parts((div, QK, "divisor")),
     *_attention_in_parts((mat_mul, (div, "Q", "divisor"), "K")),
-    *_attention_in_parts((mat_mul, (mul, "Q", "root"), (mul, "K", "root"))),
     *_attention_in_parts(QK),
 )
 def attention_in_parts(
@@ -118,9 +120,11 @@ def attention_in_parts(
     scale: float = 1.0,
     divisor: float = 1.0,
     root: float = 1.0,
-) -> Tensor:
+) -> Any:
     """Keys stand in columns. Where a query may attend no key, the softmax of its scores is NaN."""
-    plain = Q.ndim == K.ndim == V.ndim == 4 and axis in (-1, 3)
+    if forward_ad._current_level >= 0:
+        return NotImplemented  # torch's fused kernels have no forward derivative
+    plain = Q.ndim == K.ndim == V.ndim == 4 and axis in (-1, 3) and divisor
     if not plain or not Q.shape[:2] == K.shape[:2] == V.shape[:2] or Q.shape[3] != V.shape[3]:
         return NotImplemented
     factor = scale / divisor * root * root

@@ -7,6 +7,8 @@ smaller), 7 (C broadcasts), 9 (integers), 11 (C may be absent), 13 (bfloat16). E
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -26,18 +28,15 @@ def mat_mul(A: Tensor, B: Tensor) -> Tensor:
     (add, (mat_mul, "A", (transpose, "W", {"perm": [1, 0]})), "C"),
     (mat_mul, "A", (transpose, "W", {"perm": [1, 0]})),
 )
-def linear(A: Tensor, W: Tensor, C: Tensor | None = None) -> Tensor:
+def linear(A: Tensor, W: Tensor, C: Tensor | None = None) -> Any:
     """nn.Linear, with the weight itself, so that autocast keeps its cast."""
-    biased = C is None or C.shape == W.shape[:1]
-    return (
-        functional.linear(A, W, C)
-        if A.ndim > 1 and biased and W.is_floating_point()
-        else (NotImplemented)
-    )
+    if A.ndim < 2 or not W.is_floating_point() or (C is not None and C.shape != W.shape[:1]):
+        return NotImplemented
+    return functional.linear(A, W, C)
 
 
 @fuse((add, (mat_mul, "A", "B"), "C"))
-def linear_of_columns(A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+def linear_of_columns(A: Tensor, B: Tensor, C: Tensor) -> Any:
     """nn.Linear, whose weight the file has transposed."""
     return linear(A, B.t(), C) if B.ndim == 2 else NotImplemented
 

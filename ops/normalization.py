@@ -7,6 +7,7 @@ MeanVarianceNormalization 9, 13 (bfloat16). LpNormalization 1, 22 (bfloat16). LR
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -79,9 +80,8 @@ def layer_normalization(
     return y if B is None else y + B, mean.to(stash_type), inverse.to(stash_type)
 
 
-def _layer_norm_in_parts(*mean: Any) -> list[Pattern]:
-    """What exporters write below opset 17; `mean` takes X behind its kernel."""
-    kernel, *axes = mean
+def _layer_norm_in_parts(kernel: Callable[..., Any], *axes: str) -> list[Pattern]:
+    """What exporters write below opset 17; the axes of a mean are an input from 18 on."""
     centred = (sub, "X", (kernel, "X", *axes))
     variance = (kernel, (pow, centred, 2), *axes)
     y = (div, centred, (sqrt, (add, variance, "epsilon")))
@@ -90,14 +90,11 @@ def _layer_norm_in_parts(*mean: Any) -> list[Pattern]:
 
 @fuse(*_layer_norm_in_parts(reduce_mean, "axes"), *_layer_norm_in_parts(reduce_mean_1))
 def layer_norm(
-    X: Tensor, scale: Tensor | None, B: Tensor | None, *, axes: Ints, epsilon: float
-) -> Tensor:
+    X: Tensor, scale: Tensor | None, B: Tensor | None, *, axes: Ints | None, epsilon: float
+) -> Any:
     """Over the last axes, with a scale and a bias for each of their elements."""
-    if (
-        not axes
-        or not X.ndim
-        or sorted(a % X.ndim - X.ndim for a in axes) != list(range(-len(axes), 0))
-    ):
+    last = list(range(-len(axes or ()), 0))
+    if not axes or len(axes) > X.ndim or sorted(a % X.ndim - X.ndim for a in axes) != last:
         return NotImplemented
     shape = X.shape[-len(axes) :]
     if any(t is not None and (t.shape != shape or t.dtype != X.dtype) for t in (scale, B)):

@@ -90,6 +90,7 @@ def _layer(kind: str, n_gates: int) -> Callable[..., Any]:
         Y, *finals = native(kind, X, states, parameters, both=n == 2)
         return (Y.reshape(*Y.shape[:-1], n, -1).transpose(1, 2), *finals)
 
+    layer.__name__ = f"torch_{kind}"
     return layer
 
 
