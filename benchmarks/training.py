@@ -95,6 +95,8 @@ def kept_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
 
 def _row(model: Model) -> tuple[str | float, ...]:
     network, module = model.network.train(), OnnxModule(model.proto).train()
+    trained = dict(network.named_parameters())
+    module.freeze(lambda name, _: name not in trained)
     times = interleaved(
         {
             "torch": training_step(network, model.inputs, model.target),

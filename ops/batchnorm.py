@@ -58,7 +58,7 @@ def _train(
         mean = running[0].to(wide.dtype, copy=True)
         var = running[1].to(wide.dtype) * (count / (count - 1))
     y = torch.batch_norm(wide, scale, b, mean, var, True, 1 - momentum, epsilon, True)
-    var *= (count - 1) / count
+    var = var * ((count - 1) / count)  # not in place: the backward pass looks at what it was given
     return y.to(x.dtype), mean.to(running[0].dtype), var.to(running[1].dtype)
 
 
