@@ -34,7 +34,12 @@ from onnxinterp.registry import COMMUTATIVE, FUSIONS, GIVEN, Kind, kind_of
 from onnxinterp.values import Host
 
 
-def fused(steps: Sequence[Step], outputs: Sequence[str], hosts: Mapping[str, Host]) -> list[Step]:
+def fused(
+    steps: Sequence[Step],
+    outputs: Sequence[str],
+    hosts: Mapping[str, Host],
+    constants: Mapping[str, Any],
+) -> list[Step]:
     """Steps in which all that match a pattern are one; it stands where their last one stood.
 
     They are left alone where somebody else reads a value between them.
@@ -43,8 +48,9 @@ def fused(steps: Sequence[Step], outputs: Sequence[str], hosts: Mapping[str, Hos
         steps: in order.
         outputs: what the plan gives: these values are made as the file has them.
         hosts: constants as plain numbers.
+        constants: values that are known, by their names in the frame.
     """
-    matcher = _Matcher(steps, hosts)
+    matcher = _Matcher(steps, hosts, constants)
     reads = Counter([*outputs, *(name for s in steps for name in s.reads)])
     gone: set[str] = set()  # first outputs of the steps that another one stands for
     result = []
@@ -74,8 +80,11 @@ class _Match:
 class _Matcher:
     """Compares patterns with the steps of a plan."""
 
-    def __init__(self, steps: Sequence[Step], hosts: Mapping[str, Host]) -> None:
+    def __init__(
+        self, steps: Sequence[Step], hosts: Mapping[str, Host], constants: Mapping[str, Any]
+    ) -> None:
         self.hosts = hosts
+        self.constants = constants
         self.order = {s.outputs[0]: i for i, s in enumerate(steps)}
         self.made = {s.outputs[0]: s for s in steps if s.direct and not s.updates}
 
@@ -89,7 +98,7 @@ class _Matcher:
             for match in self._value(pattern, root.outputs[0], _Match(), keywords):
                 parts = sorted(match.steps.values(), key=lambda s: self.order[s.outputs[0]])
                 names = [match.values.get(p.name, "") for p in parameters if p.name not in keywords]
-                yield parts, _joined(function, names, match.constants, parts)
+                yield parts, self._joined(function, names, match.constants, parts)
 
     def _value(
         self, pattern: Any, name: str, match: _Match, keywords: Mapping[str, Kind]
@@ -145,30 +154,34 @@ class _Matcher:
         for first in self._value(patterns[0], names[0], match, keywords):
             yield from self._inputs(patterns[1:], names[1:], first, keywords)
 
+    def _joined(
+        self,
+        function: Callable[..., Any],
+        names: Sequence[str],
+        attributes: dict[str, Any],
+        parts: list[Step],
+    ) -> Step:
+        """One step for several: it reads what they read, and runs them if the function declines."""
+        made = {s.outputs[0] for s in parts}
+        reads = [name for s in parts for name in s.inputs if name not in made]
+        known = {name: self.constants[name] for name in reads if name in self.constants}
+        inputs = tuple(dict.fromkeys([*names, *(name for name in reads if name not in known)]))
+        positions = [inputs.index(name) for name in names]
+
+        def run(*args: Any, **attributes: Any) -> Any:
+            result = function(*[args[i] for i in positions], **attributes)
+            if result is not NotImplemented:
+                return result
+            values = {**known, **dict(zip(inputs, args, strict=True))}
+            for step in parts:
+                result = step.kernel(*[values[name] for name in step.inputs], **step.attributes)
+                values[step.outputs[0]] = result
+            return result
+
+        run.__name__ = function.__name__
+        return replace(parts[-1], kernel=run, inputs=inputs, attributes=attributes, kinds=())
+
 
 def _is(host: Host, value: Any) -> bool:
     """Whether a constant is what a number, or a list of numbers, becomes in its type."""
     return bool(host.data == torch.tensor(value, dtype=host.dtype).tolist())
-
-
-def _joined(
-    function: Callable[..., Any], names: Sequence[str], constants: dict[str, Any], parts: list[Step]
-) -> Step:
-    """One step for several: it reads what they read, and runs them where the function declines."""
-    made = {s.outputs[0] for s in parts}
-    reads = (name for s in parts for name in s.inputs if name not in made)
-    inputs = tuple(dict.fromkeys([*names, *reads]))
-    positions = [inputs.index(name) for name in names]
-
-    def run(*args: Any, **constants: Any) -> Any:
-        result = function(*[args[i] for i in positions], **constants)
-        if result is not NotImplemented:
-            return result
-        values = dict(zip(inputs, args, strict=True))
-        for step in parts:
-            result = step.kernel(*[values[name] for name in step.inputs], **step.attributes)
-            values[step.outputs[0]] = result
-        return result
-
-    run.__name__ = function.__name__
-    return replace(parts[-1], kernel=run, inputs=inputs, attributes=constants, kinds=())

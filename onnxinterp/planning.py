@@ -133,7 +133,7 @@ class _Planner:
         answer = Kind.TENSOR if around is None else Kind.ANY
         outputs = tuple(self._place(o.name, answer) for o in graph.outputs)
         if self.setting.fuse:
-            steps = fusion.fused(steps, outputs, self.hosts)
+            steps = fusion.fused(steps, outputs, self.hosts, self.constants)
         made = set(inputs).union(o for s in steps for o in s.outputs)
         sized = tuple(self.sized & made) if around is None else ()
         marked = _mark_dead(steps, {*outputs, *sized}, made)

@@ -18,6 +18,8 @@ from torch import Tensor
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
+WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}  # where statistics are taken
+
 
 def _normalize(
     x: Tensor, scale: Tensor, b: Tensor, mean: Tensor, var: Tensor, epsilon: float
@@ -47,19 +49,23 @@ def _train(
     three times as fast on a CPU. The variance of the sample that it takes is as large as that of
     the population once the past is scaled like it.
     """
-    wide = x.float() if x.dtype.itemsize == 2 else x
+    wide, (old_mean, old_var) = _typed(x, WIDE.get(x.dtype, x.dtype)), running
     count = x.numel() // x.shape[1] if x.ndim > 1 and x.shape[1] else 1
-    if n_outputs > 1 or count < 2:
+    if n_outputs > 1 or count < 2 or old_mean.requires_grad or old_var.requires_grad:
         var, mean = torch.var_mean(wide, [0, *range(2, x.ndim)], correction=0)
         y = _normalize(wide, scale, b, mean, var, epsilon)
         return y.to(x.dtype), *_updated(running, mean, var, momentum)
-    scale, b = scale.to(wide.dtype), b.to(wide.dtype)
-    with torch.no_grad():
-        mean = running[0].to(wide.dtype, copy=True)
-        var = running[1].to(wide.dtype) * (count / (count - 1))
+    scale, b = _typed(scale, wide.dtype), _typed(b, wide.dtype)
+    mean = _typed(old_mean, wide.dtype).clone()
+    var = _typed(old_var, wide.dtype) * (count / (count - 1))
     y = torch.batch_norm(wide, scale, b, mean, var, True, 1 - momentum, epsilon, True)
     var = var * ((count - 1) / count)  # not in place: the backward pass looks at what it was given
-    return y.to(x.dtype), mean.to(running[0].dtype), var.to(running[1].dtype)
+    return _typed(y, x.dtype), _typed(mean, old_mean.dtype), _typed(var, old_var.dtype)
+
+
+def _typed(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """As `x.to(dtype)`, which takes as long as a small kernel also where it has nothing to do."""
+    return x if x.dtype is dtype else x.to(dtype)
 
 
 def _updated(

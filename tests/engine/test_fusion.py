@@ -232,6 +232,25 @@ def test_functions_decline_what_they_are_not_for(case: str) -> None:
         torch.testing.assert_close(got, want, **TOLERANCE)
 
 
+@pytest.mark.parametrize("same", [("q", "k"), ("q", "v"), ("q", "k", "v"), ("q", "m"), ()])
+def test_one_value_in_several_places_and_a_mask_that_is_a_constant(same: tuple[str, ...]) -> None:
+    text = PATTERNS["attention with a mask"]
+    constants = "" if same else ", int64[1,4] m0 = {0, 1, 2, 3}"
+    body = text.body if same else "m = Cast<to=1>(m0) " + text.body
+    for name in same[1:]:
+        body = body.replace(f"({name},", "(q,").replace(f", {name})", ", q)")
+    inputs = {n: (2, 3, 4, 4) for n in HEADS if n not in same[1:]}
+    if "m" not in same and same:
+        inputs["m"] = (2, 3, 4, 4)
+    pattern = text._replace(body=body, inputs=inputs, constants=SCALE + constants)
+    fused, apart = OnnxModule(pattern.proto(17)), OnnxModule(pattern.proto(17), fuse=False)
+    assert names(fused) == ["attention_in_parts"]
+    for got, want in zip(
+        gradients(fused, pattern.drawn()), gradients(apart, pattern.drawn()), strict=True
+    ):
+        torch.testing.assert_close(got, want, **TOLERANCE)
+
+
 def attention(**options: bool) -> OnnxModule:
     return OnnxModule(PATTERNS["attention with a mask"].proto(17), **options)
 
