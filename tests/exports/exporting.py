@@ -8,7 +8,9 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 
 import onnx
@@ -78,6 +80,23 @@ def dynamic_shapes(case: Case) -> tuple[dict[int, object], ...]:
 
 def export(case: Case, how: Export) -> onnx.ModelProto:
     """Return the network of `case` as ONNX, at the very opset asked for."""
+    if how.exporter == "dynamo" and case.name in SERVED_ONCE:
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            return onnx.load_from_string(process.submit(_written, case.name, how).result())
+    return _export(case, how)
+
+
+SERVED_ONCE = frozenset({"tagger"})
+"""Networks with an LSTM: torch 2.14 takes its sizes for static the second time in a process."""
+
+
+def _written(name: str, how: Export) -> bytes:
+    from tests.exports.modules import CASES  # the networks import this file
+
+    return _export(next(case for case in CASES if case.name == name), how).SerializeToString()
+
+
+def _export(case: Case, how: Export) -> onnx.ModelProto:
     write = _with_torchscript if how.exporter == "torchscript" else _with_dynamo
     # Without no_grad the newer exporter trips over the strides of scaled_dot_product_attention.
     with expected_warnings(), torch.no_grad():
