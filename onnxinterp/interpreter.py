@@ -70,6 +70,12 @@ class Step:
     updates: tuple[tuple[str, int], ...] = ()
     dead: tuple[str, ...] = ()
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of all values that it needs, those of its subgraphs included."""
+        captured = (name for plan in self.subgraphs.values() for name in plan.captures)
+        return (*self.inputs, *self.tensors.values(), *captured, *(n for n, _ in self.updates))
+
     def call(self, interpreter: Interpreter, frame: Frame) -> Any:
         """Run with inputs brought to the lane that the kernel, or its host rule, wants."""
         values, keywords = frame.values, self.attributes

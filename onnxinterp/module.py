@@ -77,6 +77,8 @@ class OnnxModule(Tunable):
             initializer; name patterns or a predicate of the name untie all uses of those.
         kernels: "domain::Op" (or "Op") -> kernel function for this module only; it takes
             precedence over everything else.
+        fuse: whether nodes that are one function in torch (GELU in parts, attention, ...) run as
+            one; False runs each node by itself.
 
     Attributes:
         weights: every tensor the file ships, by its ONNX name.
@@ -102,8 +104,10 @@ class OnnxModule(Tunable):
         trainable: Trainable = "weights",
         untie: Untie = True,
         kernels: Mapping[str, Callable[..., Any]] | None = None,
+        fuse: bool = True,
     ) -> None:
         super().__init__()
+        self.fuse = fuse
         proto, reader, content = loading.read_all(source)
         self._kernels = {name: _kernel(name, f) for name, f in (kernels or {}).items()}
         model = build(proto, self._kernels)
@@ -296,6 +300,7 @@ class OnnxModule(Tunable):
             sized=sized or {},
             packed=self._packed,
             still=self.frozen_statistics,
+            fuse=self.fuse,
         )
         with torch.inference_mode(False), torch.no_grad():
             plan = planning.plan(self.graph, setting)

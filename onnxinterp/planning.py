@@ -23,7 +23,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from onnxinterp import carriers, pairing
+from onnxinterp import carriers, fusion
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph import Graph, Node, ValueInfo, WeightRef
@@ -51,6 +51,7 @@ class Setting:
         sized: host values that are known because the shapes of the inputs are.
         packed: the ONNX types of those weights whose carrier does not tell (int4).
         still: names of the state that is not brought up to date in training.
+        fuse: whether nodes that are one function in torch run as one.
     """
 
     weights: Set[str]
@@ -62,6 +63,7 @@ class Setting:
     sized: Mapping[str, Host] = field(default_factory=dict)
     packed: Mapping[str, int] = field(default_factory=dict)
     still: Set[str] = frozenset()
+    fuse: bool = True
 
 
 def plan(graph: Graph, setting: Setting) -> Plan:
@@ -130,11 +132,12 @@ class _Planner:
         steps = [s for node in graph.nodes if (s := self._step(node, may_be_host)) is not None]
         answer = Kind.TENSOR if around is None else Kind.ANY
         outputs = tuple(self._place(o.name, answer) for o in graph.outputs)
-        steps = pairing.paired(steps, outputs, self.setting.weights)
+        if self.setting.fuse:
+            steps = fusion.fused(steps, outputs, self.hosts, self.constants)
         made = set(inputs).union(o for s in steps for o in s.outputs)
         sized = tuple(self.sized & made) if around is None else ()
         marked = _mark_dead(steps, {*outputs, *sized}, made)
-        reads = [r for s in marked for r in _reads(s)] + list(outputs)
+        reads = [r for s in marked for r in s.reads] + list(outputs)
         captures = tuple(r for r in dict.fromkeys(reads) if r and r not in made)
         constants = self.constants if around is None else {}
         types = tuple((self._dtype(o), o.shape) for o in graph.outputs)
@@ -392,18 +395,13 @@ def _is_large(value: Constant) -> bool:
     return isinstance(value, Tensor) and value.untyped_storage().nbytes() > FOLDED_BYTES
 
 
-def _reads(step: Step) -> tuple[str, ...]:
-    captured = (name for plan in step.subgraphs.values() for name in plan.captures)
-    return (*step.inputs, *step.tensors.values(), *captured, *(name for name, _ in step.updates))
-
-
 def _mark_dead(steps: list[Step], kept: set[str], made: set[str]) -> tuple[Step, ...]:
     """Drop steps that nobody needs; tell the others which values nobody reads after them."""
     alive, marked = set(kept), []
     for step in reversed(steps):
         if alive.isdisjoint(step.outputs) and not step.updates:
             continue
-        used = (*_reads(step), *step.outputs)
+        used = (*step.reads, *step.outputs)
         dead = tuple(n for n in dict.fromkeys(used) if n in made and n not in alive)
         alive.update(dead)
         marked.append(replace(step, dead=dead))

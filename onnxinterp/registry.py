@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from inspect import Parameter, signature
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeAlias, TypeVar, Union
 
 import torch
 from torch import Tensor
@@ -46,6 +46,7 @@ from torch import Tensor
 from onnxinterp.values import Host, Prepared, Strings, Subgraph
 
 F = TypeVar("F", bound=Callable[..., Any])
+Pattern: TypeAlias = tuple[Any, ...]  # nodes as `fusion` describes them
 
 # keywords that the engine provides
 GIVEN = frozenset(
@@ -70,7 +71,8 @@ def _alternatives(hint: Any) -> set[Any]:
     return set(typing.get_args(hint) if union else (hint,)) - {type(None)}
 
 
-def _kind(hint: Any) -> Kind:
+def kind_of(hint: Any) -> Kind:
+    """What an annotation asks for."""
     members = _alternatives(hint)
     numbers = {int, float, bool}
     if members in ({Tensor}, {Tensor, Strings}):
@@ -171,7 +173,7 @@ class Kernel:
     @cached_property
     def kinds(self) -> dict[str, Kind]:
         """Input parameter name -> what the kernel wants there."""
-        return {p.name: _kind(self.hints.get(p.name)) for p in self.parameters}
+        return {p.name: kind_of(self.hints.get(p.name)) for p in self.parameters}
 
     @cached_property
     def returns_host(self) -> bool:
@@ -188,7 +190,7 @@ class Kernel:
 
     def wants_tensor(self, attribute: str) -> bool:
         """Whether a tensor attribute is wanted as a tensor: then it is a weight."""
-        return _kind(self.hints.get(attribute)) is Kind.TENSOR
+        return kind_of(self.hints.get(attribute)) is Kind.TENSOR
 
     def prepared(self, attribute: str) -> type[Prepared] | None:
         """What an attribute is made into; None where it is taken as it is."""
@@ -204,7 +206,8 @@ class Kernel:
 KERNELS: dict[tuple[str, str], dict[int, Kernel]] = {}
 HOST_RULES: dict[Callable[..., Any], Callable[..., Any]] = {}
 SAMPLES: dict[Callable[..., Any], Callable[..., Any]] = {}
-PAIRS: dict[tuple[Callable[..., Any], Callable[..., Any]], Callable[..., Any]] = {}
+FUSIONS: dict[Callable[..., Any], list[tuple[Pattern, Callable[..., Any]]]] = {}  # by last kernel
+COMMUTATIVE: set[Callable[..., Any]] = set()
 
 
 def op(
@@ -224,12 +227,13 @@ def op(
     straight: tuple[str, ...] = (),
     between: Mapping[str, tuple[str, ...]] | None = None,
     prepare: Callable[..., Any] | None = None,
+    commutative: bool = False,
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
 
     The decorated function is returned as it is. See the head of this file for its signature, and
     `Kernel` for what the other arguments declare. Operators of other domains than ONNX's own count
-    as `data_shaped` unless they say otherwise.
+    as `data_shaped` unless they say otherwise. The inputs of a `commutative` one may change places.
 
     Raises:
         ValueError: the operator is already registered at this opset.
@@ -258,6 +262,8 @@ def op(
             between or {},
             prepare,
         )
+        if commutative:
+            COMMUTATIVE.add(function)
         return function
 
     return register
@@ -277,14 +283,15 @@ def host(*functions: Callable[..., Any]) -> Callable[[F], F]:
     return attach
 
 
-def pair(first: Callable[..., Any], *seconds: Callable[..., Any]) -> Callable[[F], F]:
-    """Attach one function for two nodes, the second of which adds a weight to the first's output.
+def fuse(*patterns: Pattern) -> Callable[[F], F]:
+    """Attach one function for several nodes, wherever they make one of `patterns` (see `fusion`).
 
-    It takes what the first takes, then the weight (see `pairing`).
+    Where several patterns match, the one declared first counts.
     """
 
     def attach(function: F) -> F:
-        PAIRS.update({(first, second): function for second in seconds})
+        for pattern in patterns:
+            FUSIONS.setdefault(pattern[0], []).append((pattern, function))
         return function
 
     return attach

@@ -8,13 +8,16 @@ or 28.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.registry import op, sample
+from onnxinterp.ops.arithmetic import add, div, mul, pow
+from onnxinterp.ops.unary import erf, tanh
+from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.sampling import Call, Draw, call
 
 
@@ -112,6 +115,36 @@ def gelu(X: Tensor, *, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     return functional.gelu(X, approximate=approximate)
 
 
+def _gelu_in_parts(inner: Pattern) -> list[Pattern]:
+    """X / 2 * (1 + inner), the factors in any order."""
+    sum_ = (add, inner, 1)
+    return [
+        (mul, (mul, "X", sum_), 0.5),
+        (mul, (mul, "X", 0.5), sum_),
+        (mul, "X", (mul, sum_, 0.5)),
+    ]
+
+
+def _tanh_of(cube: Pattern) -> Pattern:
+    return (tanh, (mul, (add, "X", (mul, cube, 0.044715)), math.sqrt(2 / math.pi)))
+
+
+@fuse(
+    *_gelu_in_parts((erf, (div, "X", math.sqrt(2)))),
+    *_gelu_in_parts((erf, (mul, "X", math.sqrt(0.5)))),
+)
+def gelu_by_erf(X: Tensor) -> Tensor:
+    return functional.gelu(X)
+
+
+@fuse(
+    *_gelu_in_parts(_tanh_of((pow, "X", 3))),
+    *_gelu_in_parts(_tanh_of((mul, "X", (mul, "X", "X")))),
+)
+def gelu_by_tanh(X: Tensor) -> Tensor:
+    return functional.gelu(X, approximate="tanh")
+
+
 @op("Mish", since=18)
 def mish(X: Tensor) -> Tensor:
     return functional.mish(X)
@@ -120,6 +153,11 @@ def mish(X: Tensor) -> Tensor:
 @op("Swish", since=24)
 def swish(X: Tensor, *, alpha: float = 1.0) -> Tensor:
     return functional.silu(X) if alpha == 1 else X * torch.sigmoid(alpha * X)
+
+
+@fuse((mul, "X", (sigmoid, "X")))
+def silu(X: Tensor) -> Tensor:
+    return functional.silu(X)
 
 
 @op("SwiGLU", since=28)

@@ -20,7 +20,7 @@ from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Host, Operand
 
 
-@op("Add", since=7, uint64="bits")
+@op("Add", since=7, uint64="bits", commutative=True)
 def add(A: Operand, B: Operand) -> Tensor:
     return torch.add(A, B)
 
@@ -30,7 +30,7 @@ def sub(A: Operand, B: Operand) -> Tensor:
     return torch.sub(A, B)
 
 
-@op("Mul", since=7, uint64="bits")
+@op("Mul", since=7, uint64="bits", commutative=True)
 def mul(A: Operand, B: Operand) -> Tensor:
     return torch.mul(A, B)
 

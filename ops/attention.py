@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 
-from onnxinterp.registry import op, sample
+from onnxinterp.ops.arithmetic import add, div, mul
+from onnxinterp.ops.matmul import mat_mul
+from onnxinterp.ops.softmax import softmax, softmax_1
+from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.sampling import Call, Draw, call
 
 HALF = (torch.float16, torch.bfloat16)
@@ -86,6 +91,51 @@ def fused(
     if q.shape[1] != k.shape[1]:  # asked here, where a symbolic number of heads becomes a guard
         attend = partial(attend, enable_gqa=True)
     return attend(q, k, v.to(q.dtype), attn_mask=bias, is_causal=is_causal, scale=scale)
+
+
+def _attention_in_parts(scores: Pattern) -> list[Pattern]:
+    masked = (add, scores, "mask")
+    kernels = softmax, softmax_1
+    return [(mat_mul, (kernel, s), "V") for s in (masked, scores) for kernel in kernels]
+
+
+QK = (mat_mul, "Q", "K")
+
+
+@fuse(
+    *_attention_in_parts((mat_mul, (mul, "Q", "root"), (mul, "K", "root"))),
+    *_attention_in_parts((mul, QK, "scale")),
+    *_attention_in_parts((mat_mul, (mul, "Q", "scale"), "K")),
+    *_attention_in_parts((div, QK, "divisor")),
+    *_attention_in_parts((mat_mul, (div, "Q", "divisor"), "K")),
+    *_attention_in_parts(QK),
+)
+def attention_in_parts(
+    Q: Tensor,
+    K: Tensor,
+    V: Tensor,
+    mask: Tensor | None,
+    *,
+    axis: int,
+    scale: float = 1.0,
+    divisor: float = 1.0,
+    root: float = 1.0,
+) -> Any:
+    """Keys stand in columns. Where a query may attend no key, the softmax of its scores is NaN."""
+    if forward_ad._current_level >= 0:
+        return NotImplemented  # torch's fused kernels have no forward derivative
+    plain = Q.ndim == K.ndim == V.ndim == 4 and axis in (-1, 3) and divisor
+    if not plain or not Q.shape[:2] == K.shape[:2] == V.shape[:2] or Q.shape[3] != V.shape[3]:
+        return NotImplemented
+    factor = scale / divisor * root * root
+    if mask is None:
+        return fused(Q, K.transpose(2, 3), V, None, factor, False)
+    scores = (*Q.shape[:3], K.shape[3])
+    fits = all(n in (1, size) for n, size in zip(mask.shape[::-1], scores[::-1], strict=False))
+    if not fits or not 2 <= mask.ndim <= 4 or mask.dtype != Q.dtype or mask.requires_grad:
+        return NotImplemented  # torch's fused kernels take no such mask
+    y = fused(Q, K.transpose(2, 3), V, mask, factor, False)
+    return y.masked_fill((mask == -math.inf).all(-1, keepdim=True), math.nan)
 
 
 def _allowed(

@@ -7,12 +7,15 @@ smaller), 7 (C broadcasts), 9 (integers), 11 (C may be absent), 13 (bfloat16). E
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add
-from onnxinterp.registry import op, pair, sample
+from onnxinterp.ops.shapes import transpose
+from onnxinterp.registry import fuse, op, sample
 from onnxinterp.sampling import Call, Draw, call
 
 
@@ -21,12 +24,21 @@ def mat_mul(A: Tensor, B: Tensor) -> Tensor:
     return torch.matmul(A, B)
 
 
-@pair(mat_mul, add)
-def linear(A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """MatMul and the Add of a weight behind it, as nn.Linear where they are one."""
-    if A.ndim > 1 and B.ndim == 2 and C.shape == B.shape[1:] and A.dtype.is_floating_point:
-        return functional.linear(A, B.t(), C)
-    return torch.matmul(A, B) + C
+@fuse(
+    (add, (mat_mul, "A", (transpose, "W", {"perm": [1, 0]})), "C"),
+    (mat_mul, "A", (transpose, "W", {"perm": [1, 0]})),
+)
+def linear(A: Tensor, W: Tensor, C: Tensor | None = None) -> Any:
+    """nn.Linear, with the weight itself, so that autocast keeps its cast."""
+    if A.ndim < 2 or not W.is_floating_point() or (C is not None and C.shape != W.shape[:1]):
+        return NotImplemented
+    return functional.linear(A, W, C)
+
+
+@fuse((add, (mat_mul, "A", "B"), "C"))
+def linear_of_columns(A: Tensor, B: Tensor, C: Tensor) -> Any:
+    """nn.Linear, whose weight the file has transposed."""
+    return linear(A, B.t(), C) if B.ndim == 2 else NotImplemented
 
 
 @op("Gemm", since=11, uint64="bits")

@@ -8,14 +8,20 @@ MeanVarianceNormalization 9, 13 (bfloat16). LpNormalization 1, 22 (bfloat16). LR
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.registry import op, sample
+from onnxinterp.ops.arithmetic import add, div, mul, pow, sub
+from onnxinterp.ops.reductions import reduce_mean, reduce_mean_1
+from onnxinterp.ops.unary import sqrt
+from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Ints
 
 NARROW = (torch.float16, torch.bfloat16)
 
@@ -73,6 +79,28 @@ def layer_normalization(
     inverse = torch.rsqrt(var + epsilon)
     y = ((wide - mean) * inverse).to(X.dtype) * Scale
     return y if B is None else y + B, mean.to(stash_type), inverse.to(stash_type)
+
+
+def _layer_norm_in_parts(kernel: Callable[..., Any], *axes: str) -> list[Pattern]:
+    """What exporters write below opset 17; the axes of a mean are an input from 18 on."""
+    centred = (sub, "X", (kernel, "X", *axes))
+    variance = (kernel, (pow, centred, 2), *axes)
+    y = (div, centred, (sqrt, (add, variance, "epsilon")))
+    return [(add, (mul, y, "scale"), "B"), (mul, y, "scale"), y]
+
+
+@fuse(*_layer_norm_in_parts(reduce_mean, "axes"), *_layer_norm_in_parts(reduce_mean_1))
+def layer_norm(
+    X: Tensor, scale: Tensor | None, B: Tensor | None, *, axes: Ints | None, epsilon: float
+) -> Any:
+    """Over the last axes, with a scale and a bias for each of their elements."""
+    last = list(range(-len(axes or ()), 0))
+    if not axes or len(axes) > X.ndim or sorted(a % X.ndim - X.ndim for a in axes) != last:
+        return NotImplemented
+    shape = X.shape[-len(axes) :]
+    if any(t is not None and (t.shape != shape or t.dtype != X.dtype) for t in (scale, B)):
+        return NotImplemented
+    return functional.layer_norm(X, shape, scale, B, epsilon)
 
 
 @op("RMSNormalization", since=23)

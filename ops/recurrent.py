@@ -215,13 +215,13 @@ def _run_native(layer: Layer, kind: str, layout: int) -> tuple[Tensor, ...]:
     """With torch's layer; where sequences differ in length, without the final cell state."""
     every = [_torch_parameters(layer, k) for k in range(layer.n_directions)]
     if layer.n_directions == 2 and layer.lengths is None:
-        Y, *finals = _native(kind, layer.X, layer.states, [*every[0], *every[1]], both=True)
+        Y, *finals = native(kind, layer.X, layer.states, [*every[0], *every[1]], both=True)
         Y = Y.reshape(*Y.shape[:-1], 2, -1).transpose(1, 2)
         return batch_first((Y, *finals), layout)
 
     def direction(k: int, X: Tensor, states: States) -> tuple[Tensor, States]:
         initial = tuple(s.unsqueeze(0) for s in states)
-        Y, *finals = _native(kind, X, initial, every[k], both=False)
+        Y, *finals = native(kind, X, initial, every[k], both=False)
         if layer.lengths is not None:
             return Y, (last(Y, layer.lengths),)
         return Y, tuple(s.squeeze(0) for s in finals)
@@ -238,7 +238,7 @@ def _torch_parameters(layer: Layer, k: int) -> list[Tensor]:
     return [torch.cat([gates[i] for i in order]) for gates in blocks]
 
 
-def _native(
+def native(
     kind: str, X: Tensor, states: States, parameters: list[Tensor], *, both: bool
 ) -> tuple[Tensor, ...]:
     biased = len(parameters) > (4 if both else 2)
