@@ -15,8 +15,6 @@ from onnxinterp import OnnxModule
 from tests.exports.case import Export
 from tests.training.exporting import write
 
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}  # other orders of the same float32 operations
-
 
 class Pattern(NamedTuple):
     """Nodes that are one function.
@@ -134,6 +132,11 @@ PATTERNS = {
 each = pytest.mark.parametrize("name", PATTERNS)
 
 
+def close(got: object, want: object) -> None:
+    """The same float32 operations, in other orders."""
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
 def names(module: OnnxModule) -> list[str]:
     return [step.kernel.__name__ for step in module._plan().plan.steps]
 
@@ -157,7 +160,7 @@ def test_one_function_gives_values_and_gradients_of_the_nodes(name: str) -> None
         assert pattern.function not in names(apart)
         inputs = pattern.drawn()
         for got, want in zip(gradients(fused, inputs), gradients(apart, inputs), strict=True):
-            torch.testing.assert_close(got, want, **TOLERANCE)
+            close(got, want)
 
 
 @each
@@ -175,10 +178,10 @@ def test_values_that_somebody_asks_for_are_made(name: str) -> None:
     every = [o for node in proto.graph.node for o in node.output]
     inputs = pattern.drawn()
     apart = OnnxModule(proto, fuse=False, outputs=every)(*inputs)
-    torch.testing.assert_close(OnnxModule(proto, outputs=every)(*inputs), apart, **TOLERANCE)
+    close(OnnxModule(proto, outputs=every)(*inputs), apart)
     for value, want in zip(every, apart, strict=True):
         some = OnnxModule(proto, outputs=[value, "y"])(*inputs)
-        torch.testing.assert_close(some[0], want, **TOLERANCE)
+        close(some[0], want)
 
 
 @each
@@ -186,7 +189,7 @@ def test_capture(name: str) -> None:
     pattern = PATTERNS[name]
     module, inputs = OnnxModule(pattern.proto(pattern.opsets[-1])), tuple(pattern.drawn())
     program = torch.export.export(module, inputs).module()
-    torch.testing.assert_close(program(*inputs), module(*inputs), **TOLERANCE)
+    close(program(*inputs), module(*inputs))
 
 
 SILU = """<ir_version: 8, opset_import: ["": 17]> g (float[3] x) => (float[3] y) {
@@ -208,7 +211,7 @@ def test_a_constant_that_trains_is_none() -> None:
 def test_kernels_of_the_caller_are_not_passed_over() -> None:
     proto = PATTERNS["silu"].proto(17)
     module = OnnxModule(proto, kernels={"Sigmoid": lambda X: torch.zeros_like(X)})
-    torch.testing.assert_close(module(torch.ones(3, 4)), torch.zeros(3, 4))
+    close(module(torch.ones(3, 4)), torch.zeros(3, 4))
 
 
 DECLINED = {
@@ -229,7 +232,7 @@ def test_functions_decline_what_they_are_not_for(case: str) -> None:
     for got, want in zip(
         gradients(fused, pattern.drawn()), gradients(apart, pattern.drawn()), strict=True
     ):
-        torch.testing.assert_close(got, want, **TOLERANCE)
+        close(got, want)
 
 
 @pytest.mark.parametrize("same", [("q", "k"), ("q", "v"), ("q", "k", "v"), ("q", "m"), ()])
@@ -248,11 +251,11 @@ def test_one_value_in_several_places_and_a_mask_that_is_a_constant(same: tuple[s
     for got, want in zip(
         gradients(fused, pattern.drawn()), gradients(apart, pattern.drawn()), strict=True
     ):
-        torch.testing.assert_close(got, want, **TOLERANCE)
+        close(got, want)
 
 
-def attention(**options: bool) -> OnnxModule:
-    return OnnxModule(PATTERNS["attention with a mask"].proto(17), **options)
+def attention(fuse: bool = True) -> OnnxModule:
+    return OnnxModule(PATTERNS["attention with a mask"].proto(17), fuse=fuse)
 
 
 def test_a_query_that_may_attend_nothing_gets_what_the_nodes_give() -> None:
@@ -261,7 +264,7 @@ def test_a_query_that_may_attend_nothing_gets_what_the_nodes_give() -> None:
     mask[0, 0, 2], mask[1, 0, :, 3] = -torch.inf, -torch.inf
     want = attention(fuse=False)(q, k, v, mask)
     assert want.isnan().any()
-    torch.testing.assert_close(attention()(q, k, v, mask), want, equal_nan=True, **TOLERANCE)
+    close(attention()(q, k, v, mask), want)
 
 
 def test_a_mask_that_trains_and_one_that_enlarges_the_scores() -> None:
@@ -269,7 +272,7 @@ def test_a_mask_that_trains_and_one_that_enlarges_the_scores() -> None:
     for sizes, mask in [(1, torch.randn(2, 3, 5, 6)), (2, torch.randn(6).requires_grad_())]:
         inputs = [t[:sizes] for t in (q, k, v)]
         got, want = attention()(*inputs, mask), attention(fuse=False)(*inputs, mask)
-        torch.testing.assert_close(got, want, **TOLERANCE)
+        close(got, want)
 
 
 # torch compiles its formulas with what it has deprecated
@@ -279,7 +282,7 @@ def test_forward_derivatives_of_attention() -> None:
     module = OnnxModule(PATTERNS["attention"].proto(17))
     apart = OnnxModule(PATTERNS["attention"].proto(17), fuse=False)
     got, want = (torch.func.jvp(m, inputs, inputs) for m in (module, apart))
-    torch.testing.assert_close(got, want, **TOLERANCE)
+    close(got, want)
 
 
 class First(nn.Module):
@@ -308,10 +311,10 @@ def test_recurrent_layers_take_torchs_parameters(
     module = OnnxModule(write(network, (x,), Export("torchscript", opset)))
     assert names(module).count(f"torch_{kind}") == 2
     want = gradients(network, [x])
-    torch.testing.assert_close(module(x), want[0], **TOLERANCE)
+    close(module(x), want[0])
     module(x).cos().sum().backward()
     for (name, _), gradient in zip(network.named_parameters(), want[2:], strict=True):
-        torch.testing.assert_close(module.weights[name].grad, gradient, **TOLERANCE)
+        close(module.weights[name].grad, gradient)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -321,4 +324,4 @@ def test_recurrent_layers_are_captured(kind: str) -> None:
     module = OnnxModule(write(network, (x,), Export("torchscript", 17)))
     with torch.no_grad():
         program = torch.export.export(module, (x,)).module()
-        torch.testing.assert_close(program(x), network(x), **TOLERANCE)
+        close(program(x), network(x))
