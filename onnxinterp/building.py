@@ -22,13 +22,12 @@ from onnx import (
     GraphProto,
     NodeProto,
     TensorProto,
-    ValueInfoProto,
     numpy_helper,
 )
 
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.extraction import extract
-from onnxinterp.graph import Graph, Model, Node, ValueInfo, WeightRef
+from onnxinterp.graph import Graph, Model, Node, WeightRef, value_info
 from onnxinterp.registry import Kernel, lookup, naming
 
 Scope: TypeAlias = "ChainMap[str, str]"  # name in the file -> name in the whole model
@@ -62,35 +61,6 @@ def build(proto: onnx.ModelProto, kernels: Mapping[str, Kernel] | None = None) -
         metadata=metadata,
         protos=builder.protos,
     )
-
-
-def value_info(proto: ValueInfoProto, name: str | None = None) -> ValueInfo:
-    """Decode the declared type of a value."""
-    kind = proto.type.WhichOneof("value") or "unknown"
-    name = proto.name if name is None else name
-    if kind not in ("tensor_type", "sparse_tensor_type"):
-        key_type, elem_type = _element_types(proto.type)
-        return ValueInfo(name, elem_type, kind=kind.removesuffix("_type"), key_type=key_type)
-    tensor = getattr(proto.type, kind)
-    if not tensor.HasField("shape"):
-        return ValueInfo(name, tensor.elem_type, None, "tensor")
-    shape = tuple(
-        d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param or None
-        for d in tensor.shape.dim  # some exporters write -1 for a size they do not know
-    )
-    return ValueInfo(name, tensor.elem_type, shape, "tensor")
-
-
-def _element_types(proto: onnx.TypeProto) -> tuple[int, int]:
-    """The types of the keys and of the elements at the bottom of a type; 0 where there is none."""
-    kind = proto.WhichOneof("value")
-    if kind == "map_type":
-        return proto.map_type.key_type, _element_types(proto.map_type.value_type)[1]
-    if kind in ("sequence_type", "optional_type"):
-        return _element_types(getattr(proto, kind).elem_type)
-    if kind in ("tensor_type", "sparse_tensor_type"):
-        return 0, getattr(proto, kind).elem_type
-    return 0, 0
 
 
 def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:

@@ -66,6 +66,35 @@ class ValueInfo:
         return f"{self.kind} of {element}" if self.elem_type else self.kind
 
 
+def value_info(proto: onnx.ValueInfoProto, name: str | None = None) -> ValueInfo:
+    """Decode the declared type of a value."""
+    kind = proto.type.WhichOneof("value") or "unknown"
+    name = proto.name if name is None else name
+    if kind not in ("tensor_type", "sparse_tensor_type"):
+        key_type, elem_type = _element_types(proto.type)
+        return ValueInfo(name, elem_type, kind=kind.removesuffix("_type"), key_type=key_type)
+    tensor = getattr(proto.type, kind)
+    if not tensor.HasField("shape"):
+        return ValueInfo(name, tensor.elem_type, None, "tensor")
+    shape = tuple(
+        d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param or None
+        for d in tensor.shape.dim  # some exporters write -1 for a size they do not know
+    )
+    return ValueInfo(name, tensor.elem_type, shape, "tensor")
+
+
+def _element_types(proto: onnx.TypeProto) -> tuple[int, int]:
+    """The types of the keys and of the elements at the bottom of a type; 0 where there is none."""
+    kind = proto.WhichOneof("value")
+    if kind == "map_type":
+        return proto.map_type.key_type, _element_types(proto.map_type.value_type)[1]
+    if kind in ("sequence_type", "optional_type"):
+        return _element_types(getattr(proto, kind).elem_type)
+    if kind in ("tensor_type", "sparse_tensor_type"):
+        return 0, getattr(proto, kind).elem_type
+    return 0, 0
+
+
 @dataclass(frozen=True)
 class WeightRef:
     """In place of an attribute that a kernel wants as a tensor: the weight that holds it."""
@@ -135,6 +164,20 @@ class Graph:
         made = {i.name for i in self.inputs}.union(o for n in self.nodes for o in n.outputs)
         reads = [r for n in self.nodes for r in n.reads] + [o.name for o in self.outputs]
         return tuple(r for r in dict.fromkeys(reads) if r not in made)
+
+    @cached_property
+    def straight(self) -> frozenset[str]:
+        """Values all of whose readers take floating numbers in place of integers."""
+        taken: set[str] = set()
+        others = {o.name for o in self.outputs}
+        for node in self.nodes:
+            kernel = node.kernel
+            for index, name in enumerate(node.inputs):
+                parameter = kernel.parameter(index) if kernel else None
+                takes = kernel and parameter and parameter.name in kernel.straight
+                (taken if takes else others).add(name)
+            others.update(set(node.reads).difference(node.inputs))
+        return frozenset(taken - others)
 
     def pruned(self, outputs: Sequence[ValueInfo]) -> Graph:
         """The same graph with other outputs and without the nodes they do not need."""

@@ -128,7 +128,7 @@ class _Planner:
         inputs = tuple(i.name for i in graph.inputs)
         self.types.update({i.name: i.elem_type for i in graph.inputs if i.elem_type})
         may_be_host = set() if around is None else {*around, *inputs}
-        self.straight |= straight(graph)
+        self.straight |= graph.straight
         steps = [s for node in graph.nodes if (s := self._step(node, may_be_host)) is not None]
         answer = Kind.TENSOR if around is None else Kind.ANY
         outputs = tuple(self._place(o.name, answer) for o in graph.outputs)
@@ -357,22 +357,6 @@ class _Planner:
             if (host := snapshot(value)) is not None:
                 self.hosts[name] = host
         return True
-
-
-def straight(graph: Graph) -> set[str]:
-    """Values all of whose readers take floating numbers in place of integers."""
-    taken: set[str] = set()
-    others = {o.name for o in graph.outputs}
-    for node in graph.nodes:
-        kernel = node.kernel
-        for index, name in enumerate(node.inputs):
-            parameter = kernel.parameter(index) if kernel else None
-            takes = (
-                parameter is not None and kernel is not None and parameter.name in kernel.straight
-            )
-            (taken if takes else others).add(name)
-        others.update(set(node.reads).difference(node.inputs))
-    return taken - others
 
 
 FOLDED_BYTES = 2**20  # of a constant that holds for one set of input shapes

@@ -10,9 +10,9 @@ import onnx
 import torch
 from torch import Tensor
 
-from onnxinterp.building import sort, value_info
+from onnxinterp.building import sort
 from onnxinterp.errors import InputError
-from onnxinterp.graph import ValueInfo
+from onnxinterp.graph import ValueInfo, value_info
 from onnxinterp.loading import Source, read, reusable
 from onnxinterp.module import OnnxModule
 from onnxinterp.verify.comparison import Comparison, Tolerance, compare
