@@ -16,6 +16,7 @@ from onnxinterp.errors import (
 )
 from onnxinterp.heads import HeadError, replace_head
 from onnxinterp.interpreter import Interpreter
+from onnxinterp.limits import Limits
 from onnxinterp.module import OnnxModule
 from onnxinterp.registry import host, op
 from onnxinterp.renormalizing import reinsert_normalization
@@ -29,6 +30,7 @@ __all__ = [
     "Interpreter",
     "Ints",
     "InvalidModelError",
+    "Limits",
     "NodeError",
     "OnnxError",
     "OnnxModule",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import InvalidModelError, NodeError, UnsupportedOpError
 from onnxinterp.graph import Graph, Model, ValueInfo
 from onnxinterp.interpreter import Frame, Interpreter, Plan
+from onnxinterp.limits import Limits
 from onnxinterp.registry import KERNELS, Kernel
 from onnxinterp.ties import Untie, settled, untied
 from onnxinterp.tuning import Tunable
@@ -79,6 +80,11 @@ class OnnxModule(Tunable):
             precedence over everything else.
         fuse: whether nodes that are one function in torch (GELU in parts, attention, ...) run as
             one; False runs each node by itself.
+        limits: what loading and each call may take of memory, nodes, trips and seconds.
+        allowed_ops: the only operators ("domain::Op", or "Op" of ai.onnx) a file may use; None
+            allows all that have a kernel.
+        data_root: a folder within which external data may lie behind links, as in the caches of
+            model hubs; without it external data are plain files below the model's folder.
 
     Attributes:
         weights: every tensor the file ships, by its ONNX name.
@@ -92,7 +98,8 @@ class OnnxModule(Tunable):
 
     Raises:
         InvalidModelError: the file is no valid model.
-        UnsafeModelError: it points outside its folder.
+        UnsafeModelError: it points outside its folder, asks for more than `limits`, or for an
+            operator that is not in `allowed_ops`.
         UnsupportedOpError: operators are missing; all are listed, before any weight is read.
     """
 
@@ -105,9 +112,13 @@ class OnnxModule(Tunable):
         untie: Untie = True,
         kernels: Mapping[str, Callable[..., Any]] | None = None,
         fuse: bool = True,
+        limits: Limits = Limits(),
+        allowed_ops: Collection[str] | None = None,
+        data_root: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         self.fuse = fuse
+        self.limits = limits
         proto, reader, content = loading.read_all(source)
         self._kernels = {name: _kernel(name, f) for name, f in (kernels or {}).items()}
         model = build(proto, self._kernels)
