@@ -243,6 +243,8 @@ class _Planner:
         parameter, host = kernel.parameter(index), self.hosts.get(name)
         if kind is not Kind.OPERAND or parameter is None or host is None or host.rank:
             return kind
+        if host.dtype in carriers.CARRIED_BY_BITS:
+            return kind  # the bits are what the kernel sees, not the number
         setting = parameter.name in kernel.frozen or host.dtype is torch.int64
         return Kind.SCALAR if setting else kind
 
