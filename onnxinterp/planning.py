@@ -49,7 +49,7 @@ class Setting:
         device: where the weights are.
         dtypes: what the module's floating type has become since loading (float32 -> bfloat16).
         sized: host values that are known because the shapes of the inputs are.
-        packed: the ONNX types of those weights whose carrier does not tell (int4).
+        types: the ONNX types of the weights.
         still: names of the state that is not brought up to date in training.
         fuse: whether nodes that are one function in torch run as one.
     """
@@ -61,7 +61,7 @@ class Setting:
     device: torch.device
     dtypes: Mapping[torch.dtype, torch.dtype]
     sized: Mapping[str, Host] = field(default_factory=dict)
-    packed: Mapping[str, int] = field(default_factory=dict)
+    types: Mapping[str, int] = field(default_factory=dict)
     still: Set[str] = frozenset()
     fuse: bool = True
 
@@ -116,7 +116,7 @@ class _Planner:
         self.data_shaped: set[str] = set()
         self.constants: dict[str, Any] = {}
         self.types = {name: carriers.type_of(value) for name, value in self.known.items()}
-        self.types.update(setting.packed)
+        self.types.update(setting.types)
         self.straight: set[str] = set()
         self.interpreter = Interpreter()
 
