@@ -96,9 +96,6 @@ def decode(kernel: Kernel, name: str, value: Any, setting: Setting) -> Any:
         if not isinstance(tensor, Tensor) or tensor.ndim > 1:
             raise InvalidModelError(f"{kernel.op_type}: {name} is a number or a list of numbers")
         return Host(tensor.tolist(), dtypes.get(tensor.dtype, tensor.dtype))
-    if (made := kernel.prepared(name)) is not None:
-        stored = TensorReader(None)(value) if isinstance(value, TensorProto) else value
-        return made(stored, setting.device)
     if isinstance(value, list) and kernel.wants_tensor(name):
         dtype = torch.float32 if any(isinstance(v, float) for v in value) else torch.int64
         return torch.tensor(value, dtype=dtype, device=setting.device)
