@@ -121,3 +121,12 @@ def test_clipping_at_a_stored_unsigned_bound() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
     y = OnnxModule(model)(torch.tensor([1, 2**62, 2**64 - 1], dtype=torch.uint64))
     assert y.tolist() == [3, 2**62, 2**63]
+
+
+@pytest.mark.parametrize(("alpha", "want"), [(0.5, 2**62 + 1024), (2.0, 4096), (1.0, 2**63 + 2048)])
+def test_a_scaled_product_of_large_unsigned_integers(alpha: float, want: int) -> None:
+    text = f"""<ir_version: 8, opset_import: ["": 13]>
+    g (uint64[1, 1] a, uint64[1, 1] b) => (uint64[1, 1] y) {{
+        y = Gemm <alpha = {alpha}> (a, b) }}"""
+    one, large = (torch.tensor([[n]], dtype=torch.uint64) for n in (1, 2**63 + 2048))
+    assert OnnxModule(onnx.parser.parse_model(text))(large, one).tolist() == [[want]]
