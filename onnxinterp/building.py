@@ -27,7 +27,7 @@ from onnx import (
 
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.extraction import extract
-from onnxinterp.graph import Graph, Model, Node, WeightRef, value_info
+from onnxinterp.graph import Graph, Holder, Model, Node, WeightRef, value_info
 from onnxinterp.registry import Kernel, lookup, naming
 
 Scope: TypeAlias = "ChainMap[str, str]"  # name in the file -> name in the whole model
@@ -145,7 +145,7 @@ class _Builder:
             ("" if f.domain in AI_ONNX else f.domain, f.name, f.overload): f
             for f in proto.functions
         }
-        self.tensors: dict[str, TensorProto | onnx.SparseTensorProto | Node] = {}
+        self.tensors: dict[str, Holder] = {}
         self.protos: dict[str, NodeProto] = {}
         self._taken: set[str] = {""}
         self._made: list[Node] = []  # so far; within a function, by its body
@@ -243,7 +243,7 @@ class _Builder:
         for name, value in attributes.items():
             if kernel is not None and _is_weight(value) and kernel.wants_tensor(name):
                 attributes[name] = WeightRef(self.fresh(f"{label}.{name}"))
-                self.tensors[attributes[name].name] = _stored(value)
+                self.tensors[attributes[name].name] = _holder(proto, name, value)
             elif isinstance(value, Message):  # a part of a message keeps all of it in memory
                 attributes[name] = type(value)()
                 attributes[name].CopyFrom(value)
@@ -354,11 +354,15 @@ def _is_weight(value: Any) -> bool:
     return floats or isinstance(value, TensorProto)
 
 
-def _stored(value: TensorProto | list[float]) -> TensorProto:
-    """Floats of an attribute are of 32 bits."""
+def _holder(node: NodeProto, name: str, value: TensorProto | list[float]) -> Holder:
+    """What holds the tensor or the floats of an attribute; a tensor where a function was given it.
+
+    Floats of an attribute are of 32 bits.
+    """
     if isinstance(value, TensorProto):
         return value
-    return numpy_helper.from_array(np.array(value, dtype=np.float32))
+    spelled = (a for a in node.attribute if a.name == name and not a.ref_attr_name)
+    return next(spelled, None) or numpy_helper.from_array(np.array(value, dtype=np.float32))
 
 
 def _text(raw: bytes) -> str:

@@ -33,6 +33,7 @@ from onnxinterp.graph import Node
 from onnxinterp.registry import Kernel, Kind
 
 UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}
+CARRIED_BY_BITS = frozenset({torch.uint64, *FLOAT8})
 HIGHEST_BIT = -(2**63)
 COMPUTED = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)  # inputs that reach the kernel as they flow
 TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")  # they name the type of an output

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import onnx
 import torch
@@ -205,6 +205,10 @@ class Graph:
                     yield from value.walk()
 
 
+Holder: TypeAlias = "TensorProto | onnx.SparseTensorProto | onnx.AttributeProto | Node"
+"""What holds a weight: a tensor, the floats of an attribute, or a Constant node."""
+
+
 class Tie(NamedTuple):
     """How the file has a weight that was made of another one's tensor.
 
@@ -227,7 +231,7 @@ class Model:
 
     Attributes:
         graph: the main graph.
-        tensors: weight name -> the proto or the Constant node that holds it.
+        tensors: weight name -> what holds it.
         opset_imports: domain ("" for ai.onnx) -> version.
         producer: name and version of what wrote the file.
         protos: first output of a node -> its proto: of Constant nodes that hold a weight, and of
@@ -236,7 +240,7 @@ class Model:
     """
 
     graph: Graph
-    tensors: dict[str, TensorProto | onnx.SparseTensorProto | Node]
+    tensors: dict[str, Holder]
     opset_imports: dict[str, int]
     producer: str = ""
     ir_version: int = 0

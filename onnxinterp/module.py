@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from onnxinterp import loading, planning, saving, templates, tensorfiles
 from onnxinterp.arguments import Arguments
 from onnxinterp.building import build
+from onnxinterp.carriers import type_of
 from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import InvalidModelError, NodeError, UnsupportedOpError
 from onnxinterp.graph import Graph, Model, ValueInfo
@@ -309,7 +310,7 @@ class OnnxModule(Tunable):
             device=self._weights_device(),
             dtypes={self._float: now} if now is not None and self._float is not None else {},
             sized=sized or {},
-            packed=self._packed,
+            types={n: type_of(t) for n, t in self.weights.items()} | self._packed,
             still=self.frozen_statistics,
             fuse=self.fuse,
         )

@@ -49,7 +49,7 @@ class Setting:
         device: where the weights are.
         dtypes: what the module's floating type has become since loading (float32 -> bfloat16).
         sized: host values that are known because the shapes of the inputs are.
-        packed: the ONNX types of those weights whose carrier does not tell (int4).
+        types: the ONNX types of the weights.
         still: names of the state that is not brought up to date in training.
         fuse: whether nodes that are one function in torch run as one.
     """
@@ -61,7 +61,7 @@ class Setting:
     device: torch.device
     dtypes: Mapping[torch.dtype, torch.dtype]
     sized: Mapping[str, Host] = field(default_factory=dict)
-    packed: Mapping[str, int] = field(default_factory=dict)
+    types: Mapping[str, int] = field(default_factory=dict)
     still: Set[str] = frozenset()
     fuse: bool = True
 
@@ -96,9 +96,6 @@ def decode(kernel: Kernel, name: str, value: Any, setting: Setting) -> Any:
         if not isinstance(tensor, Tensor) or tensor.ndim > 1:
             raise InvalidModelError(f"{kernel.op_type}: {name} is a number or a list of numbers")
         return Host(tensor.tolist(), dtypes.get(tensor.dtype, tensor.dtype))
-    if (made := kernel.prepared(name)) is not None:
-        stored = TensorReader(None)(value) if isinstance(value, TensorProto) else value
-        return made(stored, setting.device)
     if isinstance(value, list) and kernel.wants_tensor(name):
         dtype = torch.float32 if any(isinstance(v, float) for v in value) else torch.int64
         return torch.tensor(value, dtype=dtype, device=setting.device)
@@ -116,7 +113,7 @@ class _Planner:
         self.data_shaped: set[str] = set()
         self.constants: dict[str, Any] = {}
         self.types = {name: carriers.type_of(value) for name, value in self.known.items()}
-        self.types.update(setting.packed)
+        self.types.update(setting.types)
         self.straight: set[str] = set()
         self.interpreter = Interpreter()
 
@@ -243,6 +240,8 @@ class _Planner:
         parameter, host = kernel.parameter(index), self.hosts.get(name)
         if kind is not Kind.OPERAND or parameter is None or host is None or host.rank:
             return kind
+        if host.dtype in carriers.CARRIED_BY_BITS:
+            return kind  # the bits are what the kernel sees, not the number
         setting = parameter.name in kernel.frozen or host.dtype is torch.int64
         return Kind.SCALAR if setting else kind
 

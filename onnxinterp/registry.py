@@ -13,7 +13,7 @@ defaults. Annotations say what the kernel needs of each input:
     anything else     as it flows: sequences, maps, strings, optionals
 
 and of each attribute: `torch.dtype` an ONNX type number as torch's type, `Tensor` a list as a
-tensor, a subclass of `Prepared` whatever that makes of the value.
+tensor.
 
 Seven keyword-only parameters are given by the engine, not by the node:
 
@@ -43,7 +43,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, Union
 import torch
 from torch import Tensor
 
-from onnxinterp.values import Host, Prepared, Strings, Subgraph
+from onnxinterp.values import Host, Strings, Subgraph
 
 F = TypeVar("F", bound=Callable[..., Any])
 Pattern: TypeAlias = tuple[Any, ...]  # nodes as `fusion` describes them
@@ -191,12 +191,6 @@ class Kernel:
     def wants_tensor(self, attribute: str) -> bool:
         """Whether a tensor attribute is wanted as a tensor: then it is a weight."""
         return kind_of(self.hints.get(attribute)) is Kind.TENSOR
-
-    def prepared(self, attribute: str) -> type[Prepared] | None:
-        """What an attribute is made into; None where it is taken as it is."""
-        members = _alternatives(self.hints.get(attribute))
-        classes = (m for m in members if isinstance(m, type) and issubclass(m, Prepared))
-        return next(classes, None)
 
     def wants_host(self, attribute: str) -> bool:
         """Whether a tensor attribute is wanted as plain numbers."""

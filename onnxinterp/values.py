@@ -7,7 +7,6 @@ kernel asks for one. That is what lets symbolic sizes flow through `torch.compil
     Host       a number or a list of numbers with its ONNX type       (ranks 0 and 1)
     Ints, Floats, Scalar, Operand   how a kernel's signature asks for one
     Strings    an array of strings: it never leaves the host
-    Prepared   what an attribute is made into when the plan is made
     Subgraph   the body of an If, Loop or Scan, callable
 
 Every way from a tensor to a number goes through `host_of`, to a file through `bytes_of`: they are
@@ -118,17 +117,6 @@ def round_to(dtype: torch.dtype, x: Any) -> Any:
         return x
     c = x * 536870913.0  # 2**29 + 1
     return c - (c - x)
-
-
-class Prepared:
-    """What a kernel wants an attribute made into: once, when the plan is made, not at every call.
-
-    A kernel that annotates an attribute with a subclass gets `Subclass(value, device)`: the value
-    is the list of numbers or strings that the node holds, or its tensor or array of strings.
-    """
-
-    def __init__(self, value: Any, device: torch.device) -> None:
-        raise NotImplementedError
 
 
 class Subgraph:

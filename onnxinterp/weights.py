@@ -17,9 +17,10 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import onnx
+import torch
 from torch import Tensor, nn
 
-from onnxinterp.graph import Graph, Model, Node, WeightRef
+from onnxinterp.graph import Graph, Holder, Model, WeightRef
 from onnxinterp.loading import TensorReader
 from onnxinterp.registry import Kind
 
@@ -252,13 +253,13 @@ def read_tensors(
     return tensors, strings
 
 
-def _read_tensor(
-    stored: onnx.TensorProto | onnx.SparseTensorProto | Node, reader: TensorReader
-) -> Tensor | np.ndarray[Any, Any]:
+def _read_tensor(stored: Holder, reader: TensorReader) -> Tensor | np.ndarray[Any, Any]:
     if isinstance(stored, onnx.TensorProto):
         return reader(stored)
     if isinstance(stored, onnx.SparseTensorProto):
         return reader.sparse(stored)
+    if isinstance(stored, onnx.AttributeProto):
+        return torch.tensor(stored.floats, dtype=torch.float32)
     assert stored.kernel is not None, "a node becomes a weight only by its kernel's declaration"
     protos = (onnx.TensorProto, onnx.SparseTensorProto)
     attributes = {
@@ -269,11 +270,13 @@ def _read_tensor(
     return value
 
 
-def elem_type(stored: onnx.TensorProto | onnx.SparseTensorProto | Node) -> int:
+def elem_type(stored: Holder) -> int:
     """The ONNX type of a weight; 0 where a node holds it as something else than a tensor."""
     if isinstance(stored, onnx.TensorProto):
         return stored.data_type
     if isinstance(stored, onnx.SparseTensorProto):
         return stored.values.data_type
+    if isinstance(stored, onnx.AttributeProto):
+        return onnx.TensorProto.FLOAT
     value = stored.attributes.get("value")
     return value.data_type if isinstance(value, onnx.TensorProto) else 0

@@ -39,8 +39,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     schema = getattr(item, "callspec", None) and item.callspec.params.get("schema")
     if schema is not None:
         name = label(schema)
-        found = (("judged", [name, *record.JUDGED[name]]), ("gradient", name))
-        item.user_properties += found if name in record.GRADIENT else found[:1]
+        item.user_properties.append(("judged", [name, *record.JUDGED[name]]))
+        if name in record.GRADIENT:
+            item.user_properties.append(("gradient", [name, record.GRADIENT[name]]))
         for how, cells in record.TYPES[name].items():
             item.user_properties.append(("types", [name, how, *cells]))
     return (yield)
@@ -53,7 +54,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         elif kind == "types":
             record.TYPES[value[0]][value[1]].update(value[2:])
         elif kind == "gradient":
-            record.GRADIENT.add(value)
+            record.gradient(*value)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
