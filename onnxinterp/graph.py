@@ -22,7 +22,7 @@ from onnx import TensorProto
 
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import MissingOp
-from onnxinterp.registry import KERNELS, Kernel
+from onnxinterp.registry import KERNELS, NEWEST, Kernel
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ class Node:
     def missing(self) -> MissingOp:
         """The entry of this node in the error that lists what is not supported."""
         served = tuple(sorted(KERNELS.get((self.domain, self.op_type), {})))
-        return MissingOp(self.domain, self.op_type, self.opset, self.name, served)
+        newest = NEWEST.get(self.domain)
+        return MissingOp(self.domain, self.op_type, self.opset, self.name, served, newest)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from onnxinterp.limits import Limits
 from onnxinterp.registry import KERNELS, Kernel
 from onnxinterp.ties import Untie, settled, untied
 from onnxinterp.tuning import Tunable
+from onnxinterp.validation import validate
 from onnxinterp.values import Host
 from onnxinterp.weights import (
     Trainable,
@@ -121,7 +122,8 @@ class OnnxModule(Tunable):
         self.limits = limits
         proto, reader, content = loading.read_all(source)
         self._kernels = {name: _kernel(name, f) for name, f in (kernels or {}).items()}
-        model = build(proto, self._kernels)
+        validate(proto, self._kernels, limits, allowed_ops)
+        model = build(proto, self._kernels, limits)
         self.untied = settled(untie, model)
         model = untied(model, untie)
         graph = model.graph.pruned(_named(model, outputs))
