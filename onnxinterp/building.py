@@ -208,7 +208,7 @@ class _Builder:
         inputs = tuple(self._resolve(i, context, label_of(proto)) for i in proto.input)
         outputs = tuple(context.scope[o] if o else self.fresh("unused") for o in proto.output)
         attributes = self._attributes(proto, context)
-        key = (domain, proto.op_type, proto.overload)
+        key: FunctionKey = (domain, proto.op_type, proto.overload)
         explicit = self.kernels.get(f"{domain}::{proto.op_type}" if domain else proto.op_type)
         if explicit is None and key in self.functions:
             return self._call(self.functions[key], key, inputs, outputs, attributes, context)
@@ -313,7 +313,9 @@ class _Builder:
     ) -> list[Node]:
         """The body of a function in place of its call."""
         if key in context.functions:
-            raise InvalidModelError(f"the function {'::'.join(filter(None, key))} calls itself")
+            raise InvalidModelError(
+                f"the function {'::'.join(str(part) for part in key if part)} calls itself"
+            )
         scope: Scope = ChainMap(dict.fromkeys(function.input, ""))
         scope.update(zip(function.input, inputs, strict=False))
         given = dict(zip(function.output, outputs, strict=False))

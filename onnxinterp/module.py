@@ -217,7 +217,13 @@ class OnnxModule(Tunable):
         template = self.template
         if like is not None:
             template = templates.template_of(
-                like, self.graph, self._kernels, self.untied, self.weights, template.fixed
+                like,
+                self.graph,
+                self._kernels,
+                self.untied,
+                self.weights,
+                template.fixed,
+                self.limits,
             )
         saving.save(self.weights, template, path)
 

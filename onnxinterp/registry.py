@@ -53,9 +53,8 @@ Pattern: TypeAlias = tuple[Any, ...]  # nodes as `fusion` describes them
 GIVEN = frozenset(
     {"training", "n_outputs", "input_type", "output_type", "device", "straight", "prepared"}
 )
-WITHOUT_MEANING = frozenset(  # attributes that are hints: about memory, how often training met a node
-    {"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"}
-)
+# attributes that only say something about memory, or how often training met a node
+WITHOUT_MEANING = frozenset({"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"})
 NEWEST = {"": 28, "ai.onnx.ml": 5, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1}
 """Domain -> the newest opset the kernels are written for: what a later one means is not known."""
 

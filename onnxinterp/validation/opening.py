@@ -25,7 +25,7 @@ class Size(NamedTuple):
 
 
 Sizes: TypeAlias = "dict[str, Size]"
-"""Attribute of the function -> how often, and how deep, a graph given there counts; "" -> itself."""
+""""" -> its own size; attribute -> how often, and how deep, a graph given there counts."""
 
 
 @dataclass(eq=False)
@@ -104,14 +104,14 @@ def _sizes(unit: Unit, functions: Mapping[FunctionKey, Unit], known: Mapping[Uni
         function = functions[key]
         for name, size in known[function].items():
             times = Size(size.nodes * count, size.subgraphs, size.functions + 1)
-            graph = {**function.defaults, **graphs}.get(name)
+            given = graphs.get(name) or function.defaults.get(name)
             if not name:
                 _add(sizes, {"": Size(1)}, times)
-            elif graph is not None:
-                _add(sizes, known[graph] if isinstance(graph, Unit) else {graph: Size(1)}, times)
-        for graph in graphs.values():  # decoded where they are handed over
-            if isinstance(graph, Unit):
-                _add(sizes, known[graph], Size(1, subgraphs=1))
+            elif given is not None:
+                _add(sizes, known[given] if isinstance(given, Unit) else {given: Size(1)}, times)
+        for handed in graphs.values():  # decoded where they are handed over
+            if isinstance(handed, Unit):
+                _add(sizes, known[handed], Size(1, subgraphs=1))
     return sizes
 
 
@@ -136,5 +136,6 @@ def _refuse(unit: Unit, size: Size, most: Size) -> None:
         )
     if size.nodes > most.nodes:
         raise UnsafeModelError(
-            f"{unit.where} has {size.nodes} nodes once functions are opened; {most.nodes} are allowed"
+            f"{unit.where} has {size.nodes} nodes once functions are opened; "
+            f"{most.nodes} are allowed"
         )

@@ -17,7 +17,7 @@ from onnx.defs import OpSchema
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.registry import GIVEN, WITHOUT_MEANING, Kernel, lookup, schema_of
 
-FunctionKey: TypeAlias = "tuple[str, str, str]"
+FunctionKey: TypeAlias = "tuple[str, str, str | int]"
 """Domain, name, overload; of a schema's function its opset in place of the overload."""
 
 AI_ONNX = ("", "ai.onnx")  # two spellings of the same domain
@@ -59,9 +59,10 @@ def label_of(node: NodeProto) -> str:
 def schema_function(domain: str, op_type: str, opset: int) -> FunctionProto | None:
     """The body that the schema gives as the operator's meaning, where it has one."""
     schema = schema_of(op_type, opset, domain)
-    if schema is None or not schema.has_function:
+    if schema is None or not schema.has_function:  # type: ignore[attr-defined]  # stubs lag
         return None
-    return schema.function_body  # type: ignore[attr-defined]  # stubs lag
+    body: FunctionProto = schema.function_body
+    return body
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,15 @@ class Operator:
 
     def check_arity(self, node: NodeProto) -> str:
         """What is wrong with the number of inputs and outputs; "" if nothing is."""
-        given, made = len(node.input), len(node.output)
-        least, most = self.inputs
-        if not least <= given <= most:
-            return f"has {given} inputs; {_range(least, most)} {_are(most)} right"
-        if missing := [i for i in self.needed if i < given and not node.input[i]]:
-            return f"lacks its input number {missing[0] + 1}"
-        least, most = self.outputs
-        if not least <= made <= most:
-            return f"has {made} outputs; {_range(least, most)} {_are(most)} right"
+        given = len(node.input)
+        if wrong := _outside(given, self.inputs, "input") or _outside(
+            len(node.output), self.outputs, "output"
+        ):
+            return wrong
+        if "" in node.input and (
+            missing := [i for i in self.needed if i < given and not node.input[i]]
+        ):
+            return f"input number {missing[0] + 1} must be there"
         return ""
 
     def check_attributes(self, attributes: Mapping[str, AttributeProto]) -> str:
@@ -109,24 +110,22 @@ class Operator:
             wanted = self.attributes.get(name)
             if wanted is None:
                 if name not in self.known:
-                    return f"has no attribute {name!r}"
+                    return f"there is no attribute {name!r}"
             elif attribute.type != wanted and not attribute.ref_attr_name:
                 is_, must = _type(attribute.type), _type(wanted)
-                return f"has an attribute {name!r} of type {is_}, which must be {must}"
+                return f"attribute {name!r} is of type {is_}, where {must} is expected"
         for name in self.required:
             if name not in attributes:
-                return f"lacks its attribute {name!r}"
+                return f"lacks the attribute {name!r}"
         return ""
 
 
-def _range(least: int, most: int) -> str:
-    if most >= MANY:
-        return f"{least} or more"
-    return str(least) if least == most else f"{least} to {most}"
-
-
-def _are(most: int) -> str:
-    return "is" if most == 1 else "are"
+def _outside(number: int, bounds: tuple[int, int], what: str) -> str:
+    least, most = bounds
+    if least <= number <= most:
+        return ""
+    wanted = f"at least {least}" if number < least else f"at most {most}"
+    return f"{number} {what}{'s' * (number != 1)}, where {wanted} is expected"
 
 
 def _type(number: int) -> str:
@@ -180,21 +179,21 @@ class Operators:
 
     def _find(self, domain: str, op_type: str, overload: str, opset: int | None) -> Operator:
         name = f"{domain}::{op_type}" if domain else op_type
-        key = (domain, op_type, overload)
+        key: FunctionKey = (domain, op_type, overload)
         if name in self.kernels:
             return Operator(name)
         if key in self.functions:
-            body = self.functions[key]
-            return Operator(name, key, (0, len(body.input)), (0, len(body.output)))
+            called = self.functions[key]
+            return Operator(name, key, (0, len(called.input)), (0, len(called.output)))
         if opset is None:
             raise InvalidModelError(f"uses the domain {domain!r}, which is not imported")
         kernel = lookup(op_type, opset, domain)
         schema = schema_of(op_type, max(opset, kernel.since if kernel else 0), domain)
         if schema is None:
             return _by_kernel(name, kernel)
-        function = None
+        function: FunctionKey | None = None
         if kernel is None and (body := schema_function(domain, op_type, opset)) is not None:
-            function = (domain, op_type, f"\0{schema.since_version}")
+            function = (domain, op_type, schema.since_version)
             self.functions[function] = body
         return _by_schema(name, schema, kernel, function)
 
@@ -221,7 +220,7 @@ def _by_schema(
         (schema.min_input, schema.max_input),
         (schema.min_output, schema.max_output),
         tuple(i for i, p in enumerate(schema.inputs) if p.option is single),
-        {a.name: int(a.type.value) for a in schema.attributes.values()},
+        {a.name: a.type.value for a in schema.attributes.values()},  # type: ignore[attr-defined]  # as above
         WITHOUT_MEANING | (frozenset(kernel.attributes) - GIVEN if kernel else frozenset()),
         frozenset(a.name for a in schema.attributes.values() if a.required),
     )

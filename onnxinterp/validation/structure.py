@@ -1,4 +1,4 @@
-"""The versions a file names, its functions, the types it declares, and node by node all the rest."""
+"""The versions a file names, its functions, the types it declares; node by node, all the rest."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def validate(
     if allowed_ops is not None:
         allowed = {name.removeprefix("ai.onnx::") for name in allowed_ops}
         if others := sorted(validator.called - allowed):
-            raise UnsafeModelError(f"operators that are not allowed: {', '.join(map(repr, others))}")
+            listed = ", ".join(map(repr, others))
+            raise UnsafeModelError(f"{len(others)} operator(s) are not allowed: {listed}")
 
 
 def opsets_of(imports: Iterable[onnx.OperatorSetIdProto], ir_version: int) -> dict[str, int]:
@@ -80,7 +81,7 @@ def opsets_of(imports: Iterable[onnx.OperatorSetIdProto], ir_version: int) -> di
         domain, version = domain_of(entry.domain), entry.version
         if opsets.setdefault(domain, version) != version:
             name = domain or "ai.onnx"
-            raise InvalidModelError(f"imports {name!r} at opsets {opsets[domain]} and {version}")
+            raise InvalidModelError(f"{name!r} is imported at opsets {opsets[domain]} and {version}")
     return opsets or ({"": 1} if 0 < ir_version < 3 else {})
 
 
@@ -103,7 +104,7 @@ def _least(number: int, limit: int | None) -> int:
 
 
 def _name(key: FunctionKey) -> str:
-    return "::".join(part for part in key if part and part[0] != "\0")
+    return "::".join(part for part in key if part and isinstance(part, str))
 
 
 class _Place(NamedTuple):
@@ -138,17 +139,26 @@ class _Validator:
         self.units: dict[FunctionKey, Unit] = {}
         self.called: set[str] = set()
         self._stack: list[_Place] = []
+        self._now: NodeProto | None = None  # the node that is looked at
 
     def run(self, graph: GraphProto) -> Unit:
         """Look at all that the main graph runs."""
         root = self._graph(graph, (), self.opsets, function=False)
         while self._stack:
-            place = self._stack.pop()
-            try:
-                self._body(place)
-            except InvalidModelError as error:
-                raise type(error)(f"{place.unit.where} {error}") from None
+            self._checked(self._stack.pop())
         return root
+
+    def _checked(self, place: _Place) -> None:
+        """Look at a body; say where what is wrong is."""
+        self._now = None
+        try:
+            self._body(place)
+        except InvalidModelError as error:
+            where = f"{place.unit.where} "
+            if self._now is not None:
+                node = f"{label_of(self._now)!r} ({self._now.op_type})"
+                where = f"node {node} in {place.unit.where}: "
+            raise type(error)(f"{where}{error}") from None
 
     def _graph(
         self,
@@ -173,7 +183,7 @@ class _Validator:
         nodes = list(place.body.node)
         scopes = (made_in(place.body, nodes), *place.around)
         if isinstance(place.body, FunctionProto):
-            self._defaults(place, scopes)
+            self._defaults(place.body, place, scopes)
         else:
             for info in (*place.body.input, *place.body.output):
                 _check_type(info)
@@ -181,15 +191,12 @@ class _Validator:
                 if not info.name or unmade([info.name], scopes):
                     raise InvalidModelError(f"gives {info.name!r}, which nothing provides")
         for node in nodes:
-            try:
-                self._node(node, place, scopes)
-            except InvalidModelError as error:
-                what = f"{label_of(node)!r} ({node.op_type})"
-                raise type(error)(f"has node {what}, which {error}") from None
+            self._now = node
+            self._node(node, place, scopes)
 
-    def _defaults(self, place: _Place, scopes: tuple[set[str], ...]) -> None:
-        """Graphs among the values that a function's attributes have where none are given."""
-        for attribute in place.body.attribute_proto if isinstance(place.body, FunctionProto) else ():
+    def _defaults(self, body: FunctionProto, place: _Place, scopes: tuple[set[str], ...]) -> None:
+        """The values that a function's attributes have where none are given; graphs among them."""
+        for attribute in body.attribute_proto:
             if wrong := check_value(attribute, in_function=False):
                 raise InvalidModelError(f"has a default {attribute.name!r} that {wrong}")
             for graph in _graphs(attribute):
@@ -229,7 +236,7 @@ class _Validator:
                 if operator.function is None or attribute.type == AttributeProto.GRAPHS:
                     place.unit.parts.append(unit)
         key = operator.function
-        if key is None or key[2][:1] == "\0":
+        if key is None or isinstance(key[2], int):
             self.called.add(operator.name)
         if key is None:
             place.unit.refers.update(v for v in handed.values() if isinstance(v, str))
