@@ -114,7 +114,8 @@ def _identifiers(names: Iterable[str]) -> list[str]:
     found: dict[str, int] = {}  # -> how often it was wanted again
     for name in names:
         identifier = re.sub(r"\W", "_", name) or "_"
-        if identifier[0].isdigit() or keyword.iskeyword(identifier):
+        taken = keyword.iskeyword(identifier) or identifier == "self"  # of a call itself
+        if identifier[0].isdigit() or taken:
             identifier = f"_{identifier}"
         unique = identifier
         while unique in found:

@@ -31,7 +31,7 @@ from onnxinterp.graph import Graph, Model, Node, WeightRef, value_info
 from onnxinterp.limits import Limits
 from onnxinterp.registry import Kernel, lookup, naming
 from onnxinterp.validation.operators import FunctionKey, domain_of, label_of, schema_function
-from onnxinterp.validation.structure import functions_of, opsets_of
+from onnxinterp.validation.structure import depth_of, functions_of, opsets_of
 
 Scope: TypeAlias = "ChainMap[str, str]"  # name in the file -> name in the whole model
 
@@ -270,6 +270,8 @@ class _Builder:
             self._extracted += len(self._made) + sum(1 for _ in part.walk())
             if self.limits.nodes is not None and self._extracted > self.limits.nodes:
                 raise UnsafeModelError(f"node {label!r}: copies of the graph have too many nodes")
+            if part.depth > depth_of(self.limits.subgraph_depth):
+                raise UnsafeModelError(f"node {label!r}: copies of the graph stand in each other")
 
     def _constant(self, node: Node, proto: NodeProto, context: _Context) -> None:
         """A node that is a weight; in a function, one weight however often it is called."""

@@ -167,6 +167,12 @@ class Graph:
         return tuple(r for r in dict.fromkeys(reads) if r not in made)
 
     @cached_property
+    def depth(self) -> int:
+        """How many graphs stand in each other below it."""
+        values = (v for node in self.nodes for v in node.attributes.values())
+        return max((1 + v.depth for v in values if isinstance(v, Graph)), default=0)
+
+    @cached_property
     def straight(self) -> frozenset[str]:
         """Values all of whose readers take floating numbers in place of integers."""
         taken: set[str] = set()

@@ -55,13 +55,13 @@ def validate(
             f"the model is written in IR version {proto.ir_version}; the installed onnx package "
             f"reads up to {onnx.IR_VERSION}"
         )
-    depth = _least(DEEPEST, limits.subgraph_depth)
+    depth = depth_of(limits.subgraph_depth)
     for _ in bodies(proto, depth):
         pass
     validator = _Validator(proto, kernels)
     root = validator.run(proto.graph)
     nodes = limits.nodes if limits.nodes is not None else 2**63
-    most = Size(nodes, depth, _least(DEEPEST, limits.function_depth))
+    most = Size(nodes, depth, depth_of(limits.function_depth))
     check_size(root, validator.units, most)
     if allowed_ops is not None:
         allowed = {name.removeprefix("ai.onnx::") for name in allowed_ops}
@@ -81,7 +81,9 @@ def opsets_of(imports: Iterable[onnx.OperatorSetIdProto], ir_version: int) -> di
         domain, version = domain_of(entry.domain), entry.version
         if opsets.setdefault(domain, version) != version:
             name = domain or "ai.onnx"
-            raise InvalidModelError(f"{name!r} is imported at opsets {opsets[domain]} and {version}")
+            raise InvalidModelError(
+                f"{name!r} is imported at opsets {opsets[domain]} and {version}"
+            )
     return opsets or ({"": 1} if 0 < ir_version < 3 else {})
 
 
@@ -99,8 +101,9 @@ def functions_of(proto: onnx.ModelProto) -> dict[FunctionKey, FunctionProto]:
     return functions
 
 
-def _least(number: int, limit: int | None) -> int:
-    return number if limit is None else min(number, limit)
+def depth_of(limit: int | None) -> int:
+    """How deep graphs or functions may stand in each other where the limits say so much."""
+    return DEEPEST if limit is None else min(limit, DEEPEST)
 
 
 def _name(key: FunctionKey) -> str:
@@ -249,7 +252,8 @@ class _Validator:
 
 
 def _graphs(attribute: AttributeProto) -> Iterable[GraphProto]:
-    if attribute.type not in GRAPH_TYPES:
+    """The graphs that an attribute holds itself."""
+    if attribute.type not in GRAPH_TYPES or attribute.ref_attr_name:
         return ()
     return (attribute.g,) if attribute.type == AttributeProto.GRAPH else attribute.graphs
 
