@@ -30,7 +30,7 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, FLOAT8, NATIVE, onnx_name
 from onnxinterp.graph import Node
-from onnxinterp.registry import Kernel, Kind
+from onnxinterp.registry import Kernel, Kind, schema_of
 
 UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}
 CARRIED_BY_BITS = frozenset({torch.uint64, *FLOAT8})
@@ -70,7 +70,7 @@ def output_types(
     if bodies:
         aligned = [([0] * count + list(types))[-count:] for types in bodies]
         return tuple(next(filter(None, told), 0) for told in zip(*aligned, strict=True))
-    schema = _schema(node.op_type, node.opset, node.domain)
+    schema = schema_of(node.op_type, node.opset, node.domain)
     if schema is None or not schema.outputs:
         return (0,) * count
     bound: dict[str, int] = {}
@@ -108,14 +108,6 @@ def _admitted(schema: onnx.defs.OpSchema) -> dict[str, frozenset[int]]:
     return {c.type_param_str: element_types(c.allowed_type_strs) for c in schema.type_constraints}
 
 
-@lru_cache(maxsize=1024)
-def _schema(op_type: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
-    try:
-        return onnx.defs.get_schema(op_type, max_inclusive_version=opset, domain=domain)
-    except onnx.defs.SchemaError:
-        return None
-
-
 def carried(
     kernel: Kernel,
     attributes: Mapping[str, Any],
@@ -124,7 +116,7 @@ def carried(
     outputs: Sequence[int],
 ) -> Callable[..., Any]:
     """The kernel's function, for inputs of these ONNX types."""
-    schema = _schema(kernel.op_type, kernel.since, kernel.domain)
+    schema = schema_of(kernel.op_type, kernel.since, kernel.domain)
     if kernel.any_type or schema is None:  # nothing tells what a kernel of one's own gives
         return kernel.function
     seen = [t for t, k in zip(inputs, kinds, strict=True) if k in COMPUTED]

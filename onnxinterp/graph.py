@@ -22,7 +22,7 @@ from onnx import TensorProto
 
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import MissingOp
-from onnxinterp.registry import KERNELS, Kernel
+from onnxinterp.registry import KERNELS, NEWEST, Kernel
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ class Node:
     def missing(self) -> MissingOp:
         """The entry of this node in the error that lists what is not supported."""
         served = tuple(sorted(KERNELS.get((self.domain, self.op_type), {})))
-        return MissingOp(self.domain, self.op_type, self.opset, self.name, served)
+        newest = NEWEST.get(self.domain)
+        return MissingOp(self.domain, self.op_type, self.opset, self.name, served, newest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +165,12 @@ class Graph:
         made = {i.name for i in self.inputs}.union(o for n in self.nodes for o in n.outputs)
         reads = [r for n in self.nodes for r in n.reads] + [o.name for o in self.outputs]
         return tuple(r for r in dict.fromkeys(reads) if r not in made)
+
+    @cached_property
+    def depth(self) -> int:
+        """How many graphs stand in each other below it."""
+        values = (v for node in self.nodes for v in node.attributes.values())
+        return max((1 + v.depth for v in values if isinstance(v, Graph)), default=0)
 
     @cached_property
     def straight(self) -> frozenset[str]:

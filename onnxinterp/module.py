@@ -22,6 +22,7 @@ from onnxinterp.limits import Limits
 from onnxinterp.registry import KERNELS, Kernel
 from onnxinterp.ties import Untie, settled, untied
 from onnxinterp.tuning import Tunable
+from onnxinterp.validation import validate
 from onnxinterp.values import Host
 from onnxinterp.weights import (
     Trainable,
@@ -122,7 +123,8 @@ class OnnxModule(Tunable):
         self.limits = limits
         proto, reader, content = loading.read_all(source)
         self._kernels = {name: _kernel(name, f) for name, f in (kernels or {}).items()}
-        model = build(proto, self._kernels)
+        validate(proto, self._kernels, limits, allowed_ops)
+        model = build(proto, self._kernels, limits)
         self.untied = settled(untie, model)
         model = untied(model, untie)
         graph = model.graph.pruned(_named(model, outputs))
@@ -216,7 +218,13 @@ class OnnxModule(Tunable):
         template = self.template
         if like is not None:
             template = templates.template_of(
-                like, self.graph, self._kernels, self.untied, self.weights, template.fixed
+                like,
+                self.graph,
+                self._kernels,
+                self.untied,
+                self.weights,
+                template.fixed,
+                self.limits,
             )
         saving.save(self.weights, template, path)
 

@@ -29,7 +29,7 @@ from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph import Graph, Node, ValueInfo, WeightRef
 from onnxinterp.interpreter import Frame, Interpreter, Plan, Step
 from onnxinterp.loading import TensorReader
-from onnxinterp.registry import HOST_RULES, Kernel, Kind
+from onnxinterp.registry import GIVEN, HOST_RULES, WITHOUT_MEANING, Kernel, Kind
 from onnxinterp.values import HOST_DTYPES, HOST_LENGTH, READABLE, Dtype, Host, host_of, number
 
 NUMBERS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
@@ -68,7 +68,7 @@ class Setting:
 
 def plan(graph: Graph, setting: Setting) -> Plan:
     """Make the plan of a main graph, pruned to what its outputs need."""
-    return _Planner(setting).plan(graph, None)
+    return _Planner(setting).plan(graph)
 
 
 def snapshot(value: Constant) -> Host | None:
@@ -115,28 +115,27 @@ class _Planner:
         self.types = {name: carriers.type_of(value) for name, value in self.known.items()}
         self.types.update(setting.types)
         self.straight: set[str] = set()
+        self.may_be_host: set[str] = set()
         self.interpreter = Interpreter()
 
-    def plan(self, graph: Graph, around: frozenset[str] | None) -> Plan:
-        """Plan a graph; `around` names the outer values that may be host values, None at the root.
-
-        What a subgraph gets as inputs is not known here: any of it may be a host value.
-        """
+    def plan(self, graph: Graph, is_root: bool = True) -> Plan:
+        """Plan a graph. What a subgraph gets as inputs is not known: any may be a host value."""
         inputs = tuple(i.name for i in graph.inputs)
         self.types.update({i.name: i.elem_type for i in graph.inputs if i.elem_type})
-        may_be_host = set() if around is None else {*around, *inputs}
+        if not is_root:
+            self.may_be_host.update(inputs)
         self.straight |= graph.straight
-        steps = [s for node in graph.nodes if (s := self._step(node, may_be_host)) is not None]
-        answer = Kind.TENSOR if around is None else Kind.ANY
+        steps = [s for node in graph.nodes if (s := self._step(node)) is not None]
+        answer = Kind.TENSOR if is_root else Kind.ANY
         outputs = tuple(self._place(o.name, answer) for o in graph.outputs)
         if self.setting.fuse:
             steps = fusion.fused(steps, outputs, self.hosts, self.constants)
         made = set(inputs).union(o for s in steps for o in s.outputs)
-        sized = tuple(self.sized & made) if around is None else ()
+        sized = tuple(self.sized & made) if is_root else ()
         marked = _mark_dead(steps, {*outputs, *sized}, made)
         reads = [r for s in marked for r in s.reads] + list(outputs)
         captures = tuple(r for r in dict.fromkeys(reads) if r and r not in made)
-        constants = self.constants if around is None else {}
+        constants = self.constants if is_root else {}
         types = tuple((self._dtype(o), o.shape) for o in graph.outputs)
         return Plan(marked, inputs, outputs, captures, constants, types, sized)
 
@@ -152,7 +151,7 @@ class _Planner:
         dtype = CARRIER.get(elem_type)
         return None if dtype is None else self.setting.dtypes.get(dtype, dtype)
 
-    def _step(self, node: Node, may_be_host: set[str]) -> Step | None:
+    def _step(self, node: Node) -> Step | None:
         """The step of a node; None where it is folded away."""
         kernel = node.kernel
         assert kernel is not None, "missing operators are refused before planning"
@@ -161,21 +160,21 @@ class _Planner:
         kinds = tuple(self._kind(kernel, node, i) for i in range(len(node.inputs)))
         lanes = [n for n, k in zip(node.inputs, kinds, strict=True) if n and k not in NUMBERS]
         host_rule = HOST_RULES.get(kernel.function)
-        if not all(n in may_be_host or self._is_host(n) for n in lanes):
+        if not all(n in self.may_be_host or self._is_host(n) for n in lanes):
             host_rule = None
         wanted = [
             Kind.HOST if host_rule and k in LANES else self._setting_kind(kernel, i, n, k)
             for i, (n, k) in enumerate(zip(node.inputs, kinds, strict=True))
         ]
         weights = {k: v.name for k, v in node.attributes.items() if isinstance(v, WeightRef)}
-        subgraphs = self._subgraphs(kernel, node, may_be_host)
+        subgraphs = self._subgraphs(kernel, node)
         step = Step(
             node,
             self._function(kernel, node, kinds),
             tuple(self._place(n, k) for n, k in zip(node.inputs, wanted, strict=True)),
             node.outputs,
             self._attributes(kernel, node),
-            host_rule is None and self._is_direct(kernel, node, kinds, may_be_host),
+            host_rule is None and self._is_direct(kernel, node, kinds),
             kinds,
             tuple(
                 (i, k)
@@ -191,7 +190,7 @@ class _Planner:
         if self._fold(step, kernel):
             return None
         if kernel.returns_host or host_rule or step.subgraphs:
-            may_be_host.update(node.outputs)
+            self.may_be_host.update(node.outputs)
         self._trace_sizes(step, kernel)
         return step
 
@@ -245,16 +244,14 @@ class _Planner:
         setting = parameter.name in kernel.frozen or host.dtype is torch.int64
         return Kind.SCALAR if setting else kind
 
-    def _is_direct(
-        self, kernel: Kernel, node: Node, kinds: tuple[Kind, ...], may_be_host: set[str]
-    ) -> bool:
+    def _is_direct(self, kernel: Kernel, node: Node, kinds: tuple[Kind, ...]) -> bool:
         """Whether all inputs can be handed over as they stand in the frame."""
         if "device" in kernel.attributes:
             return False
         if any(isinstance(v, (Graph, WeightRef)) for v in node.attributes.values()):
             return False
         return not any(
-            n in may_be_host or (n and n not in self.known and k in NUMBERS)
+            n in self.may_be_host or (n and n not in self.known and k in NUMBERS)
             for n, k in zip(node.inputs, kinds, strict=True)
         )
 
@@ -272,8 +269,8 @@ class _Planner:
             k: decode(kernel, k, v, self.setting) for k, v in given.items() if k in kernel.keywords
         }
         for name, value in node.attributes.items():
-            if name not in kernel.attributes:
-                if name in IGNORED:
+            if name not in kernel.attributes or name in GIVEN:
+                if name in WITHOUT_MEANING:
                     continue
                 message = f"node {node.name!r}: {kernel.op_type} has no attribute {name!r}"
                 raise InvalidModelError(f"{message} at opset {node.opset}")
@@ -281,7 +278,7 @@ class _Planner:
                 attributes[name] = decode(kernel, name, value, self.setting)
         return attributes
 
-    def _subgraphs(self, kernel: Kernel, node: Node, may_be_host: set[str]) -> dict[str, Plan]:
+    def _subgraphs(self, kernel: Kernel, node: Node) -> dict[str, Plan]:
         graphs = {k: v for k, v in node.attributes.items() if isinstance(v, Graph)}
         for name in graphs:
             if not kernel.wants_subgraph(name):
@@ -290,7 +287,7 @@ class _Planner:
             if len(graph.inputs) == len(node.inputs):  # what it leaves undeclared comes as it is
                 told = zip(graph.inputs, node.inputs, strict=True)
                 self.types.update({i.name: self.types.get(n, 0) for i, n in told})
-        return {name: self.plan(g, frozenset(may_be_host)) for name, g in graphs.items()}
+        return {name: self.plan(g, is_root=False) for name, g in graphs.items()}
 
     def _updates(self, kernel: Kernel, node: Node) -> tuple[tuple[str, int], ...]:
         """The state that this step brings up to date when training."""
@@ -359,9 +356,6 @@ class _Planner:
 
 
 FOLDED_BYTES = 2**20  # of a constant that holds for one set of input shapes
-IGNORED = frozenset(  # hints without meaning: about memory, and how often training met a node
-    {"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"}
-)
 
 
 def _placed(value: Any, device: torch.device) -> Any:

@@ -36,10 +36,11 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from inspect import Parameter, signature
 from typing import Any, Literal, TypeAlias, TypeVar, Union
 
+import onnx.defs
 import torch
 from torch import Tensor
 
@@ -52,6 +53,10 @@ Pattern: TypeAlias = tuple[Any, ...]  # nodes as `fusion` describes them
 GIVEN = frozenset(
     {"training", "n_outputs", "input_type", "output_type", "device", "straight", "prepared"}
 )
+# attributes that only say something about memory, or how often training met a node
+WITHOUT_MEANING = frozenset({"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"})
+NEWEST = {"": 28, "ai.onnx.ml": 5, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1}
+"""Domain -> the newest opset the kernels are written for: what a later one means is not known."""
 
 
 class Kind(Enum):
@@ -112,6 +117,8 @@ class Kernel:
         between: attribute that names a value of the graph -> attributes that list others. In place
             of the name, the function gets the part of the graph that lies between these and it,
             as a `Subgraph` whose inputs are the node's.
+        early: it also serves opsets before `since`: onnxruntime writes the operator into files of
+            any opset.
         prepare: makes of attributes, once when a model is loaded, what the function gets as
             `prepared`. Its keyword-only parameters are the attributes it reads, as the file has
             them, tensors as numpy arrays; the function may take the same ones. What it gives goes
@@ -135,6 +142,7 @@ class Kernel:
     straight: tuple[str, ...] = ()
     between: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prepare: Callable[..., Any] | None = None
+    early: bool = False
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -221,6 +229,7 @@ def op(
     straight: tuple[str, ...] = (),
     between: Mapping[str, tuple[str, ...]] | None = None,
     prepare: Callable[..., Any] | None = None,
+    early: bool = False,
     commutative: bool = False,
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
@@ -255,6 +264,7 @@ def op(
             straight,
             between or {},
             prepare,
+            early,
         )
         if commutative:
             COMMUTATIVE.add(function)
@@ -302,10 +312,28 @@ def sample(*functions: Callable[..., Any]) -> Callable[[F], F]:
 
 
 def lookup(op_type: str, opset: int, domain: str = "") -> Kernel | None:
-    """The newest kernel not newer than `opset`, or None."""
+    """The newest kernel not newer than `opset`; None where there is none.
+
+    An opset that is newer than the kernels (`NEWEST`) may have changed what an operator means: it
+    is served by kernels that were registered for such opsets only.
+    """
     versions = KERNELS.get((domain, op_type), {})
-    since = max((v for v in versions if v <= opset), default=None)
+    beyond = opset > NEWEST.get(domain, opset)
+    fit = [v for v in versions if v <= opset and (not beyond or v > NEWEST[domain])]
+    early = [v for v in versions if versions[v].early and v > opset]
+    since = max(fit, default=min(early, default=None))
     return None if since is None else versions[since]
+
+
+@lru_cache(maxsize=4096)
+def schema_of(op_type: str, opset: int, domain: str = "") -> onnx.defs.OpSchema | None:
+    """The schema of an operator at an opset; None where it has none, or the opset is not known."""
+    if opset > NEWEST.get(domain, opset):
+        return None
+    try:
+        return onnx.defs.get_schema(op_type, opset, domain)
+    except (onnx.defs.SchemaError, TypeError):  # names and numbers that C++ has no room for
+        return None
 
 
 def naming(op_type: str, domain: str = "") -> frozenset[str]:

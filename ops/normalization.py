@@ -1,7 +1,8 @@
 """Normalisations that take their statistics from the input itself, at all times.
 
 History: InstanceNormalization 1, 6 (a hint about memory is gone), 22 (bfloat16). LayerNormalization
-17. RMSNormalization 23. GroupNormalization 18 (scale and bias per group), 21 (per channel).
+17; onnxruntime's optimizer writes it, and SimplifiedLayerNormalization, at any opset.
+RMSNormalization 23. GroupNormalization 18 (scale and bias per group), 21 (per channel).
 MeanVarianceNormalization 9, 13 (bfloat16). LpNormalization 1, 22 (bfloat16). LRN 1, 13 (bfloat16).
 """
 
@@ -56,7 +57,7 @@ def group_normalization_18(
     return torch.group_norm(X, num_groups, scale, bias, epsilon)
 
 
-@op("LayerNormalization", since=17)
+@op("LayerNormalization", since=17, early=True)
 def layer_normalization(
     X: Tensor,
     Scale: Tensor,
@@ -117,6 +118,25 @@ def rms_normalization(
     if scale.shape == shape and scale.dtype == X.dtype:
         return functional.rms_norm(X, shape, scale, epsilon)
     return functional.rms_norm(X, shape, None, epsilon).to(scale.dtype) * scale
+
+
+@op("SimplifiedLayerNormalization", since=1)
+def simplified_layer_normalization(
+    X: Tensor,
+    scale: Tensor,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: torch.dtype = torch.float32,
+    n_outputs: int,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """RMSNormalization as onnxruntime's optimizer writes it, into ONNX's domain at any opset."""
+    y = rms_normalization(X, scale, axis=axis, epsilon=epsilon)
+    if n_outputs == 1:
+        return y
+    wide = X.to(stash_type)
+    over = list(range(axis % X.ndim, X.ndim))
+    return y, torch.rsqrt(wide.square().mean(over, keepdim=True) + epsilon)
 
 
 @op("MeanVarianceNormalization", since=9)
@@ -182,7 +202,7 @@ def _(d: Draw) -> Call:
     )
 
 
-@sample(rms_normalization)
+@sample(rms_normalization, simplified_layer_normalization)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=2, min_side=2))
     axis = d.integer(-x.ndim, -1)

@@ -20,6 +20,7 @@ from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import MissingOp
 from onnxinterp.graph import Holder, Model, Node
 from onnxinterp.loading import read
+from onnxinterp.validation import validate
 from onnxinterp.weights import parameters
 
 EXAMPLES = """\
@@ -71,6 +72,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print what the file holds; 1 where an operator has no kernel."""
     proto, _ = read(options.model)
+    validate(proto, {})
     model = build(proto)
     weights = weights_of(model)
     _show_summary(options.model, model, weights)
