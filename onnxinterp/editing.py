@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 import torch
+from google.protobuf.message import DecodeError
 from onnx import (
     AttributeProto,
     SparseTensorProto,
@@ -25,8 +25,9 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, NATIVE
 from onnxinterp.encoding import PACKED_AS_RAW, check, converted, raw, raw_size, same, typed
-from onnxinterp.errors import SaveError
+from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.loading import TensorReader, flat_positions
+from onnxinterp.tensors import external_of
 from onnxinterp.wire import (
     FIXED32,
     LENGTH,
@@ -76,7 +77,10 @@ class Stored:
         self._fields = list(fields(wire, chain[-1].start, chain[-1].stop))
         numbers = FORMS.values()
         head = [wire.read(f.at, f.stop) for f in self._fields if f.number not in numbers]
-        self.header = TensorProto.FromString(b"".join(head))
+        try:
+            self.header = TensorProto.FromString(b"".join(head))
+        except DecodeError as error:
+            raise InvalidModelError(f"the model has a damaged tensor: {error}") from error
         self.name = name or self.header.name
         kind = self.header.data_type
         if self.header.data_location == TensorProto.EXTERNAL:
@@ -97,18 +101,15 @@ class Stored:
         """Whether the data are in the bytes, neither external nor in a hole."""
         return self.form != EXTERNAL and all(self.wire.has(f.start, f.stop) for f in self.data)
 
-    def _external(self, key: str, default: str) -> str:
-        return next((e.value for e in self.header.external_data if e.key == key), default)
-
     @property
     def location(self) -> str:
         """The file of external data; one name for each, however the model spells it."""
-        return str(Path(self._external("location", "")))
+        return external_of(self.header).location
 
     @property
     def offset(self) -> int:
         """Where in that file the data start."""
-        return int(self._external("offset", "0"))
+        return external_of(self.header).offset
 
     def moved(self, names: Mapping[str, str]) -> list[Edit]:
         """What makes it name other files of external data: location -> new location."""

@@ -7,6 +7,10 @@ OnnxError
 ├── InputError            a call got the wrong inputs
 ├── SaveError             the weights do not fit into the file they are to be written to
 └── NodeError             a node failed while running; the cause is chained
+
+Messages quote names and texts of the file, which may be anything. So every error of this library
+escapes what cannot be printed, a line break that it did not make itself too, and ends a message
+after 2,000 bytes: nothing in a file can forge lines of a log or command a terminal.
 """
 
 from __future__ import annotations
@@ -14,9 +18,33 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+LONGEST = 2000  # bytes of a message
+
 
 class OnnxError(Exception):
-    """The base of every error this library raises."""
+    """The base of every error this library raises.
+
+    Args:
+        lines: the lines of the message; in each, what cannot be printed is escaped.
+    """
+
+    def __init__(self, *lines: object) -> None:
+        super().__init__(_cut("\n".join([escaped(str(line)) for line in lines])))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), tuple(str(self).split("\n")), self.__dict__
+
+
+def escaped(text: str) -> str:
+    r"""Text with everything that cannot be printed as `repr` writes it: `\n`, `\x1b`, `\ud800`."""
+    if text.isprintable():
+        return text
+    return "".join([c if c.isprintable() else repr(c)[1:-1] for c in text[:LONGEST]])
+
+
+def _cut(text: str) -> str:
+    data = text.encode()
+    return text if len(data) <= LONGEST else f"{data[: LONGEST - 4].decode(errors='ignore')} ..."
 
 
 class InvalidModelError(OnnxError, ValueError):
@@ -55,7 +83,7 @@ class MissingOp:
         where = f"asked for by node {self.node!r}"
         known = f"; kernels exist from opset {min(self.served)}" if self.served else ""
         known += f" to {self.newest}" if known and self.newest else ""
-        return f"{name} at opset {self.opset}, {where}{known}\n      {self.registration()}"
+        return f"{name} at opset {self.opset}, {where}{known}"
 
     def registration(self) -> str:
         """The line that would register a kernel for it."""
@@ -67,13 +95,13 @@ class UnsupportedOpError(OnnxError, NotImplementedError):
     """The model uses operators without a kernel.
 
     Attributes:
-        missing: every one of them, once each.
+        missing: every one of them, once each; the message lists as many as it has room for.
     """
 
     def __init__(self, missing: Iterable[MissingOp]) -> None:
         self.missing = tuple(missing)
-        lines = "\n".join(f"  - {m}" for m in self.missing)
-        super().__init__(f"{len(self.missing)} operator(s) without a kernel:\n{lines}")
+        lines = [line for m in self.missing for line in (f"  - {m}", f"      {m.registration()}")]
+        super().__init__(f"{len(self.missing)} operator(s) without a kernel:", *lines)
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (self.missing,)

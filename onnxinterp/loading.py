@@ -1,16 +1,17 @@
 """From a source (path, bytes, file, ModelProto) to a parsed model, and from its bytes to tensors.
 
-External data is opened beside the model only, as a regular file below the model's folder, and
-mapped privately with copy-on-write: pages are read when touched, a trained tensor never writes to
-the file, and each tensor saves at its own size.
+External data is opened beside the model only, as a regular file below the model's folder (see
+`files`), and mapped privately with copy-on-write: pages are read when touched, a trained tensor
+never writes to the file, and each tensor saves at its own size. A tensor is made only after its
+numbers are found to fit (see `tensors`).
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import mmap
 import os
-import stat
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -21,10 +22,24 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx import TensorProto, numpy_helper
 from torch import Tensor
 
-from onnxinterp.dtypes import CARRIER, NATIVE, onnx_name
+from onnxinterp.dtypes import CARRIER, NATIVE, STRING
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
+from onnxinterp.files import Folder, open_model
+from onnxinterp.limits import Limits
+from onnxinterp.tensors import (
+    External,
+    check_numbers,
+    check_sparse,
+    check_spread,
+    check_tensor,
+    check_weights,
+    external_of,
+)
+from onnxinterp.wire import LARGEST, Buffer, messages
 
 PAGES_OF_ITS_OWN = 2**16  # bytes from which a tensor gets them
+BLOCK = 2**24  # bytes read at once from a file object
+MAPS = 256  # files of external data that are mapped; each map keeps a descriptor open
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | onnx.ModelProto"
 Content: TypeAlias = "bytes | mmap.mmap | None"
 """The bytes of a model; None where it came parsed."""
@@ -38,38 +53,56 @@ def read(source: Source) -> tuple[onnx.ModelProto, TensorReader]:
 
     Raises:
         InvalidModelError: the bytes are no ONNX model.
+        UnsafeModelError: the path is a pipe or a device, or the model has more than 2 GiB.
         FileNotFoundError: the path does not exist.
     """
     return read_all(source)[:2]
 
 
-def read_all(source: Source) -> tuple[onnx.ModelProto, TensorReader, Content]:
-    """As `read`, and the bytes of the model; those of a file are mapped, not held."""
-    if isinstance(source, onnx.ModelProto):
-        return source, TensorReader(None), None
+def read_all(
+    source: Source,
+    limits: Limits = Limits(),
+    data_root: str | os.PathLike[str] | None = None,
+) -> tuple[onnx.ModelProto, TensorReader, Content]:
+    """As `read`, and the bytes of the model; those of a file are mapped, not held.
+
+    Args:
+        source: a path, bytes, a binary file or a ModelProto.
+        limits: `model_bytes` is looked at before anything is read.
+        data_root: a folder within which external data may be behind links.
+    """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        with path.open("rb") as file:
-            mapped = _mapped(file)
-            if mapped is not None:  # parsed from a copy: pages of the map would stay in memory
-                return _parse(file.read(), str(path)), TensorReader(path.parent), mapped
-            data = file.read()
-            return _parse(data, str(path)), TensorReader(path.parent), data
-    data = source if isinstance(source, bytes) else _read(source)
-    return _parse(data, "what was given"), TensorReader(None), data
+        file, folder = open_model(path, data_root)
+        with file:
+            size = _size(file, limits, str(path))
+            data = file.read(size + 1)  # parsed from a copy: pages of a map would stay in memory
+            if len(data) != size:
+                raise InvalidModelError(f"{path} has changed while it was read")
+            model = _parse(data, str(path))
+            del data
+            return model, TensorReader(folder, limits), _mapped(file)
+    if isinstance(source, onnx.ModelProto):
+        return _with_graph(source, "the ModelProto"), TensorReader(None, limits), None
+    data = _read(source, limits)
+    return _parse(data, "what was given"), TensorReader(None, limits), data
 
 
-def complete(source: Source) -> onnx.ModelProto:
-    """A copy of a model that has its external data inside.
+def complete(source: Source, data_root: str | os.PathLike[str] | None = None) -> onnx.ModelProto:
+    """A copy of a model that has its external data inside, all of whose tensors are checked.
 
     Raises:
-        InvalidModelError: it is no ONNX model.
-        FileNotFoundError: the path, or external data, do not exist.
+        InvalidModelError: it is no ONNX model, or external data are missing or do not fit.
+        UnsafeModelError: external data lie where they must not.
+        FileNotFoundError: the path does not exist.
     """
-    proto = read(source)[0]
+    proto, reader, _ = read_all(source, data_root=data_root)
     model = copy.deepcopy(proto) if proto is source else proto
-    if isinstance(source, (str, os.PathLike)):
-        onnx.load_external_data_for_model(model, str(Path(source).parent))
+    check_weights(model, reader.limits)
+    for _, message in messages(model):
+        if isinstance(message, TensorProto):
+            message.CopyFrom(reader.inline(message))
+            check_tensor(message)
     return model
 
 
@@ -78,10 +111,9 @@ def content_of(source: Source) -> bytes | mmap.mmap:
     if isinstance(source, onnx.ModelProto):
         return serialized(source)
     if isinstance(source, (str, os.PathLike)):
-        with Path(source).open("rb") as file:
-            mapped = _mapped(file)
-            return file.read() if mapped is None else mapped
-    return source if isinstance(source, bytes) else _read(source)
+        with open_model(Path(source))[0] as file:
+            return _mapped(file) if _size(file, Limits(), str(source)) else b""
+    return _read(source, Limits())
 
 
 def serialized(model: onnx.ModelProto) -> bytes:
@@ -97,26 +129,51 @@ def serialized(model: onnx.ModelProto) -> bytes:
     return data
 
 
-def _mapped(file: BinaryIO) -> mmap.mmap | None:
-    """A file's bytes, mapped; None where it is a pipe or empty."""
-    info = os.fstat(file.fileno())
-    if not stat.S_ISREG(info.st_mode) or not info.st_size:
-        return None
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _read(source: BinaryIO) -> bytes:
-    if not hasattr(source, "read"):
-        kind = type(source)
-        raise TypeError(f"a model is a path, bytes, a binary file or a ModelProto, not {kind}")
-    return source.read()
-
-
 def reusable(source: Source) -> Source:
     """A source that can be read more than once: a file becomes its bytes."""
     if isinstance(source, (str, os.PathLike, bytes, onnx.ModelProto)):
         return source
-    return source.read()
+    return _read(source, Limits())
+
+
+def _size(file: BinaryIO, limits: Limits, what: str) -> int:
+    return _allowed(os.fstat(file.fileno()).st_size, limits, what)
+
+
+def _allowed(size: int, limits: Limits, what: str) -> int:
+    """The bytes of a model, where they are not too many."""
+    if limits.model_bytes is not None and size > limits.model_bytes:
+        raise UnsafeModelError(
+            f"{what} has more than {limits.model_bytes} bytes, which limits.model_bytes allows"
+        )
+    if size > LARGEST:
+        raise InvalidModelError(f"{what} has {size} bytes; protobuf ends at 2 GiB")
+    return size
+
+
+def _mapped(file: BinaryIO) -> mmap.mmap:
+    """The bytes of a file that is not empty."""
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:  # a file system without maps; cut to nothing by now
+        raise InvalidModelError(f"{file.name!r} cannot be mapped: {error}") from error
+
+
+def _read(source: bytes | BinaryIO, limits: Limits) -> bytes:
+    """The bytes given, or those of a file; of one that is too large not many more than allowed."""
+    if isinstance(source, bytes):
+        _allowed(len(source), limits, "what was given")
+        return source
+    if not hasattr(source, "read"):
+        kind = type(source)
+        raise TypeError(f"a model is a path, bytes, a binary file or a ModelProto, not {kind}")
+    parts, size = [], 0
+    while part := source.read(BLOCK):
+        if not isinstance(part, bytes):
+            raise TypeError(f"a model is read from a binary file, not from one of {type(part)}")
+        size = _allowed(size + len(part), limits, "the file")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _parse(data: bytes, what: str) -> onnx.ModelProto:
@@ -125,6 +182,10 @@ def _parse(data: bytes, what: str) -> onnx.ModelProto:
         model.ParseFromString(data)
     except DecodeError as error:
         raise InvalidModelError(f"{what} cannot be parsed as an ONNX model: {error}") from error
+    return _with_graph(model, what)
+
+
+def _with_graph(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
     if not model.HasField("graph"):
         raise InvalidModelError(f"{what} holds no ONNX graph")
     return model
@@ -135,11 +196,13 @@ class TensorReader:
 
     Attributes:
         folder: where external data lies; None where the model came without a path.
+        limits: `weight_bytes` bounds what a sparse tensor may become.
         sizes: location -> bytes, of the files of external data that were opened.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Folder | None, limits: Limits = Limits()) -> None:
         self.folder = folder
+        self.limits = limits
         self.sizes: dict[str, int] = {}
         self._maps: dict[str, mmap.mmap] = {}
 
@@ -150,40 +213,60 @@ class TensorReader:
             InvalidModelError: the data does not fit shape and type.
             UnsafeModelError: external data lies where it must not.
         """
-        name, kind, shape = proto.name, proto.data_type, tuple(proto.dims)
-        if kind == TensorProto.STRING:
+        raw = proto.raw_data if proto.HasField("raw_data") else None
+        check_tensor(proto, raw)
+        kind, shape = proto.data_type, tuple(proto.dims)
+        if kind == STRING:
             return self._strings(proto, shape)
-        if kind not in CARRIER:
-            raise InvalidModelError(f"tensor {name!r} has the unknown type {onnx_name(kind)}")
-        try:
-            if proto.data_location == TensorProto.EXTERNAL:
-                return self._external(proto, kind, shape)
-            if kind in NATIVE and proto.HasField("raw_data"):
-                return _from_buffer(_own_copy(proto.raw_data), CARRIER[kind], shape)
-            array = np.array(numpy_helper.to_array(proto))
-        except (ValueError, TypeError, RuntimeError) as error:
-            if isinstance(error, InvalidModelError):
-                raise
-            message = f"tensor {name!r} of type {onnx_name(kind)} and shape {list(shape)}: {error}"
-            raise InvalidModelError(message) from error
-        return from_array(array.reshape(shape), kind)
+        if proto.data_location == TensorProto.EXTERNAL:
+            return self._external(proto, kind, shape)
+        if kind in NATIVE and raw is not None:
+            return _from_buffer(_own_copy(raw), CARRIER[kind], shape)
+        return _decoded(proto)
 
     def sparse(self, proto: onnx.SparseTensorProto) -> Tensor:
         """A sparse tensor as the dense tensor it means; indices are linear or one row per value.
 
         Raises:
-            InvalidModelError: an index lies outside the shape.
+            InvalidModelError: indices lie outside the shape, or are not in ascending order.
+            UnsafeModelError: the dense tensor would be too large.
         """
+        check_sparse(proto)
+        check_spread(proto, self.limits)
         values, indices = self(proto.values), self(proto.indices)
-        if not isinstance(values, Tensor) or not isinstance(indices, Tensor):
-            raise InvalidModelError(f"sparse tensor {proto.values.name!r} holds strings")
-        shape = tuple(proto.dims)
+        assert isinstance(values, Tensor), "check_sparse refuses strings"
+        assert isinstance(indices, Tensor), "check_sparse wants int64"
+        shape, name = tuple(proto.dims), proto.values.name
+        sizes = torch.tensor(shape if indices.ndim > 1 else [math.prod(shape)])
+        if ((indices < 0) | (indices >= sizes)).any():
+            raise InvalidModelError(f"sparse tensor {name!r} has an index outside")
         positions = flat_positions(indices, shape)
-        dense = torch.zeros(int(np.prod(shape, dtype=object)), dtype=values.dtype)
-        if positions.numel() and not 0 <= positions.min() <= positions.max() < dense.numel():
-            raise InvalidModelError(f"sparse tensor {proto.values.name!r} has an index outside")
+        if (positions[1:] <= positions[:-1]).any():
+            raise InvalidModelError(f"sparse tensor {name!r} has indices that do not ascend")
+        try:
+            dense = torch.zeros(math.prod(shape), dtype=values.dtype)
+        except RuntimeError as error:
+            raise UnsafeModelError(f"sparse tensor {name!r} finds no memory: {error}") from error
         dense[positions] = values
         return dense.reshape(shape)
+
+    def inline(self, proto: TensorProto) -> TensorProto:
+        """A tensor with its data in it; itself where it has them already.
+
+        Raises:
+            InvalidModelError: external data is missing or does not fit.
+            UnsafeModelError: external data lies where it must not.
+        """
+        if proto.data_location != TensorProto.EXTERNAL:
+            return proto
+        check_tensor(proto)
+        data, where = self._data(proto)
+        inside = TensorProto()
+        inside.CopyFrom(proto)
+        inside.ClearField("external_data")
+        inside.ClearField("data_location")
+        inside.raw_data = bytes(data[where.offset : where.offset + where.length])
+        return inside
 
     @staticmethod
     def _strings(proto: TensorProto, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -191,36 +274,47 @@ class TensorReader:
         return np.array(strings, dtype=object).reshape(shape)
 
     def _external(self, proto: TensorProto, kind: int, shape: tuple[int, ...]) -> Tensor:
-        where = {entry.key: entry.value for entry in proto.external_data}
-        data = self._map(where.get("location", ""), proto.name)
-        offset = int(where.get("offset", 0))
         if kind not in NATIVE:
-            length = int(where.get("length", len(data) - offset))
-            inline = TensorProto(
-                data_type=kind, dims=shape, raw_data=data[offset : offset + length]
-            )
-            return from_array(np.array(numpy_helper.to_array(inline)), kind)
-        dtype, count = CARRIER[kind], int(np.prod(shape, dtype=object))
-        if offset < 0 or offset + count * dtype.itemsize > len(data):
-            raise InvalidModelError(f"external data of {proto.name!r} ends after its file")
-        if offset % dtype.itemsize:  # torch wants aligned elements
-            stop = offset + count * dtype.itemsize
-            return _from_buffer(_own_copy(data[offset:stop]), dtype, shape)
-        if not count:
-            return torch.empty(shape, dtype=dtype)
-        return torch.frombuffer(data, dtype=dtype, count=count, offset=offset).reshape(shape)
+            return _decoded(self.inline(proto))
+        data, where = self._data(proto)
+        dtype = CARRIER[kind]
+        if where.offset % dtype.itemsize:  # torch wants aligned elements
+            part = bytes(data[where.offset : where.offset + where.length])
+            return _from_buffer(_own_copy(part), dtype, shape)
+        return _from_buffer(data, dtype, shape, where.offset)
 
-    def _map(self, location: str, tensor: str) -> mmap.mmap:
+    def _data(self, proto: TensorProto) -> tuple[Buffer, External]:
+        """The file that has the data of a tensor, and where in it they are."""
+        where = external_of(proto)
+        data = self._map(where.location, proto.name)
+        if where.offset + where.length > len(data):
+            raise InvalidModelError(f"external data of {proto.name!r} ends after its file")
+        return data, where
+
+    def _map(self, location: str, tensor: str) -> mmap.mmap | bytes:
         if location not in self._maps:
             if self.folder is None:
                 message = f"{tensor!r} lies in the file {location!r}: load the model from its path"
                 raise InvalidModelError(message)
-            with open_external(self.folder, location) as file:
-                self.sizes[location] = os.fstat(file.fileno()).st_size
-                if not self.sizes[location]:
-                    raise InvalidModelError(f"the external data {location!r} is an empty file")
-                self._maps[location] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            with self.folder.open(location) as file:
+                size = os.fstat(file.fileno()).st_size
+                self.sizes[location] = size
+                if not size:
+                    return b""
+                try:
+                    self._maps[location] = self._pages(file, size)
+                except (OSError, ValueError) as error:
+                    message = f"the external data {location!r} cannot be mapped: {error}"
+                    raise InvalidModelError(message) from error
         return self._maps[location]
+
+    def _pages(self, file: BinaryIO, size: int) -> mmap.mmap:
+        if len(self._maps) < MAPS:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        pages = mmap.mmap(-1, size)
+        if pages.write(file.read(size)) != size:
+            raise OSError("it has changed while it was read")
+        return pages
 
 
 def flat_positions(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -236,39 +330,6 @@ def flat_positions(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
     return (indices * torch.tensor(strides)).sum(1)
 
 
-def open_external(folder: Path, location: str) -> BinaryIO:
-    """Open external data: a regular file of its own below the folder, behind no link.
-
-    Raises:
-        InvalidModelError: there is none.
-        UnsafeModelError: it is none of this kind.
-    """
-    path = external_path(folder, location)
-    if not path.exists():
-        raise InvalidModelError(f"the external data {location!r} is missing in {folder}")
-    file = path.open("rb")
-    info = os.fstat(file.fileno())
-    if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
-        file.close()
-        raise UnsafeModelError(f"the external data {location!r} is no plain file")
-    return file
-
-
-def external_path(folder: Path, location: str) -> Path:
-    """Where external data lies, as the model says.
-
-    Raises:
-        UnsafeModelError: outside the folder, or behind a link.
-    """
-    relative = Path(location)
-    if not location or relative.is_absolute() or ".." in relative.parts:
-        raise UnsafeModelError(f"the external data {location!r} points outside of {folder}")
-    path = folder / relative
-    if any(p.is_symlink() for p in (path, *path.parents) if folder in p.parents):
-        raise UnsafeModelError(f"the external data {location!r} is behind a link")
-    return path
-
-
 def _own_copy(data: bytes) -> bytearray | mmap.mmap:
     """A writable copy; a large one in pages of its own.
 
@@ -282,13 +343,21 @@ def _own_copy(data: bytes) -> bytearray | mmap.mmap:
     return pages
 
 
-def _from_buffer(data: bytearray | mmap.mmap, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    count = int(np.prod(shape, dtype=object))
-    if min(shape, default=0) < 0 or len(data) != count * dtype.itemsize:
-        raise InvalidModelError(f"{len(data)} bytes for {list(shape)} elements of {dtype}")
+def _from_buffer(
+    data: Buffer, dtype: torch.dtype, shape: tuple[int, ...], offset: int = 0
+) -> Tensor:
+    """The elements that start at an offset, without a copy."""
+    count = math.prod(shape)
     if not count:
         return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(data, dtype=dtype).reshape(shape)
+    return torch.frombuffer(data, dtype=dtype, count=count, offset=offset).reshape(shape)
+
+
+def _decoded(proto: TensorProto) -> Tensor:
+    """What has to be unpacked, or stands in a typed field."""
+    check_numbers(proto)
+    array = np.array(numpy_helper.to_array(proto))
+    return from_array(array.reshape(-1), proto.data_type).reshape(tuple(proto.dims))
 
 
 def from_array(array: np.ndarray[Any, Any], kind: int) -> Tensor:

@@ -20,6 +20,7 @@ from onnxinterp.graph import Graph, Model, ValueInfo
 from onnxinterp.interpreter import Frame, Interpreter, Plan
 from onnxinterp.limits import Limits
 from onnxinterp.registry import KERNELS, Kernel
+from onnxinterp.tensors import check_weights
 from onnxinterp.ties import Untie, settled, untied
 from onnxinterp.tuning import Tunable
 from onnxinterp.validation import validate
@@ -121,7 +122,8 @@ class OnnxModule(Tunable):
         super().__init__()
         self.fuse = fuse
         self.limits = limits
-        proto, reader, content = loading.read_all(source)
+        proto, reader, content = loading.read_all(source, limits, data_root)
+        check_weights(proto, limits)
         self._kernels = {name: _kernel(name, f) for name, f in (kernels or {}).items()}
         validate(proto, self._kernels, limits, allowed_ops)
         model = build(proto, self._kernels, limits)

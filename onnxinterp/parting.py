@@ -69,7 +69,7 @@ def _in_file(stored: Stored, kept: Template) -> Tensor:
     """What the file has: the module keeps these bytes where a part of it was cut off."""
     if stored.form == EXTERNAL:
         kept.external(stored.location, stored.name)
-    value = TensorReader(kept.folder)(stored.proto())
+    value = TensorReader(kept.opened())(stored.proto())
     assert isinstance(value, Tensor), "strings are no weights"
     return value
 

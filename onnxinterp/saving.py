@@ -33,6 +33,7 @@ from onnxinterp import loading
 from onnxinterp.editing import EXTERNAL, Stored, attribute_edits, sparse_edits
 from onnxinterp.encoding import check
 from onnxinterp.errors import InvalidModelError, SaveError
+from onnxinterp.files import external_path
 from onnxinterp.parting import parted
 from onnxinterp.replacing import Parts, differs
 from onnxinterp.templates import AGAIN, Template
@@ -85,7 +86,7 @@ def save(weights: Weights, kept: Template, path: str | os.PathLike[str]) -> None
         new = parts.write(target, model(names))
         data = {}
         for location, name in names.items():
-            file = loading.external_path(target.parent, name)
+            file = external_path(target.parent, name)
             data[file] = parts.write(file, _data(changes.external[location], kept, location))
         data = {file: part for file, part in data.items() if differs(part, file)}
         changed = {**data, target: new} if differs(new, target) else data
@@ -143,7 +144,7 @@ def _changes(weights: Weights, kept: Template, wire: Wire) -> Changes:
         elif kind is AttributeProto:
             changes.edits += attribute_edits(wire, around, value, names[0])
         else:
-            reader = loading.TensorReader(kept.folder)
+            reader = loading.TensorReader(kept.opened())
             changes.edits += sparse_edits(wire, around, value, names[0], reader)
     changes.edits += parted(weights, kept, wire, chains)
     return changes
@@ -202,7 +203,7 @@ def _data_names(locations: Iterable[str], target: Path) -> dict[str, str]:
     for location in locations:
         numbered = (f"{target.name}.{n}.data" for n in count(1))
         for name in chain((location, f"{target.name}.data"), numbered):
-            file = loading.external_path(target.parent, name)
+            file = external_path(target.parent, name)
             free = name in owned or not os.path.lexists(file)
             if free and file != target and name not in chosen.values():
                 chosen[location] = name
@@ -235,11 +236,11 @@ def _data(
             folder = kept.external(location, stranger)
             base, size = None, known.get(location, 0)
             if folder is not None:
-                base = stack.enter_context(loading.open_external(folder, location))
+                base = stack.enter_context(folder.open(location))
                 found = os.fstat(base.fileno()).st_size
                 if size not in (0, found):
                     raise SaveError(
-                        f"the external data {location!r} of {folder} have changed since they "
+                        f"the external data {location!r} of {folder.path} have changed since they "
                         f"were read; {AGAIN}"
                     )
                 size = found

@@ -29,6 +29,7 @@ from onnxinterp import loading
 from onnxinterp.building import build
 from onnxinterp.editing import NUMBERS, Stored
 from onnxinterp.errors import InvalidModelError, SaveError
+from onnxinterp.files import Folder
 from onnxinterp.graph import Graph, Model, Node
 from onnxinterp.limits import Limits
 from onnxinterp.loading import TensorReader
@@ -78,6 +79,7 @@ class Template:
         ties: the weights that share a tensor with one of these.
         fixed: weights that no file holds, as constants of an operator's meaning, as they were.
         folder: where external data lie; None where the model came without a path.
+        data_root: within which they may be behind links.
         sizes: location -> bytes of external data when they were opened.
     """
 
@@ -87,8 +89,18 @@ class Template:
     fixed: dict[str, Tensor]
     folder: Path | None
     sizes: dict[str, int] = field(default_factory=dict)
+    data_root: Path | None = None
 
-    def external(self, location: str, needed_by: str | None) -> Path | None:
+    def opened(self) -> Folder | None:
+        """The folder of external data, opened; None where there is none any more."""
+        if self.folder is None:
+            return None
+        try:
+            return Folder(self.folder, self.data_root)
+        except OSError:
+            return None
+
+    def external(self, location: str, needed_by: str | None) -> Folder | None:
         """The folder of a file of external data; None where it is gone and not needed.
 
         Args:
@@ -99,8 +111,8 @@ class Template:
             SaveError: it is gone, but needed.
             UnsafeModelError: it is outside the folder, or behind a link.
         """
-        folder = self.folder
-        if folder is not None and loading.external_path(folder, location).exists():
+        folder = self.opened()
+        if folder is not None and folder.has(location):
             return folder
         if needed_by is None:
             return None
@@ -129,7 +141,7 @@ class Template:
             return self
         pieces = [piece.numpy().tobytes() for piece in plain["pieces"]]
         wire = Wire(list(zip(plain["starts"], pieces, strict=True)), plain["size"])
-        return replace(self, wire=wire, folder=None, sizes=plain["sizes"])
+        return replace(self, wire=wire, folder=None, sizes=plain["sizes"], data_root=None)
 
 
 def template(
@@ -165,8 +177,14 @@ def template(
             continue
         if stored.is_spelled(weights[places[place][0]]):
             holes.append((payload.start, payload.stop))
-    folder = _absolute(reader.folder)
-    return Template(wire.without(holes), places, ties, fixed, folder, reader.sizes)
+    bytes_kept, folder, root = wire.without(holes), reader.folder, None
+    if folder is None:
+        return Template(bytes_kept, places, ties, fixed, None, reader.sizes)
+    if folder.data_root is not None:
+        root = folder.data_root.path
+    return Template(
+        bytes_kept, places, ties, fixed, _absolute(folder.path), reader.sizes, _absolute(root)
+    )
 
 
 def template_of(

@@ -102,7 +102,8 @@ def load(weights: Weights, path: str | os.PathLike[str], strict: bool) -> Unmatc
         wrong += [f"missing: {', '.join(missing)}"] if missing else []
         wrong += [f"not in the model: {', '.join(unexpected)}"] if unexpected else []
     if wrong:
-        raise InvalidModelError("\n  ".join([f"the tensors of {path} do not fit:", *wrong]))
+        lines = [f"  {text}" for text in wrong]
+        raise InvalidModelError(f"the tensors of {path} do not fit:", *lines)
     for name, tensor in given.items():
         weights[name].copy_(tensor)
     return Unmatched(missing, unexpected)

@@ -33,6 +33,7 @@ Place: TypeAlias = "tuple[int, ...]"
 
 VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = range(6)
 LARGEST = 2**31 - 1  # bytes of a protobuf message
+DEEPEST = 100  # messages in each other, that protobuf reads
 ON_THE_WAY: dict[type[Message], tuple[str, ...]] = {
     onnx.ModelProto: ("graph", "functions", "training_info"),
     onnx.TrainingInfoProto: ("initialization", "algorithm"),
@@ -176,6 +177,9 @@ def walk(wire: Wire, at_least: int = 0) -> Iterator[tuple[Place, type[Message], 
     Args:
         wire: a ModelProto.
         at_least: messages smaller than this many bytes are counted, but not given.
+
+    Raises:
+        InvalidModelError: the bytes are no protobuf, or nested deeper than it reads.
     """
     counts: Counter[Place] = Counter()
 
@@ -190,6 +194,8 @@ def walk(wire: Wire, at_least: int = 0) -> Iterator[tuple[Place, type[Message], 
             series = (*place, field.number)
             here = (*series, counts[series])
             counts[series] += inner.repeated  # the pieces of a single message are one message
+            if len(chain) > DEEPEST:
+                raise InvalidModelError(f"the model has more than {DEEPEST} messages in each other")
             if field.stop - field.start >= at_least:
                 yield here, inner.message, (*chain, field)
                 if inner.message in INNER:
@@ -198,17 +204,20 @@ def walk(wire: Wire, at_least: int = 0) -> Iterator[tuple[Place, type[Message], 
     return inside(onnx.ModelProto, (), ())
 
 
-def messages(message: Message, place: Place = ()) -> Iterator[tuple[Place, Message]]:
-    """The same messages as `walk` gives, of a parsed model."""
-    for number, (name, kind, repeated) in INNER.get(type(message), {}).items():
-        if not repeated and not message.HasField(name):
-            continue
-        found = getattr(message, name)
-        for index, inner in enumerate(found if repeated else (found,)):
-            here = (*place, number, index)
-            yield here, inner
-            if kind in INNER:
-                yield from messages(inner, here)
+def messages(message: Message) -> Iterator[tuple[Place, Message]]:
+    """The same messages as `walk` gives, of a parsed model; in another order."""
+    waiting: list[tuple[Place, Message]] = [((), message)]
+    while waiting:
+        place, message = waiting.pop()
+        for number, (name, kind, repeated) in INNER[type(message)].items():
+            if not repeated and not message.HasField(name):
+                continue
+            found = getattr(message, name)
+            for index, inner in enumerate(found if repeated else (found,)):
+                here = (*place, number, index)
+                yield here, inner
+                if kind in INNER:
+                    waiting.append((here, inner))
 
 
 class Edit(NamedTuple):

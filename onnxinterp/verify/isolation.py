@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
-from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, NATIVE
@@ -101,7 +99,7 @@ class _Cutter:
     """
 
     def __init__(self, source: Source, values: Mapping[str, Any]) -> None:
-        self.model, self.folder = _opened(source)
+        self.model, self._reader = read(source)
         graph = self.model.graph
         self.nodes = computing_nodes(self.model)
         self.maker = {o: i for i, n in enumerate(self.nodes) for o in n.output if o}
@@ -126,12 +124,13 @@ class _Cutter:
         reads = [r for r in dict.fromkeys(r for n in nodes for r in _reads(n)) if r not in made]
         feeds = {r: self.known[r] for r in reads if r in self.known}
         constants = [self.constants[r] for r in reads if r in self.constants]
+        inline = self._reader.inline
         graph = helper.make_graph(
             [*constants, *nodes],
             self.model.graph.name or "part",
             [self._info(name) for name in feeds],
             [self._info(name) for name in outputs],
-            [self._inline(self.stored[r]) for r in reads if r in self.stored and r not in feeds],
+            [inline(self.stored[r]) for r in reads if r in self.stored and r not in feeds],
             sparse_initializer=[self.sparse[r] for r in reads if r in self.sparse],
         )
         model = helper.make_model(graph, functions=self.model.functions)
@@ -159,24 +158,8 @@ class _Cutter:
             return narrow
         return ELEMENT_TYPE[value.dtype] if isinstance(value, Tensor) else TensorProto.STRING
 
-    def _inline(self, tensor: TensorProto) -> TensorProto:
-        """The tensor with its data beside it, wherever the model keeps it."""
-        if not uses_external_data(tensor):
-            return tensor
-        copy = TensorProto()
-        copy.CopyFrom(tensor)
-        load_external_data_for_tensor(copy, str(self.folder or ""))
-        copy.ClearField("external_data")
-        copy.data_location = TensorProto.DEFAULT
-        return copy
-
 
 ELEMENT_TYPE: dict[torch.dtype, int] = {CARRIER[t]: t for t in NATIVE}
-
-
-def _opened(source: Source) -> tuple[onnx.ModelProto, Path | None]:
-    model, reader = read(source)
-    return model, reader.folder
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:

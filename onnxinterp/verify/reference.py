@@ -61,7 +61,7 @@ class Reference:
         self._runtime = require("onnxruntime", "verify")
         self._optimize = optimize
         given, reader = read(source)
-        self._folder = reader.folder
+        self._folder = None if reader.folder is None else reader.folder.path
         model = onnx.ModelProto()
         model.CopyFrom(given)
         if outputs is not None:

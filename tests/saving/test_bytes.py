@@ -32,12 +32,13 @@ def test_every_kind_of_source_comes_back_as_it_was(kind: str, tmp_path: Path) ->
     assert saved(OnnxModule(source), tmp_path / "m.onnx") == want
 
 
-def test_a_pipe_is_a_source_too(tmp_path: Path) -> None:
+def test_a_pipe_that_is_open_is_a_source_too(tmp_path: Path) -> None:
     data = sum_of(raw("w", LARGE)).SerializeToString()
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,))
     writer.start()
-    module = OnnxModule(tmp_path / "pipe")
+    with (tmp_path / "pipe").open("rb") as pipe:
+        module = OnnxModule(pipe)
     writer.join()
     assert saved(module, tmp_path / "m.onnx") == data
 
