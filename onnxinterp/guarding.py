@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _pop_mode, _push_mode
 
 from onnxinterp.limits import GIB, Limits
 
@@ -77,6 +77,15 @@ class Guard(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to have each call wrapped in what skips it costs more than the call
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """What a kernel compiles is not looked into."""
+        return True
+
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self.limits = limits
@@ -95,13 +104,14 @@ class Guard(TorchDispatchMode):
         return cls(replace(limits, tensor_bytes=tensor_bytes, live_bytes=live_bytes))
 
     def __enter__(self) -> Guard:
+        """Watch this thread; torch's own way in keeps a flag for all of them, and not in order."""
+        _push_mode(self)
         _entered().append(self)
-        super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         _entered().pop()
-        super().__exit__(*error)
+        _pop_mode()
 
     def __torch_dispatch__(
         self,
@@ -118,17 +128,13 @@ class Guard(TorchDispatchMode):
         if cost is NOTHING:
             return func(*args, **keywords)
         self.admit(cost.largest, cost.total)
-        if cost.flops > left * (self._flops if _on_cpu(args) else DEVICE_FLOPS):
+        if cost.flops and cost.flops > left * (self._flops if _on_cpu(args) else DEVICE_FLOPS):
             message = f"{func} has {cost.flops:.3g} operations for the {left:.3g} seconds left"
             raise Exceeded(f"{message} of limits.seconds = {self.limits.seconds:g}")
         result = func(*args, **keywords)
-        for tensor in _tensors(result):
+        for tensor in (result,) if isinstance(result, Tensor) else _tensors(result):
             if tensor.layout is torch.strided and not tensor.is_meta:
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self._held:
-                    reference = StorageWeakRef(storage)
-                    size = storage.nbytes() + TENSOR_OBJECT
-                    self._hold(reference.cdata, reference.expired, size)
+                self._hold_storage(tensor.untyped_storage())
         return result
 
     def seconds_left(self) -> float:
@@ -174,6 +180,11 @@ class Guard(TorchDispatchMode):
                     self._hold_object(element)
             elif isinstance(value, np.ndarray):
                 self._hold_object(value)
+
+    def _hold_storage(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata not in self._held:
+            reference = StorageWeakRef(storage)
+            self._hold(reference.cdata, reference.expired, storage.nbytes() + TENSOR_OBJECT)
 
     def _hold_object(self, value: Any) -> None:
         """Count an array of strings, or a tensor as an element of a sequence."""
