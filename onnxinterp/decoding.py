@@ -23,7 +23,21 @@ def decode(
     dtypes: Mapping[torch.dtype, torch.dtype],
     device: torch.device,
 ) -> Any:
-    """An attribute as the kernel's signature asks for it: ONNX type numbers as torch dtypes."""
+    """An attribute as the kernel's signature asks for it: ONNX type numbers as torch dtypes.
+
+    Args:
+        kernel: whose attribute it is.
+        name: of the attribute.
+        value: what the file has.
+        dtypes: what floating types have become since loading.
+        device: where tensors go.
+
+    Raises:
+        InvalidModelError: it is none of the values that the signature lists, or no such type.
+    """
+    if (choices := kernel.choices(name)) and value not in choices:
+        message = f"{kernel.op_type}: {name} is {value!r}, not one of {sorted(choices)}"
+        raise InvalidModelError(message)
     if kernel.wants_dtype(name) and isinstance(value, int):
         if value == TensorProto.UNDEFINED:
             return None

@@ -71,8 +71,18 @@ class Setting:
 
 
 def plan(graph: Graph, setting: Setting) -> Plan:
-    """Make the plan of a main graph, pruned to what its outputs need."""
-    return _Planner(setting).plan(graph, None)
+    """Make the plan of a main graph, pruned to what its outputs need.
+
+    Raises:
+        InvalidModelError: there is none; the message names the node, where it is one's fault.
+        UnsafeModelError: it takes longer than the limits admit.
+    """
+    try:
+        return _Planner(setting).plan(graph, None)
+    except OnnxError:
+        raise
+    except Exception as error:
+        raise InvalidModelError(f"no plan can be made of the graph: {error}") from error
 
 
 def snapshot(value: Constant) -> Host | None:

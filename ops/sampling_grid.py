@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from onnxinterp.ops.spatial import at_least
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
+PaddingMode: TypeAlias = Literal["zeros", "border", "reflection"]
 TORCH_MODES = {
     "bilinear": "bilinear",
     "linear": "bilinear",
@@ -34,8 +35,8 @@ def grid_sample(
     grid: Tensor,
     *,
     align_corners: int = 0,
-    mode: str = "linear",
-    padding_mode: str = "zeros",
+    mode: Literal["linear", "nearest", "cubic"] = "linear",
+    padding_mode: PaddingMode = "zeros",
 ) -> Tensor:
     """Places are in [-1, 1], the last axis first; integers are computed as floats and truncated."""
     if X.is_complex():
@@ -72,8 +73,8 @@ def grid_sample_16(
     grid: Tensor,
     *,
     align_corners: int = 0,
-    mode: str = "bilinear",
-    padding_mode: str = "zeros",
+    mode: Literal["bilinear", "nearest", "bicubic"] = "bilinear",
+    padding_mode: PaddingMode = "zeros",
 ) -> Tensor:
     return grid_sample(X, grid, align_corners=align_corners, mode=mode, padding_mode=padding_mode)
 

@@ -47,8 +47,8 @@ class Child:
         if line:
             answer: str = json.loads(line)
             return answer
+        code = process.wait()
         self.close()
-        code = process.returncode
         return f"dies: {signal.Signals(-code).name if code < 0 else f'exit {code}'}"
 
     def results(self, names: Iterable[str]) -> dict[str, str]:
@@ -73,7 +73,7 @@ class Child:
         """End the child."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()
             self._process = None
 
 
