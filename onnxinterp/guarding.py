@@ -68,7 +68,7 @@ class Cost(NamedTuple):
 NOTHING = Cost()
 
 
-class Guard(TorchDispatchMode):
+class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in torch
     """Watches one call, in one thread, between `__enter__` and `__exit__`.
 
     Args:
@@ -87,7 +87,7 @@ class Guard(TorchDispatchMode):
         return True
 
     def __init__(self, limits: Limits) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
         self.limits = limits
         self._deadline = math.inf if limits.seconds is None else monotonic() + limits.seconds
         self._flops = CPU_FLOPS * torch.get_num_threads()
@@ -183,7 +183,7 @@ class Guard(TorchDispatchMode):
 
     def _hold_storage(self, storage: torch.UntypedStorage) -> None:
         if storage._cdata not in self._held:
-            reference = StorageWeakRef(storage)
+            reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]  # untyped in torch
             self._hold(reference.cdata, reference.expired, storage.nbytes() + TENSOR_OBJECT)
 
     def _hold_object(self, value: Any) -> None:
@@ -322,8 +322,8 @@ def _foreseen(func: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> 
     """
     shadows = _shadow(args)
     others = {n: _shadow(v) for n, v in keywords.items() if n not in NO_SHADOW}
-    if any(a.name == "device" for a in func._schema.arguments):
-        others["device"] = "meta"
+    named = {a.name for a in func._schema.arguments}
+    others.update({n: v for n, v in (("device", "meta"), ("generator", None)) if n in named})
     try:
         with torch._C._DisableTorchDispatch():
             result = func(*shadows, **others)

@@ -20,13 +20,9 @@ from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
 PaddingMode: TypeAlias = Literal["zeros", "border", "reflection"]
-TORCH_MODES = {
-    "bilinear": "bilinear",
-    "linear": "bilinear",
-    "nearest": "nearest",
-    "bicubic": "bicubic",
-    "cubic": "bicubic",
-}
+Mode: TypeAlias = Literal["linear", "nearest", "cubic"]
+TORCH_MODES = {"linear": "bilinear", "nearest": "nearest", "cubic": "bicubic"}
+LATER_MODES: dict[str, Mode] = {"bilinear": "linear", "nearest": "nearest", "bicubic": "cubic"}
 
 
 @op("GridSample", since=20, strings=False)
@@ -35,7 +31,7 @@ def grid_sample(
     grid: Tensor,
     *,
     align_corners: int = 0,
-    mode: Literal["linear", "nearest", "cubic"] = "linear",
+    mode: Mode = "linear",
     padding_mode: PaddingMode = "zeros",
 ) -> Tensor:
     """Places are in [-1, 1], the last axis first; integers are computed as floats and truncated."""
@@ -76,7 +72,8 @@ def grid_sample_16(
     mode: Literal["bilinear", "nearest", "bicubic"] = "bilinear",
     padding_mode: PaddingMode = "zeros",
 ) -> Tensor:
-    return grid_sample(X, grid, align_corners=align_corners, mode=mode, padding_mode=padding_mode)
+    later = LATER_MODES[mode]
+    return grid_sample(X, grid, align_corners=align_corners, mode=later, padding_mode=padding_mode)
 
 
 def _separable_sample(
