@@ -30,6 +30,7 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, FLOAT8, NATIVE, onnx_name
 from onnxinterp.graph import Node
+from onnxinterp.guarding import reserve
 from onnxinterp.registry import Kernel, Kind, schema_of
 
 UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}
@@ -162,6 +163,7 @@ def _over_positions(function: Callable[..., Any], are_strings: list[bool]) -> Ca
         def strings(positions: Any, are_strings: bool) -> Any:
             if not are_strings:
                 return positions
+            reserve(8 * positions.numel())
             out = np.empty(positions.shape, dtype=object)
             out[...] = table[positions.numpy(force=True)]
             return out

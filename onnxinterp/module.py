@@ -17,6 +17,7 @@ from onnxinterp.carriers import type_of
 from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import InvalidModelError, NodeError, UnsupportedOpError
 from onnxinterp.graph import Graph, Model, ValueInfo
+from onnxinterp.guarding import Guard, guard_of
 from onnxinterp.interpreter import Frame, Interpreter, Plan
 from onnxinterp.limits import Limits
 from onnxinterp.registry import KERNELS, Kernel
@@ -171,13 +172,14 @@ class OnnxModule(Tunable):
             values[name] = read(holder, attribute)
         values.update(given)
         device = self._device(given)
+        frame = Frame(values, device, guard_of(self.limits, given), self.limits.loop_trips)
         try:
-            results = self.interpreter.run(current.plan, Frame(values, device))
+            results = frame.watched(self.interpreter.run, current.plan)
         except NodeError as error:
             self._call.blame_sizes(given, error)
             raise
         if sizes and known is None:
-            self._remember(planned, overridden, sizes, values)
+            self._remember(planned, overridden, sizes, frame)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
         return results[0] if len(results) == 1 else results
 
@@ -291,7 +293,7 @@ class OnnxModule(Tunable):
         return self.training and self._has_modes
 
     def _remember(
-        self, planned: Planned, overridden: frozenset[str], sizes: Sizes, values: dict[str, Any]
+        self, planned: Planned, overridden: frozenset[str], sizes: Sizes, frame: Frame
     ) -> None:
         """Shapes that come a second time get a plan of their own: their arithmetic is done."""
         if sizes not in planned.by_sizes:
@@ -299,11 +301,16 @@ class OnnxModule(Tunable):
                 planned.by_sizes.pop(next(iter(planned.by_sizes)), None)
             planned.by_sizes[sizes] = None
             return
-        found = {n: v for n in planned.plan.sized if isinstance(v := values.get(n), Host)}
-        planned.by_sizes[sizes] = self._make_plan(self._mode, overridden, found)
+        found = {n: v for n in planned.plan.sized if isinstance(v := frame.values.get(n), Host)}
+        made = self._make_plan(self._mode, overridden, found, frame.guard)
+        planned.by_sizes[sizes] = made
 
     def _make_plan(
-        self, training: bool, overridden: frozenset[str], sized: Mapping[str, Host] | None = None
+        self,
+        training: bool,
+        overridden: frozenset[str],
+        sized: Mapping[str, Host] | None = None,
+        guard: Guard | None = None,
     ) -> Planned:
         buffers = {n: t for n, t in self.weights.items() if not isinstance(t, nn.Parameter)}
         varying = roles(self.graph)[1] | overridden
@@ -323,6 +330,7 @@ class OnnxModule(Tunable):
             types={n: type_of(t) for n, t in self.weights.items()} | self._packed,
             still=self.frozen_statistics,
             fuse=self.fuse,
+            guard=guard or Guard.of_plan(self.limits),
         )
         with torch.inference_mode(False), torch.no_grad():
             plan = planning.plan(self.graph, setting)

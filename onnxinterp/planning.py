@@ -24,11 +24,13 @@ from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp import carriers, fusion
-from onnxinterp.dtypes import CARRIER, onnx_name
-from onnxinterp.errors import InvalidModelError
+from onnxinterp.decoding import decode, placed
+from onnxinterp.dtypes import CARRIER
+from onnxinterp.errors import InvalidModelError, OnnxError, UnsafeModelError
 from onnxinterp.graph import Graph, Node, ValueInfo, WeightRef
-from onnxinterp.interpreter import Frame, Interpreter, Plan, Step
-from onnxinterp.loading import TensorReader
+from onnxinterp.guarding import Exceeded, Guard
+from onnxinterp.interpreter import Frame, Interpreter, Plan, Step, describe
+from onnxinterp.limits import Limits
 from onnxinterp.registry import GIVEN, HOST_RULES, WITHOUT_MEANING, Kernel, Kind
 from onnxinterp.values import HOST_DTYPES, HOST_LENGTH, READABLE, Dtype, Host, host_of, number
 
@@ -52,6 +54,7 @@ class Setting:
         types: the ONNX types of the weights.
         still: names of the state that is not brought up to date in training.
         fuse: whether nodes that are one function in torch run as one.
+        guard: what watches the nodes that are run to make the plan.
     """
 
     weights: Set[str]
@@ -64,11 +67,22 @@ class Setting:
     types: Mapping[str, int] = field(default_factory=dict)
     still: Set[str] = frozenset()
     fuse: bool = True
+    guard: Guard = field(default_factory=lambda: Guard.of_plan(Limits()))
 
 
 def plan(graph: Graph, setting: Setting) -> Plan:
-    """Make the plan of a main graph, pruned to what its outputs need."""
-    return _Planner(setting).plan(graph)
+    """Make the plan of a main graph, pruned to what its outputs need.
+
+    Raises:
+        InvalidModelError: there is none; the message names the node, where it is one's fault.
+        UnsafeModelError: it takes longer than the limits admit.
+    """
+    try:
+        return _Planner(setting).plan(graph)
+    except OnnxError:
+        raise
+    except Exception as error:
+        raise InvalidModelError(f"no plan can be made of the graph: {error}") from error
 
 
 def snapshot(value: Constant) -> Host | None:
@@ -78,28 +92,6 @@ def snapshot(value: Constant) -> Host | None:
     if not isinstance(value, Tensor) or value.is_meta or value.dtype not in READABLE:
         return None
     return host_of(value) if value.ndim <= 1 and value.numel() <= HOST_LENGTH else None
-
-
-def decode(kernel: Kernel, name: str, value: Any, setting: Setting) -> Any:
-    """An attribute as the kernel's signature asks for it: ONNX type numbers as torch dtypes."""
-    dtypes = setting.dtypes
-    if kernel.wants_dtype(name) and isinstance(value, int):
-        if value == TensorProto.UNDEFINED:
-            return None
-        if value == TensorProto.STRING:
-            return str
-        if value not in CARRIER:
-            raise InvalidModelError(f"{kernel.op_type}: {name} is {onnx_name(value)}")
-        return dtypes.get(CARRIER[value], CARRIER[value])
-    if isinstance(value, TensorProto) and kernel.wants_host(name):
-        tensor = TensorReader(None)(value)
-        if not isinstance(tensor, Tensor) or tensor.ndim > 1:
-            raise InvalidModelError(f"{kernel.op_type}: {name} is a number or a list of numbers")
-        return Host(tensor.tolist(), dtypes.get(tensor.dtype, tensor.dtype))
-    if isinstance(value, list) and kernel.wants_tensor(name):
-        dtype = torch.float32 if any(isinstance(v, float) for v in value) else torch.int64
-        return torch.tensor(value, dtype=dtype, device=setting.device)
-    return value
 
 
 class _Planner:
@@ -125,7 +117,7 @@ class _Planner:
         if not is_root:
             self.may_be_host.update(inputs)
         self.straight |= graph.straight
-        steps = [s for node in graph.nodes if (s := self._step(node)) is not None]
+        steps = [s for node in graph.nodes if (s := self._resolved(node)) is not None]
         answer = Kind.TENSOR if is_root else Kind.ANY
         outputs = tuple(self._place(o.name, answer) for o in graph.outputs)
         if self.setting.fuse:
@@ -150,6 +142,20 @@ class _Planner:
             return np.dtype(object)
         dtype = CARRIER.get(elem_type)
         return None if dtype is None else self.setting.dtypes.get(dtype, dtype)
+
+    def _resolved(self, node: Node) -> Step | None:
+        """The step of a node; what is wrong with the node names it.
+
+        Raises:
+            InvalidModelError: no plan can be made of the node.
+        """
+        try:
+            return self._step(node)
+        except OnnxError:
+            raise
+        except Exception as error:
+            message = f"node {node.name!r} ({node.op_type}, opset {node.opset}): {error}"
+            raise InvalidModelError(message) from error
 
     def _step(self, node: Node) -> Step | None:
         """The step of a node; None where it is folded away."""
@@ -263,10 +269,11 @@ class _Planner:
             "output_type": self.types.get(node.outputs[0], 0),
             "training": None if self._is_still(kernel, node) else self.setting.training,
             "straight": node.outputs[0] in self.straight,
-            "prepared": _placed(node.prepared, self.setting.device),
+            "prepared": placed(node.prepared, self.setting.device),
         }
+        placing = self.setting.dtypes, self.setting.device
         attributes = {
-            k: decode(kernel, k, v, self.setting) for k, v in given.items() if k in kernel.keywords
+            k: decode(kernel, k, v, *placing) for k, v in given.items() if k in kernel.keywords
         }
         for name, value in node.attributes.items():
             if name not in kernel.attributes or name in GIVEN:
@@ -275,7 +282,7 @@ class _Planner:
                 message = f"node {node.name!r}: {kernel.op_type} has no attribute {name!r}"
                 raise InvalidModelError(f"{message} at opset {node.opset}")
             if name in kernel.keywords and not isinstance(value, (Graph, WeightRef)):
-                attributes[name] = decode(kernel, name, value, self.setting)
+                attributes[name] = decode(kernel, name, value, *placing)
         return attributes
 
     def _subgraphs(self, kernel: Kernel, node: Node) -> dict[str, Plan]:
@@ -339,9 +346,12 @@ class _Planner:
             if name and name not in self.constants and name not in self.known:
                 return False
             values[name] = self.constants[name] if name in self.constants else self.known.get(name)
+        guard = self.setting.guard
         try:
-            result = self.interpreter.run_step(step, Frame(values, self.setting.device))
+            with guard:
+                result = self.interpreter.run_step(step, Frame(values, self.setting.device, guard))
         except Exception:
+            self._refuse_delay(step, values)
             return False  # what is wrong with the node is said when it runs, with its inputs
         results = result if isinstance(result, tuple) else (result,)
         if not all(isinstance(r, (Tensor, Host, np.ndarray)) for r in results):
@@ -354,18 +364,15 @@ class _Planner:
                 self.hosts[name] = host
         return True
 
+    def _refuse_delay(self, step: Step, values: dict[str, Any]) -> None:
+        """Say so where folding has taken all the time there is; no other limit ends it."""
+        try:
+            self.setting.guard.seconds_left()
+        except Exceeded as error:
+            raise UnsafeModelError(f"{describe(step, values)}: {error}") from None
+
 
 FOLDED_BYTES = 2**20  # of a constant that holds for one set of input shapes
-
-
-def _placed(value: Any, device: torch.device) -> Any:
-    """The same with its tensors, alone or in tuples, on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if not isinstance(value, tuple):
-        return value
-    items = [_placed(v, device) for v in value]
-    return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
 
 
 def _is_large(value: Constant) -> bool:

@@ -200,6 +200,12 @@ class Kernel:
         """Whether a tensor attribute is wanted as a tensor: then it is a weight."""
         return kind_of(self.hints.get(attribute)) is Kind.TENSOR
 
+    def choices(self, attribute: str) -> frozenset[Any]:
+        """What an attribute may be, where its annotation lists it; empty where anything goes."""
+        members = _alternatives(self.hints.get(attribute))
+        listed = [typing.get_args(m) for m in members if typing.get_origin(m) is Literal]
+        return frozenset().union(*listed) if len(listed) == len(members) else frozenset()
+
     def wants_host(self, attribute: str) -> bool:
         """Whether a tensor attribute is wanted as plain numbers."""
         return Host in _alternatives(self.hints.get(attribute))

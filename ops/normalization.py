@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add, div, mul, pow, sub
 from onnxinterp.ops.reductions import reduce_mean, reduce_mean_1
+from onnxinterp.ops.shapes import from_front
 from onnxinterp.ops.unary import sqrt
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.sampling import Call, Draw, call
@@ -76,7 +77,9 @@ def layer_normalization(
         y = functional.layer_norm(X, shape, None, None, epsilon) * Scale
         return y if B is None else y + B
     wide = X.float() if X.dtype in NARROW else X
-    var, mean = torch.var_mean(wide, list(range(axis % X.ndim, X.ndim)), correction=0, keepdim=True)
+    var, mean = torch.var_mean(
+        wide, list(range(from_front(axis, X.ndim), X.ndim)), correction=0, keepdim=True
+    )
     inverse = torch.rsqrt(var + epsilon)
     y = ((wide - mean) * inverse).to(X.dtype) * Scale
     return y if B is None else y + B, mean.to(stash_type), inverse.to(stash_type)

@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 
 from onnxinterp.ops.ml.scores import (
     ML,
+    PostTransform,
     Strings,
     draw_labels,
     draw_rows,
@@ -36,7 +37,7 @@ def linear_classifier(
     coefficients: Tensor,
     intercepts: Tensor | None = None,
     multi_class: int = 0,
-    post_transform: str = "NONE",
+    post_transform: PostTransform = "NONE",
 ) -> tuple[Tensor | Strings, Tensor]:
     """The top class is the one with the highest score before the transform.
 
@@ -66,7 +67,7 @@ def linear_regressor(
     *,
     coefficients: Tensor | None = None,
     intercepts: Tensor | None = None,
-    post_transform: str = "NONE",
+    post_transform: PostTransform = "NONE",
     targets: int = 1,
 ) -> Tensor:
     """Intercepts count if there is one for each target."""

@@ -15,6 +15,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER
+from onnxinterp.guarding import reserve
 from onnxinterp.ops.ml.scaling import ML
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
@@ -58,6 +59,9 @@ def _text(value: float | str) -> str:
     return value if isinstance(value, str) else f"{round_to(torch.float32, value):f}"
 
 
+NUMBER = 64  # bytes, as a Python object in a list or a dict
+MAP = 256  # of a small dict
+
 CASTS: dict[str, tuple[int, Callable[[Any], Any], Any]] = {  # type, from a string, absent
     "TO_FLOAT": (TensorProto.FLOAT, float, 0.0),
     "TO_INT64": (TensorProto.INT64, int, 0),
@@ -83,6 +87,7 @@ def cast_map(
     if map_form == "SPARSE" and min(X, default=0) < 0:
         raise ValueError(f"the key {min(X)} is no position")
     keys = range(max_map) if map_form == "SPARSE" else sorted(X)
+    reserve(NUMBER * len(keys))
     values = [X.get(key, absent) for key in keys]
     if elem_type == TensorProto.STRING:
         return _row([_text(v) for v in values], elem_type, device)
@@ -103,6 +108,7 @@ def zip_map(
     labels = classlabels_strings or classlabels_int64s or []
     if X.ndim > 2:
         raise ValueError(f"a row of scores for each map is expected, not {list(X.shape)}")
+    reserve(NUMBER * X.numel() + MAP * len(X))
     rows = host_of(X if X.ndim > 1 else X.unsqueeze(0)).numbers
     return [dict(zip(labels, row, strict=True)) for row in rows]
 

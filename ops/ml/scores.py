@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from onnxinterp.values import Ints, host_of
 
 ML = "ai.onnx.ml"
 Strings: TypeAlias = np.ndarray[Any, Any]
+
+PostTransform: TypeAlias = Literal["NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT"]
 
 WINITZKI = 0.147  # the constant of S. Winitzki's approximation of erf, 2008
 NOTHING = 1e-7  # scores no larger than this count as 0

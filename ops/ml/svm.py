@@ -6,6 +6,7 @@ History: 1 (both). Without support vectors the coefficients are those of a linea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch.nn.functional import linear, one_hot
 
 from onnxinterp.ops.ml.scores import (
     ML,
+    PostTransform,
     Strings,
     draw_labels,
     draw_rows,
@@ -50,10 +52,10 @@ def svm_regressor(
     *,
     coefficients: Tensor | None = None,
     kernel_params: Floats | None = None,
-    kernel_type: str = "LINEAR",
+    kernel_type: Literal["LINEAR", "POLY", "RBF", "SIGMOID"] = "LINEAR",
     n_supports: int = 0,
     one_class: int = 0,
-    post_transform: str = "NONE",
+    post_transform: PostTransform = "NONE",
     rho: Tensor | None = None,
     support_vectors: Tensor | None = None,
 ) -> Tensor:
@@ -80,8 +82,8 @@ def svm_classifier(
     classlabels_strings: Sequence[str] | None = None,
     coefficients: Tensor | None = None,
     kernel_params: Floats | None = None,
-    kernel_type: str = "LINEAR",
-    post_transform: str = "NONE",
+    kernel_type: Literal["LINEAR", "POLY", "RBF", "SIGMOID"] = "LINEAR",
+    post_transform: PostTransform = "NONE",
     prob_a: Tensor | None = None,
     prob_b: Tensor | None = None,
     rho: Tensor | None = None,
