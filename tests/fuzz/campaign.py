@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from tests.fuzz.children import Child, Lost, results
 from tests.fuzz.judging import dtypes
 from tests.fuzz.mutation import Base, bases, mutant, stored
@@ -46,6 +48,7 @@ class Tally:
     compared: Counter[str] = field(default_factory=Counter)
     different: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     seconds: float = 0.0
+    first: int = 0
 
     @property
     def count(self) -> int:
@@ -53,13 +56,15 @@ class Tally:
 
     def __str__(self) -> str:
         rate = self.count / max(self.seconds, 1e-9)
-        lines = [f"{self.count:,} mutated files in {self.seconds:.0f} s, {rate:.0f} a second"]
+        lines = [
+            f"{self.count:,} mutated files in {self.seconds:.0f} s, {rate:.0f} a second; from seed {self.first}"
+        ]
         lines += [f"  {count:>9,}  {what}" for what, count in self.outcomes.most_common()]
         asked = ", ".join(f"{count:,} {what}" for what, count in self.compared.most_common())
         lines.append(f"  against onnxruntime: {asked or 'none'}")
         for title, found in (("BROKEN", self.defects), ("different", self.different)):
             lines += [
-                f"  {title}: {what}: {len(seeds):,} times, seeds {', '.join(map(str, seeds[:KEPT]))}"
+                f"  {title}: {what}: {len(seeds):,} times, seeds {seeds[:KEPT]}"
                 for what, seeds in sorted(found.items(), key=lambda kv: -len(kv[1]))
             ]
         return "\n".join(lines)
@@ -73,6 +78,8 @@ def run(
     workers: int = 1,
     work: Callable[[str, int], Outcome] = of_seed,
     compare: bool = True,
+    patience: float = 10.0,
+    keep: Path | None = None,
 ) -> Tally:
     """Try broken files until the time or their number is used up.
 
@@ -83,18 +90,32 @@ def run(
         workers: how many processes.
         work: bases and seed -> outcome; a function that can be imported.
         compare: whether some of the answers are compared with onnxruntime's.
+        patience: seconds after which a file counts as one that hangs.
+        keep: a folder for files that break the promise, or differ.
     """
     with tempfile.NamedTemporaryFile(prefix="fuzz-bases-") as file:
         pickle.dump(bases(), file)
         file.flush()
         job = partial(work, file.name)
-        children = [Child(job) for _ in range(workers)]
+        children = [Child(job, patience) for _ in range(workers)]
+        again = Child(job, patience)
         oracle = Child(answer) if compare else None
         try:
-            return _run(_seeds(first, count, seconds), stored(file.name), children, oracle)
+            seeds, found = _seeds(first, count, seconds), stored(file.name)
+            tally = _run(seeds, found, children, again, oracle)
+            tally.first = first
         finally:
-            for child in (*children, *filter(None, [oracle])):
+            for child in (*children, again, *filter(None, [oracle])):
                 child.close()
+        if keep is not None:
+            for seed in (s for seeds in _told(tally) for s in seeds[:KEPT]):
+                (keep / f"file-{seed}.onnx").write_bytes(mutant(found, seed)[0])
+        return tally
+
+
+def _told(tally: Tally) -> Iterator[list[int]]:
+    yield from tally.defects.values()
+    yield from tally.different.values()
 
 
 def _seeds(first: int, count: int | None, seconds: float | None) -> Iterator[int]:
@@ -106,15 +127,22 @@ def _seeds(first: int, count: int | None, seconds: float | None) -> Iterator[int
 
 
 def _run(
-    seeds: Iterator[int], found: Sequence[Base], children: Sequence[Child], oracle: Child | None
+    seeds: Iterator[int],
+    found: Sequence[Base],
+    children: Sequence[Child],
+    again: Child,
+    oracle: Child | None,
 ) -> Tally:
     tally, start = Tally(), time.monotonic()
-    for seed, result in results(children, seeds):
+    for seed, first in results(children, seeds):
+        result = again.ask(seed) if isinstance(first, Lost) else first
         if isinstance(result, Lost):
-            kind = f"{result.how}{_reason(result.said)}"
+            base = mutant(found, seed)[1].name
             tally.outcomes[result.how] += 1
-            tally.defects[f"{kind} ({mutant(found, seed)[1].name})"].append(seed)
+            tally.defects[f"{result.how}{_reason(result.said)} ({base})"].append(seed)
             continue
+        if isinstance(first, Lost) and first.how != "hung":  # a busy machine is no defect
+            tally.defects[f"{first.how} after other files, not alone"].append(seed)
         tally.outcomes[f"{result.kind} {result.what}".strip()] += 1
         if result.kind == "raw":
             tally.defects[result.what].append(seed)
@@ -151,8 +179,6 @@ def _compare(seed: int, outcome: Outcome, data: bytes, oracle: Child, tally: Tal
 
 def operators_of(data: bytes) -> str:
     """The first few operators of a model."""
-    import onnx
-
     model = onnx.load_from_string(data)
     imports = {o.domain: o.version for o in model.opset_import}
     nodes = [f"{n.op_type}-{imports.get(n.domain)}" for n in model.graph.node]
@@ -176,6 +202,7 @@ def main() -> None:
     parser.add_argument("--no-compare", action="store_true", help="never ask onnxruntime")
     parser.add_argument("--seed", type=int, help="make the file of this seed")
     parser.add_argument("--write", type=Path, help="where to write it")
+    parser.add_argument("--keep", type=Path, help="a folder for files that break the promise")
     options = parser.parse_args()
     if options.seed is not None:
         data, base = mutant(bases(), options.seed)
@@ -190,6 +217,7 @@ def main() -> None:
         first=options.first,
         workers=options.workers,
         compare=not options.no_compare,
+        keep=options.keep,
     )
     print(tally)
     sys.exit(bool(tally.defects))

@@ -1,8 +1,8 @@
 """Work in a process that may die or hang: requests go in, results come out in the same order.
 
-    Children
-        Child          one process, started anew when it is lost
-            Lost       in place of the result of the request that it was lost on
+Children
+Child          one process, started anew when it is lost
+Lost       in place of the result of the request that it was lost on
 """
 
 from __future__ import annotations

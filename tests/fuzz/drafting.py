@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 from hypothesis.errors import InvalidArgument
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.defs import OpSchema
 
 from tests.fuzz.choices import PLAIN, Choices, chance, one_of
@@ -163,9 +163,7 @@ def fits(value: Any, wanted: Any) -> bool:
 def schemas(opset: int) -> list[OpSchema]:
     """The operators of an opset that always give the same answer."""
     limits = {"": opset, ML: ML_OPSETS[opset]}
-    newest = {
-        (s.domain, s.name): s for s in SERVED if s.since_version <= limits.get(s.domain, 0)
-    }
+    newest = {(s.domain, s.name): s for s in SERVED if s.since_version <= limits.get(s.domain, 0)}
     return [s for s in newest.values() if not (s.deprecated or kernel_of(s).random)]
 
 
@@ -296,13 +294,12 @@ class Drafter:
         yield part
         made = node("Reshape", part.output[0], np.array(wanted.shape, dtype=np.int64))
         yield made
-        for step in self._cast(made.output[0], value.dtype, wanted, node):
-            yield step
+        yield from self._cast(made.output[0], value.dtype, wanted, node)
 
     def _cast(self, name: str, dtype: Any, wanted: Any, node: Any) -> Iterator[NodeProto]:
         """Bounds first, then the type: what a number beyond a type's range becomes is open."""
-        lo, hi = bounds(wanted) if wanted.dtype != bool else (-10.0, 10.0)
-        if dtype != bool:
+        lo, hi = bounds(wanted) if wanted.dtype.kind != "b" else (-10.0, 10.0)
+        if dtype.kind != "b":
             limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
             lo, hi = (min(max(bound, limits.min), limits.max) for bound in (lo, hi))
             if self.draft.opset < 11:
@@ -328,8 +325,3 @@ def _is_source(value: Any) -> bool:
         and value.dtype.kind in "biuf"
         and is_tame(value)
     )
-
-
-def graph_of(nodes: Sequence[NodeProto], name: str, inputs: Any, outputs: Any) -> GraphProto:
-    """A subgraph; everything else it reads is around it."""
-    return helper.make_graph(nodes, name, inputs, outputs)

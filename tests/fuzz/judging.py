@@ -26,7 +26,19 @@ from tests.fuzz.regions import wrap
 from tests.property.agreement import assert_agree
 from tests.property.oracles import to_lane
 
-STRANGE = ("a.b", "x:0", "1", "input", "forward", "weights", "training", "ü", "a b", "%s{0}", "items")
+STRANGE = (
+    "a.b",
+    "x:0",
+    "1",
+    "input",
+    "forward",
+    "weights",
+    "training",
+    "ü",
+    "a b",
+    "%s{0}",
+    "items",
+)
 
 
 class DisagreementError(AssertionError):
@@ -78,7 +90,7 @@ class Judge:
     tally: Tally = field(default_factory=Tally)
 
     def asked(self, model: ModelProto, feeds: Mapping[str, Any]) -> list[Any] | None:
-        """onnxruntime's answer; None where it refuses or dies."""
+        """Onnxruntime's answer; None where it refuses or dies."""
         answer = self.oracle.ask(Question(model.SerializeToString(), dict(feeds)))
         self.tally.losses += isinstance(answer, Lost)
         return None if isinstance(answer, (Lost, Refusal)) else answer
@@ -137,13 +149,14 @@ class Judge:
         except Exception as error:
             raise DisagreementError(f"the whole graph differs: {error}", model, feeds) from error
 
-    def one_by_one(self, draft: Draft) -> dict[str, Any]:
+    @staticmethod
+    def one_by_one(draft: Draft) -> dict[str, Any]:
         """What our own nodes give, each one a module, one after the other."""
         values = {n: to_lane(v) for n, v in (draft.inputs | draft.constants).items()}
         for node in draft.nodes:
             outputs = [n for n in node.output if n]
             model, feeds = draft.model([node], outputs)
-            module = OnnxModule(model, kernels=self.kernels)
+            module = OnnxModule(model)
             with torch.no_grad():
                 answer = module(**{n: values[n] for n in feeds})
             answers = answer if isinstance(answer, tuple) else (answer,)

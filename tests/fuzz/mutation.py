@@ -16,15 +16,16 @@ from onnx import ModelProto
 
 from tests.fuzz.choices import PLAIN, Seeded
 from tests.fuzz.drafting import Drafter
-from tests.fuzz.edits import EDITS, INTEGERS, OFTEN, cut, varint
+from tests.fuzz.edits import EDITS, OFTEN, varint
+from tests.fuzz.fields import INTEGERS, cut
 from tests.fuzz.judging import finished
+from tests.fuzz.keeping import CORPUS
 from tests.fuzz.ours import OwnValues
 from tests.fuzz.regions import wrap
 from tests.property.drawing import SeededDraw
 from tests.property.one_node import drawn
 from tests.property.served import SERVED, label
 
-CORPUS = Path(__file__).with_name("corpus")
 GRAPHS = 60
 BYTES_ONLY = 0.2  # of the files: what happens to them happens to their bytes
 REFUSED = (ValueError, TypeError, IndexError, DecodeError, EncodeError, UnicodeError)
@@ -56,9 +57,8 @@ def bases() -> list[Base]:
         model, names = finished(draft, choices)
         feeds = {i.name: draft.values[names[i.name]] for i in model.graph.input}
         found.append(Base(f"graph {seed}", model.SerializeToString(), feeds))
-    for path in sorted(CORPUS.glob("*.onnx")):
-        found.append(Base(path.name, path.read_bytes(), {}))
-    return found
+    files = sorted(CORPUS.glob("*.onnx"))
+    return [*found, *(Base(path.name, path.read_bytes(), {}) for path in files)]
 
 
 @cache

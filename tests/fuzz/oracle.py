@@ -1,4 +1,4 @@
-"""What onnxruntime answers, in a process of its own: it can be killed, or hang, by what it is given."""
+"""What onnxruntime answers, in a process of its own: some of what it is given kills it."""
 
 from __future__ import annotations
 

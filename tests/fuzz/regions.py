@@ -82,14 +82,14 @@ def in_function(draft: Draft, region: Region, choices: Choices) -> list[NodeProt
     inputs = {n: draft.fresh("p") for n in region.reads}
     nodes = relabelled(region.nodes, inputs)
     candidates = [
-        (node, attribute)
+        attribute
         for node in nodes
         for attribute in node.attribute
         if attribute.type in PROMOTED and node.domain != LOCAL and not attribute.ref_attr_name
     ]
     given, required = {}, []
     if candidates and chance(choices, 60):
-        node, attribute = one_of(choices, candidates)
+        attribute = one_of(choices, candidates)
         given["alpha"] = helper.get_attribute_value(attribute)
         attribute.CopyFrom(
             AttributeProto(name=attribute.name, type=attribute.type, ref_attr_name="alpha")

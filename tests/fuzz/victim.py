@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # some kernels do at their first call, and that takes seconds
 
 from onnxinterp import Limits, OnnxError, OnnxModule, backend
-from onnxinterp.graph import ValueInfo
 from onnxinterp.dtypes import STRING
+from onnxinterp.graph import ValueInfo
 from tests.fuzz.mutation import mutant, stored
 from tests.fuzz.ours import to_array
 
@@ -36,10 +37,23 @@ LIMITS = Limits(
     steps=100_000,
     seconds=2.0,
 )
-EVENTS = ("open", "subprocess.Popen", "os.system", "os.exec", "os.spawn", "socket.connect", "shutil")
+EVENTS = (
+    "open",
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.spawn",
+    "socket.connect",
+    "shutil",
+)
 OWN = tuple(
     str(Path(p).resolve())
-    for p in (*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix, Path(__file__).parents[2])
+    for p in (
+        *sysconfig.get_paths().values(),
+        sys.prefix,
+        sys.base_prefix,
+        Path(__file__).parents[2],
+    )
 )
 SIDE, ELEMENTS = 4, 4096  # of inputs that are made up
 COMPARED = 8  # of so many answers one is given back to be compared
