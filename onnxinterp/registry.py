@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -117,6 +117,9 @@ class Kernel:
             them, tensors as numpy arrays; the function may take the same ones. What it gives goes
             to the function as it is, but for tensors, alone or in tuples: they follow the module
             from device to device.
+        gives: where the schema leaves the element type of the first output open, makes of the
+            node's attributes, as the file has them, and of the ONNX types of its inputs (0 where
+            unknown) that of the output.
     """
 
     function: Callable[..., Any]
@@ -135,6 +138,7 @@ class Kernel:
     straight: tuple[str, ...] = ()
     between: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prepare: Callable[..., Any] | None = None
+    gives: Callable[[Mapping[str, Any], Sequence[int]], int] | None = None
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -227,6 +231,7 @@ def op(
     straight: tuple[str, ...] = (),
     between: Mapping[str, tuple[str, ...]] | None = None,
     prepare: Callable[..., Any] | None = None,
+    gives: Callable[[Mapping[str, Any], Sequence[int]], int] | None = None,
     commutative: bool = False,
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
@@ -261,6 +266,7 @@ def op(
             straight,
             between or {},
             prepare,
+            gives,
         )
         if commutative:
             COMMUTATIVE.add(function)

@@ -7,10 +7,12 @@ tensors too, of more types; NaN equals NaN). CategoryMapper 1, OneHotEncoder 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.ops.ml.scaling import ML
@@ -124,7 +126,23 @@ def _default(values: Labels, of_floats: float, of_int64s: int, of_strings: str) 
     return default
 
 
-@op("LabelEncoder", since=4, domain=ML, any_type=True, data_shaped=False)
+def _type_of_values(attributes: Mapping[str, Any], _inputs: Sequence[int]) -> int:
+    """Of the values that the node gives: the output of a LabelEncoder from version 2 on."""
+    tensor = attributes.get("values_tensor")
+    if isinstance(tensor, TensorProto):
+        return int(tensor.data_type)
+    if attributes.get("values_strings"):
+        return int(TensorProto.STRING)
+    return int(TensorProto.INT64 if attributes.get("values_int64s") else TensorProto.FLOAT)
+
+
+def _other_type(_attributes: Mapping[str, Any], inputs: Sequence[int]) -> int:
+    """Strings become integers, and integers strings."""
+    strings, integers = int(TensorProto.STRING), int(TensorProto.INT64)
+    return {strings: integers, integers: strings}.get(inputs[0], 0) if inputs else 0
+
+
+@op("LabelEncoder", since=4, domain=ML, any_type=True, data_shaped=False, gives=_type_of_values)
 def label_encoder(
     X: Tensor | Strings,
     *,
@@ -154,7 +172,7 @@ def label_encoder(
     return values.take(_found(X, keys, values), default, device)
 
 
-@op("LabelEncoder", since=2, domain=ML, any_type=True, data_shaped=False)
+@op("LabelEncoder", since=2, domain=ML, any_type=True, data_shaped=False, gives=_type_of_values)
 def label_encoder_2(
     X: Tensor | Strings,
     *,
@@ -179,7 +197,7 @@ def label_encoder_2(
     return values.take(_found(X, keys, values), default, device)
 
 
-@op("LabelEncoder", since=1, domain=ML, any_type=True, data_shaped=False)
+@op("LabelEncoder", since=1, domain=ML, any_type=True, data_shaped=False, gives=_other_type)
 def label_encoder_1(
     X: Tensor | Strings,
     *,
@@ -198,7 +216,7 @@ def label_encoder_1(
     return classes.take(known, default_string, device)
 
 
-@op("CategoryMapper", since=1, domain=ML, any_type=True, data_shaped=False)
+@op("CategoryMapper", since=1, domain=ML, any_type=True, data_shaped=False, gives=_other_type)
 def category_mapper(
     X: Tensor | Strings,
     *,

@@ -57,7 +57,8 @@ class Tally:
     def __str__(self) -> str:
         rate = self.count / max(self.seconds, 1e-9)
         lines = [
-            f"{self.count:,} mutated files in {self.seconds:.0f} s, {rate:.0f} a second; from seed {self.first}"
+            f"{self.count:,} mutated files in {self.seconds:.0f} s, {rate:.0f} a second, "
+            f"from seed {self.first}"
         ]
         lines += [f"  {count:>9,}  {what}" for what, count in self.outcomes.most_common()]
         asked = ", ".join(f"{count:,} {what}" for what, count in self.compared.most_common())
