@@ -112,14 +112,14 @@ class Kernel:
         between: attribute that names a value of the graph -> attributes that list others. In place
             of the name, the function gets the part of the graph that lies between these and it,
             as a `Subgraph` whose inputs are the node's.
+        gives: where the schema leaves the element type of the first output open, makes of the
+            node's attributes, as the file has them, and of the ONNX types of its inputs (0 where
+            unknown) that of the output.
         prepare: makes of attributes, once when a model is loaded, what the function gets as
             `prepared`. Its keyword-only parameters are the attributes it reads, as the file has
             them, tensors as numpy arrays; the function may take the same ones. What it gives goes
             to the function as it is, but for tensors, alone or in tuples: they follow the module
             from device to device.
-        gives: where the schema leaves the element type of the first output open, makes of the
-            node's attributes, as the file has them, and of the ONNX types of its inputs (0 where
-            unknown) that of the output.
     """
 
     function: Callable[..., Any]
@@ -137,8 +137,8 @@ class Kernel:
     alias: bool = False
     straight: tuple[str, ...] = ()
     between: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    gives: Callable[[dict[str, Any], Sequence[int]], int] | None = None
     prepare: Callable[..., Any] | None = None
-    gives: Callable[[Mapping[str, Any], Sequence[int]], int] | None = None
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -230,8 +230,8 @@ def op(
     alias: bool = False,
     straight: tuple[str, ...] = (),
     between: Mapping[str, tuple[str, ...]] | None = None,
+    gives: Callable[[dict[str, Any], Sequence[int]], int] | None = None,
     prepare: Callable[..., Any] | None = None,
-    gives: Callable[[Mapping[str, Any], Sequence[int]], int] | None = None,
     commutative: bool = False,
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
@@ -265,8 +265,8 @@ def op(
             alias,
             straight,
             between or {},
-            prepare,
             gives,
+            prepare,
         )
         if commutative:
             COMMUTATIVE.add(function)

@@ -6,7 +6,7 @@ ConstantOfShape 9, 20-25 (types). EyeLike 9, 22 (bfloat16).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ def _strings(data: str | list[str] | None) -> np.ndarray[Any, Any] | None:
     return None if data is None else np.array(data, dtype=object)
 
 
-def _filled_type(attributes: Mapping[str, Any], _inputs: Sequence[int]) -> int:
+def _filled_type(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
     value = attributes.get("value")
     return int(value.data_type) if isinstance(value, TensorProto) else int(TensorProto.FLOAT)
 

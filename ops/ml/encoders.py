@@ -7,7 +7,7 @@ tensors too, of more types; NaN equals NaN). CategoryMapper 1, OneHotEncoder 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -126,7 +126,7 @@ def _default(values: Labels, of_floats: float, of_int64s: int, of_strings: str) 
     return default
 
 
-def _type_of_values(attributes: Mapping[str, Any], _inputs: Sequence[int]) -> int:
+def _type_of_values(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
     """Of the values that the node gives: the output of a LabelEncoder from version 2 on."""
     tensor = attributes.get("values_tensor")
     if isinstance(tensor, TensorProto):
@@ -136,7 +136,7 @@ def _type_of_values(attributes: Mapping[str, Any], _inputs: Sequence[int]) -> in
     return int(TensorProto.INT64 if attributes.get("values_int64s") else TensorProto.FLOAT)
 
 
-def _other_type(_attributes: Mapping[str, Any], inputs: Sequence[int]) -> int:
+def _other_type(_attributes: dict[str, Any], inputs: Sequence[int]) -> int:
     """Strings become integers, and integers strings."""
     strings, integers = int(TensorProto.STRING), int(TensorProto.INT64)
     return {strings: integers, integers: strings}.get(inputs[0], 0) if inputs else 0

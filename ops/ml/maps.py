@@ -6,7 +6,7 @@ stays on the host. onnxruntime makes a row, [1, n], of a map where the specifica
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +28,7 @@ def _row(values: list[Any], elem_type: int, device: torch.device) -> Tensor | St
     return torch.tensor([values], dtype=CARRIER[elem_type], device=device)
 
 
-def _type_of_a_map(_attributes: Mapping[str, Any], inputs: Sequence[int]) -> int:
+def _type_of_a_map(_attributes: dict[str, Any], inputs: Sequence[int]) -> int:
     return inputs[0] if inputs else 0
 
 
@@ -69,7 +69,7 @@ CASTS: dict[str, tuple[int, Callable[[Any], Any], Any]] = {  # type, from a stri
 }
 
 
-def _type_cast_to(attributes: Mapping[str, Any], _inputs: Sequence[int]) -> int:
+def _type_cast_to(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
     return CASTS.get(attributes.get("cast_to", "TO_FLOAT"), (0,))[0]
 
 

@@ -7,7 +7,7 @@ not cast to another one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -79,7 +79,7 @@ def pair(score: Tensor, complement: bool, post_transform: str) -> Tensor:
     return torch.cat([1 - score if complement else -score, score], 1)
 
 
-def type_of_labels(attributes: Mapping[str, Any], _inputs: Sequence[int]) -> int:
+def type_of_labels(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
     """The ONNX type of what `labels` gives."""
     strings = attributes.get("classlabels_strings")
     return int(TensorProto.STRING if strings else TensorProto.INT64)
