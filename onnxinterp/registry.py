@@ -106,15 +106,15 @@ class Kernel:
         strings: whether strings may come as positions (see `carriers`): not where it computes.
         uint64: how the function gets uint64: as "bits" of int64 where the answer is right modulo
             2**64, in "order" where elements are compared and moved only; None: as torch has it.
+        gives: where the schema leaves the element type of the first output open, makes of the
+            node's attributes, as the file has them, and of the ONNX types of its inputs (0 where
+            unknown) that of the output.
         alias: the output is the input (Identity): exporters leave one where they merged equal
             weights (see `ties`).
         straight: names of inputs that may come as floating numbers in place of integers.
         between: attribute that names a value of the graph -> attributes that list others. In place
             of the name, the function gets the part of the graph that lies between these and it,
             as a `Subgraph` whose inputs are the node's.
-        gives: where the schema leaves the element type of the first output open, makes of the
-            node's attributes, as the file has them, and of the ONNX types of its inputs (0 where
-            unknown) that of the output.
         prepare: makes of attributes, once when a model is loaded, what the function gets as
             `prepared`. Its keyword-only parameters are the attributes it reads, as the file has
             them, tensors as numpy arrays; the function may take the same ones. What it gives goes
@@ -134,10 +134,10 @@ class Kernel:
     any_type: bool = False
     strings: bool = True
     uint64: Literal["bits", "order"] | None = None
+    gives: Callable[[dict[str, Any], Sequence[int]], int] | None = None
     alias: bool = False
     straight: tuple[str, ...] = ()
     between: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    gives: Callable[[dict[str, Any], Sequence[int]], int] | None = None
     prepare: Callable[..., Any] | None = None
 
     @cached_property
@@ -227,10 +227,10 @@ def op(
     any_type: bool = False,
     strings: bool = True,
     uint64: Literal["bits", "order"] | None = None,
+    gives: Callable[[dict[str, Any], Sequence[int]], int] | None = None,
     alias: bool = False,
     straight: tuple[str, ...] = (),
     between: Mapping[str, tuple[str, ...]] | None = None,
-    gives: Callable[[dict[str, Any], Sequence[int]], int] | None = None,
     prepare: Callable[..., Any] | None = None,
     commutative: bool = False,
 ) -> Callable[[F], F]:
@@ -262,10 +262,10 @@ def op(
             any_type,
             strings,
             uint64,
+            gives,
             alias,
             straight,
             between or {},
-            gives,
             prepare,
         )
         if commutative:
