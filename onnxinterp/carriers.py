@@ -138,7 +138,10 @@ def carried(
     dtypes = [CARRIER.get(t) for t in outputs]
     if any(CARRIER.get(t) in UNSIGNED for t in seen):
         uint64 = "order" if reduction in ("max", "min") else kernel.uint64
-        return _over_int64(kernel.function, dtypes, uint64)
+        operands = [
+            k in COMPUTED and t == TensorProto.UINT64 for t, k in zip(inputs, kinds, strict=True)
+        ]
+        return _over_int64(kernel.function, dtypes, uint64, operands)
     if any(CARRIER.get(t) in FLOAT8 for t in seen):
         return _over_bytes(kernel.function, dtypes)
     return kernel.function
@@ -182,9 +185,15 @@ def _over_positions(function: Callable[..., Any], are_strings: list[bool]) -> Ca
 
 
 def _over_int64(
-    function: Callable[..., Any], dtypes: list[torch.dtype | None], uint64: str | None
+    function: Callable[..., Any],
+    dtypes: list[torch.dtype | None],
+    uint64: str | None,
+    operands: list[bool],
 ) -> Callable[..., Any]:
-    """A function of tensors, for unsigned integers."""
+    """A function of tensors, for unsigned integers.
+
+    `operands` tells which inputs are uint64 also where they come as a plain number.
+    """
 
     def turn(bits: Tensor) -> Tensor:
         return bits ^ HIGHEST_BIT if uint64 == "order" else bits
@@ -196,13 +205,22 @@ def _over_int64(
             return x.to(torch.int64)
         return x if uint64 is None else turn(x.view(torch.int64))
 
+    def widen_number(x: int) -> int:
+        if uint64 == "order":
+            return x + HIGHEST_BIT
+        return x + 2 * HIGHEST_BIT if uint64 == "bits" and x >= -HIGHEST_BIT else x
+
     def narrow(x: Any, dtype: torch.dtype | None) -> Any:
         if dtype not in UNSIGNED or not isinstance(x, Tensor) or x.dtype is dtype:
             return x
         return x.to(dtype) if dtype is not torch.uint64 else turn(x).view(dtype)
 
     def call(*args: Any, **attributes: Any) -> Any:
-        return _told(function(*_each(args, widen), **attributes), dtypes, narrow)
+        widened = [
+            widen_number(a) if wide and type(a) is int else _each(a, widen)
+            for a, wide in zip(args, operands, strict=True)
+        ]
+        return _told(function(*widened, **attributes), dtypes, narrow)
 
     return call
 
