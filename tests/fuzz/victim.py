@@ -126,12 +126,12 @@ def _tried(data: bytes, feeds: Mapping[str, Any], compared: bool) -> Outcome:
         return Outcome("raw", f"load: {where(error)}")
     given = {i.name: feeds.get(i.name, made_up(i)) for i in module.inputs}
     try:
-        tensors = {name: backend.to_torch(value) for name, value in given.items()}
+        tensors = [backend.to_torch(value) for value in given.values()]
     except Exception as error:  # a fault of this file
         return Outcome("raw", f"inputs: {where(error)}")
     try:
         with torch.no_grad():
-            answer = module(**tensors)
+            answer = module(*tensors)  # Python keeps the keyword `self` to itself
     except OnnxError as error:
         return Outcome("failed", type(error).__name__)
     except Exception as error:
