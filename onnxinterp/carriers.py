@@ -37,7 +37,7 @@ UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}
 CARRIED_BY_BITS = frozenset({torch.uint64, *FLOAT8})
 HIGHEST_BIT = -(2**63)
 COMPUTED = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)  # inputs that reach the kernel as they flow
-TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")  # they name the type of an output
+TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype")  # they name that of an output
 ELEMENT = {f"tensor({onnx_name(t)})": t for t in TensorProto.DataType.values()}
 ONNX_TYPE = {CARRIER[t]: t for t in NATIVE}
 
@@ -81,12 +81,14 @@ def output_types(
             bound.setdefault(formal.type_str, elem_type)
     told = next((t for a in TYPE_ATTRIBUTES if isinstance(t := node.attributes.get(a), int)), 0)
     formals = [schema.outputs[min(i, len(schema.outputs) - 1)] for i in range(count)]
-    return tuple(
+    types = tuple(
         next(filter(None, _candidates(schema, formal.type_str, bound, told)), 0)
         if formal.is_homogeneous
         else 0
         for formal in formals
     )
+    gives = node.kernel.gives if node.kernel is not None else None
+    return types if gives is None else (gives(node.attributes, inputs), *types[1:])
 
 
 def _candidates(

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, lru_cache
@@ -111,6 +111,9 @@ class Kernel:
         strings: whether strings may come as positions (see `carriers`): not where it computes.
         uint64: how the function gets uint64: as "bits" of int64 where the answer is right modulo
             2**64, in "order" where elements are compared and moved only; None: as torch has it.
+        gives: where the schema leaves the element type of the first output open, makes of the
+            node's attributes, as the file has them, and of the ONNX types of its inputs (0 where
+            unknown) that of the output.
         alias: the output is the input (Identity): exporters leave one where they merged equal
             weights (see `ties`).
         straight: names of inputs that may come as floating numbers in place of integers.
@@ -138,6 +141,7 @@ class Kernel:
     any_type: bool = False
     strings: bool = True
     uint64: Literal["bits", "order"] | None = None
+    gives: Callable[[dict[str, Any], Sequence[int]], int] | None = None
     alias: bool = False
     straight: tuple[str, ...] = ()
     between: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -231,6 +235,7 @@ def op(
     any_type: bool = False,
     strings: bool = True,
     uint64: Literal["bits", "order"] | None = None,
+    gives: Callable[[dict[str, Any], Sequence[int]], int] | None = None,
     alias: bool = False,
     straight: tuple[str, ...] = (),
     between: Mapping[str, tuple[str, ...]] | None = None,
@@ -266,6 +271,7 @@ def op(
             any_type,
             strings,
             uint64,
+            gives,
             alias,
             straight,
             between or {},

@@ -7,11 +7,12 @@ tensors too, of more types; NaN equals NaN). CategoryMapper 1, OneHotEncoder 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.ops.ml.scaling import ML
@@ -138,6 +139,22 @@ def _default(values: Labels, of_floats: float, of_int64s: int, of_strings: str) 
     return default
 
 
+def _type_of_values(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
+    """Of the values that the node gives: the output of a LabelEncoder from version 2 on."""
+    tensor = attributes.get("values_tensor")
+    if isinstance(tensor, TensorProto):
+        return int(tensor.data_type)
+    if attributes.get("values_strings"):
+        return int(TensorProto.STRING)
+    return int(TensorProto.INT64 if attributes.get("values_int64s") else TensorProto.FLOAT)
+
+
+def _other_type(_attributes: dict[str, Any], inputs: Sequence[int]) -> int:
+    """Strings become integers, and integers strings."""
+    strings, integers = int(TensorProto.STRING), int(TensorProto.INT64)
+    return {strings: integers, integers: strings}.get(inputs[0], 0) if inputs else 0
+
+
 def _encoding(
     *,
     default_float: float = -0.0,
@@ -161,7 +178,15 @@ def _encoding(
     return _coding(keys, values, default)
 
 
-@op("LabelEncoder", since=4, domain=ML, any_type=True, data_shaped=False, prepare=_encoding)
+@op(
+    "LabelEncoder",
+    since=4,
+    domain=ML,
+    any_type=True,
+    data_shaped=False,
+    gives=_type_of_values,
+    prepare=_encoding,
+)
 def label_encoder(
     X: Tensor | Strings, *, device: torch.device, prepared: Coding
 ) -> Tensor | Strings:
@@ -189,7 +214,15 @@ def _encoding_2(
     return _coding(keys, values, _default(values, default_float, default_int64, default_string))
 
 
-@op("LabelEncoder", since=2, domain=ML, any_type=True, data_shaped=False, prepare=_encoding_2)
+@op(
+    "LabelEncoder",
+    since=2,
+    domain=ML,
+    any_type=True,
+    data_shaped=False,
+    gives=_type_of_values,
+    prepare=_encoding_2,
+)
 def label_encoder_2(
     X: Tensor | Strings, *, device: torch.device, prepared: Coding
 ) -> Tensor | Strings:
@@ -204,7 +237,15 @@ def _classes(*, classes_strings: Given = None) -> Labels:
     return labels_of(classes_strings)
 
 
-@op("LabelEncoder", since=1, domain=ML, any_type=True, data_shaped=False, prepare=_classes)
+@op(
+    "LabelEncoder",
+    since=1,
+    domain=ML,
+    any_type=True,
+    data_shaped=False,
+    gives=_other_type,
+    prepare=_classes,
+)
 def label_encoder_1(
     X: Tensor | Strings,
     *,
@@ -226,7 +267,15 @@ def _mapping(*, cats_int64s: Given = None, cats_strings: Given = None) -> Coding
     return _coding(labels_of(cats_strings), labels_of(cats_int64s))
 
 
-@op("CategoryMapper", since=1, domain=ML, any_type=True, data_shaped=False, prepare=_mapping)
+@op(
+    "CategoryMapper",
+    since=1,
+    domain=ML,
+    any_type=True,
+    data_shaped=False,
+    gives=_other_type,
+    prepare=_mapping,
+)
 def category_mapper(
     X: Tensor | Strings,
     *,

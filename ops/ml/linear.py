@@ -22,13 +22,14 @@ from onnxinterp.ops.ml.scores import (
     pair,
     rows,
     transformed,
+    type_of_labels,
 )
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Ints
 
 
-@op("LinearClassifier", since=1, domain=ML, data_shaped=False)
+@op("LinearClassifier", since=1, domain=ML, data_shaped=False, gives=type_of_labels)
 def linear_classifier(
     X: Tensor,
     *,

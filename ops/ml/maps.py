@@ -6,7 +6,7 @@ stays on the host. onnxruntime makes a row, [1, n], of a map where the specifica
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +29,11 @@ def _row(values: list[Any], elem_type: int, device: torch.device) -> Tensor | St
     return torch.tensor([values], dtype=CARRIER[elem_type], device=device)
 
 
-@op("DictVectorizer", since=1, domain=ML, data_shaped=False)
+def _type_of_a_map(_attributes: dict[str, Any], inputs: Sequence[int]) -> int:
+    return inputs[0] if inputs else 0
+
+
+@op("DictVectorizer", since=1, domain=ML, any_type=True, data_shaped=False, gives=_type_of_a_map)
 def dict_vectorizer(
     X: dict[Any, Any],
     *,
@@ -69,7 +73,11 @@ CASTS: dict[str, tuple[int, Callable[[Any], Any], Any]] = {  # type, from a stri
 }
 
 
-@op("CastMap", since=1, domain=ML, data_shaped=False)
+def _type_cast_to(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
+    return CASTS.get(attributes.get("cast_to", "TO_FLOAT"), (0,))[0]
+
+
+@op("CastMap", since=1, domain=ML, any_type=True, data_shaped=False, gives=_type_cast_to)
 def cast_map(
     X: dict[int, Any],
     *,

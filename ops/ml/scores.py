@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.sampling import Draw
@@ -78,6 +79,12 @@ def pair(score: Tensor, complement: bool, post_transform: str) -> Tensor:
     if post_transform == "PROBIT":
         return probit(torch.cat([1 - score, score], 1))
     return torch.cat([1 - score if complement else -score, score], 1)
+
+
+def type_of_labels(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
+    """The ONNX type of what `labels` gives."""
+    strings = attributes.get("classlabels_strings")
+    return int(TensorProto.STRING if strings else TensorProto.INT64)
 
 
 def labels(

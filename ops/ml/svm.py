@@ -24,6 +24,7 @@ from onnxinterp.ops.ml.scores import (
     pair,
     rows,
     transformed,
+    type_of_labels,
 )
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
@@ -74,7 +75,14 @@ def _all_positive(*, coefficients: Floats | None = None) -> bool:
     return all(c >= 0 for c in coefficients or ())
 
 
-@op("SVMClassifier", since=1, domain=ML, data_shaped=False, prepare=_all_positive)
+@op(
+    "SVMClassifier",
+    since=1,
+    domain=ML,
+    data_shaped=False,
+    prepare=_all_positive,
+    gives=type_of_labels,
+)
 def svm_classifier(
     X: Tensor,
     *,

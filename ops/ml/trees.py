@@ -20,7 +20,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.errors import InvalidModelError
-from onnxinterp.ops.ml.scores import ML, PostTransform, Strings, labels, pair, transformed
+from onnxinterp.ops.ml.scores import (
+    ML,
+    PostTransform,
+    Strings,
+    labels,
+    pair,
+    transformed,
+    type_of_labels,
+)
 from onnxinterp.ops.ml.tree_tables import (
     Array,
     Forest,
@@ -306,6 +314,7 @@ def _rule(trees: Forest, voted: set[int], n_base: int, positive: bool) -> Classi
     frozen=("X",),
     data_shaped=False,
     prepare=_classifier,
+    gives=type_of_labels,
 )
 def tree_ensemble_classifier(
     X: Tensor,

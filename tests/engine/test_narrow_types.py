@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxinterp import NodeError, OnnxModule
+from onnxinterp import NodeError, OnnxModule, backend
 from onnxinterp.dtypes import CARRIER, FLOAT8E8M0
 from onnxinterp.ops.narrow import fitted
 
@@ -130,3 +130,27 @@ def test_a_scaled_product_of_large_unsigned_integers(alpha: float, want: int) ->
         y = Gemm <alpha = {alpha}> (a, b) }}"""
     one, large = (torch.tensor([[n]], dtype=torch.uint64) for n in (1, 2**63 + 2048))
     assert OnnxModule(onnx.parser.parse_model(text))(large, one).tolist() == [[want]]
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("number", [0, 3, 2**31, 2**63 + 1])
+@pytest.mark.parametrize("op_type", ["Equal", "Less", "GreaterOrEqual", "Max", "Add", "BitwiseXor"])
+def test_a_number_of_the_graph_is_as_wide_as_the_tensor(
+    op_type: str, number: int, bits: int
+) -> None:
+    number %= 2**bits
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 18]> one (uint{bits}[n] x) => (y)
+            <uint{bits} s = {{{number}}}> {{ y = {op_type} (x, s) }}"""
+    )
+    x = np.array([0, 3, 2**31, number], dtype=f"uint{bits}")
+    function = {
+        "Equal": np.equal,
+        "Less": np.less,
+        "GreaterOrEqual": np.greater_equal,
+        "Max": np.maximum,
+        "Add": np.add,
+        "BitwiseXor": np.bitwise_xor,
+    }[op_type]
+    (got,) = backend.run_model(model, {"x": x})
+    assert got.tolist() == function(x, x.dtype.type(number)).tolist()

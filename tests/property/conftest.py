@@ -1,8 +1,4 @@
-"""Hypothesis profiles, known failures, and the coverage page.
-
-pytest tests/property                                   every day: few examples, repeatable
-pytest tests/property --hypothesis-profile=nightly      2,000 examples, new ones each night
-"""
+"""Known failures, and the coverage page."""
 
 from __future__ import annotations
 
@@ -11,26 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.property import locales, record
 from tests.property.served import label
 
 BY_CHANCE = "by chance: "  # before the reason of what depends on more than the drawn call
 KNOWN_FAILURES = Path(__file__).with_name("known_failures.txt")
-
-# Samples draw until they are valid, so slow generation is expected; time is never judged.
-SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-settings.register_profile(
-    "day",
-    max_examples=20,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=SLOW,
-)
-settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_health_check=SLOW)
-settings.load_profile("day")
 
 
 @pytest.hookimpl(wrapper=True)
