@@ -18,7 +18,6 @@ import os
 import pickle
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -27,6 +26,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from onnxinterp import replacing
 from onnxinterp.dtypes import CARRIER, NATIVE
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.loading import Source, read, reusable
@@ -67,7 +67,7 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
     names = [
         n for n, t in module.weights.items() if isinstance(t, nn.Parameter) and t.requires_grad
     ]
-    state._metadata[""][KEY] = {  # type: ignore[attr-defined]  # torch's own, on its OrderedDict
+    state._metadata[""][KEY] = {
         "graph": torch.frombuffer(bytearray(model.SerializeToString()), dtype=torch.uint8),
         "keys": keys,
         "trainable": names,
@@ -75,9 +75,7 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
         "template": module.template.plain(),
         "untied": module.untied,
     }
-    part = Path(path).with_name(Path(path).name + ".part")
-    torch.save(state, part)
-    part.replace(path)
+    replacing.whole(path, lambda out: torch.save(state, out))
 
 
 def load(path: str | os.PathLike[str]) -> OnnxModule:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, NATIVE, onnx_name
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
+from onnxinterp.mapped import MappedFiles
 
 PAGES_OF_ITS_OWN = 2**16  # bytes from which a tensor gets them
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | onnx.ModelProto"
@@ -136,11 +137,13 @@ class TensorReader:
     Attributes:
         folder: where external data lies; None where the model came without a path.
         sizes: location -> bytes, of the files of external data that were opened.
+        mapped: those files, and how they were.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self.sizes: dict[str, int] = {}
+        self.mapped = MappedFiles()
         self._maps: dict[str, mmap.mmap] = {}
 
     def __call__(self, proto: TensorProto) -> Tensor | np.ndarray[Any, Any]:
@@ -219,7 +222,7 @@ class TensorReader:
                 self.sizes[location] = os.fstat(file.fileno()).st_size
                 if not self.sizes[location]:
                     raise InvalidModelError(f"the external data {location!r} is an empty file")
-                self._maps[location] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                self._maps[location] = self.mapped.map(file, self.folder / location)
         return self._maps[location]
 
 

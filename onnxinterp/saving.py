@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
@@ -34,12 +34,10 @@ from onnxinterp.editing import EXTERNAL, Stored, attribute_edits, sparse_edits
 from onnxinterp.encoding import check
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.parting import parted
-from onnxinterp.replacing import Parts, differs
+from onnxinterp.replacing import BLOCK, Parts, alone, differs
 from onnxinterp.templates import AGAIN, Template
 from onnxinterp.weights import Weights
 from onnxinterp.wire import Chain, Edit, Place, Wire, walk, write
-
-BLOCK = 2**24  # bytes copied at once
 
 
 @dataclass
@@ -74,6 +72,12 @@ def save(weights: Weights, kept: Template, path: str | os.PathLike[str]) -> None
         raise SaveError(f"a ModelProto of more than 2 GB has no bytes to write; {AGAIN}")
     target = Path(os.path.abspath(path))
     changes = _changes(weights, kept, wire)
+    with alone(target.parent) if changes.external else nullcontext():
+        _write_files(changes, kept, wire, target)
+
+
+def _write_files(changes: Changes, kept: Template, wire: Wire, target: Path) -> None:
+    """Write the model and its external data, and give them their names."""
     names = _data_names(changes.external, target)
     external = [stored for stored, _ in chain(*changes.external.values())]
 
