@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from onnxinterp import loading, planning, saving, templates, tensorfiles
 from onnxinterp.arguments import Arguments
@@ -249,11 +251,34 @@ class OnnxModule(Tunable):
         """Derive what forward needs from graph and weights."""
         kernels = [node.kernel for node in self.graph.walk() if node.kernel]
         self._has_modes = any(k.state or "training" in k.attributes for k in kernels)
+        self._setting = self._now()
         self._plans: dict[tuple[bool, frozenset[str]], Planned] = {
             (training, frozenset()): self._make_plan(training, frozenset())
             for training in {False, self._has_modes}
         }
         self._bind_forward()
+
+    def _now(self) -> planning.Setting:
+        """What plans depend on, as it is now: `functional_call` may put other weights in place."""
+        state = roles(self.graph)[1]
+        buffers = {n: t for n, t in self.weights.items() if not isinstance(t, nn.Parameter)}
+        constants = {n: t for n, t in buffers.items() if n not in state}
+        hosts = self._hosts
+        for name, tensor in constants.items():
+            if name not in hosts and (host := planning.snapshot(tensor)) is not None:
+                hosts[name] = host
+        now = _floating_type(self.weights)
+        return planning.Setting(
+            weights=frozenset(self.weights),
+            constants={**constants, **self._literals},
+            hosts={n: hosts[n] for n in constants if n in hosts},
+            training=False,
+            device=self._weights_device(),
+            dtypes={self._float: now} if now is not None and self._float is not None else {},
+            packed=self._packed,
+            still=self.frozen_statistics,
+            fuse=self.fuse,
+        )
 
     def _plan(self, overridden: frozenset[str] = frozenset()) -> Planned:
         """The plan for the current mode, where `overridden` initializers are given by the call."""
@@ -271,27 +296,18 @@ class OnnxModule(Tunable):
     def _make_plan(
         self, training: bool, overridden: frozenset[str], sized: Mapping[str, Host] | None = None
     ) -> Planned:
-        buffers = {n: t for n, t in self.weights.items() if not isinstance(t, nn.Parameter)}
-        varying = roles(self.graph)[1] | overridden
-        constants = {n: t for n, t in buffers.items() if n not in varying}
-        hosts = self._hosts
-        for name, tensor in constants.items():
-            if name not in hosts and (host := planning.snapshot(tensor)) is not None:
-                hosts[name] = host
-        now = _floating_type(self.weights)
-        setting = planning.Setting(
-            weights=self.weights.keys() - overridden,
-            constants={**constants, **self._literals},
-            hosts={n: hosts[n] for n in constants if n in hosts},
+        base = self._setting
+        constants = {n: t for n, t in base.constants.items() if n not in overridden}
+        setting = replace(
+            base,
+            weights=base.weights - overridden,
+            constants=constants,
+            hosts={n: h for n, h in base.hosts.items() if n in constants},
             training=training,
-            device=self._weights_device(),
-            dtypes={self._float: now} if now is not None and self._float is not None else {},
             sized=sized or {},
-            packed=self._packed,
-            still=self.frozen_statistics,
-            fuse=self.fuse,
         )
-        with torch.inference_mode(False), torch.no_grad():
+        # a call inside grad or vmap may want a plan: what it folds is for calls outside, too
+        with torch.inference_mode(False), torch.no_grad(), temporarily_clear_interpreter_stack():
             plan = planning.plan(self.graph, setting)
         wanted = {*plan.captures, *plan.inputs}
         reads = [(n, *self.weights.holder(n)) for n in self.weights if n in wanted]
@@ -326,7 +342,7 @@ class OnnxModule(Tunable):
 
     def __getstate__(self) -> dict[str, Any]:
         self._mapped.check()
-        derived = ("forward", "_plans", "_has_modes")
+        derived = ("forward", "_plans", "_setting", "_has_modes")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from onnxinterp import OnnxModule, SaveError, UnsafeModelError
-from tests.saving.conftest import Fork
+from tests.forking import Fork
 from tests.saving.models import LARGE, raw, saved, sum_of, tune, write_external
 
 OLD, NEW = 1.0, 2.0
