@@ -18,7 +18,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import onnx
 import torch
@@ -48,6 +48,9 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
         path: where to write; `.pth` by custom.
         module: made of `source` and trained since: its weights, its choice of outputs and of what
             trains are saved. Without, those of a fresh import.
+
+    Raises:
+        OSError: the disk is full, the folder is missing, ...; what was there before is as it was.
     """
     source = reusable(source)
     module = OnnxModule(source) if module is None else module
@@ -75,7 +78,17 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
         "template": module.template.plain(),
         "untied": module.untied,
     }
-    replacing.whole(path, lambda out: torch.save(state, out))
+    replacing.whole(path, lambda out: _write(state, out))
+
+
+def _write(state: dict[str, Any], out: BinaryIO) -> None:
+    """`torch.save`; where the disk is full, with the system's error."""
+    try:
+        torch.save(state, out)
+    except RuntimeError as error:  # of closing the archive, which fails because writing has failed
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load(path: str | os.PathLike[str]) -> OnnxModule:

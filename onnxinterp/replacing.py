@@ -64,7 +64,7 @@ class Parts:
         self._make_folder(target.parent)
         readable = target.name.encode(errors="surrogateescape")[:200].decode(errors="ignore")
         part = target.with_name(f".{readable}.{secrets.token_hex(8)}.part")
-        with self._create(part, _rights(target)) as out:
+        with self._create(part, rights_of(target)) as out:
             write(out)
             out.flush()
             os.fsync(out.fileno())
@@ -161,7 +161,7 @@ def bring_to_disk(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _rights(target: Path) -> int | None:
+def rights_of(target: Path) -> int | None:
     """The rights of the file that has a name now; None where there is none.
 
     Raises:

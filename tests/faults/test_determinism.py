@@ -95,6 +95,6 @@ def test_processes_that_hash_differently_agree(tmp_path: Path) -> None:
         out, _ = process.communicate(timeout=300)
         assert process.returncode == 0
         answers.append(json.loads(out))
-    assert len(answers[0]) > 50
+    assert len(answers[0]) > 40
     for other in answers[1:]:
         assert [key for key in other if other[key] != answers[0][key]] == []

@@ -23,7 +23,7 @@ from onnxinterp import OnnxModule
 from tests.faults.models import MODELS, call_of
 
 path, threads = arguments[0], int(arguments[1])
-torch.set_num_threads(threads)
+torch.set_num_threads(1)
 modules = {name: OnnxModule(model) for name, model in MODELS.items()}
 modules["external"] = OnnxModule(path)
 
@@ -40,7 +40,9 @@ def gradients():
     module, x = modules["network"], call_of("network", 3)[0][0]
     return [str(g) for g in torch.autograd.grad(module(x).sum(), list(module.parameters()))]
 
-want = answers(), gradients()  # autograd of the CPU runs in the thread that asks for it
+want = answers(), gradients()
+torch.set_num_threads(threads)
+answers(), gradients(), torch.randn(500, 500) @ torch.randn(500, 500)  # the pools are there
 stop = threading.Event()
 def work():
     while not stop.is_set():
@@ -63,6 +65,7 @@ stop.set()
 for thread in running:
     thread.join()
 assert statuses == [0] * 8, statuses
+torch.set_num_threads(1)
 assert (answers(), gradients()) == want
 """
 
