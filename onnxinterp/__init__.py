@@ -6,6 +6,7 @@
 
 from onnxinterp import ops as ops
 from onnxinterp.errors import (
+    ChangedFileError,
     InputError,
     InvalidModelError,
     NodeError,
@@ -23,6 +24,7 @@ from onnxinterp.renormalizing import reinsert_normalization
 from onnxinterp.values import Floats, Host, Ints, Operand, Scalar, Subgraph
 
 __all__ = [
+    "ChangedFileError",
     "Floats",
     "HeadError",
     "Host",

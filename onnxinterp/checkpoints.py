@@ -18,8 +18,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import onnx
 import torch
@@ -27,6 +26,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from onnxinterp import replacing
 from onnxinterp.dtypes import CARRIER, NATIVE
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.loading import Source, read, reusable
@@ -48,6 +48,9 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
         path: where to write; `.pth` by custom.
         module: made of `source` and trained since: its weights, its choice of outputs and of what
             trains are saved. Without, those of a fresh import.
+
+    Raises:
+        OSError: the disk is full, the folder is missing, ...; what was there before is as it was.
     """
     source = reusable(source)
     module = OnnxModule(source) if module is None else module
@@ -67,7 +70,7 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
     names = [
         n for n, t in module.weights.items() if isinstance(t, nn.Parameter) and t.requires_grad
     ]
-    state._metadata[""][KEY] = {  # type: ignore[attr-defined]  # torch's own, on its OrderedDict
+    state._metadata[""][KEY] = {
         "graph": torch.frombuffer(bytearray(model.SerializeToString()), dtype=torch.uint8),
         "keys": keys,
         "trainable": names,
@@ -75,9 +78,17 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
         "template": module.template.plain(),
         "untied": module.untied,
     }
-    part = Path(path).with_name(Path(path).name + ".part")
-    torch.save(state, part)
-    part.replace(path)
+    replacing.whole(path, lambda out: _write(state, out))
+
+
+def _write(state: dict[str, Any], out: BinaryIO) -> None:
+    """`torch.save`; where the disk is full, with the system's error."""
+    try:
+        torch.save(state, out)
+    except RuntimeError as error:  # of closing the archive, which fails because writing has failed
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load(path: str | os.PathLike[str]) -> OnnxModule:

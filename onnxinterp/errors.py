@@ -6,6 +6,7 @@ OnnxError
 ├── UnsupportedOpError    the file is fine, but operators are missing: all of them are listed
 ├── InputError            a call got the wrong inputs
 ├── SaveError             the weights do not fit into the file they are to be written to
+├── ChangedFileError      a file that weights are mapped from was written to since
 └── NodeError             a node failed while running; the cause is chained
 
 Messages quote names and texts of the file, which may be anything. So every error of this library
@@ -61,6 +62,10 @@ class InputError(OnnxError, TypeError):
 
 class SaveError(OnnxError, ValueError):
     """The weights cannot be written back into the ONNX file; the message says which, and why."""
+
+
+class ChangedFileError(OnnxError, RuntimeError):
+    """External data were changed in place while a module has them mapped."""
 
 
 class NodeError(OnnxError, RuntimeError):

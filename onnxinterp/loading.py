@@ -26,6 +26,7 @@ from onnxinterp.dtypes import CARRIER, NATIVE, STRING
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.files import Folder, open_model
 from onnxinterp.limits import Limits
+from onnxinterp.mapped import MappedFiles
 from onnxinterp.tensors import (
     External,
     check_numbers,
@@ -198,12 +199,14 @@ class TensorReader:
         folder: where external data lies; None where the model came without a path.
         limits: `weight_bytes` bounds what a sparse tensor may become.
         sizes: location -> bytes, of the files of external data that were opened.
+        mapped: those files, and how they were.
     """
 
     def __init__(self, folder: Folder | None, limits: Limits = Limits()) -> None:
         self.folder = folder
         self.limits = limits
         self.sizes: dict[str, int] = {}
+        self.mapped = MappedFiles()
         self._maps: dict[str, mmap.mmap] = {}
 
     def __call__(self, proto: TensorProto) -> Tensor | np.ndarray[Any, Any]:
@@ -302,15 +305,15 @@ class TensorReader:
                 if not size:
                     return b""
                 try:
-                    self._maps[location] = self._pages(file, size)
+                    self._maps[location] = self._pages(file, size, location)
                 except (OSError, ValueError) as error:
                     message = f"the external data {location!r} cannot be mapped: {error}"
                     raise InvalidModelError(message) from error
         return self._maps[location]
 
-    def _pages(self, file: BinaryIO, size: int) -> mmap.mmap:
-        if len(self._maps) < MAPS:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    def _pages(self, file: BinaryIO, size: int, location: str) -> mmap.mmap:
+        if len(self._maps) < MAPS and self.folder is not None:
+            return self.mapped.map(file, self.folder.path / location)
         pages = mmap.mmap(-1, size)
         if pages.write(file.read(size)) != size:
             raise OSError("it has changed while it was read")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from onnxinterp import loading, planning, saving, templates, tensorfiles
 from onnxinterp.arguments import Arguments
@@ -18,8 +20,9 @@ from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import InvalidModelError, NodeError, UnsupportedOpError
 from onnxinterp.graph import Graph, Model, ValueInfo
 from onnxinterp.guarding import Guard, guard_of
-from onnxinterp.interpreter import Frame, Interpreter, Plan
+from onnxinterp.interpreter import Frame, Interpreter
 from onnxinterp.limits import Limits
+from onnxinterp.plans import Planned, sizes_of
 from onnxinterp.registry import KERNELS, Kernel
 from onnxinterp.tensors import check_weights
 from onnxinterp.ties import Untie, settled, untied
@@ -35,26 +38,6 @@ from onnxinterp.weights import (
     read_tensors,
     roles,
 )
-
-Sizes: TypeAlias = "tuple[torch.Size, ...]"
-
-
-@dataclass
-class Planned:
-    """A plan, where the weights it reads stand, and plans for sizes that came more than once.
-
-    Attributes:
-        plan: what runs whatever the sizes of the inputs are.
-        reads: name, holder and attribute of each weight.
-        by_sizes: shapes of the inputs -> the plan made for them; None where they came once.
-    """
-
-    plan: Plan
-    reads: list[tuple[str, nn.Module, str]]
-    by_sizes: dict[Sizes, Planned | None] = field(default_factory=dict)
-
-
-SIZES_KEPT = 16  # plans for particular sizes, each mode
 
 
 class OnnxModule(Tunable):
@@ -136,6 +119,7 @@ class OnnxModule(Tunable):
         self.producer = model.producer
         self.interpreter = Interpreter()
         tensors, self._literals = read_tensors(model, graph, reader)
+        self._mapped = reader.mapped
         self._packed = {n: t for n in tensors if (t := elem_type(model.tensors[n])) in NARROW}
         self.weights = Weights(parameters(tensors, graph, trainable))
         self.template = templates.template(content, proto, model, self.weights, reader)
@@ -161,10 +145,12 @@ class OnnxModule(Tunable):
 
     def _run(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """The forward pass; `forward` is bound to it with the graph's own signature."""
+        if self._mapped and not torch.compiler.is_compiling():
+            self._mapped.check()
         given = self._call.gather(args, keywords)
         overridden = frozenset(given).difference(self.input_names)
         planned = self._plan(overridden)
-        sizes = _sizes(self._call.infos, given) if planned.plan.sized else None
+        sizes = sizes_of(self._call.infos, given) if planned.plan.sized else None
         known = planned.by_sizes.get(sizes) if sizes else None
         current = known or planned
         values: dict[str, Any] = {"": None, **current.plan.constants}
@@ -179,7 +165,8 @@ class OnnxModule(Tunable):
             self._call.blame_sizes(given, error)
             raise
         if sizes and known is None:
-            self._remember(planned, overridden, sizes, frame)
+            make = partial(self._make_plan, planned.training, overridden, guard=frame.guard)
+            planned.remember(sizes, values, make)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
         return results[0] if len(results) == 1 else results
 
@@ -199,7 +186,7 @@ class OnnxModule(Tunable):
         or loaded with `load_state_dict`; after changing one in place, call this. Parameters are
         always read as they are.
         """
-        self._hosts.clear()
+        self._hosts = {}
         self._replan()
 
     def save_onnx(self, path: str | os.PathLike[str], like: loading.Source | None = None) -> None:
@@ -217,8 +204,10 @@ class OnnxModule(Tunable):
         Raises:
             SaveError: a weight does not fit into the file, or `like` is another graph.
             UnsafeModelError: the model asks to write outside the folder of `path`.
+            ChangedFileError: external data were written to while the module has them mapped.
             OSError: the disk is full, the folder is missing, ...
         """
+        self._mapped.check()
         template = self.template
         if like is not None:
             template = templates.template_of(
@@ -241,8 +230,10 @@ class OnnxModule(Tunable):
         Raises:
             MissingExtraError: safetensors is not installed.
             SaveError: a weight is on the meta device.
+            ChangedFileError: external data were written to while the module has them mapped.
             OSError: the disk is full, the folder is missing, ...
         """
+        self._mapped.check()
         tensorfiles.save(self.weights, path, self.graph.name)
 
     def load_safetensors(
@@ -274,36 +265,47 @@ class OnnxModule(Tunable):
         """Derive what forward needs from graph and weights."""
         kernels = [node.kernel for node in self.graph.walk() if node.kernel]
         self._has_modes = any(k.state or "training" in k.attributes for k in kernels)
-        self._plans: dict[tuple[bool, frozenset[str]], Planned] = {}
-        for training in {False, self._has_modes}:
-            self._plans[training, frozenset()] = self._make_plan(training, frozenset())
+        self._setting = self._now()
+        self._plans: dict[tuple[bool, frozenset[str]], Planned] = {
+            (training, frozenset()): self._make_plan(training, frozenset())
+            for training in {False, self._has_modes}
+        }
         self._bind_forward()
+
+    def _now(self) -> planning.Setting:
+        """What plans depend on, as it is now: `functional_call` may put other weights in place."""
+        state = roles(self.graph)[1]
+        buffers = {n: t for n, t in self.weights.items() if not isinstance(t, nn.Parameter)}
+        constants = {n: t for n, t in buffers.items() if n not in state}
+        hosts = self._hosts
+        for name, tensor in constants.items():
+            if name not in hosts and (host := planning.snapshot(tensor)) is not None:
+                hosts[name] = host
+        now = _floating_type(self.weights)
+        return planning.Setting(
+            weights=frozenset(self.weights),
+            constants={**constants, **self._literals},
+            hosts={n: hosts[n] for n in constants if n in hosts},
+            training=False,
+            device=self._weights_device(),
+            dtypes={self._float: now} if now is not None and self._float is not None else {},
+            types={n: type_of(t) for n, t in self.weights.items()} | self._packed,
+            still=self.frozen_statistics,
+            fuse=self.fuse,
+        )
 
     def _plan(self, overridden: frozenset[str] = frozenset()) -> Planned:
         """The plan for the current mode, where `overridden` initializers are given by the call."""
-        mode = self._mode
-        planned = self._plans.get((mode, overridden))
+        mode, plans = self._mode, self._plans  # a thread may put others there meanwhile
+        planned = plans.get((mode, overridden))
         if planned is None:
-            planned = self._plans[mode, overridden] = self._make_plan(mode, overridden)
+            planned = plans[mode, overridden] = self._make_plan(mode, overridden)
         return planned
 
     @property
     def _mode(self) -> bool:
         """Whether the training plan runs: never where no kernel knows the difference."""
         return self.training and self._has_modes
-
-    def _remember(
-        self, planned: Planned, overridden: frozenset[str], sizes: Sizes, frame: Frame
-    ) -> None:
-        """Shapes that come a second time get a plan of their own: their arithmetic is done."""
-        if sizes not in planned.by_sizes:
-            if len(planned.by_sizes) >= SIZES_KEPT:
-                planned.by_sizes.pop(next(iter(planned.by_sizes)), None)
-            planned.by_sizes[sizes] = None
-            return
-        found = {n: v for n in planned.plan.sized if isinstance(v := frame.values.get(n), Host)}
-        made = self._make_plan(self._mode, overridden, found, frame.guard)
-        planned.by_sizes[sizes] = made
 
     def _make_plan(
         self,
@@ -312,30 +314,23 @@ class OnnxModule(Tunable):
         sized: Mapping[str, Host] | None = None,
         guard: Guard | None = None,
     ) -> Planned:
-        buffers = {n: t for n, t in self.weights.items() if not isinstance(t, nn.Parameter)}
-        varying = roles(self.graph)[1] | overridden
-        constants = {n: t for n, t in buffers.items() if n not in varying}
-        for name, tensor in constants.items():
-            if name not in self._hosts and (host := planning.snapshot(tensor)) is not None:
-                self._hosts[name] = host
-        now = _floating_type(self.weights)
-        setting = planning.Setting(
-            weights=self.weights.keys() - overridden,
-            constants={**constants, **self._literals},
-            hosts={n: h for n, h in self._hosts.items() if n in constants},
+        base = self._setting
+        constants = {n: t for n, t in base.constants.items() if n not in overridden}
+        setting = replace(
+            base,
+            weights=base.weights - overridden,
+            constants=constants,
+            hosts={n: h for n, h in base.hosts.items() if n in constants},
             training=training,
-            device=self._weights_device(),
-            dtypes={self._float: now} if now is not None and self._float is not None else {},
             sized=sized or {},
-            types={n: type_of(t) for n, t in self.weights.items()} | self._packed,
-            still=self.frozen_statistics,
-            fuse=self.fuse,
             guard=guard or Guard.of_plan(self.limits),
         )
-        with torch.inference_mode(False), torch.no_grad():
+        # a call inside grad or vmap may want a plan: what it folds is for calls outside, too
+        with torch.inference_mode(False), torch.no_grad(), temporarily_clear_interpreter_stack():
             plan = planning.plan(self.graph, setting)
         wanted = {*plan.captures, *plan.inputs}
-        return Planned(plan, [(n, *self.weights.holder(n)) for n in self.weights if n in wanted])
+        reads = [(n, *self.weights.holder(n)) for n in self.weights if n in wanted]
+        return Planned(plan, reads, training)
 
     def _bind_forward(self) -> None:
         """Give `forward` the signature of the graph: what torch.export and `inspect` read."""
@@ -359,8 +354,14 @@ class OnnxModule(Tunable):
         self.refresh()
         return result
 
+    def state_dict(self, *args: Any, **keywords: Any) -> Any:
+        """As `nn.Module.state_dict`; external data that were changed underneath are an error."""
+        self._mapped.check()
+        return super().state_dict(*args, **keywords)
+
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("forward", "_plans", "_has_modes")
+        self._mapped.check()
+        derived = ("forward", "_plans", "_setting", "_has_modes")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -411,13 +412,3 @@ def _refuse_missing(graph: Graph) -> None:
 def _floating_type(weights: Weights) -> torch.dtype | None:
     """The type of the first floating weight: what `.double()` and `.bfloat16()` change."""
     return next((t.dtype for t in weights.values() if t.is_floating_point()), None)
-
-
-def _sizes(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
-    """The shapes of the inputs, where all are tensors of plain sizes; None while capturing."""
-    if torch.compiler.is_compiling():
-        return None
-    values = [given[name] for name in names if name in given]
-    if not all(isinstance(v, Tensor) and all(type(n) is int for n in v.shape) for v in values):
-        return None
-    return tuple([v.shape for v in values])

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
@@ -35,12 +35,10 @@ from onnxinterp.encoding import check
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.files import external_path
 from onnxinterp.parting import parted
-from onnxinterp.replacing import Parts, differs
+from onnxinterp.replacing import BLOCK, Parts, alone, differs, rights_of
 from onnxinterp.templates import AGAIN, Template
 from onnxinterp.weights import Weights
 from onnxinterp.wire import Chain, Edit, Place, Wire, walk, write
-
-BLOCK = 2**24  # bytes copied at once
 
 
 @dataclass
@@ -74,7 +72,14 @@ def save(weights: Weights, kept: Template, path: str | os.PathLike[str]) -> None
     if (wire := kept.wire) is None:
         raise SaveError(f"a ModelProto of more than 2 GB has no bytes to write; {AGAIN}")
     target = Path(os.path.abspath(path))
+    rights_of(target)  # a device must not even be read
     changes = _changes(weights, kept, wire)
+    with alone(target.parent) if changes.external else nullcontext():
+        _write_files(changes, kept, wire, target)
+
+
+def _write_files(changes: Changes, kept: Template, wire: Wire, target: Path) -> None:
+    """Write the model and its external data, and give them their names."""
     names = _data_names(changes.external, target)
     external = [stored for stored, _ in chain(*changes.external.values())]
 
@@ -190,7 +195,7 @@ def _alike(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(*flat)
 
 
-def _data_names(locations: Iterable[str], target: Path) -> dict[str, str]:
+def _data_names(locations: Collection[str], target: Path) -> dict[str, str]:
     """Location in the source -> location beside the target.
 
     A file that is there already is overwritten only where the model that is replaced uses it.
@@ -198,7 +203,7 @@ def _data_names(locations: Iterable[str], target: Path) -> dict[str, str]:
     Raises:
         UnsafeModelError: a location is outside the folder of the target, or behind a link.
     """
-    owned = _locations_in(target)
+    owned = _locations_in(target) if locations else frozenset()
     chosen: dict[str, str] = {}
     for location in locations:
         numbered = (f"{target.name}.{n}.data" for n in count(1))

@@ -3,23 +3,53 @@
 The names are those of ONNX, so a file of the torch model that was exported can be read where the
 exporter kept its names. Tensors that are one in memory are stored once; the metadata tell the other
 names, as `safetensors.torch.save_model` has it.
+
+Files are written here, not by safetensors: its `save_file` puts a file of its own in the place of
+the one it is given, with other rights and not brought to the disk, and orders metadata by chance.
+
+Source of the format: https://github.com/huggingface/safetensors#format
 """
 
 from __future__ import annotations
 
+import json
 import os
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
 
+from onnxinterp.dtypes import CARRIER, NATIVE
+from onnxinterp.encoding import raw
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.extras import require
-from onnxinterp.replacing import Parts
+from onnxinterp.replacing import whole
 from onnxinterp.weights import Weights
 
 EXTRA = "safetensors"
+METADATA = "__metadata__"  # the entry of the header that is no tensor
+TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+    torch.complex64: "C64",
+}
+KINDS = {CARRIER[kind]: kind for kind in NATIVE}
 
 
 class Unmatched(NamedTuple):
@@ -44,32 +74,43 @@ def save(weights: Weights, path: str | os.PathLike[str], graph: str) -> None:
 
     Raises:
         MissingExtraError: safetensors is not installed.
-        SaveError: a weight has no data.
+        SaveError: a weight has no data, or a type or a name that the format has not.
         OSError: the disk is full, the folder is missing, ...
     """
-    require("safetensors", EXTRA)
-    save_file = require("safetensors.torch", EXTRA).save_file
+    require("safetensors", EXTRA)  # to read it again
     tensors: dict[str, Tensor] = {}
     names: dict[Any, str] = {}  # what tells a tensor in memory -> its name
     others: dict[str, str] = {}
-    storages: set[int] = set()
     for name, weight in weights.items():
         if weight.is_meta:
             raise SaveError(f"the weight {name!r} is on the meta device: it has no data")
+        if weight.dtype not in TYPES or name == METADATA:
+            what = "name" if name == METADATA else f"type {weight.dtype}"
+            raise SaveError(f"a .safetensors file has no place for the weight {name!r}: its {what}")
         view = (weight.data_ptr(), weight.dtype, weight.shape, weight.stride())
         if weight.numel() and view in names:
             others[name] = names[view]
             continue
         names[view] = name
-        storage = weight.untyped_storage().data_ptr()
-        overlaps = storage in storages  # a part of another weight: no file has such
-        tensors[name] = weight.detach().clone() if overlaps else weight.detach().contiguous()
-        storages.add(storage)
+        tensors[name] = weight
     metadata = {**others, "format": "pt", "onnxinterp.graph": graph}
-    target = Path(os.path.abspath(path))
-    with Parts(target.parent) as parts:
-        part = parts.write(target, lambda out: save_file(tensors, out.name, metadata))
-        parts.put(part, target)
+    whole(path, lambda out: _write(out, tensors, metadata))
+
+
+def _write(out: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Header and data; the largest elements first, so that all are aligned."""
+    header: dict[str, Any] = {METADATA: metadata}
+    in_order, at = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize), 0
+    for name, tensor in in_order:
+        stop = at + tensor.numel() * tensor.dtype.itemsize
+        shape = list(tensor.shape)
+        header[name] = {"dtype": TYPES[tensor.dtype], "shape": shape, "data_offsets": [at, stop]}
+        at = stop
+    said = json.dumps(header, separators=(",", ":")).encode()
+    said += b" " * (-len(said) % 8)
+    out.write(len(said).to_bytes(8, "little") + said)
+    for name, tensor in in_order:
+        out.writelines(raw(tensor, KINDS[tensor.dtype], name))
 
 
 @torch.no_grad()

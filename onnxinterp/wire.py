@@ -181,27 +181,32 @@ def walk(wire: Wire, at_least: int = 0) -> Iterator[tuple[Place, type[Message], 
     Raises:
         InvalidModelError: the bytes are no protobuf, or nested deeper than it reads.
     """
-    counts: Counter[Place] = Counter()
+    return _inside(wire, at_least, Counter(), onnx.ModelProto, (), ())
 
-    def inside(
-        message: type[Message], place: Place, chain: Chain
-    ) -> Iterator[tuple[Place, type[Message], Chain]]:
-        start, stop = (chain[-1].start, chain[-1].stop) if chain else (0, wire.size)
-        for field in fields(wire, start, stop):
-            inner = INNER[message].get(field.number)
-            if inner is None or field.kind != LENGTH:
-                continue
-            series = (*place, field.number)
-            here = (*series, counts[series])
-            counts[series] += inner.repeated  # the pieces of a single message are one message
-            if len(chain) > DEEPEST:
-                raise InvalidModelError(f"the model has more than {DEEPEST} messages in each other")
-            if field.stop - field.start >= at_least:
-                yield here, inner.message, (*chain, field)
-                if inner.message in INNER:
-                    yield from inside(inner.message, here, (*chain, field))
 
-    return inside(onnx.ModelProto, (), ())
+def _inside(
+    wire: Wire,
+    at_least: int,
+    counts: Counter[Place],
+    message: type[Message],
+    place: Place,
+    chain: Chain,
+) -> Iterator[tuple[Place, type[Message], Chain]]:
+    """No function within `walk`: one that names itself keeps the bytes until the collector runs."""
+    start, stop = (chain[-1].start, chain[-1].stop) if chain else (0, wire.size)
+    for field in fields(wire, start, stop):
+        inner = INNER[message].get(field.number)
+        if inner is None or field.kind != LENGTH:
+            continue
+        series = (*place, field.number)
+        here = (*series, counts[series])
+        counts[series] += inner.repeated  # the pieces of a single message are one message
+        if len(chain) > DEEPEST:
+            raise InvalidModelError(f"the model has more than {DEEPEST} messages in each other")
+        if field.stop - field.start >= at_least:
+            yield here, inner.message, (*chain, field)
+            if inner.message in INNER:
+                yield from _inside(wire, at_least, counts, inner.message, here, (*chain, field))
 
 
 def messages(message: Message) -> Iterator[tuple[Place, Message]]:

@@ -1,4 +1,4 @@
-"""What concerns all tests: the command line, and hypothesis profiles.
+"""What concerns all tests: the command line, hypothesis profiles, and processes of their own.
 
 pytest tests/property                                   every day: few examples, repeatable
 pytest tests/property --hypothesis-profile=nightly      2,000 examples, new ones each night
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.forking import fork as fork
 
 # Samples draw until they are valid, so slow generation is expected; time is never judged.
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]

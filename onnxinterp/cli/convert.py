@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from onnxinterp.extras import require
 from onnxinterp.graph import ValueInfo
 from onnxinterp.loading import read
 from onnxinterp.module import OnnxModule
+from onnxinterp.replacing import whole
 from onnxinterp.verify.inputs import choose_shapes, random_inputs
 from onnxinterp.verify.report import declared_inputs, prepare
 
@@ -191,9 +193,10 @@ def simplify(source: Path, target: Path) -> tuple[int, int]:
         _neutralise_dropout(model)
         _spell_constants_as_tensors(model)
         simple = optimizer.optimize(model, list(SIMPLIFICATIONS), fixed_point=True)
-        onnx.save(simple, target)
+        data = simple.SerializeToString()
     except REFUSALS as error:
         raise ConversionError(f"onnxoptimizer cannot simplify {source}: {error}") from error
+    whole(target, lambda out: out.write(data))
     return before, len(simple.graph.node)
 
 
@@ -248,7 +251,9 @@ def _export(
     )
     try:
         program = torch.export.export(module, tuple(values.values()), dynamic_shapes=dynamic)
-        torch.export.save(program, out)
+        file = io.BytesIO()
+        torch.export.save(program, file)
     except Exception as error:  # torch.export raises whatever the failing stage raises
         raise ConversionError(f"torch.export cannot capture the model: {error}") from error
+    whole(out, lambda part: part.write(file.getbuffer()))
     return chosen.sizes

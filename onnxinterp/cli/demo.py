@@ -25,6 +25,7 @@ from onnxinterp.cli.display import percentages, progress, say, table
 from onnxinterp.cli.examples import Examples, tensors
 from onnxinterp.cli.verify import verify_if_installed
 from onnxinterp.module import OnnxModule
+from onnxinterp.replacing import whole
 from onnxinterp.verify import Report
 
 EXAMPLES = """\
@@ -103,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
         f"trained {trained} of {training.counts(module)[1]} weights for {epochs} in {seconds:.1f} s"
     )
     if options.save:
-        options.save.write_bytes(saved)
+        whole(options.save, lambda file: file.write(saved))
         say(f"wrote {options.save}: the same graph with the new weights")
     return 0 if after.rotated > before.rotated and before.agrees and after.agrees else 1
 

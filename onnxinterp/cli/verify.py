@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from torch import Tensor
 
 from onnxinterp.cli.arguments import (
@@ -22,7 +21,8 @@ from onnxinterp.cli.arguments import (
 from onnxinterp.cli.display import say, table
 from onnxinterp.errors import InputError
 from onnxinterp.extras import MissingExtraError
-from onnxinterp.loading import Source, read
+from onnxinterp.loading import Source, read, serialized
+from onnxinterp.replacing import whole
 from onnxinterp.verify import Comparison, NodeReport, Report, Tolerance, isolate, trace
 from onnxinterp.verify import verify as verify_model
 from onnxinterp.verify.report import Inputs, declared_inputs, prepare
@@ -154,9 +154,10 @@ def _show_first(first: NodeReport, reports: list[NodeReport]) -> None:
 
 def _write_submodel(model: Path, report: Report, first: NodeReport, out: Path) -> None:
     part = isolate(model, report.inputs, first, tolerance=report.tolerance)
-    onnx.save(part.model, out)
+    whole(out, lambda file: file.write(serialized(part.model)))
     beside = out.with_suffix(".npz")
-    np.savez(beside, allow_pickle=False, **{k: _array(k, v) for k, v in part.inputs.items()})
+    arrays = {k: _array(k, v) for k, v in part.inputs.items()}
+    whole(beside, lambda file: np.savez(file, allow_pickle=False, **arrays))
     nodes = "1 node" if part.nodes == 1 else f"{part.nodes} nodes"
     shown = "shows the difference" if not part.report.ok else "does not show it any more"
     say(f"wrote {out} ({nodes}) and {beside}: alone, the part {shown}")

@@ -2,62 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-FORKS = """
-import json, os, sys, traceback
-import torch._dynamo, onnxinterp  # optimizers import it: seconds, too
-for line in sys.stdin:
-    program, arguments = json.loads(line)
-    child = os.fork()
-    if not child:
-        try:
-            exec(compile(program, "child", "exec"), {"arguments": arguments})
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    print(os.waitpid(child, 0)[1], flush=True)
-"""
-Fork = Callable[..., int]
 
 
 @pytest.fixture(autouse=True)
 def _disk_that_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test pulls the plug: what is on the disk, and when, `test_files` asks for by itself."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-@pytest.fixture(scope="session")
-def fork() -> Iterator[Fork]:
-    """Runs a program in a process of its own, and gives the signal that ended it, or 0.
-
-    The process is a fork of one that has imported torch: that takes seconds.
-    """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", FORKS],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-
-        def run(program: str, *arguments: object) -> int:
-            print(json.dumps([program, [*map(str, arguments)]]), file=server.stdin, flush=True)
-            status = int(server.stdout.readline())
-            assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0, "the program failed"
-            return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-
-        yield run
-        server.stdin.close()

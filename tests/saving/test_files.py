@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from onnxinterp import OnnxModule, SaveError, UnsafeModelError
-from tests.saving.conftest import Fork
+from tests.forking import Fork
 from tests.saving.models import LARGE, raw, saved, sum_of, tune, write_external
 
 OLD, NEW = 1.0, 2.0
@@ -214,12 +214,12 @@ def test_a_full_disk_leaves_the_old_files_and_no_litter(external: str, tmp_path:
     assert not [p for p in tmp_path.rglob("*") if p.is_dir() and p.name != "sub"]
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace", "copyfile"])
+@pytest.mark.parametrize("call", ["fsync", "replace", "copyfileobj"])
 def test_any_call_that_fails_leaves_one_version(
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The n-th call fails, for each n: what is found under the name is old or new, never both."""
-    owner = {"fsync": os, "replace": Path, "copyfile": shutil}[call]
+    owner = {"fsync": os, "replace": Path, "copyfileobj": shutil}[call]
     original = getattr(owner, call)
     for n in range(20):
         folder = tmp_path / str(n)
@@ -275,7 +275,7 @@ def fatal(owner, name):
         return result
     setattr(owner, name, call)
 os.fsync = lambda descriptor: None  # a kill of the process loses nothing that was written
-for owner, name in ((os, "open"), (pathlib.Path, "replace"), (shutil, "copyfile"),
+for owner, name in ((os, "open"), (pathlib.Path, "replace"), (shutil, "copyfileobj"),
                     (pathlib.Path, "unlink")):
     fatal(owner, name)
 module.save_onnx(path)

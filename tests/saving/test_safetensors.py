@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -13,7 +12,6 @@ from safetensors.torch import load_file, save_file, save_model
 
 from onnxinterp import InvalidModelError, OnnxModule, SaveError
 from onnxinterp.extras import MissingExtraError
-from tests.saving.conftest import Fork
 from tests.saving.models import HEADER, LARGE, parse, raw, sum_of, tune
 from tests.saving.test_exports import export, network
 from tests.training.merged import IDS, Twins, torchscript
@@ -146,43 +144,3 @@ def test_without_the_package_the_command_is_told(
     for call in (module.save_safetensors, module.load_safetensors):
         with pytest.raises(MissingExtraError, match=r"pip install onnxinterp\[safetensors\]"):
             call(tmp_path / "m.st")
-
-
-TRAIN = """
-import torch
-from onnxinterp import OnnxModule
-form, folder, start, stop = arguments
-module = OnnxModule(f"{folder}/m.onnx").train()
-optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
-if int(start):
-    if form == "safetensors":
-        module.load_safetensors(f"{folder}/{start}.safetensors")
-    else:
-        module.load_state_dict(torch.load(f"{folder}/{start}.state", weights_only=True))
-    optimizer.load_state_dict(torch.load(f"{folder}/{start}.optimizer", weights_only=True))
-for step in range(int(start), int(stop)):
-    x = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(step))
-    optimizer.zero_grad()
-    (module(x) - x.mean((1, 2, 3))[:, None]).square().mean().backward()
-    optimizer.step()
-module.save_safetensors(f"{folder}/{stop}.safetensors")
-torch.save(module.state_dict(), f"{folder}/{stop}.state")
-torch.save(optimizer.state_dict(), f"{folder}/{stop}.optimizer")
-"""
-
-
-def test_training_goes_on_bit_for_bit(fork: Fork, tmp_path: Path) -> None:
-    """Twenty steps of Adam at once, and ten, then ten in another process."""
-    export("convolutions", tmp_path / "m.onnx")
-    fork(TRAIN, "", tmp_path, 0, 20)
-    want = load_file(tmp_path / "20.safetensors")
-    start = OnnxModule(tmp_path / "m.onnx").weights
-    moved = [n for n, w in start.items() if w.is_floating_point() and not w.equal(want[n])]
-    assert len(moved) >= 8, "weights and statistics"
-    fork(TRAIN, "", tmp_path, 0, 10)
-    for form in ("safetensors", "state_dict"):
-        (tmp_path / "20.safetensors").unlink()
-        fork(TRAIN, form, tmp_path, 10, 20)
-        got = load_file(tmp_path / "20.safetensors")
-        assert got.keys() == want.keys()
-        assert all(np.array_equal(got[n].numpy(), want[n].numpy()) for n in want)

@@ -13,7 +13,7 @@ import onnx
 import pytest
 import torch
 
-from onnxinterp import OnnxModule, SaveError, checkpoints, loading
+from onnxinterp import ChangedFileError, OnnxModule, SaveError, checkpoints, loading
 from tests.saving.models import LARGE, differences, raw, saved, sum_of, tune, write_external
 
 
@@ -83,10 +83,13 @@ def test_external_data_that_the_module_does_not_hold_are_asked_for(tmp_path: Pat
     got = OnnxModule(tmp_path / "c" / "m.onnx")
     assert torch.equal(got.weights["w"], module.weights["w"])
     assert torch.equal(got.weights["v"], OnnxModule(moved / "m.onnx").weights["v"])
+    apart = copy.deepcopy(module)  # its weights lie in no file, but the rest of the data does
     with (tmp_path / "b" / "w.bin").open("ab") as file:
         file.write(b"more")
     (tmp_path / "b").rename(tmp_path / "a")
     with pytest.raises(SaveError, match="have changed since they were read"):
+        apart.save_onnx(tmp_path / "c" / "m.onnx")
+    with pytest.raises(ChangedFileError, match=r"w\.bin' were changed since they were mapped"):
         module.save_onnx(tmp_path / "c" / "m.onnx")
 
 

@@ -1,0 +1,1 @@
+"""A runtime that does not fall: threads, processes, leaks, interruptions, files that change."""
