@@ -23,6 +23,7 @@ from tests.hostile.watching import Watch
 
 SPARE = 6 * 2**30  # address space beyond what the libraries take
 LARGEST_TOLD = 2**24  # bytes of an answer that go back to the judge
+MOST_DIMENSIONS = 64  # of numpy
 RACING_SECONDS = 1.0
 
 
@@ -126,10 +127,12 @@ class Module:
         return tuple([self.to_numpy(a, info) for a, info in pairs])
 
     def vast(self, value: Any) -> bool:
-        """Whether a tensor would take much more memory than it has, made an array."""
+        """Whether a tensor can be no array, or would take much more memory as one."""
         if isinstance(value, (list, tuple)):
             return any(map(self.vast, value))
-        return isinstance(value, self.torch.Tensor) and value.nbytes > LARGEST_TOLD
+        if not isinstance(value, self.torch.Tensor):
+            return False
+        return value.nbytes > LARGEST_TOLD or value.ndim > MOST_DIMENSIONS
 
     @contextlib.contextmanager
     def racing(self, case: Case, folder: Path) -> Iterator[None]:

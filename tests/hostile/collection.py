@@ -5,14 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from tests.hostile.case import Case
-from tests.hostile.families import arithmetic, attributes, external, indices, tensors
+from tests.hostile.families import (
+    arithmetic,
+    attributes,
+    bombs,
+    damaged,
+    depth,
+    external,
+    graphs,
+    indices,
+    legal,
+    loops,
+    names,
+    tensors,
+)
 
 FAMILIES: dict[str, Callable[[], Iterable[Case]]] = {
-    "arithmetic": arithmetic.cases,
-    "indices": indices.cases,
+    "damaged": damaged.cases,
     "tensors": tensors.cases,
-    "attributes": attributes.cases,
     "external": external.cases,
+    "graphs": graphs.cases,
+    "attributes": attributes.cases,
+    "names": names.cases,
+    "depth": depth.cases,
+    "indices": indices.cases,
+    "arithmetic": arithmetic.cases,
+    "bombs": bombs.cases,
+    "loops": loops.cases,
+    "legal": legal.cases,
 }
 
 

@@ -118,7 +118,6 @@ def wrong_type(name: str, value: Any, seed: int) -> AttributeProto:
         attribute(name, A.STRINGS, strings=[b"a"]),
         attribute(name, A.TENSOR, t=tensor(np.float32([1]))),
         attribute(name, A.GRAPH, g=helper.make_graph([], "g", [], [])),
-        attribute(name, 99, i=1),
         attribute(name, A.UNDEFINED, i=1),
     ]
     own = helper.make_attribute(name, value).type
@@ -257,6 +256,7 @@ def _odd_forms() -> Iterator[Case]:
         "opset": ([attribute("opset", A.INT, i=1)], "refused"),
         "training": ([attribute("training", A.INT, i=1)], "refused"),
         "output_type": ([attribute("output_type", A.INT, i=1)], "refused"),
+        "type-99": ([AttributeProto.FromString(b"\x0a\x04axis\x18\x01\xa0\x01\x63")], "either"),
         "reference-outside": ([attribute("axis", A.INT, ref_attr_name="axis")], "refused"),
     }
     for name, (raw, must) in forms.items():
