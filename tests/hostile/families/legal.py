@@ -177,7 +177,7 @@ def _texts() -> Iterator[tuple[str, ModelProto, tuple[Any, ...]]]:
     main = "g (float[2] x) => (float[2] y) {{ {} }}\n"
     yield "function", text(main.format("y = f.Twice(x)") + twice), (2 * X,)
     thrice = "t = f.Twice(x) u = f.Twice(t) y = f.Twice(u)"
-    yield "function-thrice", text(main.format(thrice) + twice), (8 * X,)
+    yield "function-three-calls", text(main.format(thrice) + twice), (8 * X,)
     shadow = '<domain: "f", opset_import: ["" : 21]>\nF (x) => (y) { t = Neg(x) y = Abs(t) }'
     yield (
         "function-of-the-same-names",
