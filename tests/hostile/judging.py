@@ -120,7 +120,9 @@ def differ(ours: Any, theirs: Any) -> str:
         if not isinstance(ours, (list, tuple)) or len(ours) != len(theirs):
             return f"{_shown(ours)} instead of {_shown(theirs)}"
         return next(filter(None, map(differ, ours, theirs)), "")
-    if ours is None or theirs is None or isinstance(theirs, dict):
+    if ours is None or theirs is None:
+        return "" if ours is theirs else f"{_shown(ours)} instead of {_shown(theirs)}"
+    if isinstance(theirs, dict):
         return "" if ours == theirs else f"{_shown(ours)} instead of {_shown(theirs)}"
     a, b = np.asarray(ours), np.asarray(theirs)
     if a.shape != b.shape or a.dtype.kind != b.dtype.kind or a.dtype.itemsize != b.dtype.itemsize:
