@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hostile.case import CANARY, Case, Lost, Report
+from tests.hostile.judging import controls
 from tests.hostile.watching import Watch
 
 SPARE = 6 * 2**30  # address space beyond what the libraries take
@@ -110,7 +111,7 @@ class Module:
             with contextlib.suppress(self.library.OnnxError):
                 module = self.library.OnnxModule(source, limits=case.held_to)
         shown = repr(module)
-        if not shown.replace("\n", "").isprintable():
+        if controls(shown):
             raise AssertionError(f"repr() of the module has control characters: {shown!r:.300}")
         dict(module.named_parameters())
         module.state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,11 +93,17 @@ def _refusal(case: Case, report: Report) -> Verdict:
         return Verdict(case, "raw", f"{report.kind} says nothing")
     if len(report.text) > LONGEST_MESSAGE:
         return Verdict(case, "raw", f"a message of {len(report.text)} characters")
-    if odd := [c for c in report.text if not (c.isprintable() or c in "\n\t")]:
+    if odd := controls(report.text):
         return Verdict(case, "raw", f"control characters {odd[:3]!r} {brief}")
     if case.must == "right":
         return Verdict(case, "wrong", f"refused {brief}")
     return Verdict(case, "refused", brief)
+
+
+def controls(text: str) -> list[str]:
+    """What of a text a terminal would obey, or hide."""
+    hidden = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return [c for c in set(text) - {"\n", "\t"} if unicodedata.category(c) in hidden]
 
 
 def _answer(case: Case, report: Report, reference: Report | Lost | None) -> Verdict:

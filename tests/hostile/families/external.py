@@ -193,7 +193,8 @@ CLAIMS: dict[str, tuple[dict[str, str], Must]] = {
 }
 
 LEGAL = ("w.bin", "w..bin", "..w", "w.bin..", ".w", "sub/w.bin", "./w.bin", "sub/./w.bin",
-         "sub//w.bin", "ü.bin", "w b.bin", "%2e%2e", "con", "a\\b.bin", "$HOME", "~", "-rf")  # fmt: skip
+         "sub//w.bin", "ü.bin", "w b.bin", "%2e%2e", "con", "a\\b.bin", "$HOME",
+         "~", "-rf")  # fmt: skip
 
 
 def cases() -> Iterator[Case]:

@@ -122,7 +122,9 @@ def cases() -> Iterator[Case]:
     for name, built, must in (*_models(), *_functions()):
         content = built if isinstance(built, bytes) else built.SerializeToString()
         expected = (-X,) if must == "right" else None
-        yield Case(f"graphs/{name}", content, must, FEEDS, expected)
+        # a function of an operator's name means something else to onnxruntime
+        asked = name != "function-shadows-operator"
+        yield Case(f"graphs/{name}", content, must, FEEDS, expected, asked=asked)
 
 
 def _changed(change: Callable[[ModelProto], Any]) -> ModelProto:
@@ -140,6 +142,7 @@ def _models() -> Iterator[tuple[str, ModelProto | bytes, Must]]:
         return change
 
     float2 = helper.make_tensor_value_info("x", 1, [2])
+    int9 = helper.make_tensor_value_info("y", 7, [9])
     changes: dict[str, tuple[Callable[[ModelProto], Any], Must]] = {
         "no-graph": (lambda m: m.ClearField("graph"), "refused"),
         "no-opset": (opset(), "refused"),
@@ -161,23 +164,23 @@ def _models() -> Iterator[tuple[str, ModelProto | bytes, Must]]:
         "output-unmade": (lambda m: m.graph.output.add(name="nothing"), "refused"),
         "output-no-name": (lambda m: m.graph.output.add(), "refused"),
         "input-no-name": (lambda m: m.graph.input.add(), "refused"),
-        "initializer-twice": (lambda m: m.graph.initializer.extend([tensor(X, "w")] * 2), "refused"),
-        "initializer-no-name": (lambda m: m.graph.initializer.append(tensor(X)), "refused"),
-        "initializer-is-made": (lambda m: m.graph.initializer.append(tensor(X, "y")), "refused"),
+        "initializer-twice": (_held("w", "w"), "refused"),
+        "initializer-no-name": (_held(""), "refused"),
+        "initializer-is-made": (_held("y"), "refused"),
         "initializer-dense-and-sparse": (_both_forms, "refused"),
         "input-no-type": (lambda m: m.graph.input[0].ClearField("type"), "either"),
         "input-type-99": (_element(99), "refused"),
         "input-type-0": (_element(0), "either"),
         "input-dims-minus": (_dimension(-2), "either"),
-        "input-dims-2**62": (_dimension(2**62), "refused"),
+        "input-dims-2**62": (_dimension(2**62), "either"),
         "input-rank": (_rank, "refused"),
-        "input-sequence-of-nothing": (lambda m: m.graph.input[0].type.sequence_type.SetInParent(), "refused"),
-        "input-map-of-nothing": (lambda m: m.graph.input[0].type.map_type.SetInParent(), "refused"),
-        "input-optional-of-nothing": (lambda m: m.graph.input[0].type.optional_type.SetInParent(), "refused"),
-        "output-type-lies": (lambda m: m.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 7, [9])), "either"),
+        "input-sequence-of-nothing": (_empty("sequence_type"), "either"),
+        "input-map-of-nothing": (_empty("map_type"), "refused"),
+        "input-optional-of-nothing": (_empty("optional_type"), "either"),
+        "output-type-lies": (lambda m: m.graph.output[0].CopyFrom(int9), "either"),
         "value-info-twice": (lambda m: m.graph.value_info.extend([float2, float2]), "either"),
-        "metadata-twice": (lambda m: [m.metadata_props.add(key="k", value="v") for _ in "ab"], "either"),
-        "quantization-nothing": (lambda m: m.graph.quantization_annotation.add(tensor_name="no"), "either"),
+        "metadata-twice": (lambda m: [m.metadata_props.add(key="k") for _ in "ab"], "either"),
+        "quantization-nothing": (lambda m: m.graph.quantization_annotation.add(), "either"),
         "node-names-same": (lambda m: setattr(m.graph.node[0], "name", "x"), "right"),
         "domain-spelt": (lambda m: setattr(m.graph.node[0], "domain", "ai.onnx"), "right"),
         "domain-other": (lambda m: setattr(m.graph.node[0], "domain", "ai.onnx "), "refused"),
@@ -194,6 +197,14 @@ def _both_forms(m: ModelProto) -> None:
         values=tensor(X, "w"), indices=tensor(np.array([0, 1])), dims=[2]
     )
     m.graph.sparse_initializer.append(sparse)
+
+
+def _held(*names: str) -> Callable[[ModelProto], Any]:
+    return lambda m: m.graph.initializer.extend([tensor(X, name) for name in names])
+
+
+def _empty(kind: str) -> Callable[[ModelProto], Any]:
+    return lambda m: getattr(m.graph.input[0].type, kind).SetInParent()
 
 
 def _element(kind: int) -> Callable[[ModelProto], Any]:

@@ -97,11 +97,12 @@ CALLS: list[tuple[str, str, list[Any], dict[str, Any]]] = [
     ("Einsum-spaces", "Einsum", [X, X], {"equation": " i , i -> i "}),
     ("Einsum-implicit", "Einsum", [X, X], {"equation": "i,j"}),
     ("Conv-asymmetric", "Conv", [IMAGE, np.ones((1, 1, 3, 2), F)], {"pads": [2, 0, 0, 1]}),
-    ("MaxPool-ceil", "MaxPool", [IMAGE], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
+    ("MaxPool-ceil", "MaxPool", [IMAGE],
+     {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
     ("Clip-open", "Clip", [X, None, F(0)], {}),
-    ("Cast-saturates", "Cast", [F([1e9, -1e9])], {"to": TensorProto.FLOAT8E4M3FN}),
+    ("Cast-to-infinity", "Cast", [F([1e9, -1e9])], {"to": TensorProto.FLOAT16}),
     ("Cast-bool-of-nan", "Cast", [F([np.nan, 0, -0.0])], {"to": TensorProto.BOOL}),
-    ("strings-empty", "StringConcat", [np.array(["", "a"], object), np.array(["", ""], object)], {}),
+    ("strings-empty", "StringConcat", [["", "a"], ["", ""]], {}),
     ("strings-odd", "Identity", [np.array(["\0", "\x1b[0m", "\U0001f4a3"], object)], {}),
 ]  # fmt: skip
 
