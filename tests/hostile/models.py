@@ -87,37 +87,28 @@ def one(
         op: the operator.
         values: its inputs; None is absent, a list of arrays is a sequence.
         stored: which of them the file holds; the others are inputs.
-        domain: that of the operator.
-        opset: of that domain.
+        domain, opset: those of the operator.
         outputs: how many the node names.
-        raw: attributes as they are, whatever they say.
-        attributes: the others.
+        raw: attributes as they are, whatever they say; `attributes` are the others.
     """
     held = range(len(values)) if stored is True else stored or ()
-    names, feeds, initializers = [], {}, []
+    names = ["" if value is None else f"x{i}" for i, value in enumerate(values)]
+    feeds, initializers = {}, []
     for i, value in enumerate(values):
-        names.append("" if value is None else f"x{i}")
+        sequence = isinstance(value, list) and any(isinstance(v, np.ndarray) for v in value)
         if value is None:
             continue
-        sequence = isinstance(value, list) and any(isinstance(v, np.ndarray) for v in value)
-        data = value if sequence else array(value)
         if i in held and not sequence:
-            initializers.append(tensor(data, names[-1]))
+            initializers.append(tensor(array(value), names[i]))
         else:
-            feeds[names[-1]] = data
+            feeds[names[i]] = value if sequence else array(value)
     results = [f"y{i}" for i in range(outputs)]
     node = helper.make_node(op, names, results, domain=domain, **attributes)
     node.attribute.extend(raw)
     infos = [input_info(name, value) for name, value in feeds.items()]
     imports = [(domain, opset)] if domain else []
-    built = model(
-        [node],
-        infos,
-        results,
-        initializers,
-        opset=OPSET if domain else opset,
-        imports=imports,
-    )
+    own = OPSET if domain else opset
+    built = model([node], infos, results, initializers, opset=own, imports=imports)
     return built.SerializeToString(), feeds
 
 

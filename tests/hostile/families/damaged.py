@@ -70,7 +70,7 @@ def sample() -> ModelProto:
 def cases() -> Iterator[Case]:
     whole = sample().SerializeToString()
     yield Case("damaged/not-at-all", whole, "right", FEEDS)
-    for name, content, must in (*_other_files(), *_wire(whole), *_nested(whole)):
+    for name, content, must in (*_other_files(), *_wire(whole), *_parts(whole), *_nested(whole)):
         yield Case(f"damaged/{name}", content, must, FEEDS, as_bytes=len(name) % 2 == 0)
     for at in sorted({*range(0, len(whole), max(1, len(whole) // 70)), 1, 2, len(whole) - 1}):
         yield Case(f"damaged/cut-at-{at}", whole[:at], "either", FEEDS)
@@ -140,18 +140,12 @@ def _wire(whole: bytes) -> Iterator[tuple[str, bytes, Must]]:
     for number in (1, 2, 7, 8, 14, 20, 25):
         for wire in range(8):
             tag = varint(number << 3 | wire)
-            yield (
-                f"field-{number}-as-{wire}",
-                whole + tag + b"\x08\x07\x06\x05\x04\x03\x02\x01",
-                "either",
-            )
+            content = whole + tag + b"\x08\x07\x06\x05\x04\x03\x02\x01"
+            yield f"field-{number}-as-{wire}", content, "either"
     for length in (2**31 - 1, 2**31, 2**32, 2**63, 2**64 - 1):
         for number in (2, 7, 8, 25):
-            yield (
-                f"length-{length}-of-{number}",
-                whole + varint(number << 3 | BYTES) + varint(length),
-                "refused",
-            )
+            content = whole + varint(number << 3 | BYTES) + varint(length)
+            yield f"length-{length}-of-{number}", content, "refused"
     yield "varint-endless", whole + b"\x08" + b"\x80" * 100, "refused"
     yield "varint-of-11", whole + b"\x08" + b"\x80" * 10 + b"\x01", "refused"
     yield "varint-long", whole + b"\x98\x06" + b"\x88\x80\x80\x80\x00", "either"
@@ -163,14 +157,15 @@ def _wire(whole: bytes) -> Iterator[tuple[str, bytes, Must]]:
     yield "unknown-field", whole + field(999, b"x" * 100_000), "right"
     yield "unknown-first", field(999, b"x") + whole, "right"
     yield "graph-twice", whole + field(7, b""), "right"
-    yield (
-        "graph-empty",
-        field(1, 8, VARINT) + field(7, b"") + field(8, field(2, 21, VARINT)),
-        "either",
-    )
+    empty = field(1, 8, VARINT) + field(7, b"") + field(8, field(2, 21, VARINT))
+    yield "graph-empty", empty, "either"
     yield "model-twice", whole + whole, "refused"
     opset = field(8, field(1, b"") + field(2, 2**64 - 1, VARINT))
     yield "opset-minus-one", whole + opset, "refused"
+
+
+def _parts(whole: bytes) -> Iterator[tuple[str, bytes, Must]]:
+    """Parts of the model that hold no text, no numbers, or nothing, many times."""
     for name, number in (("name", 2), ("doc", 10)):
         yield f"not-utf8-graph-{name}", whole + field(7, field(number, b"\xff\xfe\x80")), "either"
     yield "not-utf8-producer", whole + field(2, b"\xff\xfe\x80"), "either"

@@ -44,6 +44,11 @@ def cases() -> Iterator[Case]:
         content = branched(depth).SerializeToString()
         must = "refused" if depth > 30 else "either"
         yield Case(f"depth/branches-in-functions-{depth}", content, must)
+    yield from _wide()
+
+
+def _wide() -> Iterator[Case]:
+    """Types within types, and long chains."""
     for depth in (1, 2, 10, 30):
         for wrap in ("sequence", "optional", "map"):
             content = typed(depth, wrap).SerializeToString()

@@ -47,6 +47,11 @@ def bodies() -> Iterator[Body]:
     yield "no-outputs", [node("Neg", ["x"], []), identity("x", "o")], "refused"
     yield "types", [node("Not", ["x"], ["o"])], "refused"
     yield "unsorted", [identity("n", "o"), node("Neg", ["x"], ["n"])], "either"
+    yield from _branches()
+
+
+def _branches() -> Iterator[Body]:
+    """The same with an If."""
     used = [node("If", ["x"], ["o"], then_branch=branch([identity("x", "t")], "t"))]
     yield "half-an-If", used, "refused"
     inner = branch([identity("x", "t"), node("Neg", ["t"], ["t"])], "t")
@@ -133,17 +138,27 @@ def _changed(change: Callable[[ModelProto], Any]) -> ModelProto:
     return built
 
 
+Change = Callable[[ModelProto], Any]
+
+
 def _models() -> Iterator[tuple[str, ModelProto | bytes, Must]]:
-    def opset(*imports: tuple[str, int]) -> Callable[[ModelProto], Any]:
-        def change(m: ModelProto) -> None:
-            del m.opset_import[:]
-            m.opset_import.extend(helper.make_opsetid(*i) for i in imports)
+    for name, (change, must) in {**_versions(), **_declarations(), **_oddities()}.items():
+        yield name, _changed(change), must
+    yield "only-ir", helper.make_model(helper.make_graph([], "g", [], []), ir_version=8), "either"
 
-        return change
 
-    float2 = helper.make_tensor_value_info("x", 1, [2])
-    int9 = helper.make_tensor_value_info("y", 7, [9])
-    changes: dict[str, tuple[Callable[[ModelProto], Any], Must]] = {
+def _opset(*imports: tuple[str, int]) -> Change:
+    def change(m: ModelProto) -> None:
+        del m.opset_import[:]
+        m.opset_import.extend(helper.make_opsetid(*i) for i in imports)
+
+    return change
+
+
+def _versions() -> dict[str, tuple[Change, Must]]:
+    """Opsets and versions of the format."""
+    opset = _opset
+    return {
         "no-graph": (lambda m: m.ClearField("graph"), "refused"),
         "no-opset": (opset(), "refused"),
         "opset-0": (opset(("", 0)), "refused"),
@@ -158,6 +173,13 @@ def _models() -> Iterator[tuple[str, ModelProto | bytes, Must]]:
         "ir-minus": (lambda m: setattr(m, "ir_version", -1), "either"),
         "ir-2**62": (lambda m: setattr(m, "ir_version", 2**62), "either"),
         "ir-none": (lambda m: m.ClearField("ir_version"), "either"),
+    }
+
+
+def _declarations() -> dict[str, tuple[Change, Must]]:
+    """Inputs, outputs and initializers."""
+    float2 = helper.make_tensor_value_info("x", 1, [2])
+    return {
         "input-twice": (lambda m: m.graph.input.append(float2), "refused"),
         "output-twice": (lambda m: m.graph.output.append(m.graph.output[0]), "either"),
         "no-outputs": (lambda m: m.graph.ClearField("output"), "either"),
@@ -177,6 +199,14 @@ def _models() -> Iterator[tuple[str, ModelProto | bytes, Must]]:
         "input-sequence-of-nothing": (_empty("sequence_type"), "either"),
         "input-map-of-nothing": (_empty("map_type"), "refused"),
         "input-optional-of-nothing": (_empty("optional_type"), "either"),
+    }
+
+
+def _oddities() -> dict[str, tuple[Change, Must]]:
+    """What has no bearing on the answer."""
+    float2 = helper.make_tensor_value_info("x", 1, [2])
+    int9 = helper.make_tensor_value_info("y", 7, [9])
+    return {
         "output-type-lies": (lambda m: m.graph.output[0].CopyFrom(int9), "either"),
         "value-info-twice": (lambda m: m.graph.value_info.extend([float2, float2]), "either"),
         "metadata-twice": (lambda m: [m.metadata_props.add(key="k") for _ in "ab"], "either"),
@@ -185,10 +215,7 @@ def _models() -> Iterator[tuple[str, ModelProto | bytes, Must]]:
         "domain-spelt": (lambda m: setattr(m.graph.node[0], "domain", "ai.onnx"), "right"),
         "domain-other": (lambda m: setattr(m.graph.node[0], "domain", "ai.onnx "), "refused"),
         "overload": (lambda m: setattr(m.graph.node[0], "overload", "no"), "either"),
-    }  # fmt: skip
-    for name, (change, must) in changes.items():
-        yield name, _changed(change), must
-    yield "only-ir", helper.make_model(helper.make_graph([], "g", [], []), ir_version=8), "either"
+    }
 
 
 def _both_forms(m: ModelProto) -> None:
@@ -223,12 +250,24 @@ HEAD = '<ir_version: 10, opset_import: ["" : 21, "f" : 1]>\n'
 FUNCTION = '<domain: "f", opset_import: ["" : 21, "f" : 1]>\n'
 
 
-def _functions() -> Iterator[tuple[str, ModelProto, Must]]:
-    def call(main: str, *functions: str) -> ModelProto:
-        source = HEAD + f"g (float[2] x) => (float[2] y) {{ {main} }}\n"
-        return text(source + "".join(FUNCTION + f for f in functions))
+def call(main: str, *functions: str) -> ModelProto:
+    """A graph, and functions of the domain f, in ONNX's text."""
+    source = HEAD + f"g (float[2] x) => (float[2] y) {{ {main} }}\n"
+    return text(source + "".join(FUNCTION + f for f in functions))
 
-    plain = "F (x) => (y) { y = Neg(x) }"
+
+PLAIN = "F (x) => (y) { y = Neg(x) }"
+
+
+def _functions() -> Iterator[tuple[str, ModelProto, Must]]:
+    yield from _signatures()
+    yield from _function_scopes()
+    yield from _function_attributes()
+    yield from _function_headers()
+
+
+def _signatures() -> Iterator[tuple[str, ModelProto, Must]]:
+    plain = PLAIN
     yield "function-honest", call("y = f.F(x)", plain), "right"
     yield "function-itself", call("y = f.F(x)", "F (x) => (y) { y = f.F(x) }"), "refused"
     two = ("F (x) => (y) { y = f.G(x) }", "G (x) => (y) { y = f.F(x) }")
@@ -238,6 +277,9 @@ def _functions() -> Iterator[tuple[str, ModelProto, Must]]:
     yield "function-few-inputs", call("y = f.F()", plain), "refused"
     yield "function-many-inputs", call("y = f.F(x, x)", plain), "refused"
     yield "function-many-outputs", call("y, z = f.F(x)", plain), "refused"
+
+
+def _function_scopes() -> Iterator[tuple[str, ModelProto, Must]]:
     yield (
         "function-reads-outside",
         call("z = Abs(x) y = f.F(x)", "F (v) => (y) { y = Neg(z) }"),
@@ -263,7 +305,10 @@ def _functions() -> Iterator[tuple[str, ModelProto, Must]]:
     )
     yield "function-empty", call("y = f.F(x)", "F (x) => (y) { }"), "refused"
     yield "function-unknown-op", call("y = f.F(x)", "F (x) => (y) { y = Nothing(x) }"), "refused"
-    yield "function-unknown-attribute", call("y = f.F <a = 1> (x)", plain), "either"
+
+
+def _function_attributes() -> Iterator[tuple[str, ModelProto, Must]]:
+    yield "function-unknown-attribute", call("y = f.F <a = 1> (x)", PLAIN), "either"
     reference = "F <a> (x) => (y) { y = Softmax <axis: int = @a> (x) }"
     yield "function-attribute-as-text", call('y = f.F <a = "x"> (x)', reference), "refused"
     yield (
@@ -274,6 +319,9 @@ def _functions() -> Iterator[tuple[str, ModelProto, Must]]:
     yield "function-attribute-far", call("y = f.F <a = 99> (x)", reference), "refused"
     inner = "F (x) => (y) { y = Softmax <axis: int = @nothing> (x) }"
     yield "function-attribute-undeclared", call("y = f.F(x)", inner), "either"
+
+
+def _function_headers() -> Iterator[tuple[str, ModelProto, Must]]:
     shadow = text(HEAD + "g (float[2] x) => (float[2] y) { y = Neg(x) }")
     neg = helper.make_function(
         "", "Neg", ["x"], ["y"], [node("Abs", ["x"], ["y"])], [helper.make_opsetid("", 21)]
@@ -289,6 +337,6 @@ def _functions() -> Iterator[tuple[str, ModelProto, Must]]:
     other = call("y = f.F(x)", "F (x) => (y) { y = Neg(x) }")
     del other.functions[0].opset_import[:]
     yield "function-no-opset", other, "either"
-    overloads = call("y = f.F(x)", plain)
+    overloads = call("y = f.F(x)", PLAIN)
     overloads.functions[0].overload = "one"
     yield "function-other-overload", overloads, "refused"

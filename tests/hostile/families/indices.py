@@ -70,6 +70,12 @@ def _lengths() -> Iterator[tuple[str, str, list[Any], dict[str, Any]]]:
         )
         yield f"SplitToSequence-{n}", "SplitToSequence", [X, [n, -n]], {}
         yield f"SplitToSequence-by-{n}", "SplitToSequence", [X, min(n, -n)], {}
+    yield from _recurrences()
+    yield from _axes()
+
+
+def _recurrences() -> Iterator[tuple[str, str, list[Any], dict[str, Any]]]:
+    """Lengths of sequences."""
     yield "SplitToSequence-by-0", "SplitToSequence", [X, 0], {}
     lstm = [np.ones((3, 2, 1), np.float32), np.ones((1, 4, 1), np.float32)]
     lstm.append(np.ones((1, 4, 1), np.float32))
@@ -78,6 +84,10 @@ def _lengths() -> Iterator[tuple[str, str, list[Any], dict[str, Any]]]:
         for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
             weights = [w[:, :gates] for w in lstm[1:]]
             yield f"{op}-lens-{n}", op, [lstm[0], *weights, None, lens], {"hidden_size": 1}
+
+
+def _axes() -> Iterator[tuple[str, str, list[Any], dict[str, Any]]]:
+    """Axes, and places in images."""
     for n in (0, -1, 17, 2**40):
         yield f"Unsqueeze-{n}", "Unsqueeze", [X, [n, n]], {}
         yield f"Squeeze-{n}", "Squeeze", [X, [n]], {}
@@ -104,9 +114,6 @@ def _lengths() -> Iterator[tuple[str, str, list[Any], dict[str, Any]]]:
         },
     )
     yield "Adagrad", "Adagrad", [0.1, -1, X, X], {"domain": "ai.onnx.preview.training", "opset": 1}
-
-
-REFUSED = ("Gather", "Scatter", "NegativeLog", "SoftmaxCross", "Sequence", "RoiAlign", "ArrayF")
 
 
 def _slices() -> Iterator[tuple[str, list[Any], bool]]:
@@ -144,53 +151,56 @@ def hash_of(name: str) -> int:
     return sum(name.encode())
 
 
-def _forests() -> Iterator[Case]:
-    """Trees whose nodes are lies."""
-    honest: dict[str, Any] = {
-        "nodes_treeids": [0, 0, 0],
-        "nodes_nodeids": [0, 1, 2],
-        "nodes_featureids": [0, 0, 0],
-        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
-        "nodes_values": [0.5, 0.0, 0.0],
+TREE: dict[str, Any] = {
+    "nodes_treeids": [0, 0, 0],
+    "nodes_nodeids": [0, 1, 2],
+    "nodes_featureids": [0, 0, 0],
+    "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
+    "nodes_values": [0.5, 0.0, 0.0],
+    "nodes_truenodeids": [1, 0, 0],
+    "nodes_falsenodeids": [2, 0, 0],
+    "target_treeids": [0, 0],
+    "target_nodeids": [1, 2],
+    "target_ids": [0, 0],
+    "target_weights": [1.0, 2.0],
+    "n_targets": 1,
+}
+
+TREE_LIES: dict[str, dict[str, Any]] = {
+    "circle": {"nodes_truenodeids": [0, 0, 0]},
+    "circle-of-two": {
+        "nodes_modes": ["BRANCH_LEQ"] * 3,
         "nodes_truenodeids": [1, 0, 0],
         "nodes_falsenodeids": [2, 0, 0],
-        "target_treeids": [0, 0],
-        "target_nodeids": [1, 2],
-        "target_ids": [0, 0],
-        "target_weights": [1.0, 2.0],
-        "n_targets": 1,
-    }
-    lies: dict[str, dict[str, Any]] = {
-        "circle": {"nodes_truenodeids": [0, 0, 0]},
-        "circle-of-two": {
-            "nodes_modes": ["BRANCH_LEQ"] * 3,
-            "nodes_truenodeids": [1, 0, 0],
-            "nodes_falsenodeids": [2, 0, 0],
-        },
-        "no-such-node": {"nodes_truenodeids": [7, 0, 0]},
-        "node-minus": {"nodes_truenodeids": [-1, 0, 0]},
-        "node-2**62": {"nodes_falsenodeids": [2**62, 0, 0]},
-        "twice": {"nodes_nodeids": [0, 1, 1]},
-        "feature-2**40": {"nodes_featureids": [2**40, 0, 0]},
-        "feature-minus": {"nodes_featureids": [-1, 0, 0]},
-        "mode": {"nodes_modes": ["BRANCH_EVAL", "LEAF", "LEAF"]},
-        "no-leaf": {"nodes_modes": ["BRANCH_LEQ"] * 3},
-        "lengths": {"nodes_values": [0.5]},
-        "target-2**40": {"target_ids": [2**40, 0]},
-        "target-minus": {"target_ids": [-1, 0]},
-        "target-node": {"target_nodeids": [1, 99]},
-        "target-tree": {"target_treeids": [0, 99]},
-        "target-lengths": {"target_weights": [1.0]},
-        "n-targets-2**40": {"n_targets": 2**40},
-        "n-targets-minus": {"n_targets": -1},
-        "aggregate": {"aggregate_function": "EVAL"},
-        "transform": {"post_transform": "__import__('os').system('true')"},
-    }
+    },
+    "no-such-node": {"nodes_truenodeids": [7, 0, 0]},
+    "node-minus": {"nodes_truenodeids": [-1, 0, 0]},
+    "node-2**62": {"nodes_falsenodeids": [2**62, 0, 0]},
+    "twice": {"nodes_nodeids": [0, 1, 1]},
+    "feature-2**40": {"nodes_featureids": [2**40, 0, 0]},
+    "feature-minus": {"nodes_featureids": [-1, 0, 0]},
+    "mode": {"nodes_modes": ["BRANCH_EVAL", "LEAF", "LEAF"]},
+    "no-leaf": {"nodes_modes": ["BRANCH_LEQ"] * 3},
+    "lengths": {"nodes_values": [0.5]},
+    "target-2**40": {"target_ids": [2**40, 0]},
+    "target-minus": {"target_ids": [-1, 0]},
+    "target-node": {"target_nodeids": [1, 99]},
+    "target-tree": {"target_treeids": [0, 99]},
+    "target-lengths": {"target_weights": [1.0]},
+    "n-targets-2**40": {"n_targets": 2**40},
+    "n-targets-minus": {"n_targets": -1},
+    "aggregate": {"aggregate_function": "EVAL"},
+    "transform": {"post_transform": "__import__('os').system('true')"},
+}
+
+
+def _forests() -> Iterator[Case]:
+    """Trees whose nodes are lies."""
     x = np.float32([[0.0], [1.0]])
-    content, feeds = one("TreeEnsembleRegressor", [x], domain="ai.onnx.ml", opset=1, **honest)
+    content, feeds = one("TreeEnsembleRegressor", [x], domain="ai.onnx.ml", opset=1, **TREE)
     yield Case("indices/tree-honest", content, "right", feeds, (np.float32([[1], [2]]),))
-    for name, lie in lies.items():
-        changed = {**honest, **lie}
+    for name, lie in TREE_LIES.items():
+        changed = {**TREE, **lie}
         content, feeds = one("TreeEnsembleRegressor", [x], domain="ai.onnx.ml", opset=1, **changed)
         yield Case(f"indices/tree-{name}", content, "refused", feeds, limits=TIGHT)
     yield from _forests_5(x)

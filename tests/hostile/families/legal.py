@@ -22,7 +22,7 @@ node = helper.make_node
 
 
 def cases() -> Iterator[Case]:
-    for name, built, expected in (*_models(), *_texts(), *_optimized()):
+    for name, built, expected in (*_models(), *_branches(), *_headers(), *_texts(), *_optimized()):
         content = built if isinstance(built, bytes) else built.SerializeToString()
         for calls in (1, 3):
             again = "" if calls == 1 else "-thrice"
@@ -135,6 +135,9 @@ def _models() -> Iterator[tuple[str, ModelProto | bytes, tuple[Any, ...]]]:
     yield "domain-in-two-spellings", both, (abs(X),)
     default = model([neg], [X_INFO], ["y"], [tensor(F([9, 9]), "x")])
     yield "input-with-default-given", default, (-X,)
+
+
+def _branches() -> Iterator[tuple[str, ModelProto, tuple[Any, ...]]]:
     outer = [node("Neg", ["x"], ["t"])]
     arm = branch([node("Abs", ["t"], ["o"])], "o")
     yield "branch-reads-outside", model([*outer, *conditional(arm)], [X_INFO]), (abs(X),)
@@ -145,6 +148,13 @@ def _models() -> Iterator[tuple[str, ModelProto | bytes, tuple[Any, ...]]]:
     wide = [node("Neg", ["x"], [f"v{i}"]) for i in range(500)]
     total = node("Sum", [f"v{i}" for i in range(500)], ["y"])
     yield "sum-of-500", model([*wide, total], [X_INFO]), (-500 * X,)
+    shapes = [node("Shape", ["x"], ["s"]), node("ConstantOfShape", ["s"], ["y"])]
+    yield "shape-to-value", model(shapes, [X_INFO]), (F([0, 0]),)
+
+
+def _headers() -> Iterator[tuple[str, ModelProto, tuple[Any, ...]]]:
+    """What stands around the nodes."""
+    neg = node("Neg", ["x"], ["y"])
     lying = model([neg], [X_INFO])
     lying.graph.value_info.append(helper.make_tensor_value_info("nothing", 1, [5]))
     yield "value-info-of-nothing", lying, (-X,)
@@ -158,8 +168,6 @@ def _models() -> Iterator[tuple[str, ModelProto | bytes, tuple[Any, ...]]]:
         yield f"ir-{ir_version}", older, (-X,)
     for opset in (7, 9, 11, 13, 17, 21):
         yield f"opset-{opset}", model([neg], [X_INFO], opset=opset), (-X,)
-    shapes = [node("Shape", ["x"], ["s"]), node("ConstantOfShape", ["s"], ["y"])]
-    yield "shape-to-value", model(shapes, [X_INFO]), (F([0, 0]),)
     sparse = helper.make_sparse_tensor(tensor(F([5]), "w"), tensor(np.array([1]), "i"), [2])
     added = model([node("Add", ["x", "w"], ["y"])], [X_INFO])
     added.graph.sparse_initializer.append(sparse)

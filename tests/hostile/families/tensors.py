@@ -24,7 +24,18 @@ def _raw(kind: int, dims: list[int], raw: bytes) -> TensorProto:
 
 def lies() -> Iterator[tuple[str, TensorProto, Must]]:
     """Tensors called "w", and what must come of them."""
-    sixteen = FOUR.tobytes()
+    yield from _shapes()
+    yield from _fields()
+    yield from _types()
+
+
+SIXTEEN = FOUR.tobytes()
+Lie = tuple[str, TensorProto, Must]
+
+
+def _shapes() -> Iterator[Lie]:
+    """Shapes that the bytes do not fill."""
+    sixteen = SIXTEEN
     yield "raw-short", _raw(FLOAT, [5], sixteen), "refused"
     yield "raw-long", _raw(FLOAT, [3], sixteen), "refused"
     yield "raw-odd", _raw(FLOAT, [4], sixteen[:15]), "refused"
@@ -42,6 +53,12 @@ def lies() -> Iterator[tuple[str, TensorProto, Must]]:
     yield "dims-scalar-of-4", _raw(FLOAT, [], sixteen), "refused"
     yield "rank-1000", _raw(FLOAT, [1] * 1000, sixteen[:4]), "either"
     yield "rank-100000", _raw(FLOAT, [1] * 100_000, sixteen[:4]), "either"
+    yield "honest", _raw(FLOAT, [4], sixteen), "right"
+
+
+def _fields() -> Iterator[Lie]:
+    """Data in other fields than the type says, or in other numbers."""
+    sixteen = SIXTEEN
     yield "type-0", _raw(0, [4], sixteen), "refused"
     yield "type-99", _raw(99, [4], sixteen), "refused"
     yield "type-minus", _raw(-1, [4], sixteen), "refused"
@@ -58,6 +75,21 @@ def lies() -> Iterator[tuple[str, TensorProto, Must]]:
     yield "strings-vast", T(name="w", data_type=STRING, dims=[2**40]), "refused"
     yield "strings-minus", T(name="w", data_type=STRING, dims=[-1], string_data=[b"a"]), "refused"
     yield "strings-raw", _raw(STRING, [4], b"abcd"), "refused"
+    cut = _raw(FLOAT, [4], sixteen)
+    cut.segment.begin, cut.segment.end = 0, 2**62
+    yield "segment", cut, "either"
+    outside = T(name="w", data_type=FLOAT, dims=[4], data_location=T.EXTERNAL)
+    outside.external_data.add(key="location", value="/etc/hostname")
+    yield "external", outside, "refused"
+    odd_place = T.FromString(_raw(FLOAT, [4], sixteen).SerializeToString() + b"\x70\x09")
+    yield "location-unknown", odd_place, "either"
+
+
+NARROWER = ((T.INT8, 300), (T.UINT8, -1), (T.BOOL, 7), (T.FLOAT16, 2**17), (T.INT4, 999))
+
+
+def _types() -> Iterator[Lie]:
+    """Packed, narrow and complex elements."""
     for kind in (T.INT4, T.UINT4, T.FLOAT4E2M1):
         name = T.DataType.Name(kind).lower()
         yield f"{name}-short", _raw(kind, [5], b"\x21\x43"), "refused"
@@ -65,31 +97,13 @@ def lies() -> Iterator[tuple[str, TensorProto, Must]]:
         yield f"{name}-vast", _raw(kind, [2**40], b"\x21"), "refused"
         few = T(name="w", data_type=kind, dims=[9], int32_data=[33])
         yield f"{name}-typed-few", few, "refused"
-    for kind, number in (
-        (T.INT8, 300),
-        (T.UINT8, -1),
-        (T.BOOL, 7),
-        (T.FLOAT16, 2**17),
-        (T.INT4, 999),
-    ):
+    for kind, number in NARROWER:
         name = T.DataType.Name(kind).lower()
         yield f"{name}-beyond", T(name="w", data_type=kind, dims=[1], int32_data=[number]), "either"
     yield "bool-raw-7", _raw(T.BOOL, [4], b"\x00\x01\x07\xff"), "either"
     half = T(name="w", data_type=T.COMPLEX64, dims=[2], float_data=[1, 2, 3])
     yield "complex-odd", half, "refused"
     yield "complex-raw-short", _raw(T.COMPLEX128, [2], bytes(16)), "refused"
-    cut = _raw(FLOAT, [4], sixteen)
-    cut.segment.begin, cut.segment.end = 0, 2**62
-    yield "segment", cut, "either"
-    outside = T(name="w", data_type=FLOAT, dims=[4], data_location=T.EXTERNAL)
-    outside.external_data.add(key="location", value="/etc/hostname")
-    yield "external", outside, "refused"
-    yield (
-        "location-unknown",
-        T.FromString(_raw(FLOAT, [4], sixteen).SerializeToString() + b"\x70\x09"),
-        "either",
-    )
-    yield "honest", _raw(FLOAT, [4], sixteen), "right"
 
 
 def _initializer(w: TensorProto) -> ModelProto:
