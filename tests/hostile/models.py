@@ -87,20 +87,20 @@ def one(
         op: the operator.
         values: its inputs; None is absent, a list of arrays is a sequence.
         stored: which of them the file holds; the others are inputs.
-        domain, opset: those of the operator.
+        domain: that of the operator.
+        opset: of that domain.
         outputs: how many the node names.
-        raw: attributes as they are, whatever they say; `attributes` are the others.
+        raw: attributes as they are, whatever they say.
+        attributes: the others.
     """
     held = range(len(values)) if stored is True else stored or ()
     names = ["" if value is None else f"x{i}" for i, value in enumerate(values)]
     feeds, initializers = {}, []
     for i, value in enumerate(values):
         sequence = isinstance(value, list) and any(isinstance(v, np.ndarray) for v in value)
-        if value is None:
-            continue
-        if i in held and not sequence:
+        if i in held and value is not None and not sequence:
             initializers.append(tensor(array(value), names[i]))
-        else:
+        elif value is not None:
             feeds[names[i]] = value if sequence else array(value)
     results = [f"y{i}" for i in range(outputs)]
     node = helper.make_node(op, names, results, domain=domain, **attributes)
