@@ -193,7 +193,7 @@ CLAIMS: dict[str, tuple[dict[str, str], Must]] = {
 }
 
 LEGAL = ("w.bin", "w..bin", "..w", "w.bin..", ".w", "sub/w.bin", "./w.bin", "sub/./w.bin",
-         "sub//w.bin", "ü.bin", "w b.bin", "%2e%2e", "con", "a\\b.bin", "$HOME",
+         "sub//w.bin", "ü.bin", "w b.bin", "%2e%2e", "con", "$HOME",
          "~", "-rf")  # fmt: skip
 
 
@@ -210,6 +210,9 @@ def cases() -> Iterator[Case]:
         maker = partial(write, name=location)
         content = holding(entry(location))
         yield Case(f"external/legal-{i}", content, "right", {}, (DATA,), beside=maker)
+    content = holding(entry("a\\b.bin"))  # a name here, a path elsewhere
+    beside = partial(write, name="a\\b.bin")
+    yield Case("external/backslash", content, "either", {}, (DATA,), beside=beside)
     yield from _shapes()
     yield from _places()
     folder_link = holding(entry(f"sub/{CANARY_NAME}"))
