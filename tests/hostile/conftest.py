@@ -1,0 +1,45 @@
+"""The children, and what became of the cases of this run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+import pytest
+
+from tests.hostile import report
+from tests.hostile.case import Case
+from tests.hostile.collection import cases
+from tests.hostile.judging import Verdict
+from tests.hostile.pool import Pool
+
+if sys.platform != "linux":
+    collect_ignore_glob = ["test_*.py"]  # only /proc tells what a child takes
+
+VERDICTS = pytest.StashKey[dict[str, list[Verdict]]]()
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    with Pool(tmp_path_factory.mktemp("hostile")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def verdicts(pytestconfig: pytest.Config) -> dict[str, list[Verdict]]:
+    """Class -> verdicts, of the classes that have been tried whole."""
+    return pytestconfig.stash.setdefault(VERDICTS, {})
+
+
+@pytest.fixture
+def chosen(pytestconfig: pytest.Config, group: str) -> list[Case]:
+    """The cases of a class, or those that `--case` asks for."""
+    pattern = pytestconfig.getoption("--case")
+    return [c for c in cases(group) if pattern is None or fnmatchcase(c.name, pattern)]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    tried = session.config.stash.get(VERDICTS, {})
+    if session.config.getoption("--write-security") and tried:
+        report.write(tried)
