@@ -53,7 +53,7 @@ class InvalidModelError(OnnxError, ValueError):
 
 
 class UnsafeModelError(InvalidModelError):
-    """The model names a path or a size that is refused for safety."""
+    """The model names a path or a size that is refused for safety, or a call goes over a limit."""
 
 
 class InputError(OnnxError, TypeError):

@@ -18,7 +18,7 @@ import torch
 from onnxinterp import Limits, OnnxModule
 from onnxinterp.errors import UnsafeModelError
 
-HUGE = 4 * 10**9
+HUGE = 2 * 10**9
 SMALL = 6
 TIGHT = Limits(live_bytes=2**27, tensor_bytes=2**26, seconds=10.0)
 TINY = Limits(tensor_bytes=16, live_bytes=2000)
@@ -46,8 +46,9 @@ BOMBS = {
     " { d = Identity (c) w = Neg (e) }>",
     "Scan": "m = Expand (x, n) y = Scan <num_scan_inputs = 1, body = b (float v) => (float w)"
     " { w = Neg (v) }> (m)",
-    "broadcasting": "two = Constant <value = int64[1] {-1}> () one = Constant <value = int64[1] {1}>"
-    " () r = Expand (x, n) q = Concat <axis = 0> (two, one) c = Reshape (r, q) y = Mul (r, c)",
+    "broadcasting": "two = Constant <value = int64[1] {-1}> ()"
+    " one = Constant <value = int64[1] {1}> () r = Expand (x, n)"
+    " q = Concat <axis = 0> (two, one) c = Reshape (r, q) y = Mul (r, c)",
     "Einsum": 'r = Expand (x, n) y = Einsum <equation = "i,j->ij"> (r, r)',
     "MatMul": "r = Expand (x, n) q = Constant <value = int64[1] {1}> () c = Unsqueeze (r, q)"
     " p = Constant <value = int64[1] {0}> () d = Unsqueeze (r, p) y = MatMul (c, d)",
@@ -61,16 +62,14 @@ BOMBS = {
     "Unique": "r = Expand (x, n) y = Unique (r)",
     "RandomNormalLike": "r = Expand (x, n) y = RandomNormalLike (r)",
     "HannWindow": "s = Squeeze (n) y = HannWindow (s)",
-    "Reshape": "two = Constant <value = int64[1] {2}> () m = Concat <axis = 0> (two, n)"
-    " r = Expand (x, m) q = Constant <value = int64[1] {-1}> () t = Transpose <perm = [1, 0]> (r)"
-    " y = Reshape (t, q)",
     "DFT": "s = Squeeze (n) a = Constant <value = int64[3] {1, 1, 1}> () r = Reshape (x, a)"
     " y = DFT (r, s)",
     "numbers to text": "r = Expand (x, n) t = Cast <to = 8> (r) y = Shape (t)",
     "texts with texts": "r = Expand (x, n) t = Cast <to = 8> (x) e = Expand (t, n)"
     " y = StringConcat (e, e)",
     "a sequence": "r = Expand (x, n) s = SplitToSequence <keepdims = 0> (r) y = SequenceLength (s)",
-    "numbers for Python": "r = Expand (n, n) y = ReduceSum <keepdims = 0> (x, r)",
+    "numbers for Python": "one = Constant <value = int64[1] {1}> () r = Expand (one, n)"
+    " y = Reshape (x, r)",
     "AffineGrid": "a = Constant <value = int64[3] {1, 1, 9}> () b = Concat <axis = 0> (a, n)"
     " h = Constant <value = float[1, 2, 3] {1, 0, 0, 0, 1, 0}> () y = AffineGrid (h, b)",
     "Conv": "a = Constant <value = int64[2] {1, 1}> () b = Concat <axis = 0> (a, n)"
@@ -96,7 +95,9 @@ def model(body: str) -> onnx.ModelProto:
 
 def call(body: str, n: int, limits: Limits) -> Any:
     """What the graph gives."""
-    return OnnxModule(model(body), limits=limits)(torch.ones(1), torch.tensor([n]))
+    return OnnxModule(model(body), limits=limits, trainable="none")(
+        torch.ones(1), torch.tensor([n])
+    )
 
 
 def peak() -> int:
@@ -109,7 +110,7 @@ def peak() -> int:
 
 
 def measured(run: Callable[[], Any]) -> str:
-    """`refused`, unless it is not, or memory has grown by 64 MB and more."""
+    """`refused`, unless it is not; and how far memory has grown, in MB."""
     peak()
     before = peak()
     try:
@@ -117,7 +118,7 @@ def measured(run: Callable[[], Any]) -> str:
     except UnsafeModelError as error:
         answer = "refused" if "limits." in str(error) else f"wrongly refused: {error}"
     grown = peak() - before
-    return answer if grown < 2**26 else f"{answer}, {grown / 1e6:.0f} MB later"
+    return f"{answer} {grown / 1e6:.0f}"
 
 
 def cases() -> dict[str, Callable[[], str]]:
