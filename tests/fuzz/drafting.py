@@ -32,6 +32,10 @@ ML_OPSETS = {opset: 1 if opset < 9 else 2 if opset < 15 else 3 for opset in OPSE
 DOMAINS = ("", ML)
 TAME = 1e4  # larger numbers, and nan, are no input of another node
 LOCAL = "fuzz"  # the domain of functions
+UNSTABLE = {
+    "MeanVarianceNormalization": "onnxruntime takes the root of a variance below 0: nan",
+}
+"""Operators of which onnxruntime loses the digits where numbers are nearly equal."""
 
 
 class Asked(Protocol):
@@ -164,7 +168,11 @@ def schemas(opset: int) -> list[OpSchema]:
     """The operators of an opset that always give the same answer."""
     limits = {"": opset, ML: ML_OPSETS[opset]}
     newest = {(s.domain, s.name): s for s in SERVED if s.since_version <= limits.get(s.domain, 0)}
-    return [s for s in newest.values() if not (s.deprecated or kernel_of(s).random)]
+    return [
+        s
+        for s in newest.values()
+        if not (s.deprecated or kernel_of(s).random or s.name in UNSTABLE)
+    ]
 
 
 def _is_mistaken(case: OneNode) -> bool:
