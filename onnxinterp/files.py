@@ -22,6 +22,7 @@ import os
 import stat
 import weakref
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
@@ -136,6 +137,7 @@ def open_model(
     return folder.open_model(path.name), folder
 
 
+@lru_cache(maxsize=64)
 def parts_of(location: object) -> tuple[str, ...]:
     """The parts of a location: a path of POSIX, relative to the model's folder.
 

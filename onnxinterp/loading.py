@@ -213,13 +213,13 @@ class TensorReader:
             InvalidModelError: the data does not fit shape and type.
             UnsafeModelError: external data lies where it must not.
         """
-        raw = proto.raw_data if proto.HasField("raw_data") else None
-        check_tensor(proto, raw)
         kind, shape = proto.data_type, tuple(proto.dims)
-        if kind == STRING:
-            return self._strings(proto, shape)
         if proto.data_location == TensorProto.EXTERNAL:
             return self._external(proto, kind, shape)
+        raw = proto.raw_data if proto.HasField("raw_data") else None
+        check_tensor(proto, raw)
+        if kind == STRING:
+            return self._strings(proto, shape)
         if kind in NATIVE and raw is not None:
             return _from_buffer(_own_copy(raw), CARRIER[kind], shape)
         return _decoded(proto)
@@ -259,7 +259,6 @@ class TensorReader:
         """
         if proto.data_location != TensorProto.EXTERNAL:
             return proto
-        check_tensor(proto)
         data, where = self._data(proto)
         inside = TensorProto()
         inside.CopyFrom(proto)
@@ -274,9 +273,9 @@ class TensorReader:
         return np.array(strings, dtype=object).reshape(shape)
 
     def _external(self, proto: TensorProto, kind: int, shape: tuple[int, ...]) -> Tensor:
+        data, where = self._data(proto)
         if kind not in NATIVE:
             return _decoded(self.inline(proto))
-        data, where = self._data(proto)
         dtype = CARRIER[kind]
         if where.offset % dtype.itemsize:  # torch wants aligned elements
             part = bytes(data[where.offset : where.offset + where.length])
