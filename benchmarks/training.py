@@ -24,6 +24,8 @@ from tests.training.exporting import write
 from tests.training.networks import ENCODER, TAGGER, ResNet18, ViT
 
 ROUNDS = 40
+LARGE = 10**7  # parameters from which a network gets a quarter of them
+WORDS, TAGS, WIDTH = 5000, 20, 256
 OPSET = 17
 
 
@@ -45,18 +47,36 @@ class Classifier(nn.Sequential):
         return super().forward(input).transpose(1, 2)
 
 
+class Tagger(nn.Module):
+    """Embedded words through a bidirectional LSTM of two layers, a score for each tag."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, WIDTH)
+        self.lstm = nn.LSTM(WIDTH, WIDTH, num_layers=2, bidirectional=True, batch_first=True)
+        self.tags = nn.Linear(2 * WIDTH, TAGS)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[batch, time] -> [batch, tags, time]."""
+        return self.tags(self.lstm(self.words(ids))[0]).transpose(1, 2)
+
+
 def models() -> Iterator[Model]:
     how = Export("torchscript", OPSET)
     image, token = torch.randn(8, 3, 32, 32), torch.randn(2, 128, 256)
     classes = torch.randint(5, (8,))
     blocks = Classifier(*(AttentionBlock(256, 4) for _ in range(4)))
+    bert, words = Classifier(*(AttentionBlock(768, 12) for _ in range(12))), torch.randn(2, 64, 768)
+    sentences = (torch.randint(WORDS, (16, 40)),), torch.randint(TAGS, (16, 40))
     networks: list[tuple[str, nn.Module, tuple[Tensor, ...], Tensor]] = [
         ("resnet18, 8 channels", ResNet18(), (image,), classes),
         ("resnet18, 64 channels", ResNet18(64), (torch.randn(2, 3, 64, 64),), classes[:2]),
         ("vision transformer", ViT(), (image,), classes),
         ("transformer, 4 blocks of 256", blocks, (token,), torch.randint(256, (2, 128))),
+        ("transformer, 12 blocks of 768", bert, (words,), torch.randint(768, (2, 64))),
         ("encoder", ENCODER.network(), *ENCODER.batch(0)),
-        ("tagger", TAGGER.network(), *TAGGER.batch(0)),
+        ("tagger, 7 words of 24", TAGGER.network(), *TAGGER.batch(0)),
+        ("tagger, 40 words of 256", Tagger(), *sentences),
     ]
     for name, network, inputs, target in networks:
         yield Model(name, network, write(network, inputs, how), inputs, target)
@@ -97,12 +117,13 @@ def _row(model: Model) -> tuple[str | float, ...]:
     network, module = model.network.train(), OnnxModule(model.proto).train()
     trained = dict(network.named_parameters())
     module.freeze(lambda name, _: name not in trained)
+    large = sum(p.numel() for p in trained.values()) > LARGE
     times = interleaved(
         {
             "torch": training_step(network, model.inputs, model.target),
             "onnxinterp": training_step(module, model.inputs, model.target),
         },
-        rounds=ROUNDS,
+        rounds=ROUNDS // 4 if large else ROUNDS,
     )
     ours, theirs = times["onnxinterp"], times["torch"]
     kept = [kept_bytes(m, model.inputs) / 2**20 for m in (network, module)]

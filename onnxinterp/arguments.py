@@ -111,12 +111,15 @@ def _check_map(info: ValueInfo, value: Any) -> None:
 
 def _identifiers(names: Iterable[str]) -> list[str]:
     """Python identifiers for names, in order: `gpu_0/data_0` -> `gpu_0_data_0`."""
-    found: list[str] = []
+    found: dict[str, int] = {}  # -> how often it was wanted again
     for name in names:
         identifier = re.sub(r"\W", "_", name) or "_"
-        if identifier[0].isdigit() or keyword.iskeyword(identifier):
+        taken = keyword.iskeyword(identifier) or identifier == "self"  # of a call itself
+        if identifier[0].isdigit() or taken:
             identifier = f"_{identifier}"
-        while identifier in found:
-            identifier += "_"
-        found.append(identifier)
-    return found
+        unique = identifier
+        while unique in found:
+            found[identifier] += 1
+            unique = f"{identifier}_{found[identifier] if found[identifier] > 1 else ''}"
+        found[unique] = 0
+    return list(found)

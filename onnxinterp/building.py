@@ -8,7 +8,7 @@ get a suffix where they clash.
 from __future__ import annotations
 
 import re
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -25,30 +25,37 @@ from onnx import (
     numpy_helper,
 )
 
-from onnxinterp.errors import InvalidModelError
+from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.extraction import extract
-from onnxinterp.graph import Graph, Model, Node, WeightRef, value_info
+from onnxinterp.graph import Graph, Holder, Model, Node, WeightRef, value_info
+from onnxinterp.limits import Limits
 from onnxinterp.registry import Kernel, lookup, naming
+from onnxinterp.validation.operators import FunctionKey, domain_of, label_of, schema_function
+from onnxinterp.validation.structure import depth_of, functions_of, opsets_of
 
 Scope: TypeAlias = "ChainMap[str, str]"  # name in the file -> name in the whole model
-FunctionKey: TypeAlias = "tuple[str, str, str]"  # domain, name, overload
 
-AI_ONNX = ("", "ai.onnx")  # two spellings of the same domain
-MAX_FUNCTION_DEPTH = 64
 GRAPH_TYPES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
-def build(proto: onnx.ModelProto, kernels: Mapping[str, Kernel] | None = None) -> Model:
-    """Decode a model.
+def build(
+    proto: onnx.ModelProto,
+    kernels: Mapping[str, Kernel] | None = None,
+    limits: Limits = Limits(),
+) -> Model:
+    """Decode a model that `validation` has passed.
 
     Args:
         proto: the parsed file.
         kernels: "domain::Op" (or "Op") -> kernel that takes precedence in this model.
+        limits: of them `nodes`, for parts of the graph that are copied.
 
     Raises:
-        InvalidModelError: names, opsets or functions do not fit together.
+        InvalidModelError: nodes need each other in a circle, or attributes are not what a kernel
+            makes something of.
+        UnsafeModelError: copies of parts of the graph have too many nodes.
     """
-    builder = _Builder(proto, kernels or {})
+    builder = _Builder(proto, kernels or {}, limits)
     graph = builder.graph(proto.graph, ChainMap(), builder.opsets)
     metadata = {p.key: p.value for p in proto.metadata_props}
     producer = f"{proto.producer_name} {proto.producer_version}".strip()
@@ -61,10 +68,6 @@ def build(proto: onnx.ModelProto, kernels: Mapping[str, Kernel] | None = None) -
         metadata=metadata,
         protos=builder.protos,
     )
-
-
-def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    return {"" if o.domain in AI_ONNX else o.domain: o.version for o in imports}
 
 
 def _free_names(node: NodeProto) -> Iterable[str]:
@@ -105,12 +108,8 @@ def sort(nodes: Sequence[NodeProto]) -> list[NodeProto]:
                 ready.append(user)
     if len(ready) < len(nodes):
         stuck = next(n for n, count in zip(nodes, waiting, strict=True) if count)
-        raise InvalidModelError(f"the graph has a cycle through node {_label(stuck)!r}")
+        raise InvalidModelError(f"the graph has a cycle through node {label_of(stuck)!r}")
     return [nodes[i] for i in ready]
-
-
-def _label(node: NodeProto) -> str:
-    return node.name or next(filter(None, node.output), node.op_type)
 
 
 def _scope(node: NodeProto) -> str:
@@ -138,25 +137,27 @@ class _Context:
 class _Builder:
     """Decodes one model; holds what is unique in it: value names, functions, tensors."""
 
-    def __init__(self, proto: onnx.ModelProto, kernels: Mapping[str, Kernel]) -> None:
+    def __init__(
+        self, proto: onnx.ModelProto, kernels: Mapping[str, Kernel], limits: Limits
+    ) -> None:
         self.kernels = kernels
-        self.opsets = _opsets(proto.opset_import)
-        self.functions: dict[FunctionKey, FunctionProto] = {
-            ("" if f.domain in AI_ONNX else f.domain, f.name, f.overload): f
-            for f in proto.functions
-        }
-        self.tensors: dict[str, TensorProto | onnx.SparseTensorProto | Node] = {}
+        self.limits = limits
+        self.opsets = opsets_of(proto.opset_import, proto.ir_version)
+        self.functions = functions_of(proto)
+        self.tensors: dict[str, Holder] = {}
         self.protos: dict[str, NodeProto] = {}
         self._taken: set[str] = {""}
+        self._copies: Counter[str] = Counter()  # how often a name was wanted again
         self._made: list[Node] = []  # so far; within a function, by its body
+        self._extracted = 0  # nodes that were gone through and copied
         self._constants: dict[tuple[FunctionKey, str], str] = {}
 
     def fresh(self, name: str) -> str:
         """`name`, or `name` with a number behind it where it is taken."""
-        unique, count = name, 0
+        unique = name
         while unique in self._taken:
-            count += 1
-            unique = f"{name}.{count}"
+            self._copies[name] += 1
+            unique = f"{name}.{self._copies[name]}"
         self._taken.add(unique)
         return unique
 
@@ -203,24 +204,27 @@ class _Builder:
         return context.scope[name] if name else ""
 
     def _node(self, proto: NodeProto, context: _Context) -> list[Node]:
-        domain = "" if proto.domain in AI_ONNX else proto.domain
-        inputs = tuple(self._resolve(i, context, _label(proto)) for i in proto.input)
+        domain = domain_of(proto.domain)
+        inputs = tuple(self._resolve(i, context, label_of(proto)) for i in proto.input)
         outputs = tuple(context.scope[o] if o else self.fresh("unused") for o in proto.output)
         attributes = self._attributes(proto, context)
-        key = (domain, proto.op_type, proto.overload)
+        key: FunctionKey = (domain, proto.op_type, proto.overload)
         explicit = self.kernels.get(f"{domain}::{proto.op_type}" if domain else proto.op_type)
         if explicit is None and key in self.functions:
             return self._call(self.functions[key], key, inputs, outputs, attributes, context)
         if domain not in context.opsets:
             raise InvalidModelError(
-                f"node {_label(proto)!r} uses the domain {domain!r}, which "
+                f"node {label_of(proto)!r} uses the domain {domain!r}, which "
                 "the model does not import"
             )
         opset = context.opsets[domain]
         kernel = explicit or lookup(proto.op_type, opset, domain)
-        if kernel is None and (body := _schema_function(domain, proto.op_type, opset)) is not None:
+        opset = max(opset, kernel.since) if kernel is not None and kernel.early else opset
+        if kernel is None and (body := schema_function(domain, proto.op_type, opset)) is not None:
             return self._call(body, key, inputs, outputs, attributes, context)
         label = proto.name or next(filter(None, outputs), proto.op_type)
+        if not outputs:
+            return []  # nobody can tell whether it ran
         if kernel is not None and kernel.between:
             self._extract(kernel, attributes, label, context)
         node = Node(
@@ -238,12 +242,12 @@ class _Builder:
         if kernel is not None and kernel.initializer:
             self._constant(node, proto, context)
             return []
-        if outputs and not context.functions:
+        if not context.functions:
             self.protos[outputs[0]] = proto
         for name, value in attributes.items():
             if kernel is not None and _is_weight(value) and kernel.wants_tensor(name):
                 attributes[name] = WeightRef(self.fresh(f"{label}.{name}"))
-                self.tensors[attributes[name].name] = _stored(value)
+                self.tensors[attributes[name].name] = _holder(proto, name, value)
             elif isinstance(value, Message):  # a part of a message keeps all of it in memory
                 attributes[name] = type(value)()
                 attributes[name].CopyFrom(value)
@@ -262,7 +266,12 @@ class _Builder:
             if not isinstance(attributes.get(attribute), str):
                 raise InvalidModelError(f"{label!r} names no value as {attribute!r}")
             output = self._resolve(attributes[attribute], context, label)
-            attributes[attribute] = extract(self._made, inputs, output, self.fresh)
+            part = attributes[attribute] = extract(self._made, inputs, output, self.fresh)
+            self._extracted += len(self._made) + sum(1 for _ in part.walk())
+            if self.limits.nodes is not None and self._extracted > self.limits.nodes:
+                raise UnsafeModelError(f"node {label!r}: copies of the graph have too many nodes")
+            if part.depth > depth_of(self.limits.subgraph_depth):
+                raise UnsafeModelError(f"node {label!r}: copies of the graph stand in each other")
 
     def _constant(self, node: Node, proto: NodeProto, context: _Context) -> None:
         """A node that is a weight; in a function, one weight however often it is called."""
@@ -305,15 +314,17 @@ class _Builder:
         context: _Context,
     ) -> list[Node]:
         """The body of a function in place of its call."""
-        if len(context.functions) >= MAX_FUNCTION_DEPTH or key in context.functions:
-            raise InvalidModelError(f"the function {'::'.join(filter(None, key))} calls itself")
+        if key in context.functions:
+            raise InvalidModelError(
+                f"the function {'::'.join(str(part) for part in key if part)} calls itself"
+            )
         scope: Scope = ChainMap(dict.fromkeys(function.input, ""))
         scope.update(zip(function.input, inputs, strict=False))
         given = dict(zip(function.output, outputs, strict=False))
         scope.update(given)
         bare = _Context(scope, context.opsets, context.bound, context.functions)
         defaults = {a.name: self._attribute(a, bare) for a in function.attribute_proto}
-        imports = _opsets(function.opset_import) or context.opsets
+        imports = opsets_of(function.opset_import, 0) or self.opsets
         bound = {**defaults, **attributes}
         chain = (*context.functions, key)
         around, self._made = self._made, []
@@ -321,15 +332,6 @@ class _Builder:
         around += self._made
         self._made = around
         return nodes
-
-
-def _schema_function(domain: str, op_type: str, opset: int) -> FunctionProto | None:
-    """The body that the schema gives as the operator's meaning, where it has one."""
-    try:
-        schema = onnx.defs.get_schema(op_type, opset, domain)
-    except onnx.defs.SchemaError:
-        return None
-    return schema.function_body if schema.has_function else None  # type: ignore[attr-defined]  # stubs lag
 
 
 def _prepared(kernel: Kernel | None, label: str, attributes: Mapping[str, Any]) -> Any:
@@ -354,11 +356,15 @@ def _is_weight(value: Any) -> bool:
     return floats or isinstance(value, TensorProto)
 
 
-def _stored(value: TensorProto | list[float]) -> TensorProto:
-    """Floats of an attribute are of 32 bits."""
+def _holder(node: NodeProto, name: str, value: TensorProto | list[float]) -> Holder:
+    """What holds the tensor or the floats of an attribute; a tensor where a function was given it.
+
+    Floats of an attribute are of 32 bits.
+    """
     if isinstance(value, TensorProto):
         return value
-    return numpy_helper.from_array(np.array(value, dtype=np.float32))
+    spelled = (a for a in node.attribute if a.name == name and not a.ref_attr_name)
+    return next(spelled, None) or numpy_helper.from_array(np.array(value, dtype=np.float32))
 
 
 def _text(raw: bytes) -> str:

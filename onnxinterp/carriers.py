@@ -30,12 +30,14 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, FLOAT8, NATIVE, onnx_name
 from onnxinterp.graph import Node
-from onnxinterp.registry import Kernel, Kind
+from onnxinterp.guarding import reserve
+from onnxinterp.registry import Kernel, Kind, schema_of
 
 UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}
+CARRIED_BY_BITS = frozenset({torch.uint64, *FLOAT8})
 HIGHEST_BIT = -(2**63)
 COMPUTED = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)  # inputs that reach the kernel as they flow
-TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")  # they name the type of an output
+TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype")  # they name that of an output
 ELEMENT = {f"tensor({onnx_name(t)})": t for t in TensorProto.DataType.values()}
 ONNX_TYPE = {CARRIER[t]: t for t in NATIVE}
 
@@ -69,7 +71,7 @@ def output_types(
     if bodies:
         aligned = [([0] * count + list(types))[-count:] for types in bodies]
         return tuple(next(filter(None, told), 0) for told in zip(*aligned, strict=True))
-    schema = _schema(node.op_type, node.opset, node.domain)
+    schema = schema_of(node.op_type, node.opset, node.domain)
     if schema is None or not schema.outputs:
         return (0,) * count
     bound: dict[str, int] = {}
@@ -79,12 +81,14 @@ def output_types(
             bound.setdefault(formal.type_str, elem_type)
     told = next((t for a in TYPE_ATTRIBUTES if isinstance(t := node.attributes.get(a), int)), 0)
     formals = [schema.outputs[min(i, len(schema.outputs) - 1)] for i in range(count)]
-    return tuple(
+    types = tuple(
         next(filter(None, _candidates(schema, formal.type_str, bound, told)), 0)
         if formal.is_homogeneous
         else 0
         for formal in formals
     )
+    gives = node.kernel.gives if node.kernel is not None else None
+    return types if gives is None else (gives(node.attributes, inputs), *types[1:])
 
 
 def _candidates(
@@ -107,14 +111,6 @@ def _admitted(schema: onnx.defs.OpSchema) -> dict[str, frozenset[int]]:
     return {c.type_param_str: element_types(c.allowed_type_strs) for c in schema.type_constraints}
 
 
-@lru_cache(maxsize=1024)
-def _schema(op_type: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
-    try:
-        return onnx.defs.get_schema(op_type, max_inclusive_version=opset, domain=domain)
-    except onnx.defs.SchemaError:
-        return None
-
-
 def carried(
     kernel: Kernel,
     attributes: Mapping[str, Any],
@@ -123,7 +119,7 @@ def carried(
     outputs: Sequence[int],
 ) -> Callable[..., Any]:
     """The kernel's function, for inputs of these ONNX types."""
-    schema = _schema(kernel.op_type, kernel.since, kernel.domain)
+    schema = schema_of(kernel.op_type, kernel.since, kernel.domain)
     if kernel.any_type or schema is None:  # nothing tells what a kernel of one's own gives
         return kernel.function
     seen = [t for t, k in zip(inputs, kinds, strict=True) if k in COMPUTED]
@@ -169,6 +165,7 @@ def _over_positions(function: Callable[..., Any], are_strings: list[bool]) -> Ca
         def strings(positions: Any, are_strings: bool) -> Any:
             if not are_strings:
                 return positions
+            reserve(8 * positions.numel())
             out = np.empty(positions.shape, dtype=object)
             out[...] = table[positions.numpy(force=True)]
             return out

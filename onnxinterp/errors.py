@@ -76,11 +76,13 @@ class MissingOp:
     opset: int
     node: str
     served: tuple[int, ...] = ()
+    newest: int | None = None
 
     def __str__(self) -> str:
         name = f"{self.domain}::{self.op_type}" if self.domain else self.op_type
         where = f"asked for by node {self.node!r}"
         known = f"; kernels exist from opset {min(self.served)}" if self.served else ""
+        known += f" to {self.newest}" if known and self.newest else ""
         return f"{name} at opset {self.opset}, {where}{known}"
 
     def registration(self) -> str:

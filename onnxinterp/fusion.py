@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from inspect import signature
 from typing import Any, get_type_hints
 
@@ -91,13 +92,10 @@ class _Matcher:
     def found(self, root: Step) -> Iterator[tuple[list[Step], Step]]:
         """The steps of each match that ends with `root`, in order, and the one in their place."""
         for pattern, function in FUSIONS.get(root.kernel, ()):
-            parameters, hints = signature(function).parameters.values(), get_type_hints(function)
-            keywords = {
-                p.name: kind_of(hints[p.name]) for p in parameters if p.kind is p.KEYWORD_ONLY
-            }
+            positional, keywords = _parameters(function)
             for match in self._value(pattern, root.outputs[0], _Match(), keywords):
                 parts = sorted(match.steps.values(), key=lambda s: self.order[s.outputs[0]])
-                names = [match.values.get(p.name, "") for p in parameters if p.name not in keywords]
+                names = [match.values.get(name, "") for name in positional]
                 yield parts, self._joined(function, names, match.constants, parts)
 
     def _value(
@@ -180,6 +178,15 @@ class _Matcher:
 
         run.__name__ = function.__name__
         return replace(parts[-1], kernel=run, inputs=inputs, attributes=attributes, kinds=())
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str, Kind]]:
+    """The names of a function's values, and of its constants with what it wants them as."""
+    parameters, hints = signature(function).parameters.values(), get_type_hints(function)
+    positional = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+    keywords = (p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+    return positional, {name: kind_of(hints[name]) for name in keywords}
 
 
 def _is(host: Host, value: Any) -> bool:

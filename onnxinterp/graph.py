@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import onnx
 import torch
@@ -22,7 +22,7 @@ from onnx import TensorProto
 
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import MissingOp
-from onnxinterp.registry import KERNELS, Kernel
+from onnxinterp.registry import KERNELS, NEWEST, Kernel
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ class Node:
     def missing(self) -> MissingOp:
         """The entry of this node in the error that lists what is not supported."""
         served = tuple(sorted(KERNELS.get((self.domain, self.op_type), {})))
-        return MissingOp(self.domain, self.op_type, self.opset, self.name, served)
+        newest = NEWEST.get(self.domain)
+        return MissingOp(self.domain, self.op_type, self.opset, self.name, served, newest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +165,12 @@ class Graph:
         made = {i.name for i in self.inputs}.union(o for n in self.nodes for o in n.outputs)
         reads = [r for n in self.nodes for r in n.reads] + [o.name for o in self.outputs]
         return tuple(r for r in dict.fromkeys(reads) if r not in made)
+
+    @cached_property
+    def depth(self) -> int:
+        """How many graphs stand in each other below it."""
+        values = (v for node in self.nodes for v in node.attributes.values())
+        return max((1 + v.depth for v in values if isinstance(v, Graph)), default=0)
 
     @cached_property
     def straight(self) -> frozenset[str]:
@@ -205,6 +212,10 @@ class Graph:
                     yield from value.walk()
 
 
+Holder: TypeAlias = "TensorProto | onnx.SparseTensorProto | onnx.AttributeProto | Node"
+"""What holds a weight: a tensor, the floats of an attribute, or a Constant node."""
+
+
 class Tie(NamedTuple):
     """How the file has a weight that was made of another one's tensor.
 
@@ -227,7 +238,7 @@ class Model:
 
     Attributes:
         graph: the main graph.
-        tensors: weight name -> the proto or the Constant node that holds it.
+        tensors: weight name -> what holds it.
         opset_imports: domain ("" for ai.onnx) -> version.
         producer: name and version of what wrote the file.
         protos: first output of a node -> its proto: of Constant nodes that hold a weight, and of
@@ -236,7 +247,7 @@ class Model:
     """
 
     graph: Graph
-    tensors: dict[str, TensorProto | onnx.SparseTensorProto | Node]
+    tensors: dict[str, Holder]
     opset_imports: dict[str, int]
     producer: str = ""
     ir_version: int = 0

@@ -20,17 +20,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from onnxinterp.errors import InputError, NodeError
+from onnxinterp.errors import InputError, NodeError, UnsafeModelError
 from onnxinterp.extras import MissingExtraError
 from onnxinterp.graph import Node
+from onnxinterp.guarding import Exceeded, Guard
 from onnxinterp.registry import Kind
 from onnxinterp.values import Host, OutputType, Subgraph, host_of, number
+
+T = TypeVar("T")
+
+NUMBER_OBJECT = 40  # bytes of a Python number in a list
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +86,9 @@ class Step:
         values, keywords = frame.values, self.attributes
         args = [values[name] for name in self.inputs]
         for index, kind in self.numbers:
-            args[index] = _numbers(args[index], kind)
+            args[index] = _numbers(args[index], kind, frame.guard)
         if self.subgraphs or self.tensors:
-            bound = {name: bind(plan, interpreter, frame) for name, plan in self.subgraphs.items()}
+            bound = {n: bind(p, interpreter, frame, self.node) for n, p in self.subgraphs.items()}
             keywords = {**keywords, **bound, **{k: values[n] for k, n in self.tensors.items()}}
         if self.host_rule is not None and not any(map(_is_array, args)):
             result = self.host_rule(*args, **keywords)
@@ -121,13 +126,35 @@ class Plan:
 
 
 class Frame:
-    """The values alive at one moment of one run, and the device where new tensors go."""
+    """The values alive at one moment of one run, and what holds for the whole of it.
 
-    __slots__ = ("device", "values")
+    Attributes:
+        values: by name; "" is None.
+        device: where new tensors go.
+        guard: what watches the call; None where it has no bounds.
+        loop_trips: how often a subgraph may run each time its node does; None is no bound.
+    """
 
-    def __init__(self, values: dict[str, Any], device: torch.device) -> None:
+    __slots__ = ("device", "guard", "loop_trips", "values")
+
+    def __init__(
+        self,
+        values: dict[str, Any],
+        device: torch.device,
+        guard: Guard | None = None,
+        loop_trips: int | None = None,
+    ) -> None:
         self.values = values
         self.device = device
+        self.guard = guard
+        self.loop_trips = loop_trips
+
+    def watched(self, run: Callable[[Plan, Frame], T], plan: Plan) -> T:
+        """Run a plan under the guard, where there is one."""
+        if self.guard is None:
+            return run(plan, self)
+        with self.guard:
+            return run(plan, self)
 
 
 class Interpreter:
@@ -138,17 +165,22 @@ class Interpreter:
 
         Raises:
             NodeError: a kernel failed; the message names the node and what it got.
+            UnsafeModelError: the call went over its limits; the message names the node, too.
             MissingExtraError: a kernel needs a package that is not installed.
         """
-        values = frame.values
+        values, guard = frame.values, frame.guard
         for step in plan.steps:
             try:
                 result = self.run_step(step, frame)
-            except (NodeError, InputError, MissingExtraError):
+                if guard is not None:
+                    guard.took(result)
+            except (NodeError, InputError, MissingExtraError, UnsafeModelError):
                 raise  # it says where already, or what to do
+            except Exceeded as error:
+                raise UnsafeModelError(f"{describe(step, values)}: {error}") from None
             except Exception as error:
-                if type(error).__name__.startswith("_"):
-                    raise  # no failure but a signal: so torch stops recomputing a checkpoint
+                if _is_signal(error):
+                    raise
                 raise NodeError(describe(step, values)) from error
             if result.__class__ is tuple:
                 values.update(zip(step.outputs, result, strict=False))
@@ -170,15 +202,29 @@ class Interpreter:
         return step.call(self, frame)
 
 
-def bind(plan: Plan, interpreter: Interpreter, frame: Frame) -> Subgraph:
-    """A subgraph as a callable that sees the values around it."""
+def bind(plan: Plan, interpreter: Interpreter, frame: Frame, node: Node) -> Subgraph:
+    """A subgraph of `node` as a callable that sees the values around it, and counts its runs."""
     around = {name: frame.values[name] for name in plan.captures}
+    guard, most = frame.guard, frame.loop_trips
+    trips = 0
 
     def call(inputs: Sequence[Any]) -> tuple[Any, ...]:
+        nonlocal trips
+        if most is not None and not torch.compiler.is_compiling():
+            trips += 1
+            if trips > most:
+                message = f"node {node.name!r} ({node.op_type}) runs its body more often than"
+                raise UnsafeModelError(f"{message} limits.loop_trips = {most:,}")
         values = {"": None, **around, **dict(zip(plan.inputs, inputs, strict=True))}
-        return interpreter.run(plan, Frame(values, frame.device))
+        return interpreter.run(plan, Frame(values, frame.device, guard, most))
 
     return Subgraph(call, len(plan.inputs), plan.output_types)
+
+
+def _is_signal(error: Exception) -> bool:
+    """Whether it is no failure: so torch stops recomputing a checkpoint."""
+    cls = type(error)
+    return cls.__name__.startswith("_") and cls.__module__.startswith("torch.")
 
 
 def _is_array(value: Any) -> bool:
@@ -186,10 +232,13 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, (Tensor, np.ndarray))
 
 
-def _numbers(value: Any, kind: Kind) -> Any:
+def _numbers(value: Any, kind: Kind, guard: Guard | None) -> Any:
     """Bring a value to the plain numbers that the kernel wants."""
     if value is None:
         return None
+    if guard is not None and isinstance(value, Tensor):
+        size = NUMBER_OBJECT * value.numel()
+        guard.admit(size, size)
     if kind is Kind.LIST:
         return host_of(value).numbers
     return host_of(value) if kind is Kind.HOST else number(value)

@@ -9,6 +9,7 @@ What is over a limit is refused with `UnsafeModelError`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 GIB = 2**30
 
@@ -61,7 +62,7 @@ class Limits:
             seconds=60.0,
         )
 
-    @property
+    @cached_property
     def watches_calls(self) -> bool:
         """Whether calls have bounds that must be watched while they run."""
         bounds = (self.tensor_bytes, self.live_bytes, self.steps, self.seconds)

@@ -13,15 +13,18 @@ from torch import Tensor, nn
 from onnxinterp import loading, planning, saving, templates, tensorfiles
 from onnxinterp.arguments import Arguments
 from onnxinterp.building import build
+from onnxinterp.carriers import type_of
 from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import InvalidModelError, NodeError, UnsupportedOpError
 from onnxinterp.graph import Graph, Model, ValueInfo
+from onnxinterp.guarding import Guard, guard_of
 from onnxinterp.interpreter import Frame, Interpreter, Plan
 from onnxinterp.limits import Limits
 from onnxinterp.registry import KERNELS, Kernel
 from onnxinterp.tensors import check_weights
 from onnxinterp.ties import Untie, settled, untied
 from onnxinterp.tuning import Tunable
+from onnxinterp.validation import validate
 from onnxinterp.values import Host
 from onnxinterp.weights import (
     Trainable,
@@ -123,7 +126,8 @@ class OnnxModule(Tunable):
         proto, reader, content = loading.read_all(source, limits, data_root)
         check_weights(proto, limits)
         self._kernels = {name: _kernel(name, f) for name, f in (kernels or {}).items()}
-        model = build(proto, self._kernels)
+        validate(proto, self._kernels, limits, allowed_ops)
+        model = build(proto, self._kernels, limits)
         self.untied = settled(untie, model)
         model = untied(model, untie)
         graph = model.graph.pruned(_named(model, outputs))
@@ -168,13 +172,14 @@ class OnnxModule(Tunable):
             values[name] = read(holder, attribute)
         values.update(given)
         device = self._device(given)
+        frame = Frame(values, device, guard_of(self.limits, given), self.limits.loop_trips)
         try:
-            results = self.interpreter.run(current.plan, Frame(values, device))
+            results = frame.watched(self.interpreter.run, current.plan)
         except NodeError as error:
             self._call.blame_sizes(given, error)
             raise
         if sizes and known is None:
-            self._remember(planned, overridden, sizes, values)
+            self._remember(planned, overridden, sizes, frame)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
         return results[0] if len(results) == 1 else results
 
@@ -217,7 +222,13 @@ class OnnxModule(Tunable):
         template = self.template
         if like is not None:
             template = templates.template_of(
-                like, self.graph, self._kernels, self.untied, self.weights, template.fixed
+                like,
+                self.graph,
+                self._kernels,
+                self.untied,
+                self.weights,
+                template.fixed,
+                self.limits,
             )
         saving.save(self.weights, template, path)
 
@@ -282,7 +293,7 @@ class OnnxModule(Tunable):
         return self.training and self._has_modes
 
     def _remember(
-        self, planned: Planned, overridden: frozenset[str], sizes: Sizes, values: dict[str, Any]
+        self, planned: Planned, overridden: frozenset[str], sizes: Sizes, frame: Frame
     ) -> None:
         """Shapes that come a second time get a plan of their own: their arithmetic is done."""
         if sizes not in planned.by_sizes:
@@ -290,11 +301,16 @@ class OnnxModule(Tunable):
                 planned.by_sizes.pop(next(iter(planned.by_sizes)), None)
             planned.by_sizes[sizes] = None
             return
-        found = {n: v for n in planned.plan.sized if isinstance(v := values.get(n), Host)}
-        planned.by_sizes[sizes] = self._make_plan(self._mode, overridden, found)
+        found = {n: v for n in planned.plan.sized if isinstance(v := frame.values.get(n), Host)}
+        made = self._make_plan(self._mode, overridden, found, frame.guard)
+        planned.by_sizes[sizes] = made
 
     def _make_plan(
-        self, training: bool, overridden: frozenset[str], sized: Mapping[str, Host] | None = None
+        self,
+        training: bool,
+        overridden: frozenset[str],
+        sized: Mapping[str, Host] | None = None,
+        guard: Guard | None = None,
     ) -> Planned:
         buffers = {n: t for n, t in self.weights.items() if not isinstance(t, nn.Parameter)}
         varying = roles(self.graph)[1] | overridden
@@ -311,9 +327,10 @@ class OnnxModule(Tunable):
             device=self._weights_device(),
             dtypes={self._float: now} if now is not None and self._float is not None else {},
             sized=sized or {},
-            packed=self._packed,
+            types={n: type_of(t) for n, t in self.weights.items()} | self._packed,
             still=self.frozen_statistics,
             fuse=self.fuse,
+            guard=guard or Guard.of_plan(self.limits),
         )
         with torch.inference_mode(False), torch.no_grad():
             plan = planning.plan(self.graph, setting)

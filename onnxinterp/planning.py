@@ -24,12 +24,14 @@ from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp import carriers, fusion
-from onnxinterp.dtypes import CARRIER, onnx_name
-from onnxinterp.errors import InvalidModelError
+from onnxinterp.decoding import decode, placed
+from onnxinterp.dtypes import CARRIER
+from onnxinterp.errors import InvalidModelError, OnnxError, UnsafeModelError
 from onnxinterp.graph import Graph, Node, ValueInfo, WeightRef
-from onnxinterp.interpreter import Frame, Interpreter, Plan, Step
-from onnxinterp.loading import TensorReader
-from onnxinterp.registry import HOST_RULES, Kernel, Kind
+from onnxinterp.guarding import Exceeded, Guard
+from onnxinterp.interpreter import Frame, Interpreter, Plan, Step, describe
+from onnxinterp.limits import Limits
+from onnxinterp.registry import GIVEN, HOST_RULES, WITHOUT_MEANING, Kernel, Kind
 from onnxinterp.values import HOST_DTYPES, HOST_LENGTH, READABLE, Dtype, Host, host_of, number
 
 NUMBERS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
@@ -49,9 +51,10 @@ class Setting:
         device: where the weights are.
         dtypes: what the module's floating type has become since loading (float32 -> bfloat16).
         sized: host values that are known because the shapes of the inputs are.
-        packed: the ONNX types of those weights whose carrier does not tell (int4).
+        types: the ONNX types of the weights.
         still: names of the state that is not brought up to date in training.
         fuse: whether nodes that are one function in torch run as one.
+        guard: what watches the nodes that are run to make the plan.
     """
 
     weights: Set[str]
@@ -61,14 +64,25 @@ class Setting:
     device: torch.device
     dtypes: Mapping[torch.dtype, torch.dtype]
     sized: Mapping[str, Host] = field(default_factory=dict)
-    packed: Mapping[str, int] = field(default_factory=dict)
+    types: Mapping[str, int] = field(default_factory=dict)
     still: Set[str] = frozenset()
     fuse: bool = True
+    guard: Guard = field(default_factory=lambda: Guard.of_plan(Limits()))
 
 
 def plan(graph: Graph, setting: Setting) -> Plan:
-    """Make the plan of a main graph, pruned to what its outputs need."""
-    return _Planner(setting).plan(graph, None)
+    """Make the plan of a main graph, pruned to what its outputs need.
+
+    Raises:
+        InvalidModelError: there is none; the message names the node, where it is one's fault.
+        UnsafeModelError: it takes longer than the limits admit.
+    """
+    try:
+        return _Planner(setting).plan(graph)
+    except OnnxError:
+        raise
+    except Exception as error:
+        raise InvalidModelError(f"no plan can be made of the graph: {error}") from error
 
 
 def snapshot(value: Constant) -> Host | None:
@@ -78,31 +92,6 @@ def snapshot(value: Constant) -> Host | None:
     if not isinstance(value, Tensor) or value.is_meta or value.dtype not in READABLE:
         return None
     return host_of(value) if value.ndim <= 1 and value.numel() <= HOST_LENGTH else None
-
-
-def decode(kernel: Kernel, name: str, value: Any, setting: Setting) -> Any:
-    """An attribute as the kernel's signature asks for it: ONNX type numbers as torch dtypes."""
-    dtypes = setting.dtypes
-    if kernel.wants_dtype(name) and isinstance(value, int):
-        if value == TensorProto.UNDEFINED:
-            return None
-        if value == TensorProto.STRING:
-            return str
-        if value not in CARRIER:
-            raise InvalidModelError(f"{kernel.op_type}: {name} is {onnx_name(value)}")
-        return dtypes.get(CARRIER[value], CARRIER[value])
-    if isinstance(value, TensorProto) and kernel.wants_host(name):
-        tensor = TensorReader(None)(value)
-        if not isinstance(tensor, Tensor) or tensor.ndim > 1:
-            raise InvalidModelError(f"{kernel.op_type}: {name} is a number or a list of numbers")
-        return Host(tensor.tolist(), dtypes.get(tensor.dtype, tensor.dtype))
-    if (made := kernel.prepared(name)) is not None:
-        stored = TensorReader(None)(value) if isinstance(value, TensorProto) else value
-        return made(stored, setting.device)
-    if isinstance(value, list) and kernel.wants_tensor(name):
-        dtype = torch.float32 if any(isinstance(v, float) for v in value) else torch.int64
-        return torch.tensor(value, dtype=dtype, device=setting.device)
-    return value
 
 
 class _Planner:
@@ -116,30 +105,29 @@ class _Planner:
         self.data_shaped: set[str] = set()
         self.constants: dict[str, Any] = {}
         self.types = {name: carriers.type_of(value) for name, value in self.known.items()}
-        self.types.update(setting.packed)
+        self.types.update(setting.types)
         self.straight: set[str] = set()
+        self.may_be_host: set[str] = set()
         self.interpreter = Interpreter()
 
-    def plan(self, graph: Graph, around: frozenset[str] | None) -> Plan:
-        """Plan a graph; `around` names the outer values that may be host values, None at the root.
-
-        What a subgraph gets as inputs is not known here: any of it may be a host value.
-        """
+    def plan(self, graph: Graph, is_root: bool = True) -> Plan:
+        """Plan a graph. What a subgraph gets as inputs is not known: any may be a host value."""
         inputs = tuple(i.name for i in graph.inputs)
         self.types.update({i.name: i.elem_type for i in graph.inputs if i.elem_type})
-        may_be_host = set() if around is None else {*around, *inputs}
+        if not is_root:
+            self.may_be_host.update(inputs)
         self.straight |= graph.straight
-        steps = [s for node in graph.nodes if (s := self._step(node, may_be_host)) is not None]
-        answer = Kind.TENSOR if around is None else Kind.ANY
+        steps = [s for node in graph.nodes if (s := self._resolved(node)) is not None]
+        answer = Kind.TENSOR if is_root else Kind.ANY
         outputs = tuple(self._place(o.name, answer) for o in graph.outputs)
         if self.setting.fuse:
             steps = fusion.fused(steps, outputs, self.hosts, self.constants)
         made = set(inputs).union(o for s in steps for o in s.outputs)
-        sized = tuple(self.sized & made) if around is None else ()
+        sized = tuple(self.sized & made) if is_root else ()
         marked = _mark_dead(steps, {*outputs, *sized}, made)
         reads = [r for s in marked for r in s.reads] + list(outputs)
         captures = tuple(r for r in dict.fromkeys(reads) if r and r not in made)
-        constants = self.constants if around is None else {}
+        constants = self.constants if is_root else {}
         types = tuple((self._dtype(o), o.shape) for o in graph.outputs)
         return Plan(marked, inputs, outputs, captures, constants, types, sized)
 
@@ -155,7 +143,21 @@ class _Planner:
         dtype = CARRIER.get(elem_type)
         return None if dtype is None else self.setting.dtypes.get(dtype, dtype)
 
-    def _step(self, node: Node, may_be_host: set[str]) -> Step | None:
+    def _resolved(self, node: Node) -> Step | None:
+        """The step of a node; what is wrong with the node names it.
+
+        Raises:
+            InvalidModelError: no plan can be made of the node.
+        """
+        try:
+            return self._step(node)
+        except OnnxError:
+            raise
+        except Exception as error:
+            message = f"node {node.name!r} ({node.op_type}, opset {node.opset}): {error}"
+            raise InvalidModelError(message) from error
+
+    def _step(self, node: Node) -> Step | None:
         """The step of a node; None where it is folded away."""
         kernel = node.kernel
         assert kernel is not None, "missing operators are refused before planning"
@@ -164,21 +166,21 @@ class _Planner:
         kinds = tuple(self._kind(kernel, node, i) for i in range(len(node.inputs)))
         lanes = [n for n, k in zip(node.inputs, kinds, strict=True) if n and k not in NUMBERS]
         host_rule = HOST_RULES.get(kernel.function)
-        if not all(n in may_be_host or self._is_host(n) for n in lanes):
+        if not all(n in self.may_be_host or self._is_host(n) for n in lanes):
             host_rule = None
         wanted = [
             Kind.HOST if host_rule and k in LANES else self._setting_kind(kernel, i, n, k)
             for i, (n, k) in enumerate(zip(node.inputs, kinds, strict=True))
         ]
         weights = {k: v.name for k, v in node.attributes.items() if isinstance(v, WeightRef)}
-        subgraphs = self._subgraphs(kernel, node, may_be_host)
+        subgraphs = self._subgraphs(kernel, node)
         step = Step(
             node,
             self._function(kernel, node, kinds),
             tuple(self._place(n, k) for n, k in zip(node.inputs, wanted, strict=True)),
             node.outputs,
             self._attributes(kernel, node),
-            host_rule is None and self._is_direct(kernel, node, kinds, may_be_host),
+            host_rule is None and self._is_direct(kernel, node, kinds),
             kinds,
             tuple(
                 (i, k)
@@ -194,7 +196,7 @@ class _Planner:
         if self._fold(step, kernel):
             return None
         if kernel.returns_host or host_rule or step.subgraphs:
-            may_be_host.update(node.outputs)
+            self.may_be_host.update(node.outputs)
         self._trace_sizes(step, kernel)
         return step
 
@@ -243,19 +245,19 @@ class _Planner:
         parameter, host = kernel.parameter(index), self.hosts.get(name)
         if kind is not Kind.OPERAND or parameter is None or host is None or host.rank:
             return kind
+        if host.dtype in carriers.CARRIED_BY_BITS:
+            return kind  # the bits are what the kernel sees, not the number
         setting = parameter.name in kernel.frozen or host.dtype is torch.int64
         return Kind.SCALAR if setting else kind
 
-    def _is_direct(
-        self, kernel: Kernel, node: Node, kinds: tuple[Kind, ...], may_be_host: set[str]
-    ) -> bool:
+    def _is_direct(self, kernel: Kernel, node: Node, kinds: tuple[Kind, ...]) -> bool:
         """Whether all inputs can be handed over as they stand in the frame."""
         if "device" in kernel.attributes:
             return False
         if any(isinstance(v, (Graph, WeightRef)) for v in node.attributes.values()):
             return False
         return not any(
-            n in may_be_host or (n and n not in self.known and k in NUMBERS)
+            n in self.may_be_host or (n and n not in self.known and k in NUMBERS)
             for n, k in zip(node.inputs, kinds, strict=True)
         )
 
@@ -267,22 +269,23 @@ class _Planner:
             "output_type": self.types.get(node.outputs[0], 0),
             "training": None if self._is_still(kernel, node) else self.setting.training,
             "straight": node.outputs[0] in self.straight,
-            "prepared": _placed(node.prepared, self.setting.device),
+            "prepared": placed(node.prepared, self.setting.device),
         }
+        placing = self.setting.dtypes, self.setting.device
         attributes = {
-            k: decode(kernel, k, v, self.setting) for k, v in given.items() if k in kernel.keywords
+            k: decode(kernel, k, v, *placing) for k, v in given.items() if k in kernel.keywords
         }
         for name, value in node.attributes.items():
-            if name not in kernel.attributes:
-                if name in IGNORED:
+            if name not in kernel.attributes or name in GIVEN:
+                if name in WITHOUT_MEANING:
                     continue
                 message = f"node {node.name!r}: {kernel.op_type} has no attribute {name!r}"
                 raise InvalidModelError(f"{message} at opset {node.opset}")
             if name in kernel.keywords and not isinstance(value, (Graph, WeightRef)):
-                attributes[name] = decode(kernel, name, value, self.setting)
+                attributes[name] = decode(kernel, name, value, *placing)
         return attributes
 
-    def _subgraphs(self, kernel: Kernel, node: Node, may_be_host: set[str]) -> dict[str, Plan]:
+    def _subgraphs(self, kernel: Kernel, node: Node) -> dict[str, Plan]:
         graphs = {k: v for k, v in node.attributes.items() if isinstance(v, Graph)}
         for name in graphs:
             if not kernel.wants_subgraph(name):
@@ -291,7 +294,7 @@ class _Planner:
             if len(graph.inputs) == len(node.inputs):  # what it leaves undeclared comes as it is
                 told = zip(graph.inputs, node.inputs, strict=True)
                 self.types.update({i.name: self.types.get(n, 0) for i, n in told})
-        return {name: self.plan(g, frozenset(may_be_host)) for name, g in graphs.items()}
+        return {name: self.plan(g, is_root=False) for name, g in graphs.items()}
 
     def _updates(self, kernel: Kernel, node: Node) -> tuple[tuple[str, int], ...]:
         """The state that this step brings up to date when training."""
@@ -343,9 +346,12 @@ class _Planner:
             if name and name not in self.constants and name not in self.known:
                 return False
             values[name] = self.constants[name] if name in self.constants else self.known.get(name)
+        guard = self.setting.guard
         try:
-            result = self.interpreter.run_step(step, Frame(values, self.setting.device))
+            with guard:
+                result = self.interpreter.run_step(step, Frame(values, self.setting.device, guard))
         except Exception:
+            self._refuse_delay(step, values)
             return False  # what is wrong with the node is said when it runs, with its inputs
         results = result if isinstance(result, tuple) else (result,)
         if not all(isinstance(r, (Tensor, Host, np.ndarray)) for r in results):
@@ -358,21 +364,15 @@ class _Planner:
                 self.hosts[name] = host
         return True
 
+    def _refuse_delay(self, step: Step, values: dict[str, Any]) -> None:
+        """Say so where folding has taken all the time there is; no other limit ends it."""
+        try:
+            self.setting.guard.seconds_left()
+        except Exceeded as error:
+            raise UnsafeModelError(f"{describe(step, values)}: {error}") from None
+
 
 FOLDED_BYTES = 2**20  # of a constant that holds for one set of input shapes
-IGNORED = frozenset(  # hints without meaning: about memory, and how often training met a node
-    {"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"}
-)
-
-
-def _placed(value: Any, device: torch.device) -> Any:
-    """The same with its tensors, alone or in tuples, on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if not isinstance(value, tuple):
-        return value
-    items = [_placed(v, device) for v in value]
-    return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
 
 
 def _is_large(value: Constant) -> bool:

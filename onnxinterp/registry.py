@@ -13,7 +13,7 @@ defaults. Annotations say what the kernel needs of each input:
     anything else     as it flows: sequences, maps, strings, optionals
 
 and of each attribute: `torch.dtype` an ONNX type number as torch's type, `Tensor` a list as a
-tensor, a subclass of `Prepared` whatever that makes of the value.
+tensor.
 
 Seven keyword-only parameters are given by the engine, not by the node:
 
@@ -33,17 +33,18 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from inspect import Parameter, signature
 from typing import Any, Literal, TypeAlias, TypeVar, Union
 
+import onnx.defs
 import torch
 from torch import Tensor
 
-from onnxinterp.values import Host, Prepared, Strings, Subgraph
+from onnxinterp.values import Host, Strings, Subgraph
 
 F = TypeVar("F", bound=Callable[..., Any])
 Pattern: TypeAlias = tuple[Any, ...]  # nodes as `fusion` describes them
@@ -52,6 +53,10 @@ Pattern: TypeAlias = tuple[Any, ...]  # nodes as `fusion` describes them
 GIVEN = frozenset(
     {"training", "n_outputs", "input_type", "output_type", "device", "straight", "prepared"}
 )
+# attributes that only say something about memory, or how often training met a node
+WITHOUT_MEANING = frozenset({"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"})
+NEWEST = {"": 28, "ai.onnx.ml": 5, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1}
+"""Domain -> the newest opset the kernels are written for: what a later one means is not known."""
 
 
 class Kind(Enum):
@@ -106,12 +111,17 @@ class Kernel:
         strings: whether strings may come as positions (see `carriers`): not where it computes.
         uint64: how the function gets uint64: as "bits" of int64 where the answer is right modulo
             2**64, in "order" where elements are compared and moved only; None: as torch has it.
+        gives: where the schema leaves the element type of the first output open, makes of the
+            node's attributes, as the file has them, and of the ONNX types of its inputs (0 where
+            unknown) that of the output.
         alias: the output is the input (Identity): exporters leave one where they merged equal
             weights (see `ties`).
         straight: names of inputs that may come as floating numbers in place of integers.
         between: attribute that names a value of the graph -> attributes that list others. In place
             of the name, the function gets the part of the graph that lies between these and it,
             as a `Subgraph` whose inputs are the node's.
+        early: it also serves opsets before `since`: onnxruntime writes the operator into files of
+            any opset.
         prepare: makes of attributes, once when a model is loaded, what the function gets as
             `prepared`. Its keyword-only parameters are the attributes it reads, as the file has
             them, tensors as numpy arrays; the function may take the same ones. What it gives goes
@@ -131,10 +141,12 @@ class Kernel:
     any_type: bool = False
     strings: bool = True
     uint64: Literal["bits", "order"] | None = None
+    gives: Callable[[dict[str, Any], Sequence[int]], int] | None = None
     alias: bool = False
     straight: tuple[str, ...] = ()
     between: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prepare: Callable[..., Any] | None = None
+    early: bool = False
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -192,11 +204,11 @@ class Kernel:
         """Whether a tensor attribute is wanted as a tensor: then it is a weight."""
         return kind_of(self.hints.get(attribute)) is Kind.TENSOR
 
-    def prepared(self, attribute: str) -> type[Prepared] | None:
-        """What an attribute is made into; None where it is taken as it is."""
+    def choices(self, attribute: str) -> frozenset[Any]:
+        """What an attribute may be, where its annotation lists it; empty where anything goes."""
         members = _alternatives(self.hints.get(attribute))
-        classes = (m for m in members if isinstance(m, type) and issubclass(m, Prepared))
-        return next(classes, None)
+        listed = [typing.get_args(m) for m in members if typing.get_origin(m) is Literal]
+        return frozenset().union(*listed) if len(listed) == len(members) else frozenset()
 
     def wants_host(self, attribute: str) -> bool:
         """Whether a tensor attribute is wanted as plain numbers."""
@@ -223,10 +235,12 @@ def op(
     any_type: bool = False,
     strings: bool = True,
     uint64: Literal["bits", "order"] | None = None,
+    gives: Callable[[dict[str, Any], Sequence[int]], int] | None = None,
     alias: bool = False,
     straight: tuple[str, ...] = (),
     between: Mapping[str, tuple[str, ...]] | None = None,
     prepare: Callable[..., Any] | None = None,
+    early: bool = False,
     commutative: bool = False,
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
@@ -257,10 +271,12 @@ def op(
             any_type,
             strings,
             uint64,
+            gives,
             alias,
             straight,
             between or {},
             prepare,
+            early,
         )
         if commutative:
             COMMUTATIVE.add(function)
@@ -308,10 +324,28 @@ def sample(*functions: Callable[..., Any]) -> Callable[[F], F]:
 
 
 def lookup(op_type: str, opset: int, domain: str = "") -> Kernel | None:
-    """The newest kernel not newer than `opset`, or None."""
+    """The newest kernel not newer than `opset`; None where there is none.
+
+    An opset that is newer than the kernels (`NEWEST`) may have changed what an operator means: it
+    is served by kernels that were registered for such opsets only.
+    """
     versions = KERNELS.get((domain, op_type), {})
-    since = max((v for v in versions if v <= opset), default=None)
+    beyond = opset > NEWEST.get(domain, opset)
+    fit = [v for v in versions if v <= opset and (not beyond or v > NEWEST[domain])]
+    early = [v for v in versions if versions[v].early and v > opset]
+    since = max(fit, default=min(early, default=None))
     return None if since is None else versions[since]
+
+
+@lru_cache(maxsize=4096)
+def schema_of(op_type: str, opset: int, domain: str = "") -> onnx.defs.OpSchema | None:
+    """The schema of an operator at an opset; None where it has none, or the opset is not known."""
+    if opset > NEWEST.get(domain, opset):
+        return None
+    try:
+        return onnx.defs.get_schema(op_type, opset, domain)
+    except (onnx.defs.SchemaError, TypeError):  # names and numbers that C++ has no room for
+        return None
 
 
 def naming(op_type: str, domain: str = "") -> frozenset[str]:

@@ -31,9 +31,11 @@ from onnxinterp.editing import NUMBERS, Stored
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.files import Folder
 from onnxinterp.graph import Graph, Model, Node
+from onnxinterp.limits import Limits
 from onnxinterp.loading import TensorReader
 from onnxinterp.registry import Kernel
 from onnxinterp.ties import untied
+from onnxinterp.validation import validate
 from onnxinterp.weights import Weights
 from onnxinterp.wire import Chain, Place, Wire, edit, messages, walk, write
 
@@ -192,6 +194,7 @@ def template_of(
     untie: bool | list[str],
     weights: Iterable[str],
     fixed: dict[str, Tensor],
+    limits: Limits,
 ) -> Template:
     """A template of another file of the same graph.
 
@@ -202,6 +205,7 @@ def template_of(
         untie: what was asked for by it.
         weights: the names of the module's weights.
         fixed: those of them that no file holds.
+        limits: those of the module.
 
     Raises:
         SaveError: it is another graph.
@@ -211,7 +215,8 @@ def template_of(
     data = loading.content_of(like)
     wire = Wire([(0, data)], len(data))
     proto = loading.read(_bare(wire))[0]
-    model = untied(build(proto, kernels), untie)
+    validate(proto, kernels, limits)
+    model = untied(build(proto, kernels, limits), untie)
     _refuse_another(graph, model.graph.pruned(graph.outputs))
     places, ties = _places(proto, model, [name for name in weights if name in model.tensors])
     folder = Path(like).parent if isinstance(like, (str, os.PathLike)) else None

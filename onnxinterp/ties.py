@@ -53,12 +53,12 @@ def untied(model: Model, untie: Untie) -> Model:
     if untie is False:
         return model
     asked = _predicate(untie)
-    while found := _identities(model, asked):
+    if found := _identities(model, asked):
         nodes = tuple(n for n in model.graph.nodes if n.outputs[0] not in found)
-        graph = replace(model.graph, nodes=nodes)
-        read = {*graph.captures}
-        ties = {new: Tie(name, ((new, None),), name not in read) for new, name in found.items()}
-        model = _with(model, graph, ties)
+        reads = _reads(model)
+        reads.subtract(found.values())
+        ties = {new: Tie(name, ((new, None),), not reads[name]) for new, name in found.items()}
+        model = _with(model, replace(model.graph, nodes=nodes), ties)
     taken = model.tensors.keys() | {o for n in model.graph.walk() for o in n.outputs}
     taken |= {i.name for g in model.graph.graphs() for i in g.inputs}
     ties = {}
@@ -77,7 +77,9 @@ def untied(model: Model, untie: Untie) -> Model:
 
 def _with(model: Model, graph: Graph, ties: dict[str, Tie]) -> Model:
     """The model with another graph, which reads these weights too."""
-    tensors = {**model.tensors, **{new: model.tensors[tie.origin] for new, tie in ties.items()}}
+    tensors = dict(model.tensors)
+    for new, tie in ties.items():  # an origin may be a tie itself, that comes before
+        tensors[new] = tensors[tie.origin]
     return replace(model, graph=graph, tensors=tensors, ties={**model.ties, **ties})
 
 
@@ -86,21 +88,31 @@ def _merged(model: Model) -> set[str]:
 
     Not those that a call may give instead: all their readers are to see what it gives.
     """
-    count = Counter(name for node in model.graph.walk() for name in node.inputs)
-    count.update(o.name for graph in model.graph.graphs() for o in graph.outputs)
-    given = {i.name for i in model.graph.inputs}
+    count, given = _reads(model), {i.name for i in model.graph.inputs}
     return {n for n, t in model.tensors.items() if count[n] > 1 and n not in given and _trains(t)}
 
 
+def _reads(model: Model) -> Counter[str]:
+    """How often each value is read."""
+    count = Counter(name for node in model.graph.walk() for name in node.inputs)
+    count.update(o.name for graph in model.graph.graphs() for o in graph.outputs)
+    return count
+
+
 def _identities(model: Model, asked: Callable[[str], bool] | None) -> dict[str, str]:
-    """What nodes of the main graph give that only pass a merged initializer on -> this."""
-    merged = _merged(model)
-    return {
-        node.outputs[0]: node.inputs[0]
-        for node in model.graph.nodes
-        if node.kernel is not None and node.kernel.alias and node.inputs[0] in merged
-        if asked is None or asked(node.inputs[0])
-    }
+    """What nodes of the main graph give that only pass a merged initializer on -> this.
+
+    What one gives may be merged again, and passed on by the next.
+    """
+    merged, count, found = _merged(model), _reads(model), dict[str, str]()
+    for node in model.graph.nodes:
+        if node.kernel is None or not node.kernel.alias or node.inputs[0] not in merged:
+            continue
+        if asked is None or asked(node.inputs[0]):
+            found[node.outputs[0]] = node.inputs[0]
+            if count[node.outputs[0]] > 1:
+                merged.add(node.outputs[0])
+    return found
 
 
 def _uses(model: Model) -> dict[str, list[Use]]:

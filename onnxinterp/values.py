@@ -7,7 +7,6 @@ kernel asks for one. That is what lets symbolic sizes flow through `torch.compil
     Host       a number or a list of numbers with its ONNX type       (ranks 0 and 1)
     Ints, Floats, Scalar, Operand   how a kernel's signature asks for one
     Strings    an array of strings: it never leaves the host
-    Prepared   what an attribute is made into when the plan is made
     Subgraph   the body of an If, Loop or Scan, callable
 
 Every way from a tensor to a number goes through `host_of`, to a file through `bytes_of`: they are
@@ -38,6 +37,7 @@ OutputType: TypeAlias = "tuple[Dtype, tuple[int | str | None, ...] | None]"
 
 HOST_DTYPES = frozenset({torch.int64, torch.int32, torch.bool, torch.float32, torch.float64})
 READABLE = frozenset(d for d in CARRIER.values() if not d.is_complex)
+INTEGER_ENDS = {t: (torch.iinfo(t).min, torch.iinfo(t).max) for t in (torch.int32, torch.int64)}
 HOST_LENGTH = 1024  # a longer list is data, not a shape
 
 
@@ -109,26 +109,23 @@ def is_known(number: Any) -> bool:
 
 
 def round_to(dtype: torch.dtype, x: Any) -> Any:
-    """Round a Python float as a tensor of `dtype` would hold it.
+    """Round a Python float as a tensor of `dtype` would hold it; an integer is as it is.
 
     float32 by Veltkamp's splitting (T. J. Dekker, 1971): plain arithmetic, so that it also works on
     a symbolic float.
+
+    Raises:
+        OverflowError: an integer is beyond the type. A tensor would wrap it; Python would let it
+            grow, to numbers that take all the memory there is.
     """
+    if x.__class__ is int and dtype in INTEGER_ENDS and not torch.compiler.is_compiling():
+        low, high = INTEGER_ENDS[dtype]
+        if not low <= x <= high:
+            raise OverflowError(f"a number beyond {dtype}")
     if dtype is not torch.float32 or not -1e30 < x < 1e30:
         return x
     c = x * 536870913.0  # 2**29 + 1
     return c - (c - x)
-
-
-class Prepared:
-    """What a kernel wants an attribute made into: once, when the plan is made, not at every call.
-
-    A kernel that annotates an attribute with a subclass gets `Subclass(value, device)`: the value
-    is the list of numbers or strings that the node holds, or its tensor or array of strings.
-    """
-
-    def __init__(self, value: Any, device: torch.device) -> None:
-        raise NotImplementedError
 
 
 class Subgraph:

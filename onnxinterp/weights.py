@@ -5,8 +5,9 @@ module tree at `layer1` / `0` / `weight`, so that its state_dict key is `layer1.
 
 Escape: a part of a name that nn.Module or ParameterDict uses itself (`half`, `type`, `training`,
 the empty part, ...) and a tensor whose name is also a prefix (`a` beside `a.b`) get underscores
-appended in attribute and state_dict names until they are free. `weights[...]` always takes the
-ONNX name, and `weights.path(name)` tells where it stands.
+appended in attribute and state_dict names, a number too after the first, until they are free. Below
+the 64th level dots are underscores. `weights[...]` always takes the ONNX name, and
+`weights.path(name)` tells where it stands.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import onnx
+import torch
 from torch import Tensor, nn
 
-from onnxinterp.graph import Graph, Model, Node, WeightRef
+from onnxinterp.graph import Graph, Holder, Model, WeightRef
 from onnxinterp.loading import TensorReader
 from onnxinterp.registry import Kind
 
 Trainable: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"
 
 TENSORS = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)
+LEVELS = 64  # that names may nest: torch goes through them one inside the other
 RESERVED = frozenset(dir(nn.ParameterDict())) | {"training", ""}
 
 
@@ -64,7 +67,7 @@ class Weights(nn.ParameterDict):
 
     def _enter(self, name: str) -> None:
         """Find a free place for a new name; make the levels on the way and tell them."""
-        parts = name.split(".")
+        parts = name.split(".", LEVELS)
         levels: list[Weights] = [self]
         path: list[str] = []
         for part in map(_escape, parts[:-1]):
@@ -72,12 +75,25 @@ class Weights(nn.ParameterDict):
                 part += "_"
             levels.append(cast("Weights", levels[-1]._modules.setdefault(part, Weights())))
             path.append(part)
-        leaf, last = _escape(parts[-1]), levels[-1]
-        while leaf in last._modules or leaf in last._parameters or leaf in last._buffers:
-            leaf += "_"
-        path.append(leaf)
+        path.append(levels[-1]._free(_escape(parts[-1].replace(".", "_"))))
         for depth, level in enumerate(levels):
             level._keys[".".join(parts[depth:])] = tuple(path[depth:])
+
+    def _free(self, part: str) -> str:
+        """A part of a name with as much behind it as it takes to be alone on this level."""
+        tables: tuple[Mapping[str, object], ...] = (self._modules, self._parameters, self._buffers)
+
+        def is_taken(name: str) -> bool:
+            return any(name in table for table in tables)
+
+        if is_taken(part):
+            part += "_"
+        if not is_taken(part):
+            return part
+        number = sum(map(len, tables))  # grows with the names, so that few are tried
+        while is_taken(f"{part}{number}"):
+            number += 1
+        return f"{part}{number}"
 
     def __getitem__(self, name: str) -> Tensor:
         return read(*self.holder(name))
@@ -99,7 +115,7 @@ class Weights(nn.ParameterDict):
         holder, leaf = self.holder(name)
         holder._parameters.pop(leaf, None)
         holder._buffers.pop(leaf, None)
-        parts, path = name.split("."), self._keys[name]
+        parts, path = name.split(".", LEVELS), self._keys[name]
         for depth in range(len(parts)):
             level = cast("Weights", self._level(path[:depth]))
             del level._keys[".".join(parts[depth:])]
@@ -252,13 +268,13 @@ def read_tensors(
     return tensors, strings
 
 
-def _read_tensor(
-    stored: onnx.TensorProto | onnx.SparseTensorProto | Node, reader: TensorReader
-) -> Tensor | np.ndarray[Any, Any]:
+def _read_tensor(stored: Holder, reader: TensorReader) -> Tensor | np.ndarray[Any, Any]:
     if isinstance(stored, onnx.TensorProto):
         return reader(stored)
     if isinstance(stored, onnx.SparseTensorProto):
         return reader.sparse(stored)
+    if isinstance(stored, onnx.AttributeProto):
+        return torch.tensor(stored.floats, dtype=torch.float32)
     assert stored.kernel is not None, "a node becomes a weight only by its kernel's declaration"
     protos = (onnx.TensorProto, onnx.SparseTensorProto)
     attributes = {
@@ -269,11 +285,13 @@ def _read_tensor(
     return value
 
 
-def elem_type(stored: onnx.TensorProto | onnx.SparseTensorProto | Node) -> int:
+def elem_type(stored: Holder) -> int:
     """The ONNX type of a weight; 0 where a node holds it as something else than a tensor."""
     if isinstance(stored, onnx.TensorProto):
         return stored.data_type
     if isinstance(stored, onnx.SparseTensorProto):
         return stored.values.data_type
+    if isinstance(stored, onnx.AttributeProto):
+        return onnx.TensorProto.FLOAT
     value = stored.attributes.get("value")
     return value.data_type if isinstance(value, onnx.TensorProto) else 0

@@ -17,7 +17,7 @@ from torch import Tensor
 from onnxinterp.ops.broadcasting import aligned, draw_aligned, draw_shapes, elementwise
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Operand
+from onnxinterp.values import Host, Operand, is_known
 
 
 @op("Add", since=7, uint64="bits", commutative=True)
@@ -155,6 +155,8 @@ def _(X: Host, Y: Host, **_old: Any) -> Any:
 
 
 def _power(x: Any, y: Any) -> Any:
+    if is_known(y) and y > 64 and isinstance(x, int) and abs(x) > 1:
+        raise OverflowError("beyond 64 bits, and perhaps beyond all memory")
     power = x**y
     if isinstance(power, complex) or (isinstance(power, float) and isinstance(x, int)):
         raise ValueError("no real number, or no integer")

@@ -42,10 +42,10 @@ def elementwise(
             return NotImplemented
         try:
             numbers = [rule(*row) for row in rows]
+            if not exact:
+                numbers = [round_to(result, x) for x in numbers]
         except (ArithmeticError, ValueError):
-            return NotImplemented  # where Python raises, a tensor holds inf or nan
-        if not exact:
-            numbers = [round_to(result, x) for x in numbers]
+            return NotImplemented  # where Python raises, a tensor holds inf or nan, or wraps
         return Host(numbers if any(x.rank for x in operands) else numbers[0], result)
 
     return apply

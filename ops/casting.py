@@ -141,7 +141,7 @@ def _number(x: Any, to: torch.dtype) -> Any:
         return round_to(to, torch.sym_float(x))
     if x.__class__ is float and not -(2.0**63) <= x < 2.0**63:
         raise ValueError("beyond the integers")
-    return torch.sym_int(x)
+    return round_to(to, torch.sym_int(x))
 
 
 @host(cast, cast_19, cast_6)

@@ -6,10 +6,12 @@ ConstantOfShape 9, 20-25 (types). EyeLike 9, 22 (bfloat16).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.ops.shapes import MOST_DIMENSIONS
@@ -67,17 +69,24 @@ def _strings(data: str | list[str] | None) -> np.ndarray[Any, Any] | None:
     return None if data is None else np.array(data, dtype=object)
 
 
-@op("ConstantOfShape", since=9)
+def _filled_type(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
+    value = attributes.get("value")
+    return int(value.data_type) if isinstance(value, TensorProto) else int(TensorProto.FLOAT)
+
+
+@op("ConstantOfShape", since=9, gives=_filled_type)
 def constant_of_shape(input: Ints, *, value: Host | None = None, device: torch.device) -> Tensor:
     """One element seen everywhere: the result costs no memory, and must not be written to."""
     value = value or ZERO
+    if any(is_known(n) and n < 0 for n in input):  # to torch, -1 is a size that stays
+        raise ValueError(f"a shape of {input}")
     return torch.full((), value.numbers[0], dtype=value.dtype, device=device).expand(input)
 
 
 @host(constant_of_shape)
 def _(input: Ints, *, value: Host | None = None) -> Any:
     value = value or ZERO
-    short = all(is_known(n) and n <= MOST_DIMENSIONS for n in input)
+    short = all(is_known(n) and 0 <= n <= MOST_DIMENSIONS for n in input)
     if len(input) > 1 or not short or value.dtype not in HOST_DTYPES:
         return NotImplemented
     number = value.numbers[0]

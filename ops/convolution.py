@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.spatial import at_least, pad, window
+from onnxinterp.ops.spatial import AutoPad, at_least, pad, window
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -28,7 +28,7 @@ def conv(
     W: Tensor,
     B: Tensor | None = None,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     dilations: list[int] | None = None,
     group: int = 1,
     kernel_shape: list[int] | None = None,  # noqa: ARG001  # the filter has it
@@ -58,7 +58,7 @@ def conv_transpose(
     W: Tensor,
     B: Tensor | None = None,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     dilations: list[int] | None = None,
     group: int = 1,
     kernel_shape: list[int] | None = None,  # noqa: ARG001  # the filter has it
@@ -69,7 +69,7 @@ def conv_transpose(
 ) -> Tensor:
     """Pads crop the full result; output_padding takes elements back at the end."""
     rank = X.ndim - 2
-    explicit = pads if auto_pad == "NOTSET" else None
+    explicit = pads if auto_pad in ("NOTSET", "") else None
     w = window(X.shape[2:], W.shape[2:], strides=strides, dilations=dilations, pads=explicit)
     extra = list(output_padding or [0] * rank)
     begins, ends = w.begins, w.ends
@@ -93,7 +93,7 @@ def _transposed_pads(
     reach: Sequence[int],
     strides: Sequence[int],
     extra: Sequence[int],
-    auto_pad: str,
+    auto_pad: AutoPad,
     output_shape: Sequence[int] | None,
 ) -> tuple[list[int], list[int]]:
     """Pads that give `output_shape`, or size * stride; the smaller half first for SAME_UPPER.
@@ -118,7 +118,7 @@ def conv_integer(
     x_zero_point: Tensor | None = None,
     w_zero_point: Tensor | None = None,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     dilations: list[int] | None = None,
     group: int = 1,
     kernel_shape: list[int] | None = None,

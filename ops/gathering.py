@@ -22,6 +22,11 @@ def from_the_front(indices: Tensor, size: int) -> Tensor:
     return torch.where(indices < 0, indices + size, indices)
 
 
+def within(numbers: Tensor, most: int) -> Tensor:
+    """The same numbers; one that is not in 0 to `most` raises, as an index does."""
+    return torch.arange(most + 1, device=numbers.device).index_select(0, numbers)
+
+
 @op("Gather", since=1, uint64="bits")
 def gather(data: Tensor, indices: Operand, *, axis: int = 0) -> Tensor:
     """The axis is replaced by the axes of the indices."""
@@ -75,7 +80,7 @@ def reverse_sequence(
 ) -> Tensor:
     """Of each row of the batch the first `length` steps are reversed, the rest stays."""
     time = torch.arange(input.shape[time_axis], device=input.device)
-    lengths = sequence_lens[:, None]
+    lengths = within(sequence_lens, input.shape[time_axis])[:, None]
     source = torch.where(time < lengths, lengths - 1 - time, time)
     if batch_axis > time_axis:
         source = source.T

@@ -2,13 +2,14 @@
 
 History: 20.
 
-Pillow reads the files (extra `images`). It refuses images of more than 179 million pixels, which a
-file of a few bytes can claim to hold; `PIL.Image.MAX_IMAGE_PIXELS` moves that limit.
+Pillow reads the files (extra `images`). Images of more than 89 million pixels, which a file of a
+few bytes can claim to hold, are refused; `PIL.Image.MAX_IMAGE_PIXELS` moves that limit.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -16,11 +17,13 @@ import torch
 from torch import Tensor
 
 from onnxinterp.extras import require
+from onnxinterp.guarding import Exceeded, reserve
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import bytes_of
 
 FORMATS = ("BMP", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # PPM: all of the pnm family
+PIXEL = 16  # bytes, while it is turned from one form into another
 MODES = {"RGB": "RGB", "BGR": "RGB", "Grayscale": "L"}  # pixel_format -> what Pillow calls it
 
 
@@ -40,8 +43,9 @@ def _decode(stream: Tensor, mode: str) -> Tensor:
     pil = require("PIL.Image", "images")
     try:
         with pil.open(io.BytesIO(bytes_of(stream)), formats=FORMATS) as image:
+            _refuse_bombs(image, pil)
             pixels = _pixels(image, mode, pil)
-    except pil.DecompressionBombError:
+    except (pil.DecompressionBombError, Exceeded):
         raise
     except Exception:  # the specification has an answer to whatever is wrong with a file
         return stream.new_empty((0, 0, len(mode)))
@@ -52,6 +56,14 @@ def _decode(stream: Tensor, mode: str) -> Tensor:
 def _(stream: Tensor, mode: str) -> Tensor:
     height, width = (torch.library.get_ctx().new_dynamic_size() for _ in range(2))
     return stream.new_empty((height, width, len(mode)))
+
+
+def _refuse_bombs(image: Any, pil: Any) -> None:
+    """Before the pixels are there: Pillow itself only warns up to twice its limit."""
+    count = math.prod(image.size)
+    if pil.MAX_IMAGE_PIXELS is not None and count > pil.MAX_IMAGE_PIXELS:
+        raise pil.DecompressionBombError(f"{count:,} pixels of {pil.MAX_IMAGE_PIXELS:,}")
+    reserve(PIXEL * count)
 
 
 def _pixels(image: Any, mode: str, pil: Any) -> np.ndarray[Any, Any]:

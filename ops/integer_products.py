@@ -13,6 +13,7 @@ from torch import Tensor
 
 from onnxinterp.ops.convolution import conv_integer
 from onnxinterp.ops.quantization import rounded, zero_point
+from onnxinterp.ops.spatial import AutoPad
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -100,7 +101,7 @@ def q_linear_conv(
     y_zero_point: Tensor,
     B: Tensor | None = None,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     dilations: list[int] | None = None,
     group: int = 1,
     kernel_shape: list[int] | None = None,

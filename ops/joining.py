@@ -15,7 +15,7 @@ from torch import Tensor
 
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Floats, Host, Ints, Scalar, is_known
+from onnxinterp.values import HOST_LENGTH, Floats, Host, Ints, Scalar, is_known
 
 
 @op("Concat", since=4)
@@ -33,6 +33,8 @@ def concat_1(*inputs: Tensor, axis: int | None = None) -> Tensor:
 def _(*inputs: Host, axis: int | None = None) -> Any:
     if axis not in (0, -1) or not all(value.rank for value in inputs):
         return NotImplemented
+    if sum(len(value.data) for value in inputs) > HOST_LENGTH:
+        return NotImplemented
     return Host([number for value in inputs for number in value.data], inputs[0].dtype)
 
 
@@ -45,7 +47,8 @@ def split(
     num_outputs: int | None = None,
     n_outputs: int,
 ) -> tuple[Tensor, ...]:
-    return torch.split(input, _sizes(input.shape[axis], split, num_outputs or n_outputs), axis)
+    count = n_outputs if num_outputs is None else num_outputs
+    return torch.split(input, _sizes(input.shape[axis], split, count), axis)
 
 
 @op("Split", since=13)
@@ -96,7 +99,10 @@ def _(
     if not input.rank or axis not in (0, -1):
         return NotImplemented
     numbers = iter(input.data)
-    sizes = _sizes(len(input.data), split, num_outputs or n_outputs)
+    count = n_outputs if num_outputs is None else num_outputs
+    sizes = _sizes(len(input.data), split, count)
+    if not all(is_known(n) and n >= 0 for n in sizes) or sum(sizes) != len(input.data):
+        return NotImplemented
     return tuple(Host(list(islice(numbers, n)), input.dtype) for n in sizes)
 
 
@@ -115,7 +121,9 @@ def tile_1(input: Tensor, tiles: Scalar, axis: Scalar) -> Tensor:
 def _(input: Host, repeats: Ints) -> Any:
     if not input.rank:
         return input
-    return Host(input.data * repeats[0], input.dtype) if is_known(repeats[0]) else NotImplemented
+    (count,) = repeats
+    short = is_known(count) and count >= 0 and count * len(input.data) <= HOST_LENGTH
+    return Host(input.data * count, input.dtype) if short else NotImplemented
 
 
 @sample(concat, concat_1)

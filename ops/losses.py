@@ -16,7 +16,7 @@ from onnxinterp.sampling import Call, Draw, call
 
 Reduction: TypeAlias = Literal["none", "sum", "mean"]
 REDUCTIONS: tuple[Reduction, ...] = ("none", "sum", "mean")
-NO_CLASS = -100  # ignored where the node ignores nothing: no target may be it
+NO_CLASS = torch.iinfo(torch.int64).min  # ignored where the node ignores nothing: no target is it
 
 
 @op("NegativeLogLikelihoodLoss", since=12, frozen=("weight",))
@@ -28,9 +28,11 @@ def negative_log_likelihood_loss(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    ignored = NO_CLASS if ignore_index is None else ignore_index
+    target = target.long()
+    if ignore_index is None:
+        ignore_index, target = NO_CLASS, target.clamp(min=NO_CLASS + 1)
     return functional.nll_loss(
-        input, target.long(), weight, ignore_index=ignored, reduction=reduction
+        input, target, weight, ignore_index=ignore_index, reduction=reduction
     )
 
 

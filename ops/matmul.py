@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional
 
@@ -51,6 +52,7 @@ def gemm(
     beta: float = 1.0,
     transA: int = 0,
     transB: int = 0,
+    input_type: int = TensorProto.UNDEFINED,
 ) -> Tensor:
     """The product alpha * A' @ B' + beta * C, where C broadcasts."""
     A = A.t() if transA else A
@@ -59,16 +61,30 @@ def gemm(
         return functional.linear(A, B if transB else B.t(), C)
     B = B.t() if transB else B
     if not A.is_floating_point():
-        return _integer_gemm(A, B, C, alpha, beta)
+        unsigned = input_type == TensorProto.UINT64
+        return _integer_gemm(A @ B, C, alpha, beta, unsigned)
     if C is None:
         return alpha * (A @ B)
     return torch.addmm(C, A, B, alpha=alpha, beta=beta)
 
 
-def _integer_gemm(A: Tensor, B: Tensor, C: Tensor | None, alpha: float, beta: float) -> Tensor:
-    """The factors are real numbers even so; the result is rounded towards zero."""
-    product = alpha * (A @ B).double()
-    return (product if C is None else product + beta * C.double()).to(A.dtype)
+def _integer_gemm(
+    product: Tensor, C: Tensor | None, alpha: float, beta: float, unsigned: bool
+) -> Tensor:
+    """The factors are real numbers even so; the result is rounded towards zero.
+
+    Integers of 64 bits that are `unsigned` come and go as the bits of signed ones.
+    """
+    if alpha.is_integer() and beta.is_integer():
+        product = int(alpha) * product
+        return product if C is None else product + int(beta) * C
+
+    def real(x: Tensor) -> Tensor:
+        return x.double() + (x < 0) * 2.0**64 if unsigned else x.double()
+
+    y = alpha * real(product)
+    y = y if C is None else y + beta * real(C)
+    return (y - (y >= 2.0**63) * 2.0**64 if unsigned else y).to(product.dtype)
 
 
 @op("Gemm", since=7, uint64="bits")
@@ -81,8 +97,11 @@ def gemm_7(
     beta: float = 1.0,
     transA: int = 0,
     transB: int = 0,
+    input_type: int = TensorProto.UNDEFINED,
 ) -> Tensor:
-    return gemm(A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB)
+    return gemm(
+        A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB, input_type=input_type
+    )
 
 
 @op("Gemm", since=1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.ops.pooling import drawn_ceil_mode, drawn_pool, pad_to_fit, spatial_axes, torch_pads
-from onnxinterp.ops.spatial import Window, window
+from onnxinterp.ops.spatial import AutoPad, Window, window
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -27,7 +27,7 @@ MAX_POOLS = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d
 def max_pool(
     X: Tensor,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     ceil_mode: int = 0,
     dilations: list[int] | None = None,
     kernel_shape: list[int],
@@ -95,7 +95,7 @@ def _flat_indices(
 def max_pool_8(
     X: Tensor,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     kernel_shape: list[int],
     pads: list[int] | None = None,
     storage_order: int = 0,
@@ -117,7 +117,7 @@ def max_pool_8(
 def max_pool_1(
     X: Tensor,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     kernel_shape: list[int],
     pads: list[int] | None = None,
     strides: list[int] | None = None,

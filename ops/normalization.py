@@ -1,7 +1,8 @@
 """Normalisations that take their statistics from the input itself, at all times.
 
 History: InstanceNormalization 1, 6 (a hint about memory is gone), 22 (bfloat16). LayerNormalization
-17. RMSNormalization 23. GroupNormalization 18 (scale and bias per group), 21 (per channel).
+17; onnxruntime's optimizer writes it, and SimplifiedLayerNormalization, at any opset.
+RMSNormalization 23. GroupNormalization 18 (scale and bias per group), 21 (per channel).
 MeanVarianceNormalization 9, 13 (bfloat16). LpNormalization 1, 22 (bfloat16). LRN 1, 13 (bfloat16).
 """
 
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add, div, mul, pow, sub
 from onnxinterp.ops.reductions import reduce_mean, reduce_mean_1
+from onnxinterp.ops.shapes import from_front
 from onnxinterp.ops.unary import sqrt
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.sampling import Call, Draw, call
@@ -56,7 +58,7 @@ def group_normalization_18(
     return torch.group_norm(X, num_groups, scale, bias, epsilon)
 
 
-@op("LayerNormalization", since=17)
+@op("LayerNormalization", since=17, early=True)
 def layer_normalization(
     X: Tensor,
     Scale: Tensor,
@@ -75,7 +77,9 @@ def layer_normalization(
         y = functional.layer_norm(X, shape, None, None, epsilon) * Scale
         return y if B is None else y + B
     wide = X.float() if X.dtype in NARROW else X
-    var, mean = torch.var_mean(wide, list(range(axis % X.ndim, X.ndim)), correction=0, keepdim=True)
+    var, mean = torch.var_mean(
+        wide, list(range(from_front(axis, X.ndim), X.ndim)), correction=0, keepdim=True
+    )
     inverse = torch.rsqrt(var + epsilon)
     y = ((wide - mean) * inverse).to(X.dtype) * Scale
     return y if B is None else y + B, mean.to(stash_type), inverse.to(stash_type)
@@ -117,6 +121,25 @@ def rms_normalization(
     if scale.shape == shape and scale.dtype == X.dtype:
         return functional.rms_norm(X, shape, scale, epsilon)
     return functional.rms_norm(X, shape, None, epsilon).to(scale.dtype) * scale
+
+
+@op("SimplifiedLayerNormalization", since=1)
+def simplified_layer_normalization(
+    X: Tensor,
+    scale: Tensor,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: torch.dtype = torch.float32,
+    n_outputs: int,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """RMSNormalization as onnxruntime's optimizer writes it, into ONNX's domain at any opset."""
+    y = rms_normalization(X, scale, axis=axis, epsilon=epsilon)
+    if n_outputs == 1:
+        return y
+    wide = X.to(stash_type)
+    over = list(range(axis % X.ndim, X.ndim))
+    return y, torch.rsqrt(wide.square().mean(over, keepdim=True) + epsilon)
 
 
 @op("MeanVarianceNormalization", since=9)
@@ -182,7 +205,7 @@ def _(d: Draw) -> Call:
     )
 
 
-@sample(rms_normalization)
+@sample(rms_normalization, simplified_layer_normalization)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=2, min_side=2))
     axis = d.integer(-x.ndim, -1)

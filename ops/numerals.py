@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onnxinterp.guarding import reserve
 from onnxinterp.ops.narrow import MINIFLOATS
 from onnxinterp.values import Strings, host_of
 
+NUMERAL = 100  # bytes of a number, its text and their places in arrays, as Python objects
 DIGITS = 8  # significant ones, as onnxruntime writes them, those of a double too
 
 
@@ -40,6 +42,7 @@ def write(x: Tensor | Strings) -> Strings:
     """Numbers as strings in an array of the same shape; strings as they are."""
     if isinstance(x, np.ndarray):
         return x
+    reserve(NUMERAL * x.numel())
     numbers = host_of(x.flatten()).numbers
     array = np.empty(len(numbers), dtype=object)
     array[:] = [_float(n) if x.is_floating_point() else str(int(n)) for n in numbers]

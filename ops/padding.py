@@ -14,7 +14,7 @@ from torch import Tensor
 
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Ints, Operand, number
+from onnxinterp.values import HOST_LENGTH, Host, Ints, Operand, number
 
 
 @op("Pad", since=19, uint64="bits", frozen=("constant_value",))
@@ -95,6 +95,8 @@ def _(
 ) -> Any:
     begin, end = pads
     if mode != "constant" or not data.rank or axes not in (None, [0], [-1]) or min(pads) < 0:
+        return NotImplemented
+    if begin + end + len(data.data) > HOST_LENGTH:
         return NotImplemented
     fill = 0 if constant_value is None else number(constant_value)
     return Host([fill] * begin + data.data + [fill] * end, data.dtype)

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.spatial import Window, pad, window, window_sum
+from onnxinterp.ops.spatial import AutoPad, Window, pad, window, window_sum
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
 AVERAGE_POOLS = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
 
 
-def torch_pads(w: Window, auto_pad: str, ceil_mode: int) -> bool:
+def torch_pads(w: Window, auto_pad: AutoPad, ceil_mode: int) -> bool:
     """Whether torch's own padding does it: symmetric, at most half a kernel, known beforehand."""
     if ceil_mode or (auto_pad.startswith("SAME") and max(w.strides) > 1):
         return False  # it depends on the size, which may be symbolic
@@ -41,7 +41,7 @@ def pad_to_fit(x: Tensor, w: Window, counts: Sequence[int], value: float) -> Ten
 def average_pool(
     X: Tensor,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     ceil_mode: int = 0,
     count_include_pad: int = 0,
     dilations: list[int] | None = None,
@@ -91,7 +91,7 @@ def _elements(x: Tensor, w: Window, counts: Sequence[int], count_padding: bool) 
 def average_pool_10(
     X: Tensor,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     ceil_mode: int = 0,
     count_include_pad: int = 0,
     kernel_shape: list[int],
@@ -113,7 +113,7 @@ def average_pool_10(
 def average_pool_7(
     X: Tensor,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     count_include_pad: int = 0,
     kernel_shape: list[int],
     pads: list[int] | None = None,
@@ -133,7 +133,7 @@ def average_pool_7(
 def average_pool_1(
     X: Tensor,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     kernel_shape: list[int],
     pads: list[int] | None = None,
     strides: list[int] | None = None,
@@ -145,7 +145,7 @@ def average_pool_1(
 def lp_pool(
     X: Tensor,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     ceil_mode: int = 0,
     dilations: list[int] | None = None,
     kernel_shape: list[int],
@@ -171,7 +171,7 @@ def lp_pool(
 def lp_pool_2(
     X: Tensor,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     kernel_shape: list[int],
     p: int = 2,
     pads: list[int] | None = None,
@@ -184,7 +184,7 @@ def lp_pool_2(
 def lp_pool_1(
     X: Tensor,
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     kernel_shape: list[int] | None = None,
     p: float = 2.0,
     pads: list[int] | None = None,

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch._higher_order_ops import scan as captured_loop
 from torch.nn import functional
 
+from onnxinterp.ops.gathering import within
+
 Activation: TypeAlias = Callable[[Tensor], Tensor]
 States: TypeAlias = tuple[Tensor, ...]
 Step: TypeAlias = Callable[[Tensor, States], States]
@@ -135,6 +137,8 @@ def layer_of(
     for name, tensor, sizes in expected:
         if tensor is not None and tuple(tensor.shape) != sizes:
             raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {list(sizes)}")
+    if lengths is not None:
+        lengths = within(lengths, X.shape[0])
     complete = tuple(X.new_zeros(shape) if s is None else s for s in states)
     return Layer(X, W, R, B, lengths, complete, backwards, n_gates)
 

@@ -149,7 +149,10 @@ def _host_rule(rule: Callable[[list[Any]], Any], kernel: Kernel, kernel_1: Kerne
             return data
         if not data.data and rule in (_greatest, _least):
             return NotImplemented
-        answer = round_to(data.dtype, rule(data.data))
+        try:
+            answer = round_to(data.dtype, rule(data.data))
+        except OverflowError:
+            return NotImplemented  # a tensor wraps
         return Host([answer] if keepdims else answer, data.dtype)
 
     @host(kernel)

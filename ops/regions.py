@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.gathering import within
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import number
@@ -26,8 +27,8 @@ def roi_align(
     rois: Tensor,
     batch_indices: Tensor,
     *,
-    coordinate_transformation_mode: str = "half_pixel",
-    mode: str = "avg",
+    coordinate_transformation_mode: Literal["half_pixel", "output_half_pixel"] = "half_pixel",
+    mode: Literal["avg", "max"] = "avg",
     output_height: int = 1,
     output_width: int = 1,
     sampling_ratio: int = 0,
@@ -41,7 +42,7 @@ def roi_align(
         extents = extents.clamp(min=1)
     rows = _places(starts[:, 1], extents[:, 1], output_height, sampling_ratio, X.shape[2])
     columns = _places(starts[:, 0], extents[:, 0], output_width, sampling_ratio, X.shape[3])
-    flat, image = X.flatten(2), batch_indices[:, None, None, None, None]
+    flat, image = X.flatten(2), within(batch_indices, len(X) - 1)[:, None, None, None, None]
     terms = []
     for row, row_weight in zip(rows.places, rows.weights, strict=True):
         for column, column_weight in zip(columns.places, columns.weights, strict=True):
@@ -102,7 +103,7 @@ def roi_align_10(
     rois: Tensor,
     batch_indices: Tensor,
     *,
-    mode: str = "avg",
+    mode: Literal["avg", "max"] = "avg",
     output_height: int = 1,
     output_width: int = 1,
     sampling_ratio: int = 0,
@@ -131,7 +132,7 @@ def max_roi_pool(
     """
     scaled = rois[:, 1:] * spatial_scale
     corners = torch.floor(scaled.abs() + 0.5) * scaled.sign()
-    images = X[rois[:, 0].long()]
+    images = X.index_select(0, rois[:, 0].long())
     in_rows = _bins(corners[:, 1], corners[:, 3], pooled_shape[0], X.shape[2])
     in_columns = _bins(corners[:, 0], corners[:, 2], pooled_shape[1], X.shape[3])
     rows = []
@@ -168,14 +169,14 @@ def non_max_suppression(
     limit = max_output_boxes_per_class or 0
     least = -math.inf if score_threshold is None else score_threshold
     overlap, centered = iou_threshold or 0.0, bool(center_point_box)
-    return cast(Tensor, _suppress(boxes, scores, limit, overlap, least, centered))
+    rule: Any = _captured if torch.compiler.is_compiling() else _suppress
+    return cast(Tensor, rule(boxes, scores, limit, overlap, least, centered))
 
 
-@torch.library.custom_op("onnxinterp::non_max_suppression", mutates_args=())
 def _suppress(
     boxes: Tensor, scores: Tensor, limit: int, overlap: float, least: float, centered: bool
 ) -> Tensor:
-    """One operator for a captured graph: how many rounds it takes depends on the data."""
+    """Rows of (image, class, box); how many rounds it takes depends on the data."""
     if centered:
         center, half = boxes[..., :2], boxes[..., 2:] / 2
         boxes = torch.cat([center - half, center + half], -1)
@@ -192,7 +193,12 @@ def _suppress(
     return torch.cat(rows) if rows else boxes.new_zeros((0, 3), dtype=torch.int64)
 
 
-@_suppress.register_fake
+_captured = torch.library.custom_op(
+    "onnxinterp::non_max_suppression", _suppress, mutates_args=()
+)  # one operator for a captured graph
+
+
+@_captured.register_fake
 def _(boxes: Tensor, *_: Tensor | float) -> Tensor:
     rows = torch.library.get_ctx().new_dynamic_size()
     return boxes.new_empty((rows, 3), dtype=torch.int64)

@@ -11,11 +11,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
+Mode: TypeAlias = Literal["nearest", "linear", "cubic"]
+NearestMode: TypeAlias = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+Coordinates: TypeAlias = Literal[
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "tf_half_pixel_for_nn",
+    "tf_crop_and_resize",
+]
 aten = torch.ops.aten
 # spatial rank -> resampling, as fn(x, output sizes, align_corners, *scales)
 LINEAR: dict[int, Any] = {
@@ -68,9 +79,9 @@ class Axis:
 class Method:
     """The attributes of Resize that say how, with their names there."""
 
-    mode: str = "nearest"
-    coordinates: str = "half_pixel"
-    nearest_mode: str = "round_prefer_floor"
+    mode: Mode = "nearest"
+    coordinates: Coordinates = "half_pixel"
+    nearest_mode: NearestMode = "round_prefer_floor"
     cubic_coeff_a: float = -0.75
     exclude_outside: bool = False
     extrapolation_value: float = 0.0

@@ -10,16 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from onnxinterp.dtypes import onnx_name
-from onnxinterp.ops.resampling import Axis, Method, resample
+from onnxinterp.ops.resampling import Axis, Coordinates, Method, Mode, NearestMode, resample
+from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import round_to
+from onnxinterp.values import is_known, round_to
 
 
 def _whole(size: int, scale: float) -> int:
@@ -35,6 +36,8 @@ def from_scales(
 ) -> list[Axis]:
     """The axes to resample, from their scales."""
     resampled, n = [], len(axes)
+    if any(is_known(s) and not 0 < s < math.inf for s in scales):
+        raise ValueError(f"scales {list(scales)}")
     for i, (axis, scale) in enumerate(zip(axes, scales, strict=True)):
         start, end = (roi[i], roi[n + i]) if roi else (0.0, 1.0)
         if roi or scale != 1:
@@ -82,16 +85,16 @@ def resize(
     *,
     antialias: int = 0,
     axes: list[int] | None = None,
-    coordinate_transformation_mode: str = "half_pixel",
+    coordinate_transformation_mode: Coordinates = "half_pixel",
     cubic_coeff_a: float = -0.75,
     exclude_outside: int = 0,
     extrapolation_value: float = 0.0,
-    keep_aspect_ratio_policy: str = "stretch",
-    mode: str = "nearest",
-    nearest_mode: str = "round_prefer_floor",
+    keep_aspect_ratio_policy: Literal["stretch", "not_larger", "not_smaller"] = "stretch",
+    mode: Mode = "nearest",
+    nearest_mode: NearestMode = "round_prefer_floor",
 ) -> Tensor:
     """An empty roi, scales or sizes is an absent one; roi counts for tf_crop_and_resize only."""
-    positions = [a % X.ndim for a in axes] if axes else list(range(X.ndim))
+    positions = [from_front(a, X.ndim) for a in axes] if axes else list(range(X.ndim))
     region = (roi or []) if coordinate_transformation_mode == "tf_crop_and_resize" else []
     resampled = (
         from_scales(X.shape, positions, scales, region)
@@ -117,12 +120,12 @@ def resize_11(
     scales: list[float] | None = None,
     sizes: list[int] | None = None,
     *,
-    coordinate_transformation_mode: str = "half_pixel",
+    coordinate_transformation_mode: Coordinates = "half_pixel",
     cubic_coeff_a: float = -0.75,
     exclude_outside: int = 0,
     extrapolation_value: float = 0.0,
-    mode: str = "nearest",
-    nearest_mode: str = "round_prefer_floor",
+    mode: Mode = "nearest",
+    nearest_mode: NearestMode = "round_prefer_floor",
 ) -> Tensor:
     return resize(
         X,

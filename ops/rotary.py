@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.gathering import within
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -34,7 +35,8 @@ def rotary_embedding(
         assert num_heads, "X of rank 3 needs num_heads"
         x = torch.unflatten(X, -1, (num_heads, -1))
     if position_ids is not None:
-        cos_cache, sin_cache = cos_cache[position_ids], sin_cache[position_ids]
+        places = within(position_ids.flatten(), len(cos_cache) - 1).reshape(position_ids.shape)
+        cos_cache, sin_cache = cos_cache[places], sin_cache[places]
     cos, sin = cos_cache.unsqueeze(2), sin_cache.unsqueeze(2)
     turned = x[..., :rotary_embedding_dim] if rotary_embedding_dim else x
     if interleaved:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,13 +19,10 @@ from onnxinterp.ops.spatial import at_least
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
-TORCH_MODES = {
-    "bilinear": "bilinear",
-    "linear": "bilinear",
-    "nearest": "nearest",
-    "bicubic": "bicubic",
-    "cubic": "bicubic",
-}
+PaddingMode: TypeAlias = Literal["zeros", "border", "reflection"]
+Mode: TypeAlias = Literal["linear", "nearest", "cubic"]
+TORCH_MODES = {"linear": "bilinear", "nearest": "nearest", "cubic": "bicubic"}
+LATER_MODES: dict[str, Mode] = {"bilinear": "linear", "nearest": "nearest", "bicubic": "cubic"}
 
 
 @op("GridSample", since=20, strings=False)
@@ -34,8 +31,8 @@ def grid_sample(
     grid: Tensor,
     *,
     align_corners: int = 0,
-    mode: str = "linear",
-    padding_mode: str = "zeros",
+    mode: Mode = "linear",
+    padding_mode: PaddingMode = "zeros",
 ) -> Tensor:
     """Places are in [-1, 1], the last axis first; integers are computed as floats and truncated."""
     if X.is_complex():
@@ -72,10 +69,11 @@ def grid_sample_16(
     grid: Tensor,
     *,
     align_corners: int = 0,
-    mode: str = "bilinear",
-    padding_mode: str = "zeros",
+    mode: Literal["bilinear", "nearest", "bicubic"] = "bilinear",
+    padding_mode: PaddingMode = "zeros",
 ) -> Tensor:
-    return grid_sample(X, grid, align_corners=align_corners, mode=mode, padding_mode=padding_mode)
+    later = LATER_MODES[mode]
+    return grid_sample(X, grid, align_corners=align_corners, mode=later, padding_mode=padding_mode)
 
 
 def _separable_sample(

@@ -82,7 +82,9 @@ def scatter_nd(
         return data.index_put(places, updates, accumulate=reduction == "add")
     rows = torch.zeros_like(places[0])
     for place, size in zip(places, data.shape, strict=False):
-        rows = rows * size + from_the_front(place, size)
+        place = from_the_front(place, size)
+        # beyond its axis it would be a place in another row: below 0, it stays there and raises
+        rows = torch.where((place >= 0) & (place < size), rows * size + place, -1)
     tail = data.shape[len(places) :]
     updates = updates.reshape(rows.numel(), *tail)
     rows = rows.reshape(-1, *[1] * len(tail)).expand(updates.shape)

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Scalar
@@ -54,7 +55,7 @@ def unique(
     """
     seen, dim = X, axis
     if X.is_complex():  # torch compares none: pairs of their parts are in the same order
-        seen, dim = (X.flatten(), 0) if axis is None else (X, axis % X.ndim)
+        seen, dim = (X.flatten(), 0) if axis is None else (X, from_front(axis, X.ndim))
         seen = torch.view_as_real(seen)
     with torch.no_grad():
         _, inverse, counts = torch.unique(seen, return_inverse=True, return_counts=True, dim=dim)

@@ -20,9 +20,20 @@ from torch import Tensor
 
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Ints, is_known
+from onnxinterp.values import HOST_LENGTH, Host, Ints, is_known
 
 MOST_DIMENSIONS = 64  # of a torch tensor: a longer list holds data, and is made as a tensor
+
+
+def from_front(axis: int, rank: int) -> int:
+    """An axis counted from the front.
+
+    Raises:
+        IndexError: there is no such axis; its remainder would be another one.
+    """
+    if not -rank <= axis < rank:
+        raise IndexError(f"axis {axis} of {rank}")
+    return axis % rank
 
 
 @op("Shape", since=15)
@@ -98,6 +109,8 @@ def _reshaped(data: Host, shape: Ints) -> Any:
 def flatten(input: Tensor, *, axis: int = 1) -> Tensor:
     """Always a matrix: the axes before `axis`, and those from it on."""
     sizes = input.shape
+    if not -len(sizes) <= axis <= len(sizes):
+        raise IndexError(f"axis {axis} of {len(sizes)}")
     return input.reshape(math.prod(sizes[:axis]), math.prod(sizes[axis:]))
 
 
@@ -130,7 +143,10 @@ def _(data: Host, axes: Ints | None = None) -> Any:
 def unsqueeze(data: Tensor, axes: Ints) -> Tensor:
     """The axes are those of the result, in any order."""
     rank = data.ndim + len(axes)
-    for axis in sorted(a + rank if a < 0 else a for a in axes):
+    places = sorted(a + rank if a < 0 else a for a in axes)
+    if len(set(places)) < len(places):
+        raise ValueError(f"axes {axes} name one twice")
+    for axis in places:
         data = data.unsqueeze(axis)
     return data
 
@@ -183,7 +199,7 @@ def _(input: Host, shape: Ints) -> Any:
     if not shape or shape == [1]:
         return Host(input.numbers if shape else input.data, input.dtype)
     alone = len(input.numbers) == 1
-    fits = alone or shape[0] == len(input.numbers)
+    fits = 0 <= shape[0] <= HOST_LENGTH if alone else shape[0] == len(input.numbers)
     return Host(input.numbers * (shape[0] if alone else 1), input.dtype) if fits else NotImplemented
 
 

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Scalar
@@ -28,7 +29,7 @@ def dft(
     onesided: int = 0,
 ) -> Tensor:
     """Shorter signals are padded to dft_length with zeros, longer ones are cut."""
-    along = (-2 if axis is None else int(axis)) % input.ndim
+    along = from_front(-2 if axis is None else int(axis), input.ndim)
     x = _numbers(input)
     if inverse and onesided:
         real: Tensor = torch.fft.irfft(x, dft_length, along)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -35,7 +36,7 @@ def hardmax(input: Tensor, *, axis: int = -1) -> Tensor:
 
 def _from_axis_on(rule: Callable[..., Tensor], x: Tensor, axis: int) -> Tensor:
     """Apply a rule to the axes from `axis` on as if they were one."""
-    axis = axis % x.ndim
+    axis = from_front(axis, x.ndim)
     return rule(x.reshape(*x.shape[:axis], -1), axis=-1).reshape(x.shape)
 
 

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from onnxinterp.values import Ints, is_known
+
+AutoPad: TypeAlias = Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID", ""]
+"""Empty is NOTSET, too."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def window(
     sizes: Sequence[int],
     kernel: Sequence[int],
     *,
-    auto_pad: str = "NOTSET",
+    auto_pad: AutoPad = "NOTSET",
     strides: Sequence[int] | None = None,
     dilations: Sequence[int] | None = None,
     pads: Sequence[int] | None = None,
@@ -75,12 +80,23 @@ def window(
     """Resolve the attributes that all sliding windows have; `sizes` are those of the input."""
     rank = len(kernel)
     strides, dilations = list(strides or [1] * rank), list(dilations or [1] * rank)
+    _check(rank, [n for n in kernel if is_known(n)], strides, dilations, pads)
     begins, ends = [0] * rank, [0] * rank
-    if auto_pad == "NOTSET" and pads:
+    if auto_pad in ("NOTSET", "") and pads:
         begins, ends = list(pads[:rank]), list(pads[rank:])
     elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         begins, ends = _same_pads(sizes, kernel, strides, dilations, auto_pad == "SAME_LOWER")
     return Window(list(kernel), strides, dilations, begins, ends)
+
+
+def _check(
+    rank: int, kernel: Ints, strides: Ints, dilations: Ints, pads: Sequence[int] | None
+) -> None:
+    """Refuse what torch's pools, and slices, would make something of."""
+    if min(*strides, *dilations, *kernel, 1) < 1:
+        raise ValueError(f"a window of {kernel}, strides {strides} and dilations {dilations}")
+    if not rank == len(strides) == len(dilations) or (pads and len(pads) != 2 * rank):
+        raise ValueError(f"strides {strides}, dilations {dilations}, pads {pads} for {rank} axes")
 
 
 def _same_pads(

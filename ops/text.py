@@ -9,18 +9,22 @@ another language, and can take exponential time for a pattern and a string of so
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from onnxinterp.extras import require
+from onnxinterp.guarding import reserve
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Floats, Host, Ints, Strings
+
+STRING = 64  # bytes of a short one, and of its place in an array
 
 
 def _strings(rows: Sequence[str], shape: Sequence[int]) -> Strings:
@@ -31,6 +35,7 @@ def _strings(rows: Sequence[str], shape: Sequence[int]) -> Strings:
 
 @op("StringConcat", since=20, any_type=True)
 def string_concat(X: Strings, Y: Strings) -> Strings:
+    reserve(STRING * math.prod(np.broadcast_shapes(X.shape, Y.shape)))
     return np.asarray(X + Y, dtype=object)
 
 
@@ -51,6 +56,7 @@ def string_split(
     trimmed = [x if delimiter else x.strip() for x in X.flat]
     parts = [x.split(delimiter or None, limit) if x else [] for x in trimmed]
     longest = max(map(len, parts), default=0)
+    reserve(8 * len(parts) * longest)  # places, most of which may hold one empty string
     padded = [part for row in parts for part in row + [""] * (longest - len(row))]
     lengths = torch.tensor([len(row) for row in parts], dtype=torch.int64, device=device)
     return _strings(padded, (*X.shape, longest)), lengths.reshape(X.shape)
@@ -109,7 +115,7 @@ def tfidf_vectorizer(
     max_gram_length: int,
     max_skip_count: int,
     min_gram_length: int,
-    mode: str,
+    mode: Literal["TF", "IDF", "TFIDF"],
     ngram_counts: Ints,
     ngram_indexes: Ints,
     pool_int64s: Ints | None = None,
@@ -126,8 +132,7 @@ def tfidf_vectorizer(
         (*tokens.shape[:-1], max(ngram_indexes) + 1), dtype=torch.float32, device=device
     )
     first = 0
-    bounds = zip(ngram_counts, [*ngram_counts[1:], len(pool)], strict=True)
-    for n, (start, end) in enumerate(bounds, 1):
+    for n, (start, end) in enumerate(_bounds(ngram_counts, len(pool), len(ngram_indexes)), 1):
         grams = torch.tensor(pool[start:end], device=device).reshape(-1, n)
         columns = torch.tensor(ngram_indexes[first : first + len(grams)], device=device)
         first += len(grams)
@@ -140,6 +145,15 @@ def tfidf_vectorizer(
     columns = torch.tensor(ngram_indexes, device=device)
     scale = torch.zeros(found.shape[-1], device=device)
     return found * scale.scatter(0, columns, torch.tensor(weights, device=device))
+
+
+def _bounds(starts: Ints, end: int, columns: int) -> list[tuple[int, int]]:
+    """Where the n-grams of each length begin and end in the pool; each has a column."""
+    bounds = list(zip(starts, [*starts[1:], end], strict=True))
+    counts = [(end - start) // n for n, (start, end) in enumerate(bounds, 1)]
+    if min(starts) < 0 or min(counts) < 0 or sum(counts) != columns:
+        raise ValueError(f"ngram_counts {starts} for {columns} columns")
+    return bounds
 
 
 def _tokens(
@@ -159,7 +173,8 @@ def _counts(tokens: Tensor, grams: Tensor, skips: int) -> Tensor:
     """How often each n-gram stands in each row of tokens: [..., number of n-grams]."""
     n = grams.shape[1]
     counts = torch.zeros((*tokens.shape[:-1], len(grams)), device=tokens.device)
-    for step in range(1, skips + 2 if n > 1 else 2):
+    widest = (tokens.shape[-1] - 1) // (n - 1) if n > 1 else 1  # a step that fits in
+    for step in range(1, min(skips + 1 if n > 1 else 1, widest) + 1):
         span = step * (n - 1) + 1
         if span <= tokens.shape[-1]:
             windows = tokens.unfold(-1, span, 1)[..., ::step].unsqueeze(-2)

@@ -167,8 +167,8 @@ def _rounded(rule: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda x: torch.sym_float(rule(x))
 
 
-host(abs)(elementwise(operator.abs, exact=True))
-host(neg)(elementwise(operator.neg, exact=True))
+host(abs)(elementwise(operator.abs))
+host(neg)(elementwise(operator.neg))
 host(floor)(elementwise(_rounded(math.floor), exact=True))
 host(ceil)(elementwise(_rounded(math.ceil), exact=True))
 host(round)(elementwise(_rounded(lambda x: x.__round__()), exact=True))

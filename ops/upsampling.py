@@ -6,9 +6,11 @@ Resize 10 (it shrinks, too).
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
-from onnxinterp.ops.resampling import Method, resample
+from onnxinterp.ops.resampling import Method, Mode, NearestMode, resample
 from onnxinterp.ops.resizing import (
     drawn_elements,
     drawn_image,
@@ -21,31 +23,35 @@ from onnxinterp.sampling import Call, Draw, call
 
 
 @op("Resize", since=10, any_type=True, frozen=("scales",))
-def resize_10(X: Tensor, scales: list[float], *, mode: str = "nearest") -> Tensor:
+def resize_10(X: Tensor, scales: list[float], *, mode: Mode = "nearest") -> Tensor:
     """The nearest element: the next one behind where an axis shrinks (as onnxruntime has it)."""
     axes = from_scales(X.shape, range(X.ndim), scales, [])
     for a in axes:
-        rounding = "ceil" if a.scale is not None and a.scale < 1 else "floor"
+        rounding: NearestMode = "ceil" if a.scale is not None and a.scale < 1 else "floor"
         X = resample(X, [a], Method(mode, "asymmetric", rounding))
     return X
 
 
 @op("Upsample", since=9, any_type=True, frozen=("scales",))
-def upsample(X: Tensor, scales: list[float], *, mode: str = "nearest") -> Tensor:
+def upsample(X: Tensor, scales: list[float], *, mode: Mode = "nearest") -> Tensor:
     return resize_10(X, scales, mode=mode)
 
 
 @op("Upsample", since=7, any_type=True)
-def upsample_7(X: Tensor, *, mode: str = "nearest", scales: list[float]) -> Tensor:
+def upsample_7(X: Tensor, *, mode: Mode = "nearest", scales: list[float]) -> Tensor:
     return resize_10(X, scales, mode=mode)
 
 
 @op("Upsample", since=1, any_type=True)
 def upsample_1(
-    X: Tensor, *, height_scale: float, mode: str = "nearest", width_scale: float
+    X: Tensor,
+    *,
+    height_scale: float,
+    mode: Literal["nearest", "bilinear", "linear"] = "nearest",
+    width_scale: float,
 ) -> Tensor:
     """Of images; the mode that is linear later is called bilinear here."""
-    later = "linear" if mode == "bilinear" else mode
+    later: Mode = "linear" if mode == "bilinear" else mode
     return resize_10(X, [1.0, 1.0, height_scale, width_scale], mode=later)
 
 

@@ -1,11 +1,40 @@
-"""What concerns all tests: the command line."""
+"""What concerns all tests: the command line, and hypothesis profiles.
+
+pytest tests/property                                   every day: few examples, repeatable
+pytest tests/property --hypothesis-profile=nightly      2,000 examples, new ones each night
+"""
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Samples draw until they are valid, so slow generation is expected; time is never judged.
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+settings.register_profile(
+    "day",
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=SLOW,
+)
+settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_health_check=SLOW)
+settings.load_profile("day")
+
+
+def _seed(text: str) -> int:
+    return secrets.randbelow(10**9) * 1000 if text == "new" else int(text)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--coverage-page", type=Path, help="write the table of operators here")
+    fuzz = parser.getgroup("fuzz", "random graphs and broken files (docs/fuzzing.md)")
+    fuzz.addoption("--fuzz-seconds", type=float, default=60, help="how long to try broken files")
+    fuzz.addoption("--fuzz-count", type=int, help="how many to try, whatever the time")
+    fuzz.addoption("--fuzz-first", type=_seed, default=0, help="the first seed; `new` is any")
+    fuzz.addoption("--fuzz-workers", type=int, default=1, help="how many processes try them")
+    fuzz.addoption("--fuzz-graphs", type=int, default=40, help="how many graphs of a seed each")

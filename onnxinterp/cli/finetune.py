@@ -39,6 +39,7 @@ from onnxinterp.errors import InputError
 from onnxinterp.heads import find_head, replace_head
 from onnxinterp.loading import Source, read
 from onnxinterp.module import OnnxModule
+from onnxinterp.validation import validate
 from onnxinterp.verify.inputs import choose_shapes
 from onnxinterp.verify.report import declared_inputs
 
@@ -214,7 +215,9 @@ def _examples(options: argparse.Namespace) -> tuple[int, dict[str, Examples]]:
 def _module(options: argparse.Namespace, portions: dict[str, Examples]) -> OnnxModule:
     """The model as a module that gives what the loss is taken of, on the device."""
     source = _with_head(options, portions)
-    graph = build(read(source)[0]).graph
+    proto, _ = read(source)
+    validate(proto, {})
+    graph = build(proto).graph
     names = [o.name for o in graph.outputs]
     name = options.answer or names[0]
     if name not in names:

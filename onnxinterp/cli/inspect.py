@@ -18,8 +18,9 @@ from onnxinterp.cli.display import bytes_text, say, table
 from onnxinterp.cli.ops import AI_ONNX, show_missing
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import MissingOp
-from onnxinterp.graph import Model, Node
+from onnxinterp.graph import Holder, Model, Node
 from onnxinterp.loading import read
+from onnxinterp.validation import validate
 from onnxinterp.weights import parameters
 
 EXAMPLES = """\
@@ -71,6 +72,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print what the file holds; 1 where an operator has no kernel."""
     proto, _ = read(options.model)
+    validate(proto, {})
     model = build(proto)
     weights = weights_of(model)
     _show_summary(options.model, model, weights)
@@ -112,12 +114,14 @@ SCALARS = {
 """Attributes of Constant besides tensors -> element type; with an s behind, a list of them."""
 
 
-def _header(stored: TensorProto | onnx.SparseTensorProto | Node) -> tuple[int, tuple[int, ...]]:
+def _header(stored: Holder) -> tuple[int, tuple[int, ...]]:
     """Element type and shape; a sparse tensor counts as the dense one it stands for."""
     if isinstance(stored, TensorProto):
         return stored.data_type, tuple(stored.dims)
     if isinstance(stored, onnx.SparseTensorProto):
         return stored.values.data_type, tuple(stored.dims)
+    if isinstance(stored, onnx.AttributeProto):
+        return TensorProto.FLOAT, (len(stored.floats),)
     (name, value), *_ = stored.attributes.items()
     if isinstance(value, (TensorProto, onnx.SparseTensorProto)):
         return _header(value)

@@ -16,6 +16,7 @@ from onnxinterp.cli.display import markdown, say, table
 from onnxinterp.errors import MissingOp
 from onnxinterp.loading import read
 from onnxinterp.registry import KERNELS, lookup
+from onnxinterp.validation import validate
 
 EXAMPLES = """\
   onnxinterp ops
@@ -127,7 +128,9 @@ def _numbers(versions: tuple[int, ...]) -> str:
 def missing_operators(path: Path) -> list[MissingOp]:
     """The operators of a model that have no kernel, once each; no weight is read."""
     found: dict[tuple[str, str, int], MissingOp] = {}
-    for node in build(read(path)[0]).graph.walk():
+    proto, _ = read(path)
+    validate(proto, {})
+    for node in build(proto).graph.walk():
         if node.kernel is None:
             found.setdefault((node.domain, node.op_type, node.opset), node.missing())
     return list(found.values())

@@ -7,73 +7,66 @@ tensors too, of more types; NaN equals NaN). CategoryMapper 1, OneHotEncoder 1.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.ops.ml.scaling import ML
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Prepared, Strings, host_of
+from onnxinterp.values import Strings, host_of
 
+Given: TypeAlias = "list[Any] | np.ndarray[Any, Any] | None"  # an attribute, or what it may be
 Positions: TypeAlias = Tensor | np.ndarray[Any, Any]  # int64; of strings they are on the host
 
 
-class Labels(Prepared):
+class Labels(NamedTuple):
     """Labels in order, each found by itself or by its position.
 
-    Of a label that is repeated the last one counts. NaN is equal to NaN, -0.0 to 0.0.
+    NaN is equal to NaN, -0.0 to 0.0.
 
     Attributes:
-        first: the first label, as a plain number or string; None where there is none.
+        size: how many there are.
+        position: label -> where it stands; numbers may be found by the tensors below, too.
+        nan: where NaN stands; `size` if nowhere.
         strings: the labels, where they are strings.
         numbers: the labels, where they are numbers: float32, int64 or what their tensor has.
+        ascending: numbers that are different, in order.
+        place: where each of `ascending` stands.
     """
 
-    first_counts = False
-
-    def __init__(self, value: Any, device: torch.device) -> None:
-        labels = host_of(value).numbers if isinstance(value, Tensor) else list(value)
-        pairs = list(enumerate(labels))
-        backwards = reversed(pairs) if self.first_counts else pairs
-        self._position = {x: i for i, x in backwards if x == x}
-        self._nan = max((i for i, x in pairs if x != x), default=len(labels))
-        self._count = len(labels)
-        self.first = labels[0] if labels else None
-        self.strings: Strings | None = None
-        self.numbers: Tensor | None = None
-        if isinstance(self.first, str):
-            self.strings = np.array(labels, dtype=object)
-            return
-        self.numbers = (value if isinstance(value, Tensor) else _numbers(labels)).to(device)
-        in_order = sorted(self._position)
-        order = [self._position[x] for x in in_order]
-        self._in_order = torch.tensor(in_order, dtype=self.numbers.dtype, device=device)
-        self._order = torch.tensor(order, dtype=torch.int64, device=device)
-
-    def __len__(self) -> int:
-        return self._count
+    size: int
+    position: Mapping[Any, int]
+    nan: int
+    strings: Strings | None = None
+    numbers: Tensor | None = None
+    ascending: Tensor | None = None
+    place: Tensor | None = None
 
     def find(self, X: Tensor | Strings) -> Positions:
-        """Positions, of the shape of X; `len(self)` where X holds no label."""
-        if isinstance(X, np.ndarray) == (self.strings is None):
-            raise TypeError("labels and input are not both strings or both numbers")
+        """Positions, of the shape of X; `size` where X holds no label."""
         if isinstance(X, np.ndarray):
-            listed = [self._position.get(word, self._count) for word in X.flat]
+            if self.strings is None:
+                raise TypeError("the labels are numbers, the input is strings")
+            listed = [self.position.get(word, self.size) for word in X.flat]
             positions: Positions = np.array(listed, dtype=np.int64).reshape(X.shape)
             return positions
-        labels, order = self._in_order.to(X.device, X.dtype), self._order.to(X.device)
+        if self.ascending is None or self.place is None:
+            raise TypeError("the labels are strings, the input is numbers")
+        labels, place = self.ascending.to(X.device, X.dtype), self.place.to(X.device)
         if len(labels):
             nearest = torch.searchsorted(labels, X.contiguous()).clamp(max=len(labels) - 1)
-            found = torch.where(labels[nearest] == X, order[nearest], self._count)
+            found = torch.where(labels[nearest] == X, place[nearest], self.size)
         else:
-            found = torch.full_like(X, self._count, dtype=torch.int64)
-        return torch.where(X.isnan(), self._nan, found) if X.is_floating_point() else found
+            found = torch.full_like(X, self.size, dtype=torch.int64)
+        return torch.where(X.isnan(), self.nan, found) if X.is_floating_point() else found
 
     def take(self, positions: Positions, default: Any, device: torch.device) -> Tensor | Strings:
-        """Labels at these positions; `default` at `len(self)`."""
+        """Labels at these positions; `default` at `size`."""
         if self.strings is not None:
             if isinstance(positions, Tensor):
                 read = host_of(positions.flatten()).numbers
@@ -87,30 +80,52 @@ class Labels(Prepared):
         return torch.cat([numbers, numbers.new_full((1,), default)])[positions]
 
 
-class FirstLabels(Labels):
-    """Labels of which the first one counts where one is repeated."""
+def labels_of(*options: Given, first_counts: bool = False) -> Labels:
+    """Labels of the one list that the node gives; exporters may leave the others empty.
 
-    first_counts = True
+    Args:
+        options: lists of an attribute, float32 or int64, or arrays of a tensor.
+        first_counts: of a label that is repeated the first one counts, not the last.
+
+    Raises:
+        ValueError: the node gives none.
+    """
+    given = next((o for o in options if o is not None and len(o)), None)
+    if given is None:
+        raise ValueError("the node gives no labels")
+    labels = given.tolist() if isinstance(given, np.ndarray) else list(given)
+    pairs = list(enumerate(labels))
+    position = {x: i for i, x in (reversed(pairs) if first_counts else pairs) if x == x}
+    nan = max((i for i, x in pairs if x != x), default=len(labels))
+    if isinstance(labels[0], str):
+        return Labels(len(labels), position, nan, np.array(labels, dtype=object))
+    if isinstance(given, np.ndarray):
+        numbers = torch.from_numpy(given.flatten())
+    else:
+        floating = any(isinstance(x, float) for x in labels)
+        numbers = torch.tensor(labels, dtype=torch.float32 if floating else torch.int64)
+    ascending = sorted(position)
+    place = torch.tensor([position[x] for x in ascending], dtype=torch.int64)
+    in_order = torch.tensor(ascending, dtype=numbers.dtype)
+    return Labels(len(labels), position, nan, None, numbers, in_order, place)
 
 
-def _numbers(values: list[int] | list[float]) -> Tensor:
-    floating = any(isinstance(v, float) for v in values)
-    return torch.tensor(values, dtype=torch.float32 if floating else torch.int64)
+class Coding(NamedTuple):
+    """What becomes of labels: of a key the value at its position, of others the default."""
+
+    keys: Labels
+    values: Labels
+    default: Any = None
+
+    def __call__(self, X: Tensor | Strings, device: torch.device) -> Tensor | Strings:
+        """The values, of the shape of X."""
+        return self.values.take(self.keys.find(X), self.default, device)
 
 
-def _given(*options: Labels | None) -> Labels:
-    """The one that the node gives; exporters may leave the others empty."""
-    for labels in options:
-        if labels:
-            return labels
-    raise ValueError("the node gives no labels")
-
-
-def _found(X: Tensor | Strings, keys: Labels, values: Labels) -> Positions:
-    """Where the values of X stand."""
-    if len(keys) != len(values):
-        raise ValueError(f"{len(keys)} keys and {len(values)} values")
-    return keys.find(X)
+def _coding(keys: Labels, values: Labels, default: Any = None) -> Coding:
+    if keys.size != values.size:
+        raise ValueError(f"{keys.size} keys and {values.size} values")
+    return Coding(keys, values, default)
 
 
 def _default(values: Labels, of_floats: float, of_int64s: int, of_strings: str) -> Any:
@@ -124,112 +139,175 @@ def _default(values: Labels, of_floats: float, of_int64s: int, of_strings: str) 
     return default
 
 
-@op("LabelEncoder", since=4, domain=ML, any_type=True, data_shaped=False)
-def label_encoder(
-    X: Tensor | Strings,
+def _type_of_values(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
+    """Of the values that the node gives: the output of a LabelEncoder from version 2 on."""
+    tensor = attributes.get("values_tensor")
+    if isinstance(tensor, TensorProto):
+        return int(tensor.data_type)
+    if attributes.get("values_strings"):
+        return int(TensorProto.STRING)
+    return int(TensorProto.INT64 if attributes.get("values_int64s") else TensorProto.FLOAT)
+
+
+def _other_type(_attributes: dict[str, Any], inputs: Sequence[int]) -> int:
+    """Strings become integers, and integers strings."""
+    strings, integers = int(TensorProto.STRING), int(TensorProto.INT64)
+    return {strings: integers, integers: strings}.get(inputs[0], 0) if inputs else 0
+
+
+def _encoding(
     *,
     default_float: float = -0.0,
     default_int64: int = -1,
     default_string: str = "_Unused",
-    default_tensor: Labels | None = None,
-    keys_floats: Labels | None = None,
-    keys_int64s: Labels | None = None,
-    keys_strings: Labels | None = None,
-    keys_tensor: Labels | None = None,
-    values_floats: Labels | None = None,
-    values_int64s: Labels | None = None,
-    values_strings: Labels | None = None,
-    values_tensor: Labels | None = None,
-    device: torch.device,
+    default_tensor: Given = None,
+    keys_floats: Given = None,
+    keys_int64s: Given = None,
+    keys_strings: Given = None,
+    keys_tensor: Given = None,
+    values_floats: Given = None,
+    values_int64s: Given = None,
+    values_strings: Given = None,
+    values_tensor: Given = None,
+) -> Coding:
+    keys = labels_of(keys_tensor, keys_strings, keys_int64s, keys_floats)
+    values = labels_of(values_tensor, values_strings, values_int64s, values_floats)
+    default = _default(values, default_float, default_int64, default_string)
+    if default_tensor is not None and len(default_tensor):
+        default = default_tensor[0]
+    return _coding(keys, values, default)
+
+
+@op(
+    "LabelEncoder",
+    since=4,
+    domain=ML,
+    any_type=True,
+    data_shaped=False,
+    gives=_type_of_values,
+    prepare=_encoding,
+)
+def label_encoder(
+    X: Tensor | Strings, *, device: torch.device, prepared: Coding
 ) -> Tensor | Strings:
     """Of a repeated key the last one counts, as the specification says; onnxruntime's is the first.
 
     A default of another type than the values counts as absent, as in onnxruntime.
     """
-    keys = _given(keys_tensor, keys_strings, keys_int64s, keys_floats)
-    values = _given(values_tensor, values_strings, values_int64s, values_floats)
-    if default_tensor:
-        return values.take(_found(X, keys, values), default_tensor.first, device)
-    default = _default(values, default_float, default_int64, default_string)
-    return values.take(_found(X, keys, values), default, device)
+    return prepared(X, device)
 
 
-@op("LabelEncoder", since=2, domain=ML, any_type=True, data_shaped=False)
-def label_encoder_2(
-    X: Tensor | Strings,
+def _encoding_2(
     *,
     default_float: float = -0.0,
     default_int64: int = -1,
     default_string: str = "_Unused",
-    keys_floats: FirstLabels | None = None,
-    keys_int64s: FirstLabels | None = None,
-    keys_strings: FirstLabels | None = None,
-    values_floats: Labels | None = None,
-    values_int64s: Labels | None = None,
-    values_strings: Labels | None = None,
-    device: torch.device,
+    keys_floats: Given = None,
+    keys_int64s: Given = None,
+    keys_strings: Given = None,
+    values_floats: Given = None,
+    values_int64s: Given = None,
+    values_strings: Given = None,
+) -> Coding:
+    keys = labels_of(keys_strings, keys_int64s, keys_floats, first_counts=True)
+    values = labels_of(values_strings, values_int64s, values_floats)
+    return _coding(keys, values, _default(values, default_float, default_int64, default_string))
+
+
+@op(
+    "LabelEncoder",
+    since=2,
+    domain=ML,
+    any_type=True,
+    data_shaped=False,
+    gives=_type_of_values,
+    prepare=_encoding_2,
+)
+def label_encoder_2(
+    X: Tensor | Strings, *, device: torch.device, prepared: Coding
 ) -> Tensor | Strings:
     """Of a repeated key the first one counts in onnxruntime; the specification is silent.
 
     NaN may be a key, as the specification says; onnxruntime and the reference never find it.
     """
-    keys = _given(keys_strings, keys_int64s, keys_floats)
-    values = _given(values_strings, values_int64s, values_floats)
-    default = _default(values, default_float, default_int64, default_string)
-    return values.take(_found(X, keys, values), default, device)
+    return prepared(X, device)
 
 
-@op("LabelEncoder", since=1, domain=ML, any_type=True, data_shaped=False)
+def _classes(*, classes_strings: Given = None) -> Labels:
+    return labels_of(classes_strings)
+
+
+@op(
+    "LabelEncoder",
+    since=1,
+    domain=ML,
+    any_type=True,
+    data_shaped=False,
+    gives=_other_type,
+    prepare=_classes,
+)
 def label_encoder_1(
     X: Tensor | Strings,
     *,
-    classes_strings: Labels | None = None,
     default_int64: int = -1,
     default_string: str = "_Unused",
     device: torch.device,
+    prepared: Labels,
 ) -> Tensor | Strings:
     """Strings to their positions, positions to strings."""
-    classes = _given(classes_strings)
-    count = len(classes)
+    count = prepared.size
     if isinstance(X, np.ndarray):
-        found = torch.from_numpy(classes.find(X)).to(device)
+        found = torch.from_numpy(prepared.find(X)).to(device)
         return torch.where(found == count, default_int64, found)
     known = torch.where(X.ge(0) & X.lt(count), X, count)
-    return classes.take(known, default_string, device)
+    return prepared.take(known, default_string, device)
 
 
-@op("CategoryMapper", since=1, domain=ML, any_type=True, data_shaped=False)
+def _mapping(*, cats_int64s: Given = None, cats_strings: Given = None) -> Coding:
+    return _coding(labels_of(cats_strings), labels_of(cats_int64s))
+
+
+@op(
+    "CategoryMapper",
+    since=1,
+    domain=ML,
+    any_type=True,
+    data_shaped=False,
+    gives=_other_type,
+    prepare=_mapping,
+)
 def category_mapper(
     X: Tensor | Strings,
     *,
-    cats_int64s: Labels | None = None,
-    cats_strings: Labels | None = None,
     default_int64: int = -1,
     default_string: str = "_Unused",
     device: torch.device,
+    prepared: Coding,
 ) -> Tensor | Strings:
     """Strings to integers and integers to strings, whichever default the node names."""
-    numbers, strings = _given(cats_int64s), _given(cats_strings)
+    strings, numbers, _ = prepared
     if isinstance(X, np.ndarray):
-        return numbers.take(_found(X, strings, numbers), default_int64, device)
-    return strings.take(_found(X, numbers, strings), default_string, device)
+        return numbers.take(strings.find(X), default_int64, device)
+    return strings.take(numbers.find(X), default_string, device)
 
 
-@op("OneHotEncoder", since=1, domain=ML, any_type=True, data_shaped=False)
+def _categories(*, cats_int64s: Given = None, cats_strings: Given = None) -> Labels:
+    return labels_of(cats_strings, cats_int64s)
+
+
+@op("OneHotEncoder", since=1, domain=ML, any_type=True, data_shaped=False, prepare=_categories)
 def one_hot_encoder(
     X: Tensor | Strings,
     *,
-    cats_int64s: Labels | None = None,
-    cats_strings: Labels | None = None,
     zeros: int = 1,
     output_type: torch.dtype = torch.float32,
     device: torch.device,
+    prepared: Labels,
 ) -> Tensor:
     """Numbers lose their fraction; what is no category becomes zeros, or fails without `zeros`."""
-    categories = _given(cats_strings, cats_int64s)
-    found = categories.find(X if isinstance(X, np.ndarray) else X.to(torch.int64))
+    found = prepared.find(X if isinstance(X, np.ndarray) else X.to(torch.int64))
     positions = found if isinstance(found, Tensor) else torch.from_numpy(found).to(device)
-    count, at = len(categories), positions.unsqueeze(-1)
+    count, at = prepared.size, positions.unsqueeze(-1)
     hot = torch.zeros((*positions.shape, count), dtype=output_type, device=positions.device)
     if not zeros:
         return hot.scatter_(-1, at, 1.0)  # what is no category is outside, and fails

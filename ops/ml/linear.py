@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 
 from onnxinterp.ops.ml.scores import (
     ML,
+    PostTransform,
     Strings,
     draw_labels,
     draw_rows,
@@ -21,13 +22,14 @@ from onnxinterp.ops.ml.scores import (
     pair,
     rows,
     transformed,
+    type_of_labels,
 )
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Ints
 
 
-@op("LinearClassifier", since=1, domain=ML, data_shaped=False)
+@op("LinearClassifier", since=1, domain=ML, data_shaped=False, gives=type_of_labels)
 def linear_classifier(
     X: Tensor,
     *,
@@ -36,7 +38,7 @@ def linear_classifier(
     coefficients: Tensor,
     intercepts: Tensor | None = None,
     multi_class: int = 0,
-    post_transform: str = "NONE",
+    post_transform: PostTransform = "NONE",
 ) -> tuple[Tensor | Strings, Tensor]:
     """The top class is the one with the highest score before the transform.
 
@@ -66,7 +68,7 @@ def linear_regressor(
     *,
     coefficients: Tensor | None = None,
     intercepts: Tensor | None = None,
-    post_transform: str = "NONE",
+    post_transform: PostTransform = "NONE",
     targets: int = 1,
 ) -> Tensor:
     """Intercepts count if there is one for each target."""

@@ -6,7 +6,7 @@ stays on the host. onnxruntime makes a row, [1, n], of a map where the specifica
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER
+from onnxinterp.guarding import reserve
 from onnxinterp.ops.ml.scaling import ML
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
@@ -28,7 +29,11 @@ def _row(values: list[Any], elem_type: int, device: torch.device) -> Tensor | St
     return torch.tensor([values], dtype=CARRIER[elem_type], device=device)
 
 
-@op("DictVectorizer", since=1, domain=ML, data_shaped=False)
+def _type_of_a_map(_attributes: dict[str, Any], inputs: Sequence[int]) -> int:
+    return inputs[0] if inputs else 0
+
+
+@op("DictVectorizer", since=1, domain=ML, any_type=True, data_shaped=False, gives=_type_of_a_map)
 def dict_vectorizer(
     X: dict[Any, Any],
     *,
@@ -58,6 +63,9 @@ def _text(value: float | str) -> str:
     return value if isinstance(value, str) else f"{round_to(torch.float32, value):f}"
 
 
+NUMBER = 64  # bytes, as a Python object in a list or a dict
+MAP = 256  # of a small dict
+
 CASTS: dict[str, tuple[int, Callable[[Any], Any], Any]] = {  # type, from a string, absent
     "TO_FLOAT": (TensorProto.FLOAT, float, 0.0),
     "TO_INT64": (TensorProto.INT64, int, 0),
@@ -65,7 +73,11 @@ CASTS: dict[str, tuple[int, Callable[[Any], Any], Any]] = {  # type, from a stri
 }
 
 
-@op("CastMap", since=1, domain=ML, data_shaped=False)
+def _type_cast_to(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
+    return CASTS.get(attributes.get("cast_to", "TO_FLOAT"), (0,))[0]
+
+
+@op("CastMap", since=1, domain=ML, any_type=True, data_shaped=False, gives=_type_cast_to)
 def cast_map(
     X: dict[int, Any],
     *,
@@ -83,6 +95,7 @@ def cast_map(
     if map_form == "SPARSE" and min(X, default=0) < 0:
         raise ValueError(f"the key {min(X)} is no position")
     keys = range(max_map) if map_form == "SPARSE" else sorted(X)
+    reserve(NUMBER * len(keys))
     values = [X.get(key, absent) for key in keys]
     if elem_type == TensorProto.STRING:
         return _row([_text(v) for v in values], elem_type, device)
@@ -103,6 +116,7 @@ def zip_map(
     labels = classlabels_strings or classlabels_int64s or []
     if X.ndim > 2:
         raise ValueError(f"a row of scores for each map is expected, not {list(X.shape)}")
+    reserve(NUMBER * X.numel() + MAP * len(X))
     rows = host_of(X if X.ndim > 1 else X.unsqueeze(0)).numbers
     return [dict(zip(labels, row, strict=True)) for row in rows]
 

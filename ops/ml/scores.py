@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.sampling import Draw
@@ -19,6 +20,8 @@ from onnxinterp.values import Ints, host_of
 
 ML = "ai.onnx.ml"
 Strings: TypeAlias = np.ndarray[Any, Any]
+
+PostTransform: TypeAlias = Literal["NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT"]
 
 WINITZKI = 0.147  # the constant of S. Winitzki's approximation of erf, 2008
 NOTHING = 1e-7  # scores no larger than this count as 0
@@ -76,6 +79,12 @@ def pair(score: Tensor, complement: bool, post_transform: str) -> Tensor:
     if post_transform == "PROBIT":
         return probit(torch.cat([1 - score, score], 1))
     return torch.cat([1 - score if complement else -score, score], 1)
+
+
+def type_of_labels(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
+    """The ONNX type of what `labels` gives."""
+    strings = attributes.get("classlabels_strings")
+    return int(TensorProto.STRING if strings else TensorProto.INT64)
 
 
 def labels(

@@ -6,6 +6,7 @@ History: 1 (both). Without support vectors the coefficients are those of a linea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch.nn.functional import linear, one_hot
 
 from onnxinterp.ops.ml.scores import (
     ML,
+    PostTransform,
     Strings,
     draw_labels,
     draw_rows,
@@ -22,6 +24,7 @@ from onnxinterp.ops.ml.scores import (
     pair,
     rows,
     transformed,
+    type_of_labels,
 )
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
@@ -50,10 +53,10 @@ def svm_regressor(
     *,
     coefficients: Tensor | None = None,
     kernel_params: Floats | None = None,
-    kernel_type: str = "LINEAR",
+    kernel_type: Literal["LINEAR", "POLY", "RBF", "SIGMOID"] = "LINEAR",
     n_supports: int = 0,
     one_class: int = 0,
-    post_transform: str = "NONE",
+    post_transform: PostTransform = "NONE",
     rho: Tensor | None = None,
     support_vectors: Tensor | None = None,
 ) -> Tensor:
@@ -72,7 +75,14 @@ def _all_positive(*, coefficients: Floats | None = None) -> bool:
     return all(c >= 0 for c in coefficients or ())
 
 
-@op("SVMClassifier", since=1, domain=ML, data_shaped=False, prepare=_all_positive)
+@op(
+    "SVMClassifier",
+    since=1,
+    domain=ML,
+    data_shaped=False,
+    prepare=_all_positive,
+    gives=type_of_labels,
+)
 def svm_classifier(
     X: Tensor,
     *,
@@ -80,8 +90,8 @@ def svm_classifier(
     classlabels_strings: Sequence[str] | None = None,
     coefficients: Tensor | None = None,
     kernel_params: Floats | None = None,
-    kernel_type: str = "LINEAR",
-    post_transform: str = "NONE",
+    kernel_type: Literal["LINEAR", "POLY", "RBF", "SIGMOID"] = "LINEAR",
+    post_transform: PostTransform = "NONE",
     prob_a: Tensor | None = None,
     prob_b: Tensor | None = None,
     rho: Tensor | None = None,

@@ -20,7 +20,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.errors import InvalidModelError
-from onnxinterp.ops.ml.scores import ML, Strings, labels, pair, transformed
+from onnxinterp.ops.ml.scores import (
+    ML,
+    PostTransform,
+    Strings,
+    labels,
+    pair,
+    transformed,
+    type_of_labels,
+)
 from onnxinterp.ops.ml.tree_tables import (
     Array,
     Forest,
@@ -211,7 +219,7 @@ def tree_ensemble_regressor(
     aggregate_function: str = "SUM",
     base_values: Tensor | None = None,
     base_values_as_tensor: Tensor | None = None,
-    post_transform: str = "NONE",
+    post_transform: PostTransform = "NONE",
     target_weights: Tensor | None = None,
     target_weights_as_tensor: Tensor | None = None,
     prepared: Forest,
@@ -306,6 +314,7 @@ def _rule(trees: Forest, voted: set[int], n_base: int, positive: bool) -> Classi
     frozen=("X",),
     data_shaped=False,
     prepare=_classifier,
+    gives=type_of_labels,
 )
 def tree_ensemble_classifier(
     X: Tensor,
@@ -316,7 +325,7 @@ def tree_ensemble_classifier(
     class_weights_as_tensor: Tensor | None = None,
     classlabels_int64s: Ints | None = None,
     classlabels_strings: Sequence[str] | None = None,
-    post_transform: str = "NONE",
+    post_transform: PostTransform = "NONE",
     prepared: Classifier,
 ) -> tuple[Tensor | Strings, Tensor]:
     """The top class is the one with the highest score before the transform.

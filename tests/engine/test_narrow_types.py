@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxinterp import NodeError, OnnxModule
+from onnxinterp import NodeError, OnnxModule, backend
 from onnxinterp.dtypes import CARRIER, FLOAT8E8M0
 from onnxinterp.ops.narrow import fitted
 
@@ -90,3 +90,67 @@ def test_a_kernel_of_ones_own_gets_values_as_they_are(name: str) -> None:
     x = torch.ones(2).to(CARRIER[elem_type])
     assert OnnxModule(proto, kernels={"my.domain::Look": look})(x).dtype is x.dtype
     assert seen == [x.dtype]
+
+
+@pytest.mark.parametrize("elem_type", [TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2])
+def test_padding_with_a_stored_8_bit_float(elem_type: int) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Pad", ["x", "pads", "fill"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", elem_type, [2])],
+        [helper.make_tensor_value_info("y", elem_type, [3])],
+        [
+            numpy_helper.from_array(np.array([0, 1]), "pads"),
+            helper.make_tensor("fill", elem_type, [], [-2.0]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    y = OnnxModule(model)(torch.ones(2).to(CARRIER[elem_type]))
+    assert y.float().tolist() == [1, 1, -2]
+
+
+def test_clipping_at_a_stored_unsigned_bound() -> None:
+    bounds = [numpy_helper.from_array(np.uint64(n), name) for name, n in (("a", 3), ("b", 2**63))]
+    graph = helper.make_graph(
+        [helper.make_node("Clip", ["x", "a", "b"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.UINT64, [3])],
+        [helper.make_tensor_value_info("y", TensorProto.UINT64, [3])],
+        bounds,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    y = OnnxModule(model)(torch.tensor([1, 2**62, 2**64 - 1], dtype=torch.uint64))
+    assert y.tolist() == [3, 2**62, 2**63]
+
+
+@pytest.mark.parametrize(("alpha", "want"), [(0.5, 2**62 + 1024), (2.0, 4096), (1.0, 2**63 + 2048)])
+def test_a_scaled_product_of_large_unsigned_integers(alpha: float, want: int) -> None:
+    text = f"""<ir_version: 8, opset_import: ["": 13]>
+    g (uint64[1, 1] a, uint64[1, 1] b) => (uint64[1, 1] y) {{
+        y = Gemm <alpha = {alpha}> (a, b) }}"""
+    one, large = (torch.tensor([[n]], dtype=torch.uint64) for n in (1, 2**63 + 2048))
+    assert OnnxModule(onnx.parser.parse_model(text))(large, one).tolist() == [[want]]
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("number", [0, 3, 2**31, 2**63 + 1])
+@pytest.mark.parametrize("op_type", ["Equal", "Less", "GreaterOrEqual", "Max", "Add", "BitwiseXor"])
+def test_a_number_of_the_graph_is_as_wide_as_the_tensor(
+    op_type: str, number: int, bits: int
+) -> None:
+    number %= 2**bits
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 18]> one (uint{bits}[n] x) => (y)
+            <uint{bits} s = {{{number}}}> {{ y = {op_type} (x, s) }}"""
+    )
+    x = np.array([0, 3, 2**31, number], dtype=f"uint{bits}")
+    function = {
+        "Equal": np.equal,
+        "Less": np.less,
+        "GreaterOrEqual": np.greater_equal,
+        "Max": np.maximum,
+        "Add": np.add,
+        "BitwiseXor": np.bitwise_xor,
+    }[op_type]
+    (got,) = backend.run_model(model, {"x": x})
+    assert got.tolist() == function(x, x.dtype.type(number)).tolist()

@@ -1,8 +1,4 @@
-"""Hypothesis profiles, known failures, and the coverage page.
-
-pytest tests/property                                   every day: few examples, repeatable
-pytest tests/property --hypothesis-profile=nightly      2,000 examples, new ones each night
-"""
+"""Known failures, and the coverage page."""
 
 from __future__ import annotations
 
@@ -11,26 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.property import locales, record
 from tests.property.served import label
 
 BY_CHANCE = "by chance: "  # before the reason of what depends on more than the drawn call
 KNOWN_FAILURES = Path(__file__).with_name("known_failures.txt")
-
-# Samples draw until they are valid, so slow generation is expected; time is never judged.
-SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-settings.register_profile(
-    "day",
-    max_examples=20,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=SLOW,
-)
-settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_health_check=SLOW)
-settings.load_profile("day")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -39,8 +21,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     schema = getattr(item, "callspec", None) and item.callspec.params.get("schema")
     if schema is not None:
         name = label(schema)
-        found = (("judged", [name, *record.JUDGED[name]]), ("gradient", name))
-        item.user_properties += found if name in record.GRADIENT else found[:1]
+        item.user_properties.append(("judged", [name, *record.JUDGED[name]]))
+        if name in record.GRADIENT:
+            item.user_properties.append(("gradient", [name, record.GRADIENT[name]]))
         for how, cells in record.TYPES[name].items():
             item.user_properties.append(("types", [name, how, *cells]))
     return (yield)
@@ -53,7 +36,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         elif kind == "types":
             record.TYPES[value[0]][value[1]].update(value[2:])
         elif kind == "gradient":
-            record.GRADIENT.add(value)
+            record.gradient(*value)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

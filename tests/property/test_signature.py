@@ -80,5 +80,5 @@ def test_every_kernel_has_a_sample(kernel: Kernel) -> None:
 def test_every_kernel_starts_at_a_schema_version(kernel: Kernel) -> None:
     versions = {
         s.since_version for s in SCHEMAS if (s.domain, s.name) == (kernel.domain, kernel.op_type)
-    }
+    } or {1}  # what onnxruntime writes into ONNX's domain, without a schema
     assert kernel.since in versions

@@ -18,7 +18,7 @@ from tests.property.served import SERVED, label
 from tests.property.test_values import check
 from tests.property.unjudged import UNJUDGED
 
-CALLS = 2  # of each type
+CONSTANTS = ("none", "all")  # which inputs of the calls of each type are initializers
 
 
 def check_cell(schema: OpSchema, case: OneNode, how: str) -> None:
@@ -44,9 +44,9 @@ def test_types(schema: OpSchema) -> None:
             cell = f"{constraint.type_param_str}={onnx_name(elem_type)}"
             how = UNJUDGED.get((label(schema), cell), "judged")
             try:
-                for seed in range(CALLS):
+                for seed, constants in enumerate(CONSTANTS):
                     draw = SeededDraw(f"{cell} {seed}", schema, types=types)
-                    check_cell(schema, drawn(schema, draw), how)
+                    check_cell(schema, drawn(schema, draw, constants), how)
             except Exception as error:
                 wrong.append(f"{cell}: {type(error).__name__}: {error}")
             record.TYPES[label(schema)][how].add(cell)

@@ -164,6 +164,34 @@ def test_a_tensor_attribute_that_is_a_weight(count: int, tmp_path: Path) -> None
         assert torch.equal(torch.tensor(numpy_helper.to_array(attribute.t)), want)
 
 
+@pytest.mark.parametrize("count", [3, LARGE])
+def test_the_floats_of_an_attribute_that_are_a_weight(count: int, tmp_path: Path) -> None:
+    x, y = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, n_])
+        for n, n_ in (("x", count), ("y", 1))
+    )
+    node = helper.make_node(
+        "LinearRegressor",
+        ["x"],
+        ["y"],
+        domain="ai.onnx.ml",
+        coefficients=[0.5] * count,
+        intercepts=[1.0],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    model = helper.make_model(helper.make_graph([node], "g", [x], [y]), opset_imports=opsets)
+    module = OnnxModule(model)
+    assert saved(module, tmp_path / "m.onnx") == model.SerializeToString()
+    tune(module)
+    want = module(torch.ones(2, count))
+    for again in (module, pickle.loads(pickle.dumps(module))):
+        again.save_onnx(tmp_path / "m.onnx", like=None if again is module else model)
+        tuned = onnx.load(tmp_path / "m.onnx")
+        assert torch.equal(OnnxModule(tuned)(torch.ones(2, count)), want)
+        assert len(tuned.graph.node[0].attribute[0].floats) == count
+        assert not torch.equal(OnnxModule(model)(torch.ones(2, count)), want)
+
+
 def test_a_number_handed_to_a_function_cannot_change(tmp_path: Path) -> None:
     module = OnnxModule(parse(FUNCTIONS), trainable="all")
     tune(module)

@@ -1,0 +1,226 @@
+"""How often, and with what, an operator may be called.
+
+The schema of the opset is the judge of standard operators, the kernel's signature of the others.
+Two things are laxer than the specification: an output that must be there may be left out, because
+nobody reads it; and operators that ONNX has withdrawn mean what they meant before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from onnx import AttributeProto, FunctionProto, NodeProto
+from onnx.defs import OpSchema
+
+from onnxinterp.errors import InvalidModelError
+from onnxinterp.registry import GIVEN, WITHOUT_MEANING, Kernel, lookup, schema_of
+
+FunctionKey: TypeAlias = "tuple[str, str, str | int]"
+"""Domain, name, overload; of a schema's function its opset in place of the overload."""
+
+AI_ONNX = ("", "ai.onnx")  # two spellings of the same domain
+MANY = 2**31 - 1  # what schemas say where there is no end
+
+VALUE_FIELD = {
+    AttributeProto.FLOAT: "f",
+    AttributeProto.INT: "i",
+    AttributeProto.STRING: "s",
+    AttributeProto.TENSOR: "t",
+    AttributeProto.GRAPH: "g",
+    AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+    AttributeProto.TYPE_PROTO: "tp",
+    AttributeProto.FLOATS: "floats",
+    AttributeProto.INTS: "ints",
+    AttributeProto.STRINGS: "strings",
+    AttributeProto.TENSORS: "tensors",
+    AttributeProto.GRAPHS: "graphs",
+    AttributeProto.SPARSE_TENSORS: "sparse_tensors",
+    AttributeProto.TYPE_PROTOS: "type_protos",
+}
+"""Type of an attribute -> the field that holds its value."""
+
+MESSAGES = frozenset({"t", "g", "sparse_tensor", "tp"})  # numbers and lists may be empty
+ABOUT = frozenset({"name", "type", "doc_string"})
+ALONE = {kind: ABOUT | {name} for kind, name in VALUE_FIELD.items()}
+
+
+def domain_of(spelled: str) -> str:
+    """A domain; "" for ai.onnx in both spellings."""
+    return "" if spelled in AI_ONNX else spelled
+
+
+def label_of(node: NodeProto) -> str:
+    """The name of a node, or what stands for it where it has none."""
+    return node.name or next(filter(None, node.output), node.op_type)
+
+
+def schema_function(domain: str, op_type: str, opset: int) -> FunctionProto | None:
+    """The body that the schema gives as the operator's meaning, where it has one."""
+    schema = schema_of(op_type, opset, domain)
+    if schema is None or not schema.has_function:  # type: ignore[attr-defined]  # stubs lag
+        return None
+    body: FunctionProto = schema.function_body
+    return body
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What a node that calls an operator must be like.
+
+    Attributes:
+        name: "domain::Op", or "Op" of ai.onnx.
+        function: where its body stands; None where it is no function.
+        inputs: least and largest number of them.
+        outputs: least and largest number of them.
+        needed: positions of inputs that must be there.
+        attributes: name -> type; None where there is no telling which it may have.
+        known: names of attributes that pass, whatever their type.
+        required: names of attributes that must be there.
+    """
+
+    name: str
+    function: FunctionKey | None = None
+    inputs: tuple[int, int] = (0, MANY)
+    outputs: tuple[int, int] = (0, MANY)
+    needed: tuple[int, ...] = ()
+    attributes: Mapping[str, int] | None = None
+    known: frozenset[str] = frozenset()
+    required: frozenset[str] = frozenset()
+
+    def check_arity(self, node: NodeProto) -> str:
+        """What is wrong with the number of inputs and outputs; "" if nothing is."""
+        given = len(node.input)
+        if wrong := _outside(given, self.inputs, "input") or _outside(
+            len(node.output), self.outputs, "output"
+        ):
+            return wrong
+        if "" in node.input and (
+            missing := [i for i in self.needed if i < given and not node.input[i]]
+        ):
+            return f"input number {missing[0] + 1} must be there"
+        return ""
+
+    def check_attributes(self, attributes: Mapping[str, AttributeProto]) -> str:
+        """What is wrong with the attributes' names and types; "" if nothing is."""
+        if self.attributes is None:
+            return ""
+        for name, attribute in attributes.items():
+            wanted = self.attributes.get(name)
+            if wanted is None:
+                if name not in self.known:
+                    return f"there is no attribute {name!r}"
+            elif attribute.type != wanted and not attribute.ref_attr_name:
+                is_, must = _type(attribute.type), _type(wanted)
+                return f"attribute {name!r} is of type {is_}, where {must} is expected"
+        for name in self.required:
+            if name not in attributes:
+                return f"lacks the attribute {name!r}"
+        return ""
+
+
+def _outside(number: int, bounds: tuple[int, int], what: str) -> str:
+    least, most = bounds
+    if least <= number <= most:
+        return ""
+    wanted = f"at least {least}" if number < least else f"at most {most}"
+    return f"{number} {what}{'s' * (number != 1)}, where {wanted} is expected"
+
+
+def _type(number: int) -> str:
+    known = AttributeProto.AttributeType.values()
+    return AttributeProto.AttributeType.Name(number) if number in known else str(number)
+
+
+def check_value(attribute: AttributeProto, in_function: bool) -> str:
+    """What is wrong with how an attribute holds its value; "" if nothing is."""
+    fields = {f.name for f, _ in attribute.ListFields()}
+    if attribute.ref_attr_name:
+        if not in_function:
+            return "refers to an attribute of a function, but stands in none"
+        return "" if fields <= ABOUT | {"ref_attr_name"} else "has a value and refers to another"
+    holder = VALUE_FIELD.get(attribute.type)
+    if holder is None:
+        return "has no known type"
+    if not fields - {"ref_attr_name"} <= ALONE[attribute.type]:
+        return f"is of type {_type(attribute.type)}, but holds something else"
+    if holder in MESSAGES and holder not in fields:
+        return f"is of type {_type(attribute.type)}, but holds nothing"
+    return ""
+
+
+@dataclass
+class Operators:
+    """Finds the operators that nodes call; the same one for the same call.
+
+    Attributes:
+        kernels: those that take precedence.
+        functions: those of the model, and of schemas as soon as a node needs them.
+    """
+
+    kernels: Mapping[str, Kernel]
+    functions: dict[FunctionKey, FunctionProto]
+    _found: dict[tuple[str, str, str, int | None], Operator] = field(default_factory=dict)
+
+    def of(self, node: NodeProto, opsets: Mapping[str, int]) -> Operator:
+        """The operator that a node calls.
+
+        Raises:
+            InvalidModelError: its domain is not imported.
+        """
+        domain = domain_of(node.domain)
+        opset = opsets.get(domain)
+        call = (domain, node.op_type, node.overload, opset)
+        found = self._found.get(call)
+        if found is None:
+            found = self._found[call] = self._find(*call)
+        return found
+
+    def _find(self, domain: str, op_type: str, overload: str, opset: int | None) -> Operator:
+        name = f"{domain}::{op_type}" if domain else op_type
+        key: FunctionKey = (domain, op_type, overload)
+        if name in self.kernels:
+            return Operator(name)
+        if key in self.functions:
+            called = self.functions[key]
+            return Operator(name, key, (0, len(called.input)), (0, len(called.output)))
+        if opset is None:
+            raise InvalidModelError(f"uses the domain {domain!r}, which is not imported")
+        kernel = lookup(op_type, opset, domain)
+        schema = schema_of(op_type, max(opset, kernel.since if kernel else 0), domain)
+        if schema is None:
+            return _by_kernel(name, kernel)
+        function: FunctionKey | None = None
+        if kernel is None and (body := schema_function(domain, op_type, opset)) is not None:
+            function = (domain, op_type, schema.since_version)
+            self.functions[function] = body
+        return _by_schema(name, schema, kernel, function)
+
+
+def _by_kernel(name: str, kernel: Kernel | None) -> Operator:
+    """An operator without schema: by its kernel's signature, so far as this tells."""
+    if kernel is None:
+        return Operator(name)
+    parameters = kernel.parameters
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    least = sum(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in parameters)
+    known = frozenset(kernel.attributes) - GIVEN | WITHOUT_MEANING
+    most = MANY if variadic else len(parameters)
+    return Operator(name, None, (least, most), attributes={}, known=known)
+
+
+def _by_schema(
+    name: str, schema: OpSchema, kernel: Kernel | None, function: FunctionKey | None
+) -> Operator:
+    single = OpSchema.FormalParameterOption.Single
+    return Operator(
+        name,
+        function,
+        (schema.min_input, schema.max_input),
+        (schema.min_output, schema.max_output),
+        tuple(i for i, p in enumerate(schema.inputs) if p.option is single),
+        {a.name: a.type.value for a in schema.attributes.values()},  # type: ignore[attr-defined]  # as above
+        WITHOUT_MEANING | (frozenset(kernel.attributes) - GIVEN if kernel else frozenset()),
+        frozenset(a.name for a in schema.attributes.values() if a.required),
+    )
