@@ -29,7 +29,7 @@ class OnnxError(Exception):
     """
 
     def __init__(self, *lines: object) -> None:
-        super().__init__(_cut("\n".join([escaped(str(line)) for line in lines])))
+        super().__init__(_cut("\n".join([escaped(str(line)[:LONGEST]) for line in lines])))
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), tuple(str(self).split("\n")), self.__dict__
@@ -39,7 +39,7 @@ def escaped(text: str) -> str:
     r"""Text with everything that cannot be printed as `repr` writes it: `\n`, `\x1b`, `\ud800`."""
     if text.isprintable():
         return text
-    return "".join([c if c.isprintable() else repr(c)[1:-1] for c in text[:LONGEST]])
+    return "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
 
 
 def _cut(text: str) -> str:

@@ -35,6 +35,7 @@ from onnxinterp.tensors import (
     check_weights,
     external_of,
 )
+from onnxinterp.texts import check_texts
 from onnxinterp.wire import LARGEST, Buffer, messages
 
 PAGES_OF_ITS_OWN = 2**16  # bytes from which a tensor gets them
@@ -188,6 +189,7 @@ def _parse(data: bytes, what: str) -> onnx.ModelProto:
 def _with_graph(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
     if not model.HasField("graph"):
         raise InvalidModelError(f"{what} holds no ONNX graph")
+    check_texts(model)
     return model
 
 
