@@ -67,6 +67,8 @@ class Folder:
                 else os.open(path, _FILE)
             )
         except OSError as error:
+            if error.errno == errno.ENXIO:  # a socket
+                raise UnsafeModelError(f"the model {str(path)!r} is no plain file") from error
             error.filename = str(path)
             raise
         return _regular(descriptor, f"the model {str(path)!r}")

@@ -77,6 +77,8 @@ def read_all(
         file, folder = open_model(path, data_root)
         with file:
             size = _size(file, limits, str(path))
+            if not size:  # as files of a process claim, too
+                raise InvalidModelError(f"{path} is empty")
             data = file.read(size + 1)  # parsed from a copy: pages of a map would stay in memory
             if len(data) != size:
                 raise InvalidModelError(f"{path} has changed while it was read")
