@@ -20,6 +20,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 LONGEST = 2000  # bytes of a message
+LONGEST_LINE = (
+    1500  # of one of its lines: what is wrong comes behind the name, however long that is
+)
 
 
 class OnnxError(Exception):
@@ -30,7 +33,9 @@ class OnnxError(Exception):
     """
 
     def __init__(self, *lines: object) -> None:
-        super().__init__(_cut("\n".join([escaped(str(line)) for line in lines])))
+        texts = [escaped(_cut(str(line), LONGEST_LINE)) for line in lines]
+        text = "\n".join([_cut(text, LONGEST_LINE) for text in texts])
+        super().__init__(_cut(text, LONGEST, tail=0))
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), tuple(str(self).split("\n")), self.__dict__
@@ -40,12 +45,16 @@ def escaped(text: str) -> str:
     r"""Text with everything that cannot be printed as `repr` writes it: `\n`, `\x1b`, `\ud800`."""
     if text.isprintable():
         return text
-    return "".join([c if c.isprintable() else repr(c)[1:-1] for c in text[:LONGEST]])
+    return "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
 
 
-def _cut(text: str) -> str:
-    data = text.encode()
-    return text if len(data) <= LONGEST else f"{data[: LONGEST - 4].decode(errors='ignore')} ..."
+def _cut(text: str, most: int, tail: int = 500) -> str:
+    """A text of so many bytes, the last of which are its end."""
+    data = text.encode(errors="backslashreplace")
+    if len(data) <= most:
+        return text
+    head, end = data[: most - tail - 5], data[len(data) - tail :]
+    return f"{head.decode(errors='ignore')} ... {end.decode(errors='ignore')}".rstrip()
 
 
 class InvalidModelError(OnnxError, ValueError):

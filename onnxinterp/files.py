@@ -22,6 +22,7 @@ import os
 import stat
 import weakref
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
@@ -66,6 +67,8 @@ class Folder:
                 else os.open(path, _FILE)
             )
         except OSError as error:
+            if error.errno == errno.ENXIO:  # a socket
+                raise UnsafeModelError(f"the model {str(path)!r} is no plain file") from error
             error.filename = str(path)
             raise
         return _regular(descriptor, f"the model {str(path)!r}")
@@ -136,6 +139,7 @@ def open_model(
     return folder.open_model(path.name), folder
 
 
+@lru_cache(maxsize=64)
 def parts_of(location: object) -> tuple[str, ...]:
     """The parts of a location: a path of POSIX, relative to the model's folder.
 

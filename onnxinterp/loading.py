@@ -36,6 +36,7 @@ from onnxinterp.tensors import (
     check_weights,
     external_of,
 )
+from onnxinterp.texts import check_texts
 from onnxinterp.wire import LARGEST, Buffer, messages
 
 PAGES_OF_ITS_OWN = 2**16  # bytes from which a tensor gets them
@@ -77,6 +78,8 @@ def read_all(
         file, folder = open_model(path, data_root)
         with file:
             size = _size(file, limits, str(path))
+            if not size:  # as files of a process claim, too
+                raise InvalidModelError(f"{path} is empty")
             data = file.read(size + 1)  # parsed from a copy: pages of a map would stay in memory
             if len(data) != size:
                 raise InvalidModelError(f"{path} has changed while it was read")
@@ -189,6 +192,7 @@ def _parse(data: bytes, what: str) -> onnx.ModelProto:
 def _with_graph(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
     if not model.HasField("graph"):
         raise InvalidModelError(f"{what} holds no ONNX graph")
+    check_texts(model)
     return model
 
 
@@ -216,13 +220,13 @@ class TensorReader:
             InvalidModelError: the data does not fit shape and type.
             UnsafeModelError: external data lies where it must not.
         """
-        raw = proto.raw_data if proto.HasField("raw_data") else None
-        check_tensor(proto, raw)
         kind, shape = proto.data_type, tuple(proto.dims)
-        if kind == STRING:
-            return self._strings(proto, shape)
         if proto.data_location == TensorProto.EXTERNAL:
             return self._external(proto, kind, shape)
+        raw = proto.raw_data if proto.HasField("raw_data") else None
+        check_tensor(proto, raw)
+        if kind == STRING:
+            return self._strings(proto, shape)
         if kind in NATIVE and raw is not None:
             return _from_buffer(_own_copy(raw), CARRIER[kind], shape)
         return _decoded(proto)
@@ -262,7 +266,6 @@ class TensorReader:
         """
         if proto.data_location != TensorProto.EXTERNAL:
             return proto
-        check_tensor(proto)
         data, where = self._data(proto)
         inside = TensorProto()
         inside.CopyFrom(proto)
@@ -277,9 +280,9 @@ class TensorReader:
         return np.array(strings, dtype=object).reshape(shape)
 
     def _external(self, proto: TensorProto, kind: int, shape: tuple[int, ...]) -> Tensor:
+        data, where = self._data(proto)
         if kind not in NATIVE:
             return _decoded(self.inline(proto))
-        data, where = self._data(proto)
         dtype = CARRIER[kind]
         if where.offset % dtype.itemsize:  # torch wants aligned elements
             part = bytes(data[where.offset : where.offset + where.length])

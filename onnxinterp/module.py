@@ -17,7 +17,7 @@ from onnxinterp.arguments import Arguments
 from onnxinterp.building import build
 from onnxinterp.carriers import type_of
 from onnxinterp.dtypes import NARROW
-from onnxinterp.errors import InvalidModelError, NodeError, UnsupportedOpError
+from onnxinterp.errors import InvalidModelError, NodeError, UnsupportedOpError, escaped
 from onnxinterp.graph import Graph, Model, ValueInfo
 from onnxinterp.guarding import Guard, guard_of
 from onnxinterp.interpreter import Frame, Interpreter
@@ -372,12 +372,14 @@ class OnnxModule(Tunable):
         opsets = ", ".join(f"{d or 'ai.onnx'} {v}" for d, v in self.opset_imports.items())
         count = sum(p.numel() for p in self.parameters() if p.requires_grad)
         total = sum(t.numel() for t in self.weights.values())
-        return (
-            f"{type(self).__name__}({self.graph.name!r}: {len(self.graph.nodes)} nodes, {opsets}\n"
-            f"  inputs:  {'; '.join(map(str, self.inputs))}\n"
-            f"  outputs: {'; '.join(map(str, self.graph.outputs))}\n"
-            f"  weights: {len(self.weights)} tensors, {total:,} elements, {count:,} trainable\n)"
+        lines = (
+            f"{type(self).__name__}({self.graph.name!r}: {len(self.graph.nodes)} nodes, {opsets}",
+            f"  inputs:  {'; '.join(map(str, self.inputs))}",
+            f"  outputs: {'; '.join(map(str, self.graph.outputs))}",
+            f"  weights: {len(self.weights)} tensors, {total:,} elements, {count:,} trainable",
+            ")",
         )
+        return "\n".join(map(escaped, lines))
 
 
 def _kernel(name: str, function: Callable[..., Any]) -> Kernel:

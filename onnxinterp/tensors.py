@@ -87,10 +87,10 @@ def check_tensor(proto: TensorProto, raw: bytes | None = None) -> None:
         InvalidModelError: the message says which number is wrong.
         UnsafeModelError: external data lie where they must not.
     """
-    dense_bytes(proto)
     if proto.data_location == TensorProto.EXTERNAL:
         external_of(proto)
         return
+    dense_bytes(proto)
     kind, count = proto.data_type, math.prod(proto.dims)
     field, needed = FIELD.get(kind, "int32_data"), _entries(kind, count)
     if proto.HasField("raw_data"):
@@ -155,9 +155,9 @@ def check_weights(model: onnx.ModelProto, limits: Limits) -> None:
             check_spread(message, limits)
             total += dense_bytes(message)
         elif isinstance(message, TensorProto):
-            total += dense_bytes(message)
             if message.data_location == TensorProto.EXTERNAL:
                 external_of(message)
+            total += dense_bytes(message)
     if limits.weight_bytes is not None and total > limits.weight_bytes:
         raise UnsafeModelError(
             f"the tensors have {total} bytes; limits.weight_bytes allows {limits.weight_bytes}"
@@ -219,9 +219,10 @@ def external_of(proto: TensorProto) -> External:
     Unknown keys are for others to know. A key given twice is refused: readers disagree which holds.
 
     Raises:
-        InvalidModelError: an offset or length is no decimal number, or does not fit the shape.
+        InvalidModelError: an offset or length is no decimal number, or does not fit type and shape.
         UnsafeModelError: the location is none within the folder.
     """
+    dense_bytes(proto)
     entries: dict[object, object] = {}
     for entry in proto.external_data:
         if entry.key in entries:

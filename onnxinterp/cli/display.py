@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
+from onnxinterp.errors import escaped
+
 Advance = Callable[[str], None]
 
 
@@ -22,13 +24,13 @@ def fancy(stream: TextIO | None = None) -> bool:
 
 
 def say(text: str = "") -> None:
-    """Print a line as it is: names of a model are never taken for markup."""
-    print(text)
+    """Print lines as they are: names of a model are never taken for markup, nor obeyed."""
+    print("\n".join(map(escaped, text.split("\n"))))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table; columns whose values are all numbers align right."""
-    cells = [[str(c) for c in row] for row in rows]
+    title, cells = escaped(title), [[escaped(str(c)) for c in row] for row in rows]
     right = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
     (_drawn if fancy() else _plain)(title, columns, cells, right)
 
@@ -78,7 +80,7 @@ def _drawn(
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table in Markdown."""
     for row in (columns, ["---"] * len(columns), *rows):
-        print("| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |")
+        print("| " + " | ".join(escaped(str(c)).replace("|", "\\|") for c in row) + " |")
 
 
 @contextmanager

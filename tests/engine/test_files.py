@@ -1,0 +1,393 @@
+"""What may be opened in a model's name: plain files below its folder, and nothing else.
+
+Nothing here may wait: a pipe that nobody writes to, or a device, would hang the test.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+
+from onnxinterp import InvalidModelError, OnnxModule, UnsafeModelError, files
+from onnxinterp.files import Folder, parts_of
+from onnxinterp.limits import Limits
+from onnxinterp.loading import TensorReader, complete, content_of, read
+from onnxinterp.tensors import external_of
+
+SIZE = 1024
+VALUES = np.arange(SIZE, dtype=np.float32)
+
+
+def model_of(**entries: str) -> onnx.ModelProto:
+    """Make y = x + w, where w has these entries of external data."""
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 17]> g (float[{SIZE}] x) => (float[{SIZE}] y)'
+        "{ y = Add(x, w) }"
+    )
+    tensor = model.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[SIZE])
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=value)
+    return model
+
+
+def save(folder: Path, location: str = "w.bin", **entries: str) -> Path:
+    """Save such a model; its data are the caller's to place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "m.onnx").write_bytes(model_of(location=location, **entries).SerializeToString())
+    return folder / "m.onnx"
+
+
+def is_read(path: Path, **arguments: Path) -> bool:
+    """Load a model and compare what it answers."""
+    return torch.equal(
+        OnnxModule(path, **arguments)(torch.zeros(SIZE)), torch.from_numpy(VALUES.copy())
+    )
+
+
+@pytest.fixture(params=[True, False], ids=["descriptors", "names"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of opening: from the folder downwards, and that of systems that cannot."""
+    if not request.param:
+        monkeypatch.setattr(files, "BY_DESCRIPTOR", False)
+
+
+LEGAL = ["w.bin", "w..bin", "...", "..w", "a b", "ü€", "sub/w.bin", "./w.bin", "a//b", "a/./b", "-"]
+
+
+@pytest.mark.parametrize("location", LEGAL)
+@pytest.mark.usefixtures("way")
+def test_names_below_the_folder_are_opened(location: str, tmp_path: Path) -> None:
+    path = save(tmp_path, location)
+    (tmp_path / location).parent.mkdir(exist_ok=True)
+    (tmp_path / location).write_bytes(VALUES.tobytes())
+    assert is_read(path)
+
+
+ILLEGAL = [
+    *("", ".", "./", "./.", "..", "../w.bin", "a/../w.bin", "a/..", "/", "//", "/etc/passwd"),
+    *("//server/share/w.bin", "\\\\server\\share\\w.bin", "C:", "C:w.bin", "C:/w.bin", "c:\\w.bin"),
+    *("..\\w.bin", "a\\b", "w.bin/", "w.bin/.", "w.bin\0", "\0"),
+]
+
+
+@pytest.mark.parametrize("location", ILLEGAL)
+def test_names_that_lead_elsewhere_or_are_none_are_refused(location: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsafeModelError):
+        parts_of(location)
+    (tmp_path / "w.bin").write_bytes(VALUES.tobytes())
+    (tmp_path / "a").mkdir()
+    with pytest.raises(UnsafeModelError):
+        OnnxModule(save(tmp_path, location))
+
+
+@pytest.mark.parametrize("location", ["no", "no/no", "n" * 300, "a/" * 3000 + "b"])
+@pytest.mark.usefixtures("way")
+def test_what_is_not_there_is_an_invalid_model(location: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidModelError, match=r"missing|cannot be opened"):
+        OnnxModule(save(tmp_path, location))
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _socket(path: Path) -> None:
+    here = os.getcwd()
+    os.chdir(path.parent)  # names of sockets are short
+    try:
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+def _hard_link(path: Path) -> None:
+    path.with_name("other").write_bytes(VALUES.tobytes())
+    os.link(path.with_name("other"), path)
+
+
+STRANGE: dict[str, Callable[[Path], None]] = {
+    "folder": lambda path: path.mkdir(),
+    "pipe": _pipe,
+    "socket": _socket,
+    "link to a file": lambda path: (
+        path.with_name("other").write_bytes(VALUES.tobytes()),
+        path.symlink_to("other"),
+    )[1],
+    "link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "link to memory": lambda path: path.symlink_to("/proc/self/mem"),
+    "link to itself": lambda path: path.symlink_to(path.name),
+    "hard link": _hard_link,
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.usefixtures("way")
+def test_external_data_are_plain_files(kind: str, tmp_path: Path) -> None:
+    if kind == "pipe" and not files.BY_DESCRIPTOR:
+        kind = "folder"
+    path = save(tmp_path)
+    STRANGE[kind](tmp_path / "w.bin")
+    with pytest.raises(UnsafeModelError, match=r"link|plain"):
+        OnnxModule(path)
+
+
+@pytest.mark.usefixtures("way")
+def test_no_folder_on_the_way_is_a_link(tmp_path: Path) -> None:
+    path = save(tmp_path / "m", "sub/w.bin")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "w.bin").write_bytes(VALUES.tobytes())
+    (tmp_path / "m" / "sub").symlink_to(tmp_path / "outside")
+    with pytest.raises(UnsafeModelError, match="behind a link"):
+        OnnxModule(path)
+
+
+def test_what_was_opened_decides_not_what_a_look_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody puts a link in place between any look and the opening."""
+    path = save(tmp_path)
+    (tmp_path / "w.bin").write_bytes(VALUES.tobytes())
+    (tmp_path / "secret").write_bytes(VALUES.tobytes())
+    original = os.open
+
+    def late(name: object, *args: object, **keywords: object) -> int:
+        if name == "w.bin":
+            (tmp_path / "w.bin").unlink()
+            (tmp_path / "w.bin").symlink_to("secret")
+        return original(name, *args, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", late)
+    with pytest.raises(UnsafeModelError, match="behind a link"):
+        OnnxModule(path)
+
+
+def test_data_come_from_the_folder_the_model_came_from(tmp_path: Path) -> None:
+    """The folder is opened once: another one under its name has no say."""
+    path = save(tmp_path / "m")
+    (tmp_path / "m" / "w.bin").write_bytes(VALUES.tobytes())
+    proto, reader = read(path)
+    (tmp_path / "m").rename(tmp_path / "moved")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "w.bin").write_bytes(bytes(4 * SIZE))
+    tensor = reader(proto.graph.initializer[0])
+    assert torch.equal(torch.as_tensor(tensor), torch.from_numpy(VALUES.copy()))
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "socket"])
+def test_the_model_is_a_plain_file(kind: str, tmp_path: Path) -> None:
+    STRANGE[kind](tmp_path / "m.onnx")
+    for load in (OnnxModule, read, complete, content_of):
+        with pytest.raises(UnsafeModelError, match="plain"):
+            load(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/proc/self/mem", "/proc/self/environ"])
+def test_devices_and_processes_are_no_models(path: str) -> None:
+    for load in (OnnxModule, read, complete):
+        with pytest.raises(InvalidModelError):
+            load(path)
+
+
+def test_the_users_own_path_may_be_a_link(tmp_path: Path) -> None:
+    """External data are beside the path as it is given."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "given").mkdir()
+    path = save(tmp_path / "real")
+    (tmp_path / "given" / "m.onnx").symlink_to(path)
+    (tmp_path / "given" / "w.bin").write_bytes(VALUES.tobytes())
+    assert is_read(tmp_path / "given" / "m.onnx")
+    (tmp_path / "folder").symlink_to(tmp_path / "given")
+    assert is_read(tmp_path / "folder" / "m.onnx")
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Path:
+    """A cache of a model hub: names are links to what is kept by digest."""
+    path = save(tmp_path / "made", "sub/w.bin")
+    blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "1"
+    blobs.mkdir(parents=True)
+    (snapshot / "sub").mkdir(parents=True)
+    shutil.move(path, blobs / "aa")
+    (blobs / "bb").write_bytes(VALUES.tobytes())
+    os.link(blobs / "bb", blobs / "cc")
+    (snapshot / "m.onnx").symlink_to("../../blobs/aa")
+    (snapshot / "sub" / "w.bin").symlink_to("../../../blobs/bb")
+    return tmp_path / "hub"
+
+
+@pytest.mark.usefixtures("way")
+def test_data_root_allows_links_within_it(hub: Path) -> None:
+    path = hub / "snapshots" / "1" / "m.onnx"
+    with pytest.raises(UnsafeModelError, match="behind a link"):
+        OnnxModule(path)
+    assert is_read(path, data_root=hub)
+    link = hub.with_name("link")
+    link.symlink_to(hub)
+    assert is_read(path, data_root=link)
+
+
+@pytest.mark.parametrize("target", ["../../../../outside", "/dev/zero", "/proc/self/mem", "w.bin"])
+@pytest.mark.usefixtures("way")
+def test_data_root_ends_where_it_ends(target: str, hub: Path) -> None:
+    (hub.parent / "outside").write_bytes(VALUES.tobytes())
+    data = hub / "snapshots" / "1" / "sub" / "w.bin"
+    data.unlink()
+    data.symlink_to(target)
+    with pytest.raises(UnsafeModelError, match=r"leads out of data_root|link"):
+        OnnxModule(hub / "snapshots" / "1" / "m.onnx", data_root=hub)
+
+
+def test_data_root_holds_when_links_change_meanwhile(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (hub.parent / "outside").mkdir()
+    (hub.parent / "outside" / "bb").write_bytes(VALUES.tobytes())
+    original = os.path.realpath
+
+    def late(path: str, **keywords: bool) -> str:
+        real = original(path, **keywords)
+        if str(path).endswith("w.bin"):
+            (hub / "blobs").rename(hub / "gone")
+            (hub / "blobs").symlink_to(hub.parent / "outside")
+        return real
+
+    monkeypatch.setattr(os.path, "realpath", late)
+    with pytest.raises(UnsafeModelError, match="behind a link"):
+        OnnxModule(hub / "snapshots" / "1" / "m.onnx", data_root=hub)
+
+
+def test_a_module_from_a_hub_is_saved_with_its_data(hub: Path, tmp_path: Path) -> None:
+    module = OnnxModule(hub / "snapshots" / "1" / "m.onnx", data_root=hub)
+    (tmp_path / "out").mkdir()
+    module.save_onnx(tmp_path / "out" / "m.onnx")
+    assert is_read(tmp_path / "out" / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("entries", "text"),
+    [
+        ({"offset": "-4"}, "no number"),
+        ({"offset": "1_000"}, "no number"),
+        ({"offset": " 4"}, "no number"),
+        ({"offset": "+4"}, "no number"),
+        ({"offset": "4.0"}, "no number"),
+        ({"offset": "0x4"}, "no number"),
+        ({"offset": ""}, "no number"),
+        ({"offset": "٤"}, "no number"),  # a digit, but not of ours
+        ({"offset": "9" * 19}, "no number"),
+        ({"offset": "9" * 5000}, "no number"),
+        ({"offset": str(2**63 - 1)}, "ends after its file"),
+        ({"offset": "4"}, "ends after its file"),
+        ({"length": "4092"}, "4092 bytes where 4096"),
+        ({"length": "4100"}, "4100 bytes where 4096"),
+        ({"length": "-4096"}, "no number"),
+        ({"length": "0"}, "0 bytes where 4096"),
+    ],
+)
+def test_offset_and_length_are_decimal_and_fit(
+    entries: dict[str, str], text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "w.bin").write_bytes(VALUES.tobytes())
+    with pytest.raises(InvalidModelError, match=text):
+        OnnxModule(save(tmp_path, **entries))
+
+
+def test_what_else_external_data_say(tmp_path: Path) -> None:
+    """Unknown keys and the checksum are passed over; a key given twice is refused."""
+    (tmp_path / "w.bin").write_bytes(bytes(8) + VALUES.tobytes())
+    entries = {"offset": "0008", "length": "4096", "checksum": "0" * 40, "mine": "?"}
+    path = save(tmp_path, **entries)
+    assert is_read(path)
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer[0].external_data.add(key="offset", value="8")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InvalidModelError, match="two entries 'offset'"):
+        OnnxModule(path)
+
+
+def test_an_empty_tensor_may_have_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "w.bin").touch()
+    tensor = model_of(location="w.bin", length="0").graph.initializer[0]
+    tensor.dims[:] = [0, 3]
+    value = TensorReader(Folder(tmp_path))(tensor)
+    assert tuple(value.shape) == (0, 3)
+    tensor.external_data[0].value = "../w.bin"
+    with pytest.raises(UnsafeModelError):
+        TensorReader(Folder(tmp_path))(tensor)
+
+
+def test_any_number_of_files_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map keeps a descriptor open, so that only some files are mapped."""
+    monkeypatch.setattr("onnxinterp.loading.MAPS", 2)
+    reader = TensorReader(Folder(tmp_path))
+    for i in range(4):
+        (tmp_path / str(i)).write_bytes((VALUES + i).tobytes())
+        tensor = model_of(location=str(i)).graph.initializer[0]
+        assert torch.equal(torch.as_tensor(reader(tensor)), torch.from_numpy(VALUES + i))
+
+
+def test_no_descriptor_stays_open(tmp_path: Path) -> None:
+    path = save(tmp_path, "a/b/w.bin")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "w.bin").write_bytes(VALUES.tobytes())
+    proto, reader = read(path)
+    reader(proto.graph.initializer[0])
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        proto, reader = read(path)
+        reader(proto.graph.initializer[0])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_complete_model_has_its_data_inside(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    (tmp_path / "w.bin").write_bytes(VALUES.tobytes())
+    tensor = complete(path).graph.initializer[0]
+    assert tensor.raw_data == VALUES.tobytes()
+    assert not tensor.external_data
+    (tmp_path / "w.bin").unlink()
+    (tmp_path / "w.bin").symlink_to("/dev/zero")
+    with pytest.raises(UnsafeModelError):
+        complete(path)
+    with pytest.raises(InvalidModelError, match="load the model from its path"):
+        complete(model_of(location="w.bin"))
+
+
+def test_no_more_of_a_model_is_read_than_allowed(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    (tmp_path / "w.bin").write_bytes(VALUES.tobytes())
+    size = path.stat().st_size
+    OnnxModule(path, limits=Limits(model_bytes=size))
+    for source in (path, path.read_bytes(), io.BytesIO(path.read_bytes())):
+        with pytest.raises(UnsafeModelError, match=r"limits\.model_bytes"):
+            OnnxModule(source, limits=Limits(model_bytes=size - 1))
+
+
+def test_a_stream_without_end_is_read_up_to_the_limit() -> None:
+    with Path("/dev/zero").open("rb") as stream, pytest.raises(UnsafeModelError):
+        OnnxModule(stream, limits=Limits(model_bytes=10**6))
+
+
+def test_a_file_that_claims_terabytes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "m.onnx").open("wb") as file:
+        file.truncate(2**40)
+    for limits in (Limits(), Limits(model_bytes=None)):
+        with pytest.raises(InvalidModelError, match="bytes"):
+            OnnxModule(tmp_path / "m.onnx", limits=limits)
+
+
+def test_locations_have_one_spelling() -> None:
+    spelled = model_of(location="./a//b/./c").graph.initializer[0]
+    assert external_of(spelled).location == "a/b/c"
