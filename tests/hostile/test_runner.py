@@ -20,7 +20,7 @@ SMALL = Limits(live_bytes=2**20)
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     """Children that are lost after a moment."""
-    with Pool(tmp_path_factory.mktemp("fakes"), seconds=2.0) as made:
+    with Pool(tmp_path_factory.mktemp("fakes"), seconds=6.0) as made:
         yield made
 
 
