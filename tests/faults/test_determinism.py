@@ -83,7 +83,7 @@ print(json.dumps(found))
 def test_processes_that_hash_differently_agree(tmp_path: Path) -> None:
     answers = []
     running = []
-    for seed in ("0", "1", "4711"):
+    for seed in ("0", "4711"):
         (tmp_path / seed).mkdir()
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": "."}
         command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(tmp_path / seed)]
