@@ -9,6 +9,7 @@ import pickle
 import threading
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.parser
 import pytest
@@ -71,6 +72,18 @@ def test_an_input_with_an_initializer_is_optional() -> None:
     torch.testing.assert_close(module(x), 2 * x)
     torch.testing.assert_close(module(x, scale=torch.ones(3)), x)
     torch.testing.assert_close(module(x), 2 * x)
+
+
+def test_strings_with_an_initializer_are_optional_too() -> None:
+    text = """<ir_version: 10, opset_import: ["": 20]>
+    g (string[n] x, string[1] mark) => (string[n] y) <string[1] mark = {"!"}> {
+      twice = Identity(mark)
+      y = StringConcat(x, twice)
+    }"""
+    module, x = OnnxModule(parse(text)), np.array(["a"], object)
+    assert module(x).tolist() == ["a!"]
+    assert module(x, mark=np.array(["?"], object)).tolist() == ["a?"]
+    assert module(x).tolist() == ["a!"]
 
 
 def test_the_signature_is_the_graphs() -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import torch
 from onnx import numpy_helper
 
-from tests.saving.models import parse
+from onnxinterp import OnnxModule
 
 HEADER = '<ir_version: 8, opset_import: ["": 17]>'
 TEXTS = {
@@ -58,7 +59,7 @@ TEXTS = {
 
 def network() -> onnx.ModelProto:
     """A convolution, normalisation with statistics and a product behind a reshape; trains."""
-    model = parse(f"""{HEADER} g (float[n,3,h,k] x) => (float[n,4] y) {{
+    model = onnx.parser.parse_model(f"""{HEADER} g (float[n,3,h,k] x) => (float[n,4] y) {{
       a = Conv<pads = [1, 1, 1, 1]>(x, conv_w, conv_b)
       b = BatchNormalization(a, scale, bias, mean, var)
       c = Relu(b)
@@ -86,7 +87,7 @@ def network() -> onnx.ModelProto:
     return model
 
 
-MODELS = {name: parse(text) for name, text in TEXTS.items()}
+MODELS = {name: onnx.parser.parse_model(text) for name, text in TEXTS.items()}
 MODELS["network"] = network()
 
 
@@ -111,3 +112,17 @@ def call_of(name: str, i: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if i % 5 == 0:
         given["b"] = torch.full((3,), -float(i))
     return (torch.randn(n, 3, generator=random),), given
+
+
+class Answers(torch.utils.data.Dataset[torch.Tensor]):
+    """A data set that computes with a module, as preprocessing exported to ONNX does."""
+
+    def __init__(self, module: OnnxModule) -> None:
+        self.module = module
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        found: torch.Tensor = self.module(torch.full((1, 3, 5, 5), float(i))).detach()
+        return found

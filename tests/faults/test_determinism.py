@@ -11,10 +11,12 @@ from pathlib import Path
 PROGRAM = """
 import hashlib, json, sys
 from pathlib import Path
+import onnx.parser
 import torch
-from onnxinterp import NodeError, OnnxError, OnnxModule, checkpoints
+from onnxinterp import OnnxError, OnnxModule, checkpoints
 from tests.faults.models import MODELS, call_of
-from tests.saving.models import parse, raw, sum_of, write_external, tune
+
+parse = onnx.parser.parse_model
 
 folder = Path(sys.argv[1])
 found = {}
@@ -38,12 +40,12 @@ for name, model in MODELS.items():
     note(f"{name} plan", [(s.node.name, s.inputs, s.dead) for s in module._plan().plan.steps])
 
 module = OnnxModule(MODELS["network"]).train()
-optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
 for step in range(3):
-    optimizer.zero_grad()
     module(call_of("network", step)[0][0]).square().sum().backward()
-    optimizer.step()
 note("gradients", [(n, bits(p.grad)) for n, p in module.named_parameters()])
+with torch.no_grad():
+    for parameter in module.parameters():
+        parameter -= 0.01 * parameter.grad
 note("groups", [(g["name"], g["lr"]) for g in module.parameter_groups(0.1, decay=0.5)])
 module.weights["scale"] = module.weights["bias"]  # one tensor of two names
 module.save_onnx(folder / "n.onnx")
@@ -52,12 +54,18 @@ checkpoints.save(MODELS["network"], folder / "n.pth")
 for file in ("n.onnx", "n.safetensors", "n.pth"):
     note(file, (folder / file).read_bytes())
 
-path = write_external(sum_of(*(raw(n, 300) for n in "wvu")), folder / "a" / "m.onnx", "w", "v")
-module = OnnxModule(path)
-tune(module)
+(folder / "a").mkdir()
 (folder / "b").mkdir()
+model = onnx.ModelProto.FromString(MODELS["network"].SerializeToString())
+how = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 9}
+onnx.save(model, folder / "a" / "m.onnx", **how)
+module = OnnxModule(folder / "a" / "m.onnx")
+with torch.no_grad():
+    module.weights["conv_w"].add_(1)
 module.save_onnx(folder / "b" / "m.onnx")
-note("external", [(p.name, p.read_bytes()) for p in sorted((folder / "b").iterdir())])
+files = sorted((folder / "b").iterdir())
+assert len(files) == 2
+note("external", [file.read_bytes() for file in files])
 
 HEADER = '<ir_version: 8, opset_import: ["": 17, "own": 1]>'
 for key, text, args in (
@@ -72,7 +80,7 @@ for key, text, args in (
     except OnnxError as error:
         note(f"message {key}", f"{type(error)} {error}")
 try:
-    other = OnnxModule(sum_of(raw("p", 3), raw("q", 3), raw("r", 3)))
+    other = OnnxModule(MODELS["overridden"])
     other.load_safetensors(folder / "n.safetensors")
 except OnnxError as error:
     note("message of a load", str(error).replace(str(folder), ""))
@@ -83,7 +91,7 @@ print(json.dumps(found))
 def test_processes_that_hash_differently_agree(tmp_path: Path) -> None:
     answers = []
     running = []
-    for seed in ("0", "1", "4711"):
+    for seed in ("0", "4711"):
         (tmp_path / seed).mkdir()
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": "."}
         command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(tmp_path / seed)]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from onnxinterp import OnnxModule
-from tests.faults.models import MODELS, call_of
+from tests.faults.models import MODELS, Answers, call_of
 from tests.faults.test_threads import at_once, equal
 from tests.forking import Fork
 from tests.saving.models import raw, sum_of, write_external
@@ -75,20 +75,6 @@ def test_children_forked_while_threads_run(threads: int, fork: Fork, tmp_path: P
     """Torch's own pools of threads do not come along: a child sets the number of them to 1."""
     path = write_external(sum_of(raw("w", 3), raw("v", 3)), tmp_path / "m.onnx", "w")
     assert fork(FORKING, path, threads) == 0
-
-
-class Answers(torch.utils.data.Dataset[torch.Tensor]):
-    """A data set that computes with a module, as preprocessing exported to ONNX does."""
-
-    def __init__(self, module: OnnxModule) -> None:
-        self.module = module
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, i: int) -> torch.Tensor:
-        found: torch.Tensor = self.module(torch.full((1, 3, 5, 5), float(i))).detach()
-        return found
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])

@@ -202,9 +202,10 @@ def test_no_plan_is_made_of_what_is_no_plain_tensor() -> None:
 
 def test_a_plan_made_while_other_weights_stand_in_is_for_the_modules_own() -> None:
     """Plans are made of the constants that the module has, whoever calls it with others."""
-    text = f"""{HEADER} g (float[n,2] x) => (float[n,k] y) <int64[1] first = {{5}}> {{
+    text = f"""{HEADER} g (float[n,2] x) => (float[n,k] y) <int64[1,1] first = {{5}}> {{
       size = Shape<start = 0, end = 1>(x)
-      twice = Concat<axis = 0>(size, first)
+      columns = Constant<value_ints = [3]>()
+      twice = Concat<axis = 0>(size, columns)
       wide = Expand(first, twice)
       k = Cast<to = 1>(wide)
       y = Concat<axis = 1>(x, k)
@@ -213,10 +214,10 @@ def test_a_plan_made_while_other_weights_stand_in_is_for_the_modules_own() -> No
     want = module(x)
     for _ in range(3):
         torch.func.functional_call(
-            module, {"weights.first": torch.tensor([7])}, (torch.ones(2, 2),)
+            module, {"weights.first": torch.tensor([[7]])}, (torch.ones(2, 2),)
         )
     assert torch.equal(module(x), want)
-    assert torch.equal(module(torch.ones(2, 2))[:, 2:], torch.full((2, 5), 5.0))
+    assert torch.equal(module(torch.ones(2, 2))[:, 2:], torch.full((2, 3), 5.0))
 
 
 def test_loading_and_saving_in_threads(tmp_path: Path) -> None:
