@@ -25,7 +25,7 @@ from torch import Tensor
 
 from onnxinterp import carriers, fusion
 from onnxinterp.dtypes import CARRIER, onnx_name
-from onnxinterp.errors import InvalidModelError
+from onnxinterp.errors import InvalidModelError, OnnxError
 from onnxinterp.graph import Graph, Node, ValueInfo, WeightRef
 from onnxinterp.interpreter import Frame, Interpreter, Plan, Step
 from onnxinterp.loading import TensorReader
@@ -128,7 +128,7 @@ class _Planner:
         if not is_root:
             self.may_be_host.update(inputs)
         self.straight |= graph.straight
-        steps = [s for node in graph.nodes if (s := self._step(node)) is not None]
+        steps = [s for node in graph.nodes if (s := self._planned(node)) is not None]
         answer = Kind.TENSOR if is_root else Kind.ANY
         outputs = tuple(self._place(o.name, answer) for o in graph.outputs)
         if self.setting.fuse:
@@ -153,6 +153,15 @@ class _Planner:
             return np.dtype(object)
         dtype = CARRIER.get(elem_type)
         return None if dtype is None else self.setting.dtypes.get(dtype, dtype)
+
+    def _planned(self, node: Node) -> Step | None:
+        """As `_step`; what a node's settings and constants cannot be is said of the model."""
+        try:
+            return self._step(node)
+        except OnnxError:
+            raise
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            raise InvalidModelError(f"node {node.name!r} ({node.op_type}): {error}") from error
 
     def _step(self, node: Node) -> Step | None:
         """The step of a node; None where it is folded away."""
