@@ -114,8 +114,9 @@ def _identifiers(names: Iterable[str]) -> list[str]:
     found: dict[str, int] = {}  # -> how often it was wanted again
     for name in names:
         identifier = re.sub(r"\W", "_", name) or "_"
-        taken = keyword.iskeyword(identifier) or identifier == "self"  # of a call itself
-        if identifier[0].isdigit() or taken:
+        if identifier == "self":  # which a call of a module has itself
+            identifier = "self_"
+        if identifier[0].isdigit() or keyword.iskeyword(identifier):
             identifier = f"_{identifier}"
         unique = identifier
         while unique in found:

@@ -7,10 +7,9 @@ get a suffix where they clash.
 
 from __future__ import annotations
 
-import re
 from collections import ChainMap, Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,15 +26,26 @@ from onnx import (
 
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.extraction import extract
-from onnxinterp.graph import Graph, Holder, Model, Node, WeightRef, value_info
-from onnxinterp.limits import Limits
-from onnxinterp.registry import Kernel, lookup, naming
-from onnxinterp.validation.operators import FunctionKey, domain_of, label_of, schema_function
+from onnxinterp.graph import Graph, Holder, Model, Node, WeightRef
+from onnxinterp.limits import GIB, Limits
+from onnxinterp.nodes import (
+    ATTRIBUTE_VALUE,
+    Attribute,
+    attributes_of,
+    declared,
+    made,
+    said,
+    signature_of,
+)
+from onnxinterp.ordering import sort
+from onnxinterp.registry import Kernel, lookup
+from onnxinterp.validation.operators import FunctionKey, schema_function
 from onnxinterp.validation.structure import depth_of, functions_of, opsets_of
 
 Scope: TypeAlias = "ChainMap[str, str]"  # name in the file -> name in the whole model
 
-GRAPH_TYPES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+LONGEST = 256  # characters of a name that its copies keep
+REPEATED = 4 * GIB  # bytes of constants that functions give, where no limit on weights is set
 
 
 def build(
@@ -70,59 +80,6 @@ def build(
     )
 
 
-def _free_names(node: NodeProto) -> Iterable[str]:
-    """Names that a node reads around it: its inputs, what its attributes name, its subgraphs."""
-    yield from node.input
-    names_values = naming(node.op_type, node.domain)
-    for attribute in node.attribute:
-        if attribute.name in names_values:
-            yield _text(attribute.s)
-        for graph in (attribute.g, *attribute.graphs) if attribute.type in GRAPH_TYPES else ():
-            own = {i.name for i in graph.input}.union(o for n in graph.node for o in n.output)
-            reads = [name for inner in graph.node for name in _free_names(inner)]
-            yield from (r for r in (*reads, *(o.name for o in graph.output)) if r not in own)
-
-
-def sort(nodes: Sequence[NodeProto]) -> list[NodeProto]:
-    """The nodes in an order in which every value is made before it is read.
-
-    A list that is already sorted, as the specification asks for, keeps its order.
-
-    Raises:
-        InvalidModelError: the nodes depend on each other in a circle.
-    """
-    maker = {o: i for i, n in enumerate(nodes) for o in n.output if o}
-    needs = [{maker[r] for r in _free_names(n) if r in maker} for n in nodes]
-    if all(max(need, default=-1) < i for i, need in enumerate(needs)):
-        return list(nodes)
-    users: list[list[int]] = [[] for _ in nodes]
-    for i, need in enumerate(needs):
-        for j in need:
-            users[j].append(i)
-    waiting = [len(need) for need in needs]
-    ready = [i for i, count in enumerate(waiting) if not count]
-    for i in ready:  # grows while it is walked
-        for user in users[i]:
-            waiting[user] -= 1
-            if not waiting[user]:
-                ready.append(user)
-    if len(ready) < len(nodes):
-        stuck = next(n for n, count in zip(nodes, waiting, strict=True) if count)
-        raise InvalidModelError(f"the graph has a cycle through node {label_of(stuck)!r}")
-    return [nodes[i] for i in ready]
-
-
-def _scope(node: NodeProto) -> str:
-    """The path of the torch module a node came from: torch's newer exporter notes it.
-
-    The note is a list of ever longer paths, then the name of the operation; a module called again
-    has `@` and a number behind its path.
-    """
-    notes = (p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes")
-    quoted = re.findall(r"'([^']*)'", next(notes, ""))
-    return quoted[-2].partition("@")[0] if len(quoted) > 1 else ""
-
-
 @dataclass(frozen=True)
 class _Context:
     """Where a node stands: the names around it, its opsets, the function it is part of."""
@@ -149,12 +106,13 @@ class _Builder:
         self._taken: set[str] = {""}
         self._copies: Counter[str] = Counter()  # how often a name was wanted again
         self._made: list[Node] = []  # so far; within a function, by its body
+        self._repeated = 0  # bytes of constants that functions give again
         self._extracted = 0  # nodes that were gone through and copied
-        self._constants: dict[tuple[FunctionKey, str], str] = {}
+        self._shared: dict[tuple[object, int], tuple[object, Any]] = {}
 
     def fresh(self, name: str) -> str:
         """`name`, or `name` with a number behind it where it is taken."""
-        unique = name
+        unique, name = name, name[:LONGEST]
         while unique in self._taken:
             self._copies[name] += 1
             unique = f"{name}.{self._copies[name]}"
@@ -171,25 +129,28 @@ class _Builder:
     ) -> Graph:
         """Decode a graph; `outer` holds the names a subgraph may capture."""
         context = _Context(outer.new_child(), opsets, bound or {}, functions)
-        inputs = [value_info(i, self._define(i.name, context)) for i in proto.input]
-        stored: dict[str, TensorProto | onnx.SparseTensorProto] = {
-            **{t.name: t for t in proto.initializer},
-            **{s.values.name: s for s in proto.sparse_initializer},
-        }
-        for name, tensor in stored.items():
+        declares = self._once(context, "declared", proto, declared, proto)
+        inputs = [replace(i, name=self._define(i.name, context)) for i in declares.inputs]
+        for name, tensor in declares.stored.items():
             known = context.scope.maps[0].get(name)
-            self.tensors[known if known is not None else self._define(name, context)] = tensor
-        nodes = self.nodes(proto.node, context)
-        outputs = [value_info(o, self._resolve(o.name, context, "output")) for o in proto.output]
-        return Graph(proto.name, tuple(inputs), tuple(outputs), tuple(nodes))
+            if known is None:
+                known = self._define(name, context)
+                known = context.scope[name] = self._once(context, "weight", tensor, str, known)
+            self.tensors[known] = tensor
+        nodes = self.nodes(proto, context)
+        outputs = [
+            replace(o, name=self._resolve(o.name, context, "output")) for o in declares.outputs
+        ]
+        return Graph(declares.name, tuple(inputs), tuple(outputs), tuple(nodes))
 
-    def nodes(self, protos: Sequence[NodeProto], context: _Context) -> list[Node]:
+    def nodes(self, body: GraphProto | FunctionProto, context: _Context) -> list[Node]:
         """Decode nodes in order, functions replaced by their bodies."""
-        for proto in protos:
-            for output in filter(None, proto.output):
-                if output not in context.results:
-                    self._define(output, context)
-        return [n for proto in sort(protos) for n in self._node(proto, context)]
+        protos = self._once(context, "nodes", body, list, body.node)
+        for output in self._once(context, "made", body, made, protos):
+            if output not in context.results:
+                self._define(output, context)
+        ordered = self._once(context, "sorted", body, sort, protos)
+        return [n for proto in ordered for n in self._node(proto, context)]
 
     def _define(self, name: str, context: _Context) -> str:
         if not name or name in context.scope.maps[0]:
@@ -204,55 +165,81 @@ class _Builder:
         return context.scope[name] if name else ""
 
     def _node(self, proto: NodeProto, context: _Context) -> list[Node]:
-        domain = domain_of(proto.domain)
-        inputs = tuple(self._resolve(i, context, label_of(proto)) for i in proto.input)
-        outputs = tuple(context.scope[o] if o else self.fresh("unused") for o in proto.output)
-        attributes = self._attributes(proto, context)
-        key: FunctionKey = (domain, proto.op_type, proto.overload)
-        explicit = self.kernels.get(f"{domain}::{proto.op_type}" if domain else proto.op_type)
+        says = self._once(context, "said", proto, said, proto)
+        op_type, domain, label = says.op_type, says.domain, says.label
+        inputs = tuple(self._resolve(i, context, label) for i in says.inputs)
+        outputs = tuple(context.scope[o] if o else self.fresh("unused") for o in says.outputs)
+        attributes = self._attributes(says.attributes, context)
+        key: FunctionKey = (domain, op_type, says.overload)
+        explicit = self.kernels.get(f"{domain}::{op_type}" if domain else op_type)
         if explicit is None and key in self.functions:
             return self._call(self.functions[key], key, inputs, outputs, attributes, context)
         if domain not in context.opsets:
-            raise InvalidModelError(
-                f"node {label_of(proto)!r} uses the domain {domain!r}, which "
-                "the model does not import"
-            )
+            what = f"node {label!r} uses the domain {domain!r}"
+            raise InvalidModelError(f"{what}, which the model does not import")
         opset = context.opsets[domain]
-        kernel = explicit or lookup(proto.op_type, opset, domain)
+        kernel = explicit or lookup(op_type, opset, domain)
         opset = max(opset, kernel.since) if kernel is not None and kernel.early else opset
-        if kernel is None and (body := schema_function(domain, proto.op_type, opset)) is not None:
+        if kernel is None and (body := schema_function(domain, op_type, opset)) is not None:
             return self._call(body, key, inputs, outputs, attributes, context)
-        label = proto.name or next(filter(None, outputs), proto.op_type)
         if not outputs:
             return []  # nobody can tell whether it ran
+        if not says.name:
+            label = next(filter(None, outputs))
         if kernel is not None and kernel.between:
             self._extract(kernel, attributes, label, context)
+        prepared = self._prepared(kernel, label, attributes, context)
         node = Node(
-            proto.op_type,
-            domain,
-            label,
-            opset,
-            inputs,
-            outputs,
-            attributes,
-            kernel,
-            _scope(proto),
-            prepared=_prepared(kernel, label, attributes),
+            *(op_type, domain, label, opset, inputs, outputs, attributes, kernel, says.scope),
+            prepared=prepared,
         )
         if kernel is not None and kernel.initializer:
             self._constant(node, proto, context)
             return []
         if not context.functions:
             self.protos[outputs[0]] = proto
-        for name, value in attributes.items():
-            if kernel is not None and _is_weight(value) and kernel.wants_tensor(name):
-                attributes[name] = WeightRef(self.fresh(f"{label}.{name}"))
-                self.tensors[attributes[name].name] = _holder(proto, name, value)
-            elif isinstance(value, Message):  # a part of a message keeps all of it in memory
-                attributes[name] = type(value)()
-                attributes[name].CopyFrom(value)
+        self._keep(node, says.attributes, context)
         self._made.append(node)
         return [node]
+
+    def _once(
+        self, context: _Context, what: object, source: Any, make: Callable[..., Any], *args: Any
+    ) -> Any:
+        """`make(*args)`; in a function, once for each source, however often it is called.
+
+        A source is known by its identity, which is its own because it is held from then on.
+        """
+        if not context.functions:
+            return make(*args)
+        key = (what, id(source))
+        if key not in self._shared:
+            self._shared[key] = source, make(*args)
+        return self._shared[key][1]
+
+    def _keep(self, node: Node, told: Iterable[Attribute], context: _Context) -> None:
+        """Make weights of attributes, and messages of their own of the other ones."""
+        for name, value in node.attributes.items():
+            if node.kernel is not None and _is_weight(value) and node.kernel.wants_tensor(name):
+                what = ("weight", name)
+                weight = self._once(context, what, value, self.fresh, f"{node.name}.{name}")
+                node.attributes[name] = WeightRef(weight)
+                if weight not in self.tensors:
+                    self.tensors[weight] = _holder(told, name, value)
+            elif isinstance(value, Message):  # a part of a message keeps all of it in memory
+                node.attributes[name] = self._once(context, "copy", value, _copy, value)
+
+    def _prepared(
+        self, kernel: Kernel | None, label: str, attributes: Mapping[str, Any], context: _Context
+    ) -> Any:
+        """What a kernel makes of its attributes once for all calls."""
+        if kernel is None or kernel.prepare is None:
+            return None
+        read = {name: attributes[name] for name in kernel.reads if name in attributes}
+        if not read:
+            return _prepared(kernel, label, read)
+        what = (kernel, *((name, id(value)) for name, value in read.items()))
+        held = self._once(context, what, kernel, dict, read)  # so that each id stays its own
+        return self._once(context, ("prepared", *what), kernel, _prepared, kernel, label, held)
 
     def _extract(
         self, kernel: Kernel, attributes: dict[str, Any], label: str, context: _Context
@@ -275,34 +262,34 @@ class _Builder:
 
     def _constant(self, node: Node, proto: NodeProto, context: _Context) -> None:
         """A node that is a weight; in a function, one weight however often it is called."""
-        shared = context.functions and proto.output[0] not in context.results
-        if shared and not any(a.ref_attr_name for a in proto.attribute):
-            key = (context.functions[-1], proto.output[0])
-            name = self._constants.setdefault(key, node.outputs[0])
-            context.scope[proto.output[0]] = name
+        what = ("weight", *map(id, node.attributes.values()))
+        first = self._once(context, what, proto, str, node.outputs[0])
+        if proto.output[0] not in context.results:
+            context.scope[proto.output[0]] = first
+        elif first != node.outputs[0]:  # the caller has named it: a weight for each call
+            self._repeated += proto.ByteSize()
+            most = self.limits.weight_bytes
+            if self._repeated > (REPEATED if most is None else most):
+                raise UnsafeModelError(f"node {node.name!r}: too large for as many calls of it")
         self.tensors.setdefault(context.scope[proto.output[0]], node)
         self.protos.setdefault(context.scope[proto.output[0]], proto)
 
-    def _attributes(self, proto: NodeProto, context: _Context) -> dict[str, Any]:
-        decoded = {}
-        for attribute in proto.attribute:
-            if not attribute.ref_attr_name:
-                decoded[attribute.name] = self._attribute(attribute, context)
-            elif attribute.ref_attr_name in context.bound:
-                decoded[attribute.name] = context.bound[attribute.ref_attr_name]
-        return decoded
-
-    def _attribute(self, a: AttributeProto, context: _Context) -> Any:
+    def _attributes(self, attributes: Iterable[Attribute], context: _Context) -> dict[str, Any]:
         """Strings as str; graphs as Graph; tensors and types as their protos."""
-        decode = ATTRIBUTE_VALUE.get(a.type)
-        if decode is not None:
-            return decode(a)
+        decoded: dict[str, Any] = {}
         rest = (context.opsets, context.bound, context.functions)
-        if a.type == AttributeProto.GRAPH:
-            return self.graph(a.g, context.scope, *rest)
-        if a.type == AttributeProto.GRAPHS:
-            return [self.graph(g, context.scope, *rest) for g in a.graphs]
-        raise InvalidModelError(f"attribute {a.name!r} has no known type")
+        for name, refers, a in attributes:
+            if refers:
+                if refers in context.bound:
+                    decoded[name] = context.bound[refers]
+            elif a.type == AttributeProto.GRAPH:
+                decoded[name] = self.graph(a.g, context.scope, *rest)
+            elif a.type == AttributeProto.GRAPHS:
+                decoded[name] = [self.graph(g, context.scope, *rest) for g in a.graphs]
+            else:
+                decode = ATTRIBUTE_VALUE[a.type]
+                decoded[name] = self._once(context, "value", a, decode, a)
+        return decoded
 
     def _call(
         self,
@@ -318,27 +305,26 @@ class _Builder:
             raise InvalidModelError(
                 f"the function {'::'.join(str(part) for part in key if part)} calls itself"
             )
-        scope: Scope = ChainMap(dict.fromkeys(function.input, ""))
-        scope.update(zip(function.input, inputs, strict=False))
-        given = dict(zip(function.output, outputs, strict=False))
-        scope.update(given)
-        bare = _Context(scope, context.opsets, context.bound, context.functions)
-        defaults = {a.name: self._attribute(a, bare) for a in function.attribute_proto}
-        imports = opsets_of(function.opset_import, 0) or self.opsets
-        bound = {**defaults, **attributes}
         chain = (*context.functions, key)
+        imports = opsets_of(function.opset_import, 0) or self.opsets
+        around_it = _Context(ChainMap(), imports, {}, chain)
+        takes, gives = self._once(around_it, "signature", function, signature_of, function)
+        given = dict(zip(gives, outputs, strict=False))
+        scope = around_it.scope
+        scope.update(dict.fromkeys(takes, ""))
+        scope.update(zip(takes, inputs, strict=False))
+        scope.update(given)
+        defaults = self._attributes(attributes_of(function.attribute_proto), around_it)
+        bound = {**defaults, **attributes}
         around, self._made = self._made, []
-        nodes = self.nodes(function.node, _Context(scope, imports, bound, chain, frozenset(given)))
+        nodes = self.nodes(function, _Context(scope, imports, bound, chain, frozenset(given)))
         around += self._made
         self._made = around
         return nodes
 
 
-def _prepared(kernel: Kernel | None, label: str, attributes: Mapping[str, Any]) -> Any:
-    """What a kernel makes of its attributes once for all calls."""
-    if kernel is None or kernel.prepare is None:
-        return None
-    read = {name: attributes[name] for name in kernel.reads if name in attributes}
+def _prepared(kernel: Kernel, label: str, read: Mapping[str, Any]) -> Any:
+    assert kernel.prepare is not None
     try:
         return kernel.prepare(
             **{
@@ -350,38 +336,24 @@ def _prepared(kernel: Kernel | None, label: str, attributes: Mapping[str, Any]) 
         raise InvalidModelError(f"node {label!r} ({kernel.op_type}): {error}") from error
 
 
+def _copy(message: Message) -> Message:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
 def _is_weight(value: Any) -> bool:
     """Whether an attribute holds elements that a kernel may want as a tensor."""
     floats = isinstance(value, list) and bool(value) and isinstance(value[0], float)
     return floats or isinstance(value, TensorProto)
 
 
-def _holder(node: NodeProto, name: str, value: TensorProto | list[float]) -> Holder:
+def _holder(attributes: Iterable[Attribute], name: str, value: TensorProto | list[float]) -> Holder:
     """What holds the tensor or the floats of an attribute; a tensor where a function was given it.
 
     Floats of an attribute are of 32 bits.
     """
     if isinstance(value, TensorProto):
         return value
-    spelled = (a for a in node.attribute if a.name == name and not a.ref_attr_name)
+    spelled = (a for told, refers, a in attributes if told == name and not refers)
     return next(spelled, None) or numpy_helper.from_array(np.array(value, dtype=np.float32))
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
-
-
-ATTRIBUTE_VALUE: dict[int, Callable[[AttributeProto], Any]] = {
-    AttributeProto.FLOAT: lambda a: a.f,
-    AttributeProto.INT: lambda a: a.i,
-    AttributeProto.STRING: lambda a: _text(a.s),
-    AttributeProto.TENSOR: lambda a: a.t,
-    AttributeProto.SPARSE_TENSOR: lambda a: a.sparse_tensor,
-    AttributeProto.TYPE_PROTO: lambda a: a.tp,
-    AttributeProto.FLOATS: lambda a: list(a.floats),
-    AttributeProto.INTS: lambda a: list(a.ints),
-    AttributeProto.STRINGS: lambda a: [_text(s) for s in a.strings],
-    AttributeProto.TENSORS: lambda a: list(a.tensors),
-    AttributeProto.SPARSE_TENSORS: lambda a: list(a.sparse_tensors),
-    AttributeProto.TYPE_PROTOS: lambda a: list(a.type_protos),
-}

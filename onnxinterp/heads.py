@@ -18,9 +18,9 @@ import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from onnxinterp.building import sort
 from onnxinterp.errors import OnnxError
 from onnxinterp.loading import Source, complete, read
+from onnxinterp.ordering import sort
 
 LINEAR = ("Gemm", "MatMul", "Conv")
 ARITHMETIC = ("Add", "Sub", "Mul", "Div")

@@ -21,6 +21,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph import Graph, Holder, Model, WeightRef
 from onnxinterp.loading import TensorReader
 from onnxinterp.registry import Kind
@@ -281,7 +282,11 @@ def _read_tensor(stored: Holder, reader: TensorReader) -> Tensor | np.ndarray[An
         k: _read_tensor(v, reader) if isinstance(v, protos) else v
         for k, v in stored.attributes.items()
     }
-    value: Tensor | np.ndarray[Any, Any] = stored.kernel.function(**attributes)
+    try:
+        value: Tensor | np.ndarray[Any, Any] = stored.kernel.function(**attributes)
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+        what = f"node {stored.name!r} ({stored.op_type})"
+        raise InvalidModelError(f"{what}: {error}") from error
     return value
 
 

@@ -40,6 +40,8 @@ def made_in(body: Body, nodes: Sequence[NodeProto]) -> set[str]:
         _refuse_twice(made, "defines")
     if "" in own:
         raise InvalidModelError("has an input or a tensor without a name")
+    if bytes in map(type, own):  # what protobuf gives for text that is no UTF-8
+        raise InvalidModelError("has a name that is no UTF-8")
     return own
 
 

@@ -78,6 +78,7 @@ class Operator:
         attributes: name -> type; None where there is no telling which it may have.
         known: names of attributes that pass, whatever their type.
         required: names of attributes that must be there.
+        has_schema: a schema says all this.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Operator:
     attributes: Mapping[str, int] | None = None
     known: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
+    has_schema: bool = False
 
     def check_arity(self, node: NodeProto) -> str:
         """What is wrong with the number of inputs and outputs; "" if nothing is."""
@@ -110,7 +112,7 @@ class Operator:
             wanted = self.attributes.get(name)
             if wanted is None:
                 if name not in self.known:
-                    return f"there is no attribute {name!r}"
+                    return f"{self.name} has no attribute {name!r}"
             elif attribute.type != wanted and not attribute.ref_attr_name:
                 is_, must = _type(attribute.type), _type(wanted)
                 return f"attribute {name!r} is of type {is_}, where {must} is expected"
@@ -223,4 +225,5 @@ def _by_schema(
         {a.name: a.type.value for a in schema.attributes.values()},  # type: ignore[attr-defined]  # as above
         WITHOUT_MEANING | (frozenset(kernel.attributes) - GIVEN if kernel else frozenset()),
         frozenset(a.name for a in schema.attributes.values() if a.required),
+        has_schema=True,
     )

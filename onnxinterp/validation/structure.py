@@ -207,6 +207,8 @@ class _Validator:
                 place.unit.defaults[attribute.name] = unit
 
     def _node(self, node: NodeProto, place: _Place, scopes: tuple[set[str], ...]) -> None:
+        if bytes in map(type, (node.name, node.op_type, node.domain, node.overload)):
+            raise InvalidModelError("it has a name that is no UTF-8")
         operator = self.operators.of(node, place.opsets)
         if unknown := unmade(node.input, scopes):
             raise InvalidModelError(f"reads {unknown!r}, which nothing provides")
@@ -220,6 +222,10 @@ class _Validator:
                 raise InvalidModelError(f"has an attribute {name!r} that {wrong}")
         if wrong := operator.check_attributes(attributes):
             raise InvalidModelError(wrong)
+        for name, attribute in attributes.items() if operator.has_schema else ():
+            made = min((len(g.output) for g in _graphs(attribute)), default=len(node.output))
+            if made < len(node.output):  # the last of them are the node's
+                raise InvalidModelError(f"{name!r} has {made} outputs, fewer than the node")
         self._count(operator, attributes, place, scopes)
 
     def _count(

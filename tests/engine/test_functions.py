@@ -58,6 +58,22 @@ def test_a_function_sees_only_its_own_names() -> None:
         OnnxModule(onnx.parser.parse_model(text))
 
 
+def test_branches_in_a_function_have_constants_of_their_own() -> None:
+    module = OnnxModule(
+        onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17, "mine": 1]>
+        g (float[1] x, bool c) => (float[1] y) { t = mine.Scaled(x, c) y = mine.Scaled(t, c) }
+        <domain: "mine", opset_import: ["": 17]>
+        Scaled (x, c) => (y) {
+          y = If(c) <
+            then_branch = a () => (r) { k = Constant<value = float[1] {2}>() r = Mul(x, k) },
+            else_branch = b () => (s) { k = Constant<value = float[1] {3}>() s = Mul(x, k) }>
+        }""")
+    )
+    one = torch.ones(1)
+    assert [module(one, torch.tensor(c)).item() for c in (True, False)] == [4, 9]
+    assert sorted(w.item() for w in module.weights.values()) == [2, 3], "both calls share them"
+
+
 def test_a_function_that_calls_itself_is_refused() -> None:
     text = SCALED.replace("t = Mul(x, factor)", "t = mine.Scaled(x, w)")
     text = text.replace(

@@ -86,7 +86,7 @@ def test_a_weight_and_an_input_may_have_any_name(name: str) -> None:
     module = OnnxModule(named(name, "other", inputs=True))
     one, two = torch.ones(1), torch.full([1], 2.0)
     assert module(one, two).item() == 3
-    keyword = "_self" if name == "self" else name  # which a call of a module has itself
+    keyword = "self_" if name == "self" else name  # which a call of a module has itself
     assert module(**{keyword: one, "other": two}).item() == 3
 
 

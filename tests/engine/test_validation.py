@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 
+import numpy as np
 import onnx
 import onnx.parser
 import pytest
 import torch
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    helper,
+    numpy_helper,
+)
 from onnx.defs import C as SCHEMAS
 
 from onnxinterp import (
@@ -132,6 +142,39 @@ BROKEN: list[tuple[str, ModelProto, str]] = [
         "holds nothing",
     ),
     (
+        "constant without value",
+        replaced("t = Add", "c = Constant() t = Add", PLAIN.replace("(x, w)", "(x, c)")),
+        "'c' .Constant.",
+    ),
+    (
+        "constant of two values",
+        replaced(
+            "t = Add",
+            "c = Constant<value_int = 1, value_float = 1.0>() t = Add",
+            PLAIN.replace("(x, w)", "(x, c)"),
+        ),
+        "'c' .Constant.",
+    ),
+    (
+        "branches that give nothing",
+        replaced(
+            "t = Add(x, w)",
+            "t = If(c) <then_branch = a () => () { }, else_branch = b () => () { }>",
+            PLAIN.replace("= {1, 2}", "= {1, 2}, bool c = {1}"),
+        ),
+        "'then_branch' has 0 outputs, fewer than the node",
+    ),
+    (
+        "a condition of two elements",
+        replaced(
+            "t = Add(x, w)",
+            "t = If(c) <then_branch = a () => (p) { p = Neg(x) }, "
+            "else_branch = b () => (q) { q = Relu(x) }>",
+            PLAIN.replace("= {1, 2}", "= {1, 2}, bool[2] c = {1, 1}"),
+        ),
+        "node 't' .If.",
+    ),
+    (
         "element type",
         edited(lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 99)),
         "declares 'x' with the element type 99",
@@ -173,6 +216,12 @@ def test_the_models_that_the_table_breaks_are_right() -> None:
     y = OnnxModule(model(PLAIN))(x, x)
     torch.testing.assert_close(y, torch.nn.functional.elu(x + torch.tensor([1.0, 2.0]), 2.0))
     torch.testing.assert_close(OnnxModule(model(CALLING))(x), x.relu())
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    data = model(PLAIN.replace("x", "xxx")).SerializeToString()
+    with pytest.raises(InvalidModelError, match="no UTF-8"):
+        OnnxModule(data.replace(b"xxx", b"x\xffx"))
 
 
 def test_a_function_nobody_calls_is_not_judged() -> None:
@@ -360,6 +409,44 @@ def test_gradients_of_gradients_are_counted() -> None:
         OnnxModule(chain(20, "Mul(d{i}, e{i})"), limits=Limits(nodes=10_000))
     with pytest.raises(UnsafeModelError, match="copies of the graph stand in each other"):
         OnnxModule(chain(60, "Neg(d{i})"))
+
+
+def test_what_functions_hold_is_kept_once_however_often_they_are_called() -> None:
+    """512 calls with a megabyte each of names, numbers, tensors and tables would be gigabytes."""
+    proto = doubling(10, "t = m.NEXT(x) y = m.NEXT(t)")
+    long, values = "n" * 2**20, np.zeros(2**18, np.float32)
+    body = proto.functions[-1]
+    del body.node[:]
+    body.node.add(op_type="Constant", output=[long], name=long).attribute.append(
+        helper.make_attribute("value", numpy_helper.from_array(values))
+    )
+    body.node.append(helper.make_node("ReduceSum", [long], ["s"], keepdims=0))
+    inner = helper.make_graph([], "inner", [], [], [numpy_helper.from_array(values, "v")])
+    inner.output.add(name="v")
+    body.node.append(helper.make_node("ReduceSum", ["i"], ["r"], keepdims=0))
+    body.node.append(helper.make_node("Less", ["s", "s"], ["c"]))
+    body.node.append(helper.make_node("If", ["c"], ["i"], then_branch=inner, else_branch=inner))
+    scaler = helper.make_node("Scaler", ["x"], ["z"], domain="ai.onnx.ml", offset=[0.0, 0.0])
+    scaler.attribute.append(helper.make_attribute("scale", [1.0, 1.0]))
+    body.node.append(scaler)
+    body.node.append(helper.make_node("Sum", ["z", "r", "s"], ["y"]))
+    body.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    module = OnnxModule(proto)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+    assert len(module.weights) == 5
+    assert module(torch.ones(2)).tolist() == [1, 1]
+
+
+def test_constants_that_functions_give_are_not_repeated_without_end() -> None:
+    proto = doubling(8, "t = m.NEXT(x) y = m.NEXT(t)")
+    del proto.functions[-1].node[:]
+    proto.functions[-1].node.append(
+        helper.make_node("Constant", [], ["y"], value=numpy_helper.from_array(np.ones(2000)))
+    )
+    OnnxModule(proto)
+    with pytest.raises(UnsafeModelError, match="too large for as many calls"):
+        OnnxModule(proto, limits=Limits(weight_bytes=100_000))
 
 
 # ---- operators that are allowed
