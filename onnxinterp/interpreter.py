@@ -271,4 +271,8 @@ def describe(step: Step, values: dict[str, Any]) -> str:
 def _brief(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"string{list(value.shape)}"
+    if isinstance(value, (list, dict)):
+        return f"{type(value).__name__} of {len(value)}"
     return repr(value)[:80]
