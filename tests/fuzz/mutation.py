@@ -40,6 +40,7 @@ class Base:
     feeds: dict[str, Any]
 
 
+@cache
 def bases() -> list[Base]:
     """A call of each operator at each version, whole graphs, and the corpus."""
     found = []
