@@ -1,6 +1,7 @@
 """Nothing is left behind: objects, tensors, memory, descriptors, maps.
 
 Counted after a first round, so that what is made once (plans, caches of torch) does not count.
+Linux alone tells all of it, in /proc.
 """
 
 from __future__ import annotations
@@ -26,9 +27,6 @@ SMALL = f"""{HEADER} g (float[n,3] x) => (float[n,3] y)
     z = BatchNormalization(x, s, b, m, v)
     y = Tanh(z)
 }}"""
-
-if not Path("/proc/self/statm").exists():  # what is counted here, Linux alone tells
-    collect_ignore = [__file__]
 
 
 def resident() -> int:
