@@ -21,7 +21,7 @@ import torch
 from onnx import TensorProto
 
 from onnxinterp.dtypes import CARRIER, onnx_name
-from onnxinterp.errors import MissingOp
+from onnxinterp.errors import InvalidModelError, MissingOp
 from onnxinterp.registry import KERNELS, NEWEST, Kernel
 
 
@@ -254,3 +254,18 @@ class Model:
     metadata: dict[str, str] = field(default_factory=dict)
     protos: dict[str, onnx.NodeProto] = field(default_factory=dict)
     ties: dict[str, Tie] = field(default_factory=dict)
+
+    def infos(self, names: Sequence[str] | None) -> tuple[ValueInfo, ...]:
+        """What the file declares of some values; None: of the graph's outputs.
+
+        Raises:
+            InvalidModelError: the graph has no such value.
+        """
+        graph = self.graph
+        if names is None:
+            return graph.outputs
+        declared = {v.name: v for v in (*graph.inputs, *graph.outputs)}
+        made = {o for n in graph.nodes for o in n.outputs} | declared.keys() | self.tensors.keys()
+        if unknown := ", ".join([repr(name) for name in names if name not in made]):
+            raise InvalidModelError(f"the graph has no values called {unknown}")
+        return tuple(declared.get(name, ValueInfo(name)) for name in names)

@@ -17,13 +17,13 @@ from onnxinterp.arguments import Arguments
 from onnxinterp.building import build
 from onnxinterp.carriers import type_of
 from onnxinterp.dtypes import NARROW
-from onnxinterp.errors import InvalidModelError, NodeError, UnsupportedOpError, escaped
-from onnxinterp.graph import Graph, Model, ValueInfo
+from onnxinterp.errors import NodeError, UnsupportedOpError, escaped
+from onnxinterp.graph import Graph
 from onnxinterp.guarding import Guard, guard_of
 from onnxinterp.interpreter import Frame, Interpreter
 from onnxinterp.limits import Limits
 from onnxinterp.plans import Planned, sizes_of
-from onnxinterp.registry import KERNELS, Kernel
+from onnxinterp.registry import kernel_of
 from onnxinterp.tensors import check_weights
 from onnxinterp.ties import Untie, settled, untied
 from onnxinterp.tuning import Tunable
@@ -108,12 +108,12 @@ class OnnxModule(Tunable):
         self.limits = limits
         proto, reader, content = loading.read_all(source, limits, data_root)
         check_weights(proto, limits)
-        self._kernels = {name: _kernel(name, f) for name, f in (kernels or {}).items()}
+        self._kernels = {name: kernel_of(name, f) for name, f in (kernels or {}).items()}
         validate(proto, self._kernels, limits, allowed_ops)
         model = build(proto, self._kernels, limits)
         self.untied = settled(untie, model)
         model = untied(model, untie)
-        graph = model.graph.pruned(_named(model, outputs))
+        graph = model.graph.pruned(model.infos(outputs))
         _refuse_missing(graph)
         self.opset_imports = model.opset_imports
         self.producer = model.producer
@@ -380,29 +380,6 @@ class OnnxModule(Tunable):
             ")",
         )
         return "\n".join(map(escaped, lines))
-
-
-def _kernel(name: str, function: Callable[..., Any]) -> Kernel:
-    """A kernel for one module; what `onnxinterp.op` declared of the function still holds."""
-    for versions in KERNELS.values():
-        for kernel in versions.values():
-            if kernel.function is function:
-                return kernel
-    domain, _, op_type = name.rpartition("::")
-    return Kernel(function, op_type, domain, data_shaped=True)
-
-
-def _named(model: Model, outputs: Sequence[str] | None) -> tuple[ValueInfo, ...]:
-    """The infos of the outputs asked for."""
-    if outputs is None:
-        return model.graph.outputs
-    declared = {v.name: v for v in (*model.graph.inputs, *model.graph.outputs)}
-    made = (
-        {o for n in model.graph.nodes for o in n.outputs} | declared.keys() | model.tensors.keys()
-    )
-    if unknown := [o for o in outputs if o not in made]:
-        raise InvalidModelError(f"the graph has no values called {', '.join(map(repr, unknown))}")
-    return tuple(declared.get(o, ValueInfo(o)) for o in outputs)
 
 
 def _refuse_missing(graph: Graph) -> None:

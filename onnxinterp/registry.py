@@ -215,6 +215,21 @@ class Kernel:
         return Host in _alternatives(self.hints.get(attribute))
 
 
+def kernel_of(name: str, function: Callable[..., Any]) -> Kernel:
+    """A kernel for one module; what `op` declared of the function still holds.
+
+    Args:
+        name: "domain::Op", or "Op" of ai.onnx.
+        function: what is to serve it.
+    """
+    for versions in KERNELS.values():
+        for kernel in versions.values():
+            if kernel.function is function:
+                return kernel
+    domain, _, op_type = name.rpartition("::")
+    return Kernel(function, op_type, domain, data_shaped=True)
+
+
 KERNELS: dict[tuple[str, str], dict[int, Kernel]] = {}
 HOST_RULES: dict[Callable[..., Any], Callable[..., Any]] = {}
 SAMPLES: dict[Callable[..., Any], Callable[..., Any]] = {}
