@@ -159,6 +159,8 @@ def in_loop(draft: Draft, region: Region, choices: Choices) -> list[NodeProto]:
     trips, before = choices.integer(1, 3), []
     i, go, more = (draft.fresh("in") for _ in range(3))
     carried = _carried(draft, region) if trips == 1 else {}
+    if draft.opset < 11 and not carried:  # before, a Loop had to carry something
+        return []
     states = {r: draft.fresh("in") for r in carried}
     nodes = relabelled(nodes, states)
     nodes.append(helper.make_node("Identity", [go], [more]))
