@@ -220,10 +220,10 @@ def _by_schema(
         name,
         function,
         (schema.min_input, schema.max_input),
-        (schema.min_output, schema.max_output),
+        (min(schema.min_output, 1), schema.max_output),
         tuple(i for i, p in enumerate(schema.inputs) if p.option is single),
         {a.name: a.type.value for a in schema.attributes.values()},  # type: ignore[attr-defined]  # as above
         WITHOUT_MEANING | (frozenset(kernel.attributes) - GIVEN if kernel else frozenset()),
-        frozenset(a.name for a in schema.attributes.values() if a.required),
+        frozenset(a.name for a in schema.attributes.values() if a.required) - WITHOUT_MEANING,
         has_schema=True,
     )
