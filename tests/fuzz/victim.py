@@ -155,10 +155,8 @@ def made_up(info: ValueInfo) -> Any:
     sides = sides[:32] if np.prod(sides[:32], dtype=object) <= ELEMENTS else [1] * len(sides[:32])
     if info.elem_type == STRING:
         value: Any = np.full(sides, "a", object)
-    elif info.dtype is not None:
-        value = torch.ones(sides).to(info.dtype)
-    else:
-        value = torch.ones(sides)
+    else:  # numpy, for torch would give a tensor to another process as memory shared with it
+        value = backend.to_numpy(torch.ones(sides).to(info.dtype or torch.float32), info)
     if info.kind == "map":
         return {"a" if info.key_type == STRING else 1: 1.0}
     if info.kind == "optional":
