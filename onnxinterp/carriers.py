@@ -96,7 +96,7 @@ def _candidates(
 ) -> Iterator[int]:
     """What may be the type of an output, the surest first."""
     yield bound.get(type_str, 0)
-    admitted = _admitted(schema)
+    admitted = admitted_types(schema)
     types = admitted.get(type_str) or element_types([type_str])
     if len(types) == 1:
         yield next(iter(types))
@@ -106,7 +106,7 @@ def _candidates(
 
 
 @lru_cache(maxsize=1024)
-def _admitted(schema: onnx.defs.OpSchema) -> dict[str, frozenset[int]]:
+def admitted_types(schema: onnx.defs.OpSchema) -> dict[str, frozenset[int]]:
     """The element types that each type parameter of a schema admits."""
     return {c.type_param_str: element_types(c.allowed_type_strs) for c in schema.type_constraints}
 

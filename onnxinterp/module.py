@@ -28,6 +28,7 @@ from onnxinterp.tensors import check_weights
 from onnxinterp.ties import Untie, settled, untied
 from onnxinterp.tuning import Tunable
 from onnxinterp.validation import validate
+from onnxinterp.validation.types import check_types
 from onnxinterp.values import Host
 from onnxinterp.weights import (
     Trainable,
@@ -118,6 +119,7 @@ class OnnxModule(Tunable):
         self.opset_imports = model.opset_imports
         self.producer = model.producer
         self.interpreter = Interpreter()
+        check_types(graph, {name: elem_type(held) for name, held in model.tensors.items()})
         tensors, self._literals = read_tensors(model, graph, reader)
         self._mapped = reader.mapped
         self._packed = {n: t for n in tensors if (t := elem_type(model.tensors[n])) in NARROW}

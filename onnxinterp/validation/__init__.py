@@ -7,6 +7,8 @@
         operators       how often, and with what, an operator may be called
         opening         how much a model is once its functions are opened
 
+    check_types         in `types`, after `building`: what goes into a node
+
 Nothing here recurses: files nest as deep as they like, and stacks are lists. What comes after may
 recurse, because nothing passes that nests deeper than `Limits` says.
 """
