@@ -39,7 +39,7 @@ def decode(
         message = f"{kernel.op_type}: {name} is {value!r}, not one of {sorted(choices)}"
         raise InvalidModelError(message)
     if kernel.wants_dtype(name) and isinstance(value, int):
-        if value == TensorProto.UNDEFINED:
+        if value == TensorProto.UNDEFINED and kernel.may_be_none(name):
             return None
         if value == TensorProto.STRING:
             return str

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxinterp.errors import InputError, NodeError, UnsafeModelError
+from onnxinterp.errors import InputError, NodeError, UnsafeModelError, escaped
 from onnxinterp.extras import MissingExtraError
 from onnxinterp.graph import Node
 from onnxinterp.guarding import Exceeded, Guard
@@ -264,7 +264,8 @@ def describe(step: Step, values: dict[str, Any]) -> str:
     """A node and what it got, for an error message."""
     node = step.node
     op = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    inputs = ", ".join([f"{n}: {_brief(values.get(n))}" for n in step.inputs])
+    given = [(name.partition("\0")[0], values.get(name)) for name in step.inputs]
+    inputs = ", ".join([f"{escaped(name)}: {_brief(value)}" for name, value in given])
     return f"node {node.name!r} ({op}, opset {node.opset}) failed on ({inputs})"
 
 

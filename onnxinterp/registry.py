@@ -200,6 +200,10 @@ class Kernel:
         """Whether an attribute is an ONNX type number that the kernel wants as a torch dtype."""
         return torch.dtype in _alternatives(self.hints.get(attribute))
 
+    def may_be_none(self, attribute: str) -> bool:
+        """Whether the annotation of an attribute admits None."""
+        return type(None) in typing.get_args(self.hints.get(attribute))
+
     def wants_tensor(self, attribute: str) -> bool:
         """Whether a tensor attribute is wanted as a tensor: then it is a weight."""
         return kind_of(self.hints.get(attribute)) is Kind.TENSOR

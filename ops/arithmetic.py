@@ -48,7 +48,7 @@ def div(A: Tensor, B: Operand) -> Tensor:
     return torch.where(B == -1, -A, quotient) if A.dtype.is_signed else quotient
 
 
-@op("Mod", since=10)
+@op("Mod", since=28)
 def mod(A: Tensor, B: Operand, *, fmod: int = 0) -> Tensor:
     """Without `fmod` the result has the sign of B, a zero too; with it, the sign of A."""
     rule = torch.fmod if fmod else torch.remainder
@@ -60,6 +60,13 @@ def mod(A: Tensor, B: Operand, *, fmod: int = 0) -> Tensor:
     divisor = B.double() if isinstance(B, Tensor) else B
     rest = rule(A.double(), divisor).to(A.dtype)  # float32 quotients overflow: 3e38 / 0.5 gives NaN
     return rest if fmod else torch.copysign(rest, B)
+
+
+@op("Mod", since=10)
+def mod_10(A: Tensor, B: Operand, *, fmod: int = 0) -> Tensor:
+    if A.is_floating_point() and not fmod:
+        raise TypeError("floating numbers need fmod=1")
+    return mod(A, B, fmod=fmod)
 
 
 @op("Pow", uint64="bits", since=7, frozen=("Y",))
@@ -139,7 +146,7 @@ def _(A: Host, B: Host, **_old: Any) -> Any:
     return elementwise(rule)(A, B)
 
 
-@host(mod)
+@host(mod, mod_10)
 def _(A: Host, B: Host, *, fmod: int = 0) -> Any:
     if A.dtype.is_floating_point:
         return elementwise(math.fmod)(A, B) if fmod else NotImplemented
@@ -202,7 +209,7 @@ def _(d: Draw) -> Call:
     return draw_aligned(d, _draw_division)
 
 
-@sample(mod)
+@sample(mod, mod_10)
 def _(d: Draw) -> Call:
     """Dividends of floats stay below the divisor, away from the jumps at its multiples."""
     A, B = draw_shapes(d)

@@ -78,14 +78,17 @@ def _filled_type(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
 def constant_of_shape(input: Ints, *, value: Host | None = None, device: torch.device) -> Tensor:
     """One element seen everywhere: the result costs no memory, and must not be written to."""
     value = value or ZERO
+    (number,) = value.numbers
     if any(is_known(n) and n < 0 for n in input):  # to torch, -1 is a size that stays
         raise ValueError(f"a shape of {input}")
-    return torch.full((), value.numbers[0], dtype=value.dtype, device=device).expand(input)
+    return torch.full((), number, dtype=value.dtype, device=device).expand(input)
 
 
 @host(constant_of_shape)
 def _(input: Ints, *, value: Host | None = None) -> Any:
     value = value or ZERO
+    if len(value.numbers) != 1:
+        return NotImplemented
     short = all(is_known(n) and 0 <= n <= MOST_DIMENSIONS for n in input)
     if len(input) > 1 or not short or value.dtype not in HOST_DTYPES:
         return NotImplemented

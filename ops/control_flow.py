@@ -73,6 +73,8 @@ def scan(
     device: torch.device,
 ) -> tuple[Any, ...]:
     n_states = len(initial_state_and_scan_inputs) - num_scan_inputs
+    if num_scan_inputs < 1 or n_states < 0:
+        raise ValueError(f"{num_scan_inputs} scan inputs of {n_states + num_scan_inputs}")
     states: Sequence[Any] = initial_state_and_scan_inputs[:n_states]
     inputs = initial_state_and_scan_inputs[n_states:]
     rows = []
@@ -83,9 +85,10 @@ def scan(
     declared = body.output_types[n_states:]
     axes = scan_output_axes or [0] * len(declared)
     backwards = scan_output_directions or [0] * len(declared)
+    columns = _columns(rows, len(declared))
     scanned = [
-        _stacked(column[::-1] if backwards[k] else column, declared[k], axes[k], device)
-        for k, column in enumerate(_columns(rows, len(declared)))
+        _stacked(column[::-1] if back else column, told, axis, device)
+        for column, told, axis, back in zip(columns, declared, axes, backwards, strict=True)
     ]
     return (*states, *scanned)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.spatial import AutoPad, at_least, pad, window
+from onnxinterp.ops.spatial import AutoPad, at_least, filter_sides, pad, window
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -31,13 +31,13 @@ def conv(
     auto_pad: AutoPad = "NOTSET",
     dilations: list[int] | None = None,
     group: int = 1,
-    kernel_shape: list[int] | None = None,  # noqa: ARG001  # the filter has it
+    kernel_shape: list[int] | None = None,
     pads: list[int] | None = None,
     strides: list[int] | None = None,
 ) -> Tensor:
     w = window(
         X.shape[2:],
-        W.shape[2:],
+        filter_sides(W, kernel_shape),
         auto_pad=auto_pad,
         strides=strides,
         dilations=dilations,
@@ -61,7 +61,7 @@ def conv_transpose(
     auto_pad: AutoPad = "NOTSET",
     dilations: list[int] | None = None,
     group: int = 1,
-    kernel_shape: list[int] | None = None,  # noqa: ARG001  # the filter has it
+    kernel_shape: list[int] | None = None,
     output_padding: list[int] | None = None,
     output_shape: list[int] | None = None,
     pads: list[int] | None = None,
@@ -70,7 +70,13 @@ def conv_transpose(
     """Pads crop the full result; output_padding takes elements back at the end."""
     rank = X.ndim - 2
     explicit = pads if auto_pad in ("NOTSET", "") else None
-    w = window(X.shape[2:], W.shape[2:], strides=strides, dilations=dilations, pads=explicit)
+    w = window(
+        X.shape[2:],
+        filter_sides(W, kernel_shape),
+        strides=strides,
+        dilations=dilations,
+        pads=explicit,
+    )
     extra = list(output_padding or [0] * rank)
     begins, ends = w.begins, w.ends
     if output_shape or auto_pad.startswith("SAME"):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.spatial import Window, window
+from onnxinterp.ops.spatial import Window, filter_sides, window
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -29,13 +29,15 @@ def deform_conv(
     *,
     dilations: list[int] | None = None,
     group: int = 1,
-    kernel_shape: list[int] | None = None,  # noqa: ARG001  # the filter has it
+    kernel_shape: list[int] | None = None,
     offset_group: int = 1,
     pads: list[int] | None = None,
     strides: list[int] | None = None,
 ) -> Tensor:
     """Each element of the window is moved by an offset per axis and weighted by its mask."""
-    w = window(X.shape[2:], W.shape[2:], strides=strides, dilations=dilations, pads=pads)
+    w = window(
+        X.shape[2:], filter_sides(W, kernel_shape), strides=strides, dilations=dilations, pads=pads
+    )
     rank, images, outputs = X.ndim - 2, X.shape[0], offset.shape[2:]
     moves = offset.reshape(images * offset_group, *w.kernel, rank, *outputs)
     places = [_places(moves.select(rank + 1, axis), w, axis) for axis in range(rank)]

@@ -47,8 +47,9 @@ def split(
     num_outputs: int | None = None,
     n_outputs: int,
 ) -> tuple[Tensor, ...]:
-    count = n_outputs if num_outputs is None else num_outputs
-    return torch.split(input, _sizes(input.shape[axis], split, count), axis)
+    if num_outputs not in (None, n_outputs):
+        raise ValueError(f"num_outputs is {num_outputs}, the node has {n_outputs}")
+    return split_13(input, split, axis=axis, n_outputs=n_outputs)
 
 
 @op("Split", since=13)
@@ -98,9 +99,10 @@ def _(
 ) -> Any:
     if not input.rank or axis not in (0, -1):
         return NotImplemented
+    if num_outputs not in (None, n_outputs):
+        return NotImplemented  # the kernel says what is wrong
     numbers = iter(input.data)
-    count = n_outputs if num_outputs is None else num_outputs
-    sizes = _sizes(len(input.data), split, count)
+    sizes = _sizes(len(input.data), split, n_outputs)
     if not all(is_known(n) and n >= 0 for n in sizes) or sum(sizes) != len(input.data):
         return NotImplemented
     return tuple(Host(list(islice(numbers, n)), input.dtype) for n in sizes)

@@ -94,6 +94,8 @@ def resize(
     nearest_mode: NearestMode = "round_prefer_floor",
 ) -> Tensor:
     """An empty roi, scales or sizes is an absent one; roi counts for tf_crop_and_resize only."""
+    if bool(scales) == bool(sizes):
+        raise ValueError("either scales or sizes are given")
     positions = [from_front(a, X.ndim) for a in axes] if axes else list(range(X.ndim))
     region = (roi or []) if coordinate_transformation_mode == "tf_crop_and_resize" else []
     resampled = (

@@ -186,6 +186,8 @@ def _(input: Any) -> Any:
 @op("Expand", since=8)
 def expand(input: Tensor, shape: Ints) -> Tensor:
     """Broadcasting both ways: a 1 in the shape keeps the input's size."""
+    if any(is_known(n) and n < 0 for n in shape):  # to torch, -1 is a size that stays
+        raise ValueError(f"a shape of {shape}")
     new = max(len(shape) - input.ndim, 0)
     kept = [-1] * (input.ndim - len(shape))
     wanted = [-1 if i >= new and _is(n, 1) else n for i, n in enumerate(shape)]

@@ -5,11 +5,11 @@ History: 1 (attributes, step 1), 10 (inputs, steps), 11 (negative axes), 13 (bfl
 
 from __future__ import annotations
 
-from itertools import count
 from typing import Any
 
 from torch import Tensor
 
+from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Host, Ints, is_known
@@ -29,7 +29,11 @@ def slice_(
     index: list[Any] = [slice(None)] * data.ndim
     flipped = []
     steps = steps or [1] * len(starts)
-    for axis, start, end, step in zip(axes or count(), starts, ends, steps, strict=False):
+    axes = axes or list(range(len(starts)))
+    if len({from_front(a, data.ndim) for a in axes}) < len(axes):
+        raise ValueError(f"axes {axes} name one twice")
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        step = _bounded(step, data.shape[axis])
         if step > 0:
             index[axis] = slice(_bound(start), _end(end), step)
         else:
@@ -38,6 +42,13 @@ def slice_(
             first = 0 if last else min(_bound(-1 - start), data.shape[axis] - 1)
             index[axis] = slice(first, None if _end(end) is None else _end(-1 - end), -step)
     return (data.flip(flipped) if flipped else data)[tuple(index)]
+
+
+def _bounded(step: int, size: int) -> int:
+    """A step no longer than the axis: torch multiplies it by a stride, beyond 64 bits."""
+    if not is_known(step) or not is_known(size) or abs(step) <= size:
+        return step
+    return max(size, 1) if step > 0 else -max(size, 1)
 
 
 def _bound(place: int) -> int:

@@ -68,6 +68,13 @@ def at_most(size: int, most: int) -> int:
     return cast(int, torch.sym_min(size, most))
 
 
+def filter_sides(W: Tensor, kernel_shape: Sequence[int] | None) -> Sequence[int]:
+    """The spatial sides of a filter, which the node may say once more."""
+    if kernel_shape and list(W.shape[2:]) != list(kernel_shape):
+        raise ValueError(f"kernel_shape {kernel_shape} of a filter {list(W.shape)}")
+    return W.shape[2:]
+
+
 def window(
     sizes: Sequence[int],
     kernel: Sequence[int],

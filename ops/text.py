@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -24,7 +25,10 @@ from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Floats, Host, Ints, Strings
 
-STRING = 64  # bytes of a short one, and of its place in an array
+
+def _bytes(X: Strings) -> int:
+    """What the texts take, without their places in the array."""
+    return sum(map(sys.getsizeof, X.flat))
 
 
 def _strings(rows: Sequence[str], shape: Sequence[int]) -> Strings:
@@ -35,7 +39,8 @@ def _strings(rows: Sequence[str], shape: Sequence[int]) -> Strings:
 
 @op("StringConcat", since=20, any_type=True)
 def string_concat(X: Strings, Y: Strings) -> Strings:
-    reserve(STRING * math.prod(np.broadcast_shapes(X.shape, Y.shape)))
+    count = math.prod(np.broadcast_shapes(X.shape, Y.shape))
+    reserve(sum(8 * count + count // max(a.size, 1) * _bytes(a) for a in (X, Y)))
     return np.asarray(X + Y, dtype=object)
 
 

@@ -153,6 +153,8 @@ def split_nodes(
 ) -> Nodes:
     """Nodes and leaves in two lists: the leaves come behind the nodes here."""
     n, none = len(modes), [0] * n_leaves
+    if modes.dtype != np.uint8 or not (modes < LEAF).all():
+        raise InvalidModelError(f"nodes_modes are no bytes from 0 to {LEAF - 1}")
     for ids, leaf in zip(branches, are_leaves, strict=True):
         if not ((np.array(ids) >= 0) & (ids < np.where(leaf, n_leaves, n))).all():
             raise InvalidModelError("a branch leads to no node")
@@ -307,8 +309,8 @@ def _ballot(leaf: Array, weight: Array, n_leaves: int, votes: Votes) -> tuple[Ar
     vote, target = np.full(shape, len(targets)), np.full(shape, votes.n_targets)
     vote[leaf[order], column] = weight[order]
     target[leaf[order], column] = targets[weight[order]]
-    grid = np.arange(n_leaves * votes.n_targets).reshape(n_leaves, votes.n_targets)
-    in_order = vote.size == len(targets) and np.array_equal(vote, grid)
+    in_order = vote.size == len(targets) == n_leaves * votes.n_targets
+    in_order = in_order and np.array_equal(vote, np.arange(vote.size).reshape(n_leaves, -1))
     return vote, target, in_order and bool((target == np.arange(votes.n_targets)).all())
 
 
