@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -22,19 +23,26 @@ def model(text: str) -> ModelProto:
     return onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
 
 
+def number(name: str, value: int) -> TensorProto:
+    """A tensor of one float."""
+    return numpy_helper.from_array(np.array([value], np.float32), name)
+
+
 def named(*names: str, inputs: bool = False) -> ModelProto:
     """The sum of all values of these names: weights of 1, 2, 3, ... or inputs."""
     nodes, total = [], "zero"
     for i, name in enumerate(names):
         nodes.append(helper.make_node("Add", [total, name], [f"sum {i}"]))
         total = f"sum {i}"
-    values = [numpy_helper.from_array(np.float32([i + 1]), n) for i, n in enumerate(names)]
+    values = [
+        numpy_helper.from_array(np.array([i + 1], np.float32), n) for i, n in enumerate(names)
+    ]
     graph = helper.make_graph(
         nodes,
         "names",
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in names if inputs],
         [helper.make_tensor_value_info(total, TensorProto.FLOAT, [1])],
-        [numpy_helper.from_array(np.float32([0]), "zero"), *(() if inputs else values)],
+        [number("zero", 0), *(() if inputs else values)],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
@@ -115,7 +123,9 @@ def test_a_name_may_be_a_megabyte_long_and_have_as_many_dots() -> None:
 
 def test_names_that_become_one_do_not_take_longer_the_more_they_are() -> None:
     names = [f"{i:014b}".translate({48: 0, 49: 95}) for i in range(10_000)]
-    initializers = [numpy_helper.from_array(np.float32([i]), n) for i, n in enumerate(names)]
+    initializers = [
+        numpy_helper.from_array(np.array([i], np.float32), n) for i, n in enumerate(names)
+    ]
     node = helper.make_node("Concat", names, ["y"], axis=0)
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
     graph = helper.make_graph([node], "g", [], outputs, initializers)
@@ -200,7 +210,7 @@ def chain(length: int) -> bytes:
         "chain",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
         [helper.make_tensor_value_info(last, TensorProto.FLOAT, [1])],
-        [numpy_helper.from_array(np.float32([1]), "one")],
+        [number("one", 1)],
     )
     opsets = [helper.make_opsetid("", 17)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
@@ -218,7 +228,7 @@ def identities(length: int) -> bytes:
         "identities",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
         [helper.make_tensor_value_info(last, TensorProto.FLOAT, [1])],
-        [numpy_helper.from_array(np.float32([1]), "w0")],
+        [number("w0", 1)],
     )
     opsets = [helper.make_opsetid("", 17)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
@@ -237,8 +247,7 @@ def branches(length: int) -> bytes:
 
 
 @pytest.mark.parametrize("make", [chain, identities, branches])
-def test_loading_takes_time_in_proportion(make: object) -> None:
-    assert callable(make)
+def test_loading_takes_time_in_proportion(make: Callable[[int], bytes]) -> None:
     seconds = []
     for length in (300, 3000):
         data = make(length)
