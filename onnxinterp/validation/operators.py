@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeAlias
 
 from onnx import AttributeProto, FunctionProto, NodeProto
@@ -56,6 +57,7 @@ def label_of(node: NodeProto) -> str:
     return node.name or next(filter(None, node.output), node.op_type)
 
 
+@lru_cache(maxsize=1024)
 def schema_function(domain: str, op_type: str, opset: int) -> FunctionProto | None:
     """The body that the schema gives as the operator's meaning, where it has one."""
     schema = schema_of(op_type, opset, domain)
