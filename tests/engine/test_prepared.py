@@ -66,5 +66,5 @@ def test_what_it_refuses_makes_the_model_invalid() -> None:
 
 
 def test_other_attributes_are_still_refused() -> None:
-    with pytest.raises(InvalidModelError, match="there is no attribute 'size'"):
+    with pytest.raises(InvalidModelError, match="has no attribute 'size'"):
         model("order: ints = [0], scale: floats = [1.0], size = 3")
