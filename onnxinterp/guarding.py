@@ -213,7 +213,7 @@ class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in t
 
 def guard_of(limits: Limits, inputs: Mapping[str, Any]) -> Guard | None:
     """What watches a call; None where nothing bounds it, or a graph is being captured."""
-    if torch.compiler.is_compiling() or not limits.watches_calls:
+    if not limits.watches_calls or torch.compiler.is_compiling():
         return None
     sizes = (n for x in inputs.values() if isinstance(x, Tensor) for n in x.shape)
     return Guard(limits) if all(type(n) is int for n in sizes) else None

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.values import Ints, is_known
-
 AutoPad: TypeAlias = Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID", ""]
 """Empty is NOTSET, too."""
 
@@ -70,9 +68,10 @@ def at_most(size: int, most: int) -> int:
 
 def filter_sides(W: Tensor, kernel_shape: Sequence[int] | None) -> Sequence[int]:
     """The spatial sides of a filter, which the node may say once more."""
-    if kernel_shape and list(W.shape[2:]) != list(kernel_shape):
+    sides = W.shape[2:]
+    if kernel_shape and sides != tuple(kernel_shape):
         raise ValueError(f"kernel_shape {kernel_shape} of a filter {list(W.shape)}")
-    return W.shape[2:]
+    return sides
 
 
 def window(
@@ -87,23 +86,18 @@ def window(
     """Resolve the attributes that all sliding windows have; `sizes` are those of the input."""
     rank = len(kernel)
     strides, dilations = list(strides or [1] * rank), list(dilations or [1] * rank)
-    _check(rank, [n for n in kernel if is_known(n)], strides, dilations, pads)
+    sides = kernel if isinstance(kernel, list) else ()  # torch refuses a filter without elements
+    if min(*strides, *dilations, *sides, 1) < 1 or not (
+        rank == len(strides) == len(dilations) and (not pads or len(pads) == 2 * rank)
+    ):  # of these torch's pools, and slices, would make something
+        message = f"kernel {list(kernel)}, strides {strides}, dilations {dilations}, pads {pads}"
+        raise ValueError(f"no window: {message}")
     begins, ends = [0] * rank, [0] * rank
     if auto_pad in ("NOTSET", "") and pads:
         begins, ends = list(pads[:rank]), list(pads[rank:])
     elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         begins, ends = _same_pads(sizes, kernel, strides, dilations, auto_pad == "SAME_LOWER")
     return Window(list(kernel), strides, dilations, begins, ends)
-
-
-def _check(
-    rank: int, kernel: Ints, strides: Ints, dilations: Ints, pads: Sequence[int] | None
-) -> None:
-    """Refuse what torch's pools, and slices, would make something of."""
-    if min(*strides, *dilations, *kernel, 1) < 1:
-        raise ValueError(f"a window of {kernel}, strides {strides} and dilations {dilations}")
-    if not rank == len(strides) == len(dilations) or (pads and len(pads) != 2 * rank):
-        raise ValueError(f"strides {strides}, dilations {dilations}, pads {pads} for {rank} axes")
 
 
 def _same_pads(
