@@ -182,11 +182,7 @@ class _Planner:
             self._attributes(kernel, node),
             host_rule is None and self._is_direct(kernel, node, kinds),
             kinds,
-            tuple(
-                (i, k)
-                for i, (n, k) in enumerate(zip(node.inputs, kinds, strict=True))
-                if n and n not in self.known and k in NUMBERS
-            ),
+            self._numbers(node, kinds),
             host_rule,
             subgraphs,
             {k: self._place(v, Kind.TENSOR) for k, v in weights.items()},
@@ -199,6 +195,11 @@ class _Planner:
             self.may_be_host.update(node.outputs)
         self._trace_sizes(step, kernel)
         return step
+
+    def _numbers(self, node: Node, kinds: tuple[Kind, ...]) -> tuple[tuple[int, Kind], ...]:
+        """The inputs that must be read into plain numbers at run time."""
+        wanted = enumerate(zip(node.inputs, kinds, strict=True))
+        return tuple((i, k) for i, (n, k) in wanted if n and n not in self.known and k in NUMBERS)
 
     def _trace_sizes(self, step: Step, kernel: Kernel) -> None:
         """Note which outputs are host values made of shapes alone, and whose shape is not."""

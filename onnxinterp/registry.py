@@ -38,13 +38,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, lru_cache
 from inspect import Parameter, signature
-from typing import Any, Literal, TypeAlias, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Union
 
 import onnx.defs
 import torch
 from torch import Tensor
 
 from onnxinterp.values import Host, Strings, Subgraph
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # typing has it from Python 3.11 on
 
 F = TypeVar("F", bound=Callable[..., Any])
 Pattern: TypeAlias = tuple[Any, ...]  # nodes as `fusion` describes them
@@ -241,26 +244,32 @@ FUSIONS: dict[Callable[..., Any], list[tuple[Pattern, Callable[..., Any]]]] = {}
 COMMUTATIVE: set[Callable[..., Any]] = set()
 
 
+class Declared(TypedDict, total=False):
+    """What a registration may say; `Kernel` tells what each means."""
+
+    frozen: tuple[str, ...]
+    state: Mapping[str, int]
+    random: bool
+    initializer: bool
+    any_type: bool
+    strings: bool
+    uint64: Literal["bits", "order"] | None
+    gives: Callable[[dict[str, Any], Sequence[int]], int] | None
+    alias: bool
+    straight: tuple[str, ...]
+    between: Mapping[str, tuple[str, ...]]
+    prepare: Callable[..., Any] | None
+    early: bool
+
+
 def op(
     name: str,
     *,
     since: int,
     domain: str = "",
-    frozen: tuple[str, ...] = (),
-    state: Mapping[str, int] | None = None,
-    random: bool = False,
     data_shaped: bool | None = None,
-    initializer: bool = False,
-    any_type: bool = False,
-    strings: bool = True,
-    uint64: Literal["bits", "order"] | None = None,
-    gives: Callable[[dict[str, Any], Sequence[int]], int] | None = None,
-    alias: bool = False,
-    straight: tuple[str, ...] = (),
-    between: Mapping[str, tuple[str, ...]] | None = None,
-    prepare: Callable[..., Any] | None = None,
-    early: bool = False,
     commutative: bool = False,
+    **declared: Unpack[Declared],
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
 
@@ -271,32 +280,13 @@ def op(
     Raises:
         ValueError: the operator is already registered at this opset.
     """
+    shaped = bool(domain) if data_shaped is None else data_shaped
 
     def register(function: F) -> F:
         versions = KERNELS.setdefault((domain, name), {})
         if since in versions:
             raise ValueError(f"{name}-{since} is registered twice")
-        shaped = bool(domain) if data_shaped is None else data_shaped
-        versions[since] = Kernel(
-            function,
-            name,
-            domain,
-            since,
-            frozen,
-            state or {},
-            random,
-            shaped,
-            initializer,
-            any_type,
-            strings,
-            uint64,
-            gives,
-            alias,
-            straight,
-            between or {},
-            prepare,
-            early,
-        )
+        versions[since] = Kernel(function, name, domain, since, data_shaped=shaped, **declared)
         if commutative:
             COMMUTATIVE.add(function)
         return function

@@ -7,107 +7,19 @@ tensors too, of more types; NaN equals NaN). CategoryMapper 1, OneHotEncoder 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from onnx import TensorProto
 from torch import Tensor
 
+from onnxinterp.ops.ml.labels import Given, Labels, labels_of
 from onnxinterp.ops.ml.scaling import ML
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Strings, host_of
-
-Given: TypeAlias = "list[Any] | np.ndarray[Any, Any] | None"  # an attribute, or what it may be
-Positions: TypeAlias = Tensor | np.ndarray[Any, Any]  # int64; of strings they are on the host
-
-
-class Labels(NamedTuple):
-    """Labels in order, each found by itself or by its position.
-
-    NaN is equal to NaN, -0.0 to 0.0.
-
-    Attributes:
-        size: how many there are.
-        position: label -> where it stands; numbers may be found by the tensors below, too.
-        nan: where NaN stands; `size` if nowhere.
-        strings: the labels, where they are strings.
-        numbers: the labels, where they are numbers: float32, int64 or what their tensor has.
-        ascending: numbers that are different, in order.
-        place: where each of `ascending` stands.
-    """
-
-    size: int
-    position: Mapping[Any, int]
-    nan: int
-    strings: Strings | None = None
-    numbers: Tensor | None = None
-    ascending: Tensor | None = None
-    place: Tensor | None = None
-
-    def find(self, X: Tensor | Strings) -> Positions:
-        """Positions, of the shape of X; `size` where X holds no label."""
-        if isinstance(X, np.ndarray):
-            if self.strings is None:
-                raise TypeError("the labels are numbers, the input is strings")
-            listed = [self.position.get(word, self.size) for word in X.flat]
-            positions: Positions = np.array(listed, dtype=np.int64).reshape(X.shape)
-            return positions
-        if self.ascending is None or self.place is None:
-            raise TypeError("the labels are strings, the input is numbers")
-        labels, place = self.ascending.to(X.device, X.dtype), self.place.to(X.device)
-        if len(labels):
-            nearest = torch.searchsorted(labels, X.contiguous()).clamp(max=len(labels) - 1)
-            found = torch.where(labels[nearest] == X, place[nearest], self.size)
-        else:
-            found = torch.full_like(X, self.size, dtype=torch.int64)
-        return torch.where(X.isnan(), self.nan, found) if X.is_floating_point() else found
-
-    def take(self, positions: Positions, default: Any, device: torch.device) -> Tensor | Strings:
-        """Labels at these positions; `default` at `size`."""
-        if self.strings is not None:
-            if isinstance(positions, Tensor):
-                read = host_of(positions.flatten()).numbers
-                positions = np.array(read, dtype=np.int64).reshape(tuple(positions.shape))
-            table = np.array([*self.strings, default], dtype=object)
-            return np.asarray(table[positions], dtype=object)
-        assert self.numbers is not None, "labels are strings or numbers"
-        if isinstance(positions, np.ndarray):
-            positions = torch.from_numpy(positions).to(device)
-        numbers = self.numbers.to(positions.device)
-        return torch.cat([numbers, numbers.new_full((1,), default)])[positions]
-
-
-def labels_of(*options: Given, first_counts: bool = False) -> Labels:
-    """Labels of the one list that the node gives; exporters may leave the others empty.
-
-    Args:
-        options: lists of an attribute, float32 or int64, or arrays of a tensor.
-        first_counts: of a label that is repeated the first one counts, not the last.
-
-    Raises:
-        ValueError: the node gives none.
-    """
-    given = next((o for o in options if o is not None and len(o)), None)
-    if given is None:
-        raise ValueError("the node gives no labels")
-    labels = given.tolist() if isinstance(given, np.ndarray) else list(given)
-    pairs = list(enumerate(labels))
-    position = {x: i for i, x in (reversed(pairs) if first_counts else pairs) if x == x}
-    nan = max((i for i, x in pairs if x != x), default=len(labels))
-    if isinstance(labels[0], str):
-        return Labels(len(labels), position, nan, np.array(labels, dtype=object))
-    if isinstance(given, np.ndarray):
-        numbers = torch.from_numpy(given.flatten())
-    else:
-        floating = any(isinstance(x, float) for x in labels)
-        numbers = torch.tensor(labels, dtype=torch.float32 if floating else torch.int64)
-    ascending = sorted(position)
-    place = torch.tensor([position[x] for x in ascending], dtype=torch.int64)
-    in_order = torch.tensor(ascending, dtype=numbers.dtype)
-    return Labels(len(labels), position, nan, None, numbers, in_order, place)
+from onnxinterp.values import Strings
 
 
 class Coding(NamedTuple):
