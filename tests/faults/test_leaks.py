@@ -29,6 +29,15 @@ SMALL = f"""{HEADER} g (float[n,3] x) => (float[n,3] y)
 }}"""
 
 
+@pytest.fixture(autouse=True)
+def new_objects_alone() -> Iterator[None]:
+    """The collector looks at what a test makes, not at all that the tests before have left."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def resident() -> int:
     """Bytes of memory in use."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGES
