@@ -305,6 +305,11 @@ def _(d: Draw) -> Call:
     return call(d.tensor(d.shape(min_dims=4, min_side=2)))
 
 
-@sample(global_lp_pool, global_lp_pool_1)
+@sample(global_lp_pool)
 def _(d: Draw) -> Call:
     return call(d.tensor(d.shape(min_dims=3)), p=d.maybe(d.integer(1, 3)))
+
+
+@sample(global_lp_pool_1)
+def _(d: Draw) -> Call:
+    return call(d.tensor(d.shape(min_dims=3)), p=d.maybe(float(d.integer(1, 3))))

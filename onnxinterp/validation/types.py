@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
 
 from onnxinterp.carriers import admitted_types
-from onnxinterp.dtypes import onnx_name
+from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph import Graph, Node
 from onnxinterp.registry import lookup, schema_of
+
+NUMBERS = frozenset({"floating", "integer", "complex"})
 
 
 def check_types(graph: Graph, stored: Mapping[str, int]) -> None:
     """Refuse nodes whose inputs are of types that the schema does not admit, or not together.
 
-    Only tensors whose type the file tells are judged: inputs of the graph, and what it stores.
-    Kernels of one's own take what they take.
+    Only tensors whose type the file tells are judged: inputs of the graph, and what it stores; and
+    by its kind alone: kernels compute with other numbers than the schema admits, too, but not with
+    floating numbers beside integers where these must be alike. Kernels of one's own take all.
 
     Args:
         graph: the main graph.
@@ -40,10 +46,21 @@ def _check(node: Node, told: list[int]) -> None:
         formal = schema.inputs[min(index, len(schema.inputs) - 1)]
         if not elem_type or formal.type_str not in admitted:
             continue
+        kind, kinds = _kind(elem_type), {_kind(t) for t in admitted[formal.type_str]}
+        fits = kind in kinds or (kind in NUMBERS and not kinds.isdisjoint(NUMBERS))
         what = f"node {node.name!r} ({node.op_type}): {node.inputs[index]!r}"
-        if elem_type not in admitted[formal.type_str]:
+        if not fits:
             raise InvalidModelError(f"{what} is {onnx_name(elem_type)}, which it does not take")
         other = bound.setdefault(formal.type_str, elem_type) if formal.is_homogeneous else elem_type
-        if other != elem_type:
+        if _kind(other) != kind:
             types = f"{onnx_name(elem_type)} beside {onnx_name(other)}"
             raise InvalidModelError(f"{what} is {types}; they must be alike")
+
+
+@lru_cache(maxsize=64)
+def _kind(elem_type: int) -> str:
+    """Floating, integer, complex, or a type of its own."""
+    dtype = CARRIER.get(elem_type)
+    if dtype is None or dtype is torch.bool:
+        return onnx_name(elem_type)
+    return "floating" if dtype.is_floating_point else "complex" if dtype.is_complex else "integer"
