@@ -119,10 +119,11 @@ class OnnxModule(Tunable):
         self.opset_imports = model.opset_imports
         self.producer = model.producer
         self.interpreter = Interpreter()
-        check_types(graph, {name: elem_type(held) for name, held in model.tensors.items()})
+        stored = {name: elem_type(held) for name, held in model.tensors.items()}
+        check_types(graph, stored)
         tensors, self._literals = read_tensors(model, graph, reader)
         self._mapped = reader.mapped
-        self._packed = {n: t for n in tensors if (t := elem_type(model.tensors[n])) in NARROW}
+        self._packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
         self.weights = Weights(parameters(tensors, graph, trainable))
         self.template = templates.template(content, proto, model, self.weights, reader)
         self.graph = graph

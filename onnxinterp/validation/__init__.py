@@ -1,7 +1,7 @@
 """What a parsed file must be before anything is made of it.
 
     validate            the one entry: everything below, before `building`
-        walking         all graphs and all tensors, wherever they sit
+        walking         all graphs, wherever they sit
         structure       the versions a file names, its functions, the types it declares
         names           who makes a value and who reads it, scope by scope
         operators       how often, and with what, an operator may be called
@@ -16,6 +16,5 @@ recurse, because nothing passes that nests deeper than `Limits` says.
 from __future__ import annotations
 
 from onnxinterp.validation.structure import validate
-from onnxinterp.validation.walking import tensors
 
-__all__ = ["tensors", "validate"]
+__all__ = ["validate"]

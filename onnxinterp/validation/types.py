@@ -30,7 +30,7 @@ def check_types(graph: Graph, stored: Mapping[str, int]) -> None:
     Raises:
         InvalidModelError: there is one; the message names it.
     """
-    types = {i.name: i.elem_type for i in graph.inputs if i.kind == "tensor"} | {**stored}
+    types = {i.name: i.elem_type for i in graph.inputs if i.kind == "tensor"} | dict(stored)
     for node in graph.walk():
         told = [types.get(name, 0) for name in node.inputs]
         if any(told) and node.kernel is lookup(node.op_type, node.opset, node.domain):

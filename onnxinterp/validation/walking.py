@@ -1,11 +1,11 @@
-"""All graphs and all tensors of a model: of training and of functions nobody calls, too."""
+"""All graphs of a model: of training and of functions nobody calls, too."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, TensorProto
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto
 
 from onnxinterp.errors import UnsafeModelError
 
@@ -33,25 +33,6 @@ def bodies(proto: ModelProto, deepest: int | None = None) -> Iterator[Body]:
             if attribute.HasField("g"):
                 stack.append((attribute.g, depth + 1))
             stack.extend((graph, depth + 1) for graph in attribute.graphs)
-
-
-def tensors(proto: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor: initializers, attributes of nodes and of functions, parts of sparse tensors."""
-    for body in bodies(proto):
-        sparse = []
-        if isinstance(body, GraphProto):
-            yield from body.initializer
-            sparse += body.sparse_initializer
-        for attribute in _attributes(body):
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            if attribute.HasField("sparse_tensor"):
-                sparse.append(attribute.sparse_tensor)
-            sparse += attribute.sparse_tensors
-        for tensor in sparse:
-            yield tensor.values
-            yield tensor.indices
 
 
 def _attributes(body: Body) -> Iterator[AttributeProto]:

@@ -29,7 +29,8 @@ from onnxinterp import (
     UnsupportedOpError,
 )
 from onnxinterp.registry import NEWEST
-from onnxinterp.validation import tensors, validate
+from onnxinterp.validation import validate
+from onnxinterp.wire import messages
 
 PLAIN = """<ir_version: 8, opset_import: ["": 17]>
 g (float[2] x, float[2] z) => (float[2] y) <float[2] w = {1, 2}> {
@@ -493,7 +494,7 @@ def test_every_tensor_is_found_wherever_it_sits() -> None:
     training.initialization.initializer.append(tensor("before training"))
     training.algorithm.node.add(op_type="Constant").attribute.add(t=tensor("in training"))
     pairs = ("sparse", "s", "ss")
-    assert sorted(t.name for t in tensors(proto)) == sorted(
+    assert sorted(m.name for _, m in messages(proto) if isinstance(m, TensorProto)) == sorted(
         ["dense", "one", "many", "in a subgraph", "in a list of subgraphs", "a default"]
         + ["in a function", "before training", "in training"]
         + [name + end for name in pairs for end in ("", ".indices")]
