@@ -92,11 +92,23 @@ class _Matcher:
     def found(self, root: Step) -> Iterator[tuple[list[Step], Step]]:
         """The steps of each match that ends with `root`, in order, and the one in their place."""
         for pattern, function in FUSIONS.get(root.kernel, ()):
+            if not self._is_made(pattern, root.outputs[0]):
+                continue
             positional, keywords = _parameters(function)
             for match in self._value(pattern, root.outputs[0], _Match(), keywords):
                 parts = sorted(match.steps.values(), key=lambda s: self.order[s.outputs[0]])
                 names = [match.values.get(name, "") for name in positional]
                 yield parts, self._joined(function, names, match.constants, parts)
+
+    def _is_made(self, pattern: Any, name: str) -> bool:
+        """Whether the right kernels make a value, whatever else they are given: most are not."""
+        if not isinstance(pattern, tuple):
+            return True
+        step = self.made.get(name)
+        if step is None or step.kernel is not pattern[0]:
+            return False
+        orders = (step.inputs, step.inputs[::-1])[: 1 + (step.kernel in COMMUTATIVE)]
+        return any(all(map(self._is_made, pattern[1:], names)) for names in orders)
 
     def _value(
         self, pattern: Any, name: str, match: _Match, keywords: Mapping[str, Kind]

@@ -27,6 +27,7 @@ from onnxinterp.wire import messages
 
 RANK = 64  # dimensions that torch's kernels take
 LARGEST = 2**63 - 1  # bytes of a tensor
+DECIMAL = re.compile("[0-9]{1,19}").fullmatch
 SPREAD = 4 * GIB  # bytes that a sparse tensor may become where no limit on weights is set
 DATA = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 FIELD: dict[int, str] = {
@@ -193,11 +194,13 @@ def dense_bytes(proto: TensorProto | SparseTensorProto) -> int:
     size = 8 if kind == STRING else CARRIER[kind].itemsize
     if len(shape) > RANK:
         raise InvalidModelError(f"tensor {header.name!r} has {len(shape)} dimensions, over {RANK}")
-    if min(shape, default=0) < 0 or math.prod(max(n, 1) for n in shape) * size > LARGEST:
+    least, count = min(shape, default=1), math.prod(shape)
+    spread = count if least else math.prod(max(n, 1) for n in shape)  # torch counts with these, too
+    if least < 0 or spread * size > LARGEST:
         raise InvalidModelError(f"tensor {header.name!r} has the shape {list(shape)}")
     if header.HasField("segment"):
         raise InvalidModelError(f"tensor {header.name!r} is a segment of one, which none may be")
-    return math.prod(shape) * size
+    return count * size
 
 
 def raw_bytes(kind: int, count: int) -> int:
@@ -252,7 +255,7 @@ def _decimal(proto: TensorProto, entries: dict[object, object], key: str, defaul
     text = entries.get(key)
     if text is None:
         return default
-    if not isinstance(text, str) or not re.fullmatch("[0-9]{1,19}", text) or int(text) > LARGEST:
+    if not isinstance(text, str) or not DECIMAL(text) or int(text) > LARGEST:
         raise _wrong(proto, f"{key} of its external data is {text!r}, no number of bytes")
     return int(text)
 
