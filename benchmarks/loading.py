@@ -25,12 +25,12 @@ from onnxinterp import OnnxModule
 BYTES = 100 * 10**6
 ROUNDS = 15
 CHECKS = (
-    "module.check_weights",
-    "module.validate",
-    "module.check_types",
     "loading.check_texts",
-    "loading.check_tensor",
-    "loading.check_numbers",
+    "loading.check_weights",
+    "loading.validate",
+    "module.check_types",
+    "reader.check_tensor",
+    "reader.check_numbers",
 )
 
 

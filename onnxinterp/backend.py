@@ -24,8 +24,8 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, NATIVE
 from onnxinterp.graph import ValueInfo
-from onnxinterp.loading import from_array
 from onnxinterp.module import OnnxModule
+from onnxinterp.reader import from_array
 
 DEVICES = {"CPU": "cpu", "CUDA": "cuda"}  # as ONNX names them -> as torch does
 

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from onnxinterp import replacing
 from onnxinterp.dtypes import CARRIER, NATIVE
 from onnxinterp.errors import InvalidModelError
+from onnxinterp.limits import Limits
 from onnxinterp.loading import Source, read, reusable
 from onnxinterp.module import OnnxModule
 
@@ -54,7 +55,7 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
     """
     source = reusable(source)
     module = OnnxModule(source) if module is None else module
-    model, reader = read(source)
+    model, reader, _ = read(source)
     if isinstance(source, onnx.ModelProto):
         model = onnx.ModelProto()
         model.CopyFrom(source)
@@ -91,8 +92,12 @@ def _write(state: dict[str, Any], out: BinaryIO) -> None:
         raise
 
 
-def load(path: str | os.PathLike[str]) -> OnnxModule:
+def load(path: str | os.PathLike[str], *, limits: Limits = Limits()) -> OnnxModule:
     """Read a module back from a file that `save` wrote; on the CPU, in eval mode.
+
+    Args:
+        path: the file.
+        limits: what the module is held to, as by `OnnxModule`.
 
     Raises:
         InvalidModelError: the file is no state dict, or does not know its graph.
@@ -112,6 +117,7 @@ def load(path: str | os.PathLike[str]) -> OnnxModule:
         outputs=outputs,
         trainable=lambda name, _: name in trainable,
         untie=known.get("untied", True),
+        limits=limits,
     )
     module.load_state_dict(state, assign=True)
     module.template = module.template.filled(known.get("template"))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError
-from onnxinterp.loading import TensorReader
+from onnxinterp.reader import TensorReader
 from onnxinterp.registry import Kernel
 from onnxinterp.values import Host
 

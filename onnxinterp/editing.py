@@ -26,7 +26,7 @@ from torch import Tensor
 from onnxinterp.dtypes import CARRIER, NATIVE
 from onnxinterp.encoding import PACKED_AS_RAW, check, converted, raw, raw_size, same, typed
 from onnxinterp.errors import InvalidModelError, SaveError
-from onnxinterp.loading import TensorReader, flat_positions
+from onnxinterp.reader import TensorReader, flat_positions
 from onnxinterp.tensors import external_of
 from onnxinterp.wire import (
     FIXED32,

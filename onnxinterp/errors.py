@@ -33,12 +33,16 @@ class OnnxError(Exception):
     """
 
     def __init__(self, *lines: object) -> None:
-        texts = [escaped(_cut(str(line), LONGEST_LINE)) for line in lines]
-        text = "\n".join([_cut(text, LONGEST_LINE) for text in texts])
+        text = "\n".join(map(plain, lines))
         super().__init__(_cut(text, LONGEST, tail=0))
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), tuple(str(self).split("\n")), self.__dict__
+
+
+def plain(text: object, most: int = LONGEST_LINE) -> str:
+    """A text of the file as one line to be shown: escaped, and of at most so many bytes."""
+    return _cut(escaped(_cut(str(text), most)), most)
 
 
 def escaped(text: str) -> str:
@@ -48,11 +52,12 @@ def escaped(text: str) -> str:
     return "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
 
 
-def _cut(text: str, most: int, tail: int = 500) -> str:
-    """A text of so many bytes, the last of which are its end."""
+def _cut(text: str, most: int, tail: int | None = None) -> str:
+    """A text of so many bytes, the last of which, a third by default, are its end."""
     data = text.encode(errors="backslashreplace")
     if len(data) <= most:
         return text
+    tail = most // 3 if tail is None else tail
     head, end = data[: most - tail - 5], data[len(data) - tail :]
     return f"{head.decode(errors='ignore')} ... {end.decode(errors='ignore')}".rstrip()
 

@@ -8,6 +8,7 @@ of the head's are followed forwards, so that stored sizes and declared shapes ch
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from onnxinterp.errors import OnnxError
+from onnxinterp.limits import Limits
 from onnxinterp.loading import Source, complete, read
 from onnxinterp.ordering import sort
 
@@ -91,6 +93,8 @@ def replace_head(
     *,
     output: str | None = None,
     generator: torch.Generator | None = None,
+    limits: Limits = Limits(),
+    data_root: str | os.PathLike[str] | None = None,
 ) -> onnx.ModelProto:
     """A model whose last linear layer has another number of outputs, and fresh weights.
 
@@ -108,6 +112,8 @@ def replace_head(
         out_features: the number of outputs, at least 1.
         output: the output of the graph to go back from; the first one by default.
         generator: what draws the weights; torch's own by default.
+        limits: what the model is held to while it is read.
+        data_root: a folder within which external data may lie behind links.
 
     Returns:
         A new model with all its tensors inside.
@@ -119,7 +125,7 @@ def replace_head(
     """
     if out_features < 1:
         raise ValueError(f"a head has at least 1 output, not {out_features}")
-    surgery = _Surgery(complete(source))
+    surgery = _Surgery(complete(source, limits, data_root))
     head = surgery.head(output)
     before = head.out_features
     surgery.follow(head, before, out_features)
@@ -134,13 +140,13 @@ def replace_head(
     return surgery.model
 
 
-def find_head(source: Source, output: str | None = None) -> Head:
+def find_head(source: Source, output: str | None = None, limits: Limits = Limits()) -> Head:
     """The last linear layer before an output (the first by default) of a model.
 
     Raises:
         HeadError: there is none that could be replaced.
     """
-    return _Surgery(read(source)[0]).head(output)
+    return _Surgery(read(source, limits).proto).head(output)
 
 
 class _Surgery:

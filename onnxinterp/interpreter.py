@@ -18,7 +18,7 @@ Override `run_step` to profile, trace or change what runs:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxinterp.errors import InputError, NodeError, UnsafeModelError, escaped
+from onnxinterp.errors import InputError, NodeError, UnsafeModelError, plain
 from onnxinterp.extras import MissingExtraError
 from onnxinterp.graph import Node
 from onnxinterp.guarding import Exceeded, Guard
@@ -182,10 +182,10 @@ class Interpreter:
                 if _is_signal(error):
                     raise
                 raise NodeError(describe(step, values)) from error
-            if result.__class__ is tuple:
-                values.update(zip(step.outputs, result, strict=False))
-            else:
+            if result.__class__ is not tuple and len(step.outputs) == 1:
                 values[step.outputs[0]] = result
+            else:
+                values.update(named(step, result))
             if step.updates:
                 with torch.no_grad():
                     for name, index in step.updates:
@@ -200,6 +200,20 @@ class Interpreter:
             values = frame.values
             return step.kernel(*[values[name] for name in step.inputs], **step.attributes)
         return step.call(self, frame)
+
+
+def named(step: Step, result: Any) -> Iterable[tuple[str, Any]]:
+    """What a kernel gave, by the names of the node's outputs: it may give more than are asked for.
+
+    Raises:
+        NodeError: it gave fewer.
+    """
+    results = result if isinstance(result, tuple) else (result,)
+    if len(results) < len(step.outputs):
+        node = step.node
+        message = f"node {node.name!r} ({node.op_type}) has {len(step.outputs)} outputs"
+        raise NodeError(f"{message}, but {len(results)} came of it")
+    return zip(step.outputs, results, strict=False)
 
 
 def bind(plan: Plan, interpreter: Interpreter, frame: Frame, node: Node) -> Subgraph:
@@ -265,7 +279,7 @@ def describe(step: Step, values: dict[str, Any]) -> str:
     node = step.node
     op = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
     given = [(name.partition("\0")[0], values.get(name)) for name in step.inputs]
-    inputs = ", ".join([f"{escaped(name)}: {_brief(value)}" for name, value in given])
+    inputs = ", ".join([f"{plain(name)}: {_brief(value)}" for name, value in given])
     return f"node {node.name!r} ({op}, opset {node.opset}) failed on ({inputs})"
 
 

@@ -1,78 +1,89 @@
-"""From a source (path, bytes, file, ModelProto) to a parsed model, and from its bytes to tensors.
+"""From a source (path, bytes, file, ModelProto) to a parsed model that has passed every check.
 
-External data is opened beside the model only, as a regular file below the model's folder (see
-`files`), and mapped privately with copy-on-write: pages are read when touched, a trained tensor
-never writes to the file, and each tensor saves at its own size. A tensor is made only after its
-numbers are found to fit (see `tensors`).
+    read        the one way in: parsed, its texts, tensors and nodes checked, no weight read
+    complete    a copy with its external data inside, for those who change models
+    content_of  the bytes alone, unparsed
+
+Commands, edits and `OnnxModule` come through here, so that none of them meets what only a stranger
+would write. What a tensor holds is checked when it is read, see `reader`.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import mmap
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from types import MappingProxyType
+from typing import BinaryIO, NamedTuple, TypeAlias
 
-import numpy as np
 import onnx
-import torch
 from google.protobuf.message import DecodeError, EncodeError
-from onnx import TensorProto, numpy_helper
-from torch import Tensor
+from onnx import TensorProto
 
-from onnxinterp.dtypes import CARRIER, NATIVE, STRING
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
-from onnxinterp.files import Folder, open_model
+from onnxinterp.files import open_model
 from onnxinterp.limits import Limits
-from onnxinterp.mapped import MappedFiles
-from onnxinterp.tensors import (
-    External,
-    check_numbers,
-    check_sparse,
-    check_spread,
-    check_tensor,
-    check_weights,
-    external_of,
-)
+from onnxinterp.reader import TensorReader
+from onnxinterp.registry import Kernel
+from onnxinterp.tensors import check_tensor, check_weights
 from onnxinterp.texts import check_texts
-from onnxinterp.wire import LARGEST, Buffer, messages
+from onnxinterp.validation import validate
+from onnxinterp.wire import LARGEST, messages
 
-PAGES_OF_ITS_OWN = 2**16  # bytes from which a tensor gets them
 BLOCK = 2**24  # bytes read at once from a file object
-MAPS = 256  # files of external data that are mapped; each map keeps a descriptor open
+NONE: Mapping[str, Kernel] = MappingProxyType({})
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | onnx.ModelProto"
 Content: TypeAlias = "bytes | mmap.mmap | None"
 """The bytes of a model; None where it came parsed."""
 
 
-def read(source: Source) -> tuple[onnx.ModelProto, TensorReader]:
-    """Parse a model without reading its external data.
+class Read(NamedTuple):
+    """A model that was read.
 
-    Returns:
-        The model and the reader of its tensors, which knows the folder of external data.
-
-    Raises:
-        InvalidModelError: the bytes are no ONNX model.
-        UnsafeModelError: the path is a pipe or a device, or the model has more than 2 GiB.
-        FileNotFoundError: the path does not exist.
+    Attributes:
+        proto: the model, parsed and checked.
+        reader: of its tensors; it knows the folder of external data.
+        content: the bytes of the model; those of a file are mapped, not held.
     """
-    return read_all(source)[:2]
+
+    proto: onnx.ModelProto
+    reader: TensorReader
+    content: Content
 
 
-def read_all(
+def read(
     source: Source,
     limits: Limits = Limits(),
     data_root: str | os.PathLike[str] | None = None,
-) -> tuple[onnx.ModelProto, TensorReader, Content]:
-    """As `read`, and the bytes of the model; those of a file are mapped, not held.
+    *,
+    kernels: Mapping[str, Kernel] = NONE,
+    allowed_ops: Collection[str] | None = None,
+) -> Read:
+    """Parse and check a model without reading its external data.
 
     Args:
         source: a path, bytes, a binary file or a ModelProto.
         limits: `model_bytes` is looked at before anything is read.
         data_root: a folder within which external data may be behind links.
+        kernels: "domain::Op" (or "Op") -> kernel that takes precedence in this model.
+        allowed_ops: the only operators that may be called; None allows all.
+
+    Raises:
+        InvalidModelError: the bytes are no ONNX model, or no valid one.
+        UnsafeModelError: the path is a pipe or a device, or the model asks for more than `limits`,
+            or for an operator that is not allowed.
+        FileNotFoundError: the path does not exist.
     """
+    found = _parsed(source, limits, data_root)
+    check_texts(found.proto)
+    check_weights(found.proto, limits)
+    validate(found.proto, kernels, limits, allowed_ops)
+    return found
+
+
+def _parsed(source: Source, limits: Limits, data_root: str | os.PathLike[str] | None) -> Read:
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         file, folder = open_model(path, data_root)
@@ -85,24 +96,28 @@ def read_all(
                 raise InvalidModelError(f"{path} has changed while it was read")
             model = _parse(data, str(path))
             del data
-            return model, TensorReader(folder, limits), _mapped(file)
+            return Read(model, TensorReader(folder, limits), _mapped(file))
+    reader = TensorReader(None, limits)
     if isinstance(source, onnx.ModelProto):
-        return _with_graph(source, "the ModelProto"), TensorReader(None, limits), None
+        return Read(_with_graph(source, "the ModelProto"), reader, None)
     data = _read(source, limits)
-    return _parse(data, "what was given"), TensorReader(None, limits), data
+    return Read(_parse(data, "what was given"), reader, data)
 
 
-def complete(source: Source, data_root: str | os.PathLike[str] | None = None) -> onnx.ModelProto:
+def complete(
+    source: Source,
+    limits: Limits = Limits(),
+    data_root: str | os.PathLike[str] | None = None,
+) -> onnx.ModelProto:
     """A copy of a model that has its external data inside, all of whose tensors are checked.
 
     Raises:
-        InvalidModelError: it is no ONNX model, or external data are missing or do not fit.
+        InvalidModelError: external data are missing or do not fit, or what `read` raises.
         UnsafeModelError: external data lie where they must not.
         FileNotFoundError: the path does not exist.
     """
-    proto, reader, _ = read_all(source, data_root=data_root)
+    proto, reader, _ = read(source, limits, data_root)
     model = copy.deepcopy(proto) if proto is source else proto
-    check_weights(model, reader.limits)
     for _, message in messages(model):
         if isinstance(message, TensorProto):
             message.CopyFrom(reader.inline(message))
@@ -192,191 +207,4 @@ def _parse(data: bytes, what: str) -> onnx.ModelProto:
 def _with_graph(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
     if not model.HasField("graph"):
         raise InvalidModelError(f"{what} holds no ONNX graph")
-    check_texts(model)
     return model
-
-
-class TensorReader:
-    """Turns a TensorProto into a tensor: shape from `dims`, dtype by `dtypes.CARRIER`.
-
-    Attributes:
-        folder: where external data lies; None where the model came without a path.
-        limits: `weight_bytes` bounds what a sparse tensor may become.
-        sizes: location -> bytes, of the files of external data that were opened.
-        mapped: those files, and how they were.
-    """
-
-    def __init__(self, folder: Folder | None, limits: Limits = Limits()) -> None:
-        self.folder = folder
-        self.limits = limits
-        self.sizes: dict[str, int] = {}
-        self.mapped = MappedFiles()
-        self._maps: dict[str, mmap.mmap] = {}
-
-    def __call__(self, proto: TensorProto) -> Tensor | np.ndarray[Any, Any]:
-        """The tensor; strings come as a numpy object array.
-
-        Raises:
-            InvalidModelError: the data does not fit shape and type.
-            UnsafeModelError: external data lies where it must not.
-        """
-        kind, shape = proto.data_type, tuple(proto.dims)
-        if proto.data_location == TensorProto.EXTERNAL:
-            return self._external(proto, kind, shape)
-        raw = proto.raw_data if proto.HasField("raw_data") else None
-        check_tensor(proto, raw)
-        if kind == STRING:
-            return self._strings(proto, shape)
-        if kind in NATIVE and raw is not None:
-            return _from_buffer(_own_copy(raw), CARRIER[kind], shape)
-        return _decoded(proto)
-
-    def sparse(self, proto: onnx.SparseTensorProto) -> Tensor:
-        """A sparse tensor as the dense tensor it means; indices are linear or one row per value.
-
-        Raises:
-            InvalidModelError: indices lie outside the shape, or are not in ascending order.
-            UnsafeModelError: the dense tensor would be too large.
-        """
-        check_sparse(proto)
-        check_spread(proto, self.limits)
-        values, indices = self(proto.values), self(proto.indices)
-        assert isinstance(values, Tensor), "check_sparse refuses strings"
-        assert isinstance(indices, Tensor), "check_sparse wants int64"
-        shape, name = tuple(proto.dims), proto.values.name
-        sizes = torch.tensor(shape if indices.ndim > 1 else [math.prod(shape)])
-        if ((indices < 0) | (indices >= sizes)).any():
-            raise InvalidModelError(f"sparse tensor {name!r} has an index outside")
-        positions = flat_positions(indices, shape)
-        if (positions[1:] <= positions[:-1]).any():
-            raise InvalidModelError(f"sparse tensor {name!r} has indices that do not ascend")
-        try:
-            dense = torch.zeros(math.prod(shape), dtype=values.dtype)
-        except RuntimeError as error:
-            raise UnsafeModelError(f"sparse tensor {name!r} finds no memory: {error}") from error
-        dense[positions] = values
-        return dense.reshape(shape)
-
-    def inline(self, proto: TensorProto) -> TensorProto:
-        """A tensor with its data in it; itself where it has them already.
-
-        Raises:
-            InvalidModelError: external data is missing or does not fit.
-            UnsafeModelError: external data lies where it must not.
-        """
-        if proto.data_location != TensorProto.EXTERNAL:
-            return proto
-        data, where = self._data(proto)
-        inside = TensorProto()
-        inside.CopyFrom(proto)
-        inside.ClearField("external_data")
-        inside.ClearField("data_location")
-        inside.raw_data = bytes(data[where.offset : where.offset + where.length])
-        return inside
-
-    @staticmethod
-    def _strings(proto: TensorProto, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-        strings = [s.decode("utf-8", "surrogateescape") for s in proto.string_data]
-        return np.array(strings, dtype=object).reshape(shape)
-
-    def _external(self, proto: TensorProto, kind: int, shape: tuple[int, ...]) -> Tensor:
-        data, where = self._data(proto)
-        if kind not in NATIVE:
-            return _decoded(self.inline(proto))
-        dtype = CARRIER[kind]
-        if where.offset % dtype.itemsize:  # torch wants aligned elements
-            part = bytes(data[where.offset : where.offset + where.length])
-            return _from_buffer(_own_copy(part), dtype, shape)
-        return _from_buffer(data, dtype, shape, where.offset)
-
-    def _data(self, proto: TensorProto) -> tuple[Buffer, External]:
-        """The file that has the data of a tensor, and where in it they are."""
-        where = external_of(proto)
-        data = self._map(where.location, proto.name)
-        if where.offset + where.length > len(data):
-            raise InvalidModelError(f"external data of {proto.name!r} ends after its file")
-        return data, where
-
-    def _map(self, location: str, tensor: str) -> mmap.mmap | bytes:
-        if location not in self._maps:
-            if self.folder is None:
-                message = f"{tensor!r} lies in the file {location!r}: load the model from its path"
-                raise InvalidModelError(message)
-            with self.folder.open(location) as file:
-                size = os.fstat(file.fileno()).st_size
-                self.sizes[location] = size
-                if not size:
-                    return b""
-                try:
-                    self._maps[location] = self._pages(file, size, location)
-                except (OSError, ValueError) as error:
-                    message = f"the external data {location!r} cannot be mapped: {error}"
-                    raise InvalidModelError(message) from error
-        return self._maps[location]
-
-    def _pages(self, file: BinaryIO, size: int, location: str) -> mmap.mmap:
-        if len(self._maps) < MAPS and self.folder is not None:
-            return self.mapped.map(file, self.folder.path / location)
-        pages = mmap.mmap(-1, size)
-        if pages.write(file.read(size)) != size:
-            raise OSError("it has changed while it was read")
-        return pages
-
-
-def flat_positions(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Where the values of a sparse tensor stand in the flat dense one; int64 of shape [values].
-
-    Args:
-        indices: linear ones [values], or one row per value [values, rank].
-        shape: that of the dense tensor.
-    """
-    if indices.ndim < 2:
-        return indices
-    strides = [int(np.prod(shape[i + 1 :], dtype=object)) for i in range(len(shape))]
-    return (indices * torch.tensor(strides)).sum(1)
-
-
-def _own_copy(data: bytes) -> bytearray | mmap.mmap:
-    """A writable copy; a large one in pages of its own.
-
-    In the heap it would lie among the pieces of the parsed file, and keep their memory from going
-    back to the system once they are freed.
-    """
-    if len(data) < PAGES_OF_ITS_OWN:
-        return bytearray(data)
-    pages = mmap.mmap(-1, len(data))
-    pages.write(data)
-    return pages
-
-
-def _from_buffer(
-    data: Buffer, dtype: torch.dtype, shape: tuple[int, ...], offset: int = 0
-) -> Tensor:
-    """The elements that start at an offset, without a copy."""
-    count = math.prod(shape)
-    if not count:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(data, dtype=dtype, count=count, offset=offset).reshape(shape)
-
-
-def _decoded(proto: TensorProto) -> Tensor:
-    """What has to be unpacked, or stands in a typed field."""
-    check_numbers(proto)
-    array = np.array(numpy_helper.to_array(proto))
-    return from_array(array.reshape(-1), proto.data_type).reshape(tuple(proto.dims))
-
-
-def from_array(array: np.ndarray[Any, Any], kind: int) -> Tensor:
-    """A numpy array of the ONNX type `kind` as a tensor of the same shape and of its carrier.
-
-    Arrays of numpy's own types pass as they are; the others as bytes of their carrier.
-    """
-    carrier, flat = CARRIER[kind], array.reshape(-1)
-    if kind not in NATIVE:
-        wide = np.float32 if carrier is torch.float32 else np.int16
-        tensor = torch.from_numpy(flat.astype(wide)).to(carrier)
-    elif array.dtype.isbuiltin == 1:
-        tensor = torch.from_numpy(flat).to(carrier)
-    else:
-        tensor = torch.from_numpy(flat.view(f"u{carrier.itemsize}")).view(carrier)
-    return tensor.reshape(array.shape)

@@ -17,17 +17,15 @@ from onnxinterp.arguments import Arguments
 from onnxinterp.building import build
 from onnxinterp.carriers import type_of
 from onnxinterp.dtypes import NARROW
-from onnxinterp.errors import NodeError, UnsupportedOpError, escaped
+from onnxinterp.errors import NodeError, UnsupportedOpError, plain
 from onnxinterp.graph import Graph
 from onnxinterp.guarding import Guard, guard_of
 from onnxinterp.interpreter import Frame, Interpreter
 from onnxinterp.limits import Limits
 from onnxinterp.plans import Planned, sizes_of
 from onnxinterp.registry import kernel_of
-from onnxinterp.tensors import check_weights
 from onnxinterp.ties import Untie, settled, untied
 from onnxinterp.tuning import Tunable
-from onnxinterp.validation import validate
 from onnxinterp.validation.types import check_types
 from onnxinterp.values import Host
 from onnxinterp.weights import (
@@ -107,10 +105,10 @@ class OnnxModule(Tunable):
         super().__init__()
         self.fuse = fuse
         self.limits = limits
-        proto, reader, content = loading.read_all(source, limits, data_root)
-        check_weights(proto, limits)
         self._kernels = {name: kernel_of(name, f) for name, f in (kernels or {}).items()}
-        validate(proto, self._kernels, limits, allowed_ops)
+        proto, reader, content = loading.read(
+            source, limits, data_root, kernels=self._kernels, allowed_ops=allowed_ops
+        )
         model = build(proto, self._kernels, limits)
         self.untied = settled(untie, model)
         model = untied(model, untie)
@@ -382,7 +380,7 @@ class OnnxModule(Tunable):
             f"  weights: {len(self.weights)} tensors, {total:,} elements, {count:,} trainable",
             ")",
         )
-        return "\n".join(map(escaped, lines))
+        return "\n".join(map(plain, lines))
 
 
 def _refuse_missing(graph: Graph) -> None:

@@ -47,7 +47,8 @@ class Said(NamedTuple):
 
 
 def said(proto: NodeProto) -> Said:
-    """Read a node."""
+    """Read a node; outputs left out at the end are none."""
+    wanted = max((i for i, name in enumerate(proto.output, 1) if name), default=0)
     return Said(
         proto.op_type,
         domain_of(proto.domain),
@@ -55,7 +56,7 @@ def said(proto: NodeProto) -> Said:
         proto.name,
         label_of(proto),
         tuple(proto.input),
-        tuple(proto.output),
+        tuple(proto.output[:wanted]),
         attributes_of(proto.attribute),
         _scope(proto),
     )

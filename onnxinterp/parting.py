@@ -17,7 +17,7 @@ from torch import Tensor
 from onnxinterp.editing import EXTERNAL, FORMS, RAW, Stored
 from onnxinterp.encoding import check, raw, raw_size, same
 from onnxinterp.errors import SaveError
-from onnxinterp.loading import TensorReader
+from onnxinterp.reader import TensorReader
 from onnxinterp.templates import Template
 from onnxinterp.weights import Weights
 from onnxinterp.wire import Chain, Edit, Place, Wire, edit, fields, number_of, tagged

@@ -355,7 +355,8 @@ class _Planner:
             self._refuse_delay(step, values)
             return False  # what is wrong with the node is said when it runs, with its inputs
         results = result if isinstance(result, tuple) else (result,)
-        if not all(isinstance(r, (Tensor, Host, np.ndarray)) for r in results):
+        stored = all(isinstance(r, (Tensor, Host, np.ndarray)) for r in results)
+        if not stored or len(results) < len(step.outputs):
             return False
         if self.setting.sized and any(_is_large(r) for r in results):
             return False  # one copy of it for each size that comes would be too much

@@ -11,6 +11,7 @@ calibration batch as statistics, sqrt(v + epsilon) as scale and m as bias.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -21,6 +22,7 @@ from onnx import NodeProto, helper, numpy_helper
 from torch import Tensor
 
 from onnxinterp.interpreter import Frame, Interpreter, Step
+from onnxinterp.limits import Limits
 from onnxinterp.loading import Source, complete
 from onnxinterp.module import OnnxModule
 
@@ -33,6 +35,8 @@ def reinsert_normalization(
     *inputs: Any,
     where: str | Iterable[str] | Callable[[str], bool] = "*",
     epsilon: float = 1e-5,
+    limits: Limits = Limits(),
+    data_root: str | os.PathLike[str] | None = None,
 ) -> onnx.ModelProto:
     """A model with BatchNormalization behind its convolutions, and the same answers in eval mode.
 
@@ -52,6 +56,8 @@ def reinsert_normalization(
             the main graph with a weight of that name are chosen, but for those that a
             BatchNormalization follows.
         epsilon: of the new nodes.
+        limits: what the model is held to, while it is read and called.
+        data_root: a folder within which external data may lie behind links.
 
     Returns:
         A new model with all its tensors inside.
@@ -59,11 +65,11 @@ def reinsert_normalization(
     Raises:
         ValueError: no convolution is chosen.
     """
-    model = complete(source)
+    model = complete(source, limits, data_root)
     chosen = _convolutions(model.graph, where)
     if not chosen:
         raise ValueError(f"no convolution without normalisation has a weight like {where!r}")
-    moments = _moments(model, set(chosen), inputs)
+    moments = _moments(OnnxModule(model, limits=limits), set(chosen), inputs)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     nodes = []
     for node in model.graph.node:
@@ -116,9 +122,8 @@ class _Observer(Interpreter):
 
 
 def _moments(
-    model: onnx.ModelProto, names: set[str], inputs: tuple[Any, ...]
+    module: OnnxModule, names: set[str], inputs: tuple[Any, ...]
 ) -> Mapping[str, tuple[Tensor, Tensor]]:
-    module = OnnxModule(model)
     module.interpreter = observer = _Observer(names)
     with torch.no_grad():
         module(*inputs)

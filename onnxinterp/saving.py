@@ -35,6 +35,7 @@ from onnxinterp.encoding import check
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.files import external_path
 from onnxinterp.parting import parted
+from onnxinterp.reader import TensorReader
 from onnxinterp.replacing import BLOCK, Parts, alone, differs, rights_of
 from onnxinterp.templates import AGAIN, Template
 from onnxinterp.weights import Weights
@@ -149,7 +150,7 @@ def _changes(weights: Weights, kept: Template, wire: Wire) -> Changes:
         elif kind is AttributeProto:
             changes.edits += attribute_edits(wire, around, value, names[0])
         else:
-            reader = loading.TensorReader(kept.opened())
+            reader = TensorReader(kept.opened())
             changes.edits += sparse_edits(wire, around, value, names[0], reader)
     changes.edits += parted(weights, kept, wire, chains)
     return changes

@@ -32,10 +32,9 @@ from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.files import Folder
 from onnxinterp.graph import Graph, Model, Node
 from onnxinterp.limits import Limits
-from onnxinterp.loading import TensorReader
+from onnxinterp.reader import TensorReader
 from onnxinterp.registry import Kernel
 from onnxinterp.ties import untied
-from onnxinterp.validation import validate
 from onnxinterp.weights import Weights
 from onnxinterp.wire import Chain, Place, Wire, edit, messages, walk, write
 
@@ -214,8 +213,7 @@ def template_of(
     like = loading.reusable(like)
     data = loading.content_of(like)
     wire = Wire([(0, data)], len(data))
-    proto = loading.read(_bare(wire))[0]
-    validate(proto, kernels, limits)
+    proto = loading.read(_bare(wire), limits, kernels=kernels).proto
     model = untied(build(proto, kernels, limits), untie)
     _refuse_another(graph, model.graph.pruned(graph.outputs))
     places, ties = _places(proto, model, [name for name in weights if name in model.tensors])

@@ -16,7 +16,7 @@ the one place that waits for a device and the one place where a graph becomes de
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor
 from onnxinterp.dtypes import CARRIER
 
 Scalar: TypeAlias = int | float | bool
+Flag: TypeAlias = Literal[0, 1]
 Ints: TypeAlias = list[int]
 Floats: TypeAlias = list[float]
 Operand: TypeAlias = Tensor | int | float | bool

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph import Graph, Holder, Model, WeightRef
-from onnxinterp.loading import TensorReader
+from onnxinterp.reader import TensorReader
 from onnxinterp.registry import Kind
 
 Trainable: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"

@@ -17,7 +17,7 @@ from torch import Tensor
 from onnxinterp.ops.broadcasting import aligned, draw_aligned, draw_shapes, elementwise
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Operand, is_known
+from onnxinterp.values import Flag, Host, Operand, is_known
 
 
 @op("Add", since=7, uint64="bits", commutative=True)
@@ -49,7 +49,7 @@ def div(A: Tensor, B: Operand) -> Tensor:
 
 
 @op("Mod", since=28)
-def mod(A: Tensor, B: Operand, *, fmod: int = 0) -> Tensor:
+def mod(A: Tensor, B: Operand, *, fmod: Flag = 0) -> Tensor:
     """Without `fmod` the result has the sign of B, a zero too; with it, the sign of A."""
     rule = torch.fmod if fmod else torch.remainder
     if A.dtype is torch.uint64 and isinstance(B, Tensor):
@@ -63,7 +63,7 @@ def mod(A: Tensor, B: Operand, *, fmod: int = 0) -> Tensor:
 
 
 @op("Mod", since=10)
-def mod_10(A: Tensor, B: Operand, *, fmod: int = 0) -> Tensor:
+def mod_10(A: Tensor, B: Operand, *, fmod: Flag = 0) -> Tensor:
     if A.is_floating_point() and not fmod:
         raise TypeError("floating numbers need fmod=1")
     return mod(A, B, fmod=fmod)
@@ -104,27 +104,27 @@ def _divided(A: Tensor, B: Tensor) -> Tensor:
 
 
 @op("Add", since=1, uint64="bits")
-def add_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+def add_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
     return add(A, aligned(A, B, axis, broadcast))
 
 
 @op("Sub", since=1, uint64="bits")
-def sub_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+def sub_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
     return sub(A, aligned(A, B, axis, broadcast))
 
 
 @op("Mul", since=1, uint64="bits")
-def mul_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+def mul_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
     return mul(A, aligned(A, B, axis, broadcast))
 
 
 @op("Div", since=1)
-def div_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+def div_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
     return div(A, aligned(A, B, axis, broadcast))
 
 
 @op("Pow", since=1, frozen=("Y",))
-def pow_1(X: Tensor, Y: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+def pow_1(X: Tensor, Y: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
     return pow(X, aligned(X, Y, axis, broadcast))
 
 
@@ -147,7 +147,7 @@ def _(A: Host, B: Host, **_old: Any) -> Any:
 
 
 @host(mod, mod_10)
-def _(A: Host, B: Host, *, fmod: int = 0) -> Any:
+def _(A: Host, B: Host, *, fmod: Flag = 0) -> Any:
     if A.dtype.is_floating_point:
         return elementwise(math.fmod)(A, B) if fmod else NotImplemented
     rest = elementwise(lambda a, b: a - b * _quotient(a, b))

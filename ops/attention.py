@@ -22,6 +22,7 @@ from onnxinterp.ops.matmul import mat_mul
 from onnxinterp.ops.softmax import softmax, softmax_1
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Flag
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -36,7 +37,7 @@ def attention(
     past_value: Tensor | None = None,
     nonpad_kv_seqlen: Tensor | None = None,
     *,
-    is_causal: int = 0,
+    is_causal: Flag = 0,
     kv_num_heads: int | None = None,
     left_window_size: int = -1,
     q_num_heads: int | None = None,
@@ -143,7 +144,7 @@ def _allowed(
     k: Tensor,
     past: int | None,
     key_counts: Tensor | None,
-    is_causal: int,
+    is_causal: Flag,
     left: int,
     right: int,
 ) -> Tensor | None:
@@ -229,7 +230,7 @@ def attention_24(
     past_value: Tensor | None = None,
     nonpad_kv_seqlen: Tensor | None = None,
     *,
-    is_causal: int = 0,
+    is_causal: Flag = 0,
     kv_num_heads: int | None = None,
     q_num_heads: int | None = None,
     qk_matmul_output_mode: int = 0,
@@ -266,7 +267,7 @@ def attention_23(
     past_key: Tensor | None = None,
     past_value: Tensor | None = None,
     *,
-    is_causal: int = 0,
+    is_causal: Flag = 0,
     kv_num_heads: int | None = None,
     q_num_heads: int | None = None,
     qk_matmul_output_mode: int = 0,

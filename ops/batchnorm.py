@@ -17,6 +17,7 @@ from torch import Tensor
 
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Flag
 
 WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}  # where statistics are taken
 
@@ -87,7 +88,7 @@ def batch_normalization(
     *,
     epsilon: float = 1e-5,
     momentum: float = 0.9,
-    training_mode: int = 0,
+    training_mode: Flag = 0,
     training: bool | None,
     n_outputs: int,
 ) -> tuple[Tensor, ...]:
@@ -126,7 +127,7 @@ def batch_normalization_7(
     *,
     epsilon: float = 1e-5,
     momentum: float = 0.9,
-    spatial: int = 1,
+    spatial: Flag = 1,
     training: bool | None,
     n_outputs: int,
 ) -> tuple[Tensor, ...]:
@@ -161,9 +162,9 @@ def batch_normalization_1(
     var: Tensor,
     *,
     epsilon: float = 1e-5,
-    is_test: int = 0,
+    is_test: Flag = 0,
     momentum: float = 0.9,
-    spatial: int = 1,
+    spatial: Flag = 1,
     training: bool | None,
     n_outputs: int,
 ) -> tuple[Tensor, ...]:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, round_to
+from onnxinterp.values import Flag, Host, round_to
 
 
-def aligned(A: Tensor, B: Tensor, axis: int | None, broadcast: int) -> Tensor:
+def aligned(A: Tensor, B: Tensor, axis: int | None, broadcast: Flag) -> Tensor:
     """B with axes of size 1 behind its own, so that they begin at `axis` of A."""
     if axis is None or not broadcast:
         return B

@@ -20,7 +20,7 @@ from onnxinterp.ops import numerals
 from onnxinterp.ops.narrow import BITS, MINIFLOATS, bit_cast_narrow, fitted, limits, to_float8
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import HOST_DTYPES, Host, Strings, round_to
+from onnxinterp.values import HOST_DTYPES, Flag, Host, Strings, round_to
 
 RoundMode: TypeAlias = Literal["up", "down", "nearest"]
 
@@ -36,7 +36,7 @@ def cast(
     input: Tensor | Strings,
     *,
     to: torch.dtype | type[str],
-    saturate: int = 1,
+    saturate: Flag = 1,
     round_mode: RoundMode = "up",
     output_type: int = 0,
 ) -> Tensor | Strings:
@@ -60,7 +60,7 @@ def cast_19(
     input: Tensor | Strings,
     *,
     to: torch.dtype | type[str],
-    saturate: int = 1,
+    saturate: Flag = 1,
     output_type: int = 0,
 ) -> Tensor | Strings:
     return cast(input, to=to, saturate=saturate, output_type=output_type)
@@ -81,7 +81,7 @@ def cast_like(
     input: Tensor | Strings,
     target_type: Tensor | Strings,
     *,
-    saturate: int = 1,
+    saturate: Flag = 1,
     round_mode: RoundMode = "up",
     output_type: int = 0,
 ) -> Tensor | Strings:
@@ -94,7 +94,7 @@ def cast_like_19(
     input: Tensor | Strings,
     target_type: Tensor | Strings,
     *,
-    saturate: int = 1,
+    saturate: Flag = 1,
     output_type: int = 0,
 ) -> Tensor | Strings:
     return cast(input, to=numerals.type_of(target_type), saturate=saturate, output_type=output_type)
@@ -110,7 +110,7 @@ def bit_cast(input: Tensor, *, to: torch.dtype, output_type: int = 0) -> Tensor:
     return bit_cast_narrow(input, output_type) if output_type in BITS else input.view(to)
 
 
-def _to_power_of_two(x: Tensor, saturate: int, round_mode: RoundMode) -> Tensor:
+def _to_power_of_two(x: Tensor, saturate: Flag, round_mode: RoundMode) -> Tensor:
     """Round to what float8e8m0 can hold: the powers 2**-127 to 2**127, and NaN."""
     x = x.to(torch.float32)
     mantissa, exponent = torch.frexp(x)  # 0.5 <= mantissa < 1

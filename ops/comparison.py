@@ -16,7 +16,7 @@ from torch import Tensor
 from onnxinterp.ops.broadcasting import aligned, draw_aligned, draw_shapes, elementwise
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Operand
+from onnxinterp.values import Flag, Host, Operand
 
 BOTH = ("A", "B")  # no gradient passes a comparison
 
@@ -52,17 +52,17 @@ def where(condition: Tensor, X: Operand, Y: Tensor) -> Tensor:
 
 
 @op("Equal", since=1, uint64="order", frozen=BOTH)
-def equal_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+def equal_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
     return equal(A, aligned(A, B, axis, broadcast))
 
 
 @op("Less", since=1, uint64="order", frozen=BOTH)
-def less_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+def less_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
     return less(A, aligned(A, B, axis, broadcast))
 
 
 @op("Greater", since=1, uint64="order", frozen=BOTH)
-def greater_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+def greater_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
     return greater(A, aligned(A, B, axis, broadcast))
 
 

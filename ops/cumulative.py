@@ -12,20 +12,21 @@ from torch import Tensor
 
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Flag
 
 
 @op("CumSum", since=11, uint64="bits")
-def cum_sum(x: Tensor, axis: int, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+def cum_sum(x: Tensor, axis: int, *, exclusive: Flag = 0, reverse: Flag = 0) -> Tensor:
     return _running(torch.cumsum, 0, x, axis, exclusive, reverse)
 
 
 @op("CumProd", since=26, uint64="bits")
-def cum_prod(x: Tensor, axis: int, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+def cum_prod(x: Tensor, axis: int, *, exclusive: Flag = 0, reverse: Flag = 0) -> Tensor:
     return _running(torch.cumprod, 1, x, axis, exclusive, reverse)
 
 
 def _running(
-    rule: Callable[..., Tensor], identity: int, x: Tensor, axis: int, exclusive: int, reverse: int
+    rule: Callable[..., Tensor], identity: int, x: Tensor, axis: int, exclusive: Flag, reverse: Flag
 ) -> Tensor:
     """Apply a rule along an axis, from its end on, or up to but without each element."""
     x = x.movedim(axis, 0)

@@ -16,6 +16,7 @@ from torch.nn import functional
 from onnxinterp.dtypes import FLOAT8
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Flag
 
 
 def _drop(
@@ -67,7 +68,7 @@ def dropout_7(
 def dropout_1(
     data: Tensor,
     *,
-    is_test: int = 0,  # noqa: ARG001  # its default would drop in every run: the module's mode rules
+    is_test: Flag = 0,  # noqa: ARG001  # its default would drop in every run: the module's mode rules
     ratio: float = 0.5,
     training: bool,
     n_outputs: int,

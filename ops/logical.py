@@ -16,6 +16,7 @@ from torch import Tensor
 from onnxinterp.ops.broadcasting import aligned, draw_aligned, draw_shapes, elementwise
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Flag
 
 
 @op("And", since=7)
@@ -39,17 +40,17 @@ def logical_not(X: Tensor) -> Tensor:
 
 
 @op("And", since=1)
-def logical_and_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+def logical_and_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
     return logical_and(A, aligned(A, B, axis, broadcast))
 
 
 @op("Or", since=1)
-def logical_or_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+def logical_or_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
     return logical_or(A, aligned(A, B, axis, broadcast))
 
 
 @op("Xor", since=1)
-def logical_xor_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Tensor:
+def logical_xor_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
     return logical_xor(A, aligned(A, B, axis, broadcast))
 
 

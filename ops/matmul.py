@@ -18,6 +18,7 @@ from onnxinterp.ops.arithmetic import add
 from onnxinterp.ops.shapes import transpose
 from onnxinterp.registry import fuse, op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Flag
 
 
 @op("MatMul", since=1, uint64="bits")
@@ -112,7 +113,7 @@ def gemm_1(
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    broadcast: int = 0,  # noqa: ARG001  a C of the product's own shape broadcasts to it as well
+    broadcast: Flag = 0,  # noqa: ARG001  a C of the product's own shape broadcasts to it as well
     transA: int = 0,
     transB: int = 0,
 ) -> Tensor:

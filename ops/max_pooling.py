@@ -19,6 +19,7 @@ from onnxinterp.ops.pooling import drawn_ceil_mode, drawn_pool, pad_to_fit, spat
 from onnxinterp.ops.spatial import AutoPad, Window, window
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Flag
 
 MAX_POOLS = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
 
@@ -28,11 +29,11 @@ def max_pool(
     X: Tensor,
     *,
     auto_pad: AutoPad = "NOTSET",
-    ceil_mode: int = 0,
+    ceil_mode: Flag = 0,
     dilations: list[int] | None = None,
     kernel_shape: list[int],
     pads: list[int] | None = None,
-    storage_order: int = 0,
+    storage_order: Flag = 0,
     strides: list[int] | None = None,
     n_outputs: int,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -65,7 +66,7 @@ def _flat_indices(
     padded: Sequence[int],
     shift: Sequence[int],
     shape: Sequence[int],
-    storage_order: int,
+    storage_order: Flag,
 ) -> Tensor:
     """From indices within one padded channel to indices within the whole tensor.
 
@@ -98,7 +99,7 @@ def max_pool_8(
     auto_pad: AutoPad = "NOTSET",
     kernel_shape: list[int],
     pads: list[int] | None = None,
-    storage_order: int = 0,
+    storage_order: Flag = 0,
     strides: list[int] | None = None,
     n_outputs: int,
 ) -> Tensor | tuple[Tensor, Tensor]:

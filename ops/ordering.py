@@ -10,11 +10,12 @@ from torch import Tensor
 
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Flag
 
 
 @op("ArgMax", since=12, uint64="order")
 def arg_max(
-    data: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
+    data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
 ) -> Tensor:
     if not select_last_index:
         return data.argmax(axis, keepdim=bool(keepdims))
@@ -23,7 +24,7 @@ def arg_max(
 
 @op("ArgMin", since=12, uint64="order")
 def arg_min(
-    data: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
+    data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
 ) -> Tensor:
     if not select_last_index:
         return data.argmin(axis, keepdim=bool(keepdims))
@@ -31,18 +32,18 @@ def arg_min(
 
 
 @op("ArgMax", since=1, uint64="order")
-def arg_max_1(data: Tensor, *, axis: int = 0, keepdims: int = 1) -> Tensor:
+def arg_max_1(data: Tensor, *, axis: int = 0, keepdims: Flag = 1) -> Tensor:
     return arg_max(data, axis=axis, keepdims=keepdims)
 
 
 @op("ArgMin", since=1, uint64="order")
-def arg_min_1(data: Tensor, *, axis: int = 0, keepdims: int = 1) -> Tensor:
+def arg_min_1(data: Tensor, *, axis: int = 0, keepdims: Flag = 1) -> Tensor:
     return arg_min(data, axis=axis, keepdims=keepdims)
 
 
 @op("TopK", since=11, uint64="order")
 def top_k(
-    X: Tensor, K: int, *, axis: int = -1, largest: int = 1, sorted: int = 1
+    X: Tensor, K: int, *, axis: int = -1, largest: Flag = 1, sorted: Flag = 1
 ) -> tuple[Tensor, Tensor]:
     """Equal elements come in the order of their indices, which torch.topk does not promise.
 

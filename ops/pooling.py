@@ -18,11 +18,12 @@ from torch.nn import functional
 from onnxinterp.ops.spatial import AutoPad, Window, pad, window, window_sum
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Flag
 
 AVERAGE_POOLS = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
 
 
-def torch_pads(w: Window, auto_pad: AutoPad, ceil_mode: int) -> bool:
+def torch_pads(w: Window, auto_pad: AutoPad, ceil_mode: Flag) -> bool:
     """Whether torch's own padding does it: symmetric, at most half a kernel, known beforehand."""
     if ceil_mode or (auto_pad.startswith("SAME") and max(w.strides) > 1):
         return False  # it depends on the size, which may be symbolic
@@ -42,8 +43,8 @@ def average_pool(
     X: Tensor,
     *,
     auto_pad: AutoPad = "NOTSET",
-    ceil_mode: int = 0,
-    count_include_pad: int = 0,
+    ceil_mode: Flag = 0,
+    count_include_pad: Flag = 0,
     dilations: list[int] | None = None,
     kernel_shape: list[int],
     pads: list[int] | None = None,
@@ -92,8 +93,8 @@ def average_pool_10(
     X: Tensor,
     *,
     auto_pad: AutoPad = "NOTSET",
-    ceil_mode: int = 0,
-    count_include_pad: int = 0,
+    ceil_mode: Flag = 0,
+    count_include_pad: Flag = 0,
     kernel_shape: list[int],
     pads: list[int] | None = None,
     strides: list[int] | None = None,
@@ -114,7 +115,7 @@ def average_pool_7(
     X: Tensor,
     *,
     auto_pad: AutoPad = "NOTSET",
-    count_include_pad: int = 0,
+    count_include_pad: Flag = 0,
     kernel_shape: list[int],
     pads: list[int] | None = None,
     strides: list[int] | None = None,
@@ -146,7 +147,7 @@ def lp_pool(
     X: Tensor,
     *,
     auto_pad: AutoPad = "NOTSET",
-    ceil_mode: int = 0,
+    ceil_mode: Flag = 0,
     dilations: list[int] | None = None,
     kernel_shape: list[int],
     p: float = 2,

@@ -28,6 +28,7 @@ from onnxinterp.dtypes import FLOAT8
 from onnxinterp.ops.narrow import fitted, limits, to_float8
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Flag
 
 X_SETTINGS = ("x_scale", "x_zero_point")
 REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # what torch divides in
@@ -43,7 +44,7 @@ def quantize_linear(
     block_size: int = 0,
     output_dtype: torch.dtype | None = None,
     precision: torch.dtype | None = None,
-    saturate: int = 1,
+    saturate: Flag = 1,
     output_type: int = 0,
     straight: bool = False,
 ) -> Tensor:
@@ -133,7 +134,7 @@ def quantize_linear_21(
     axis: int = 1,
     block_size: int = 0,
     output_dtype: torch.dtype | None = None,
-    saturate: int = 1,
+    saturate: Flag = 1,
     output_type: int = 0,
     straight: bool = False,
 ) -> Tensor:
@@ -159,7 +160,7 @@ def quantize_linear_19(
     y_zero_point: Tensor | None = None,
     *,
     axis: int = 1,
-    saturate: int = 1,
+    saturate: Flag = 1,
     straight: bool = False,
 ) -> Tensor:
     return quantize_linear_21(

@@ -30,7 +30,7 @@ from onnxinterp.ops.recurrent_cells import (
 )
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Floats
+from onnxinterp.values import Flag, Floats
 
 Cell: TypeAlias = Callable[[int, Tensor], tuple[Tensor, Step]]  # direction, X -> gates, step
 TORCH_ORDER = {1: (0,), 3: (1, 0, 2), 4: (0, 2, 3, 1)}  # number of gates -> where torch's stand
@@ -51,7 +51,7 @@ def rnn(
     clip: float | None = None,
     direction: str = "forward",
     hidden_size: int | None = None,
-    layout: int = 0,
+    layout: Flag = 0,
 ) -> tuple[Tensor, ...]:
     layer = layer_of(X, W, R, B, sequence_lens, [initial_h], 1, direction, hidden_size, layout)
     names = {name.lower() for name in activations[: layer.n_directions]}
@@ -85,8 +85,8 @@ def gru(
     clip: float | None = None,
     direction: str = "forward",
     hidden_size: int | None = None,
-    layout: int = 0,
-    linear_before_reset: int = 0,
+    layout: Flag = 0,
+    linear_before_reset: Flag = 0,
 ) -> tuple[Tensor, ...]:
     """linear_before_reset is what torch's GRU computes; the default of ONNX is the other way."""
     layer = layer_of(X, W, R, B, sequence_lens, [initial_h], 3, direction, hidden_size, layout)
@@ -150,8 +150,8 @@ def lstm(
     clip: float | None = None,
     direction: str = "forward",
     hidden_size: int | None = None,
-    input_forget: int = 0,
-    layout: int = 0,
+    input_forget: Flag = 0,
+    layout: Flag = 0,
     n_outputs: int = 3,
 ) -> tuple[Tensor, ...]:
     """Clipping spares the state that goes into the last activation, as in onnxruntime."""
@@ -201,7 +201,7 @@ def _are(defaults: Sequence[str], names: Sequence[str] | None) -> bool:
     return names is None or [n.lower() for n in names] == [n.lower() for n in defaults]
 
 
-def _run_cells(layer: Layer, cell: Cell, layout: int) -> tuple[Tensor, ...]:
+def _run_cells(layer: Layer, cell: Cell, layout: Flag) -> tuple[Tensor, ...]:
     """Time step by time step."""
 
     def direction(k: int, X: Tensor, states: States) -> tuple[Tensor, States]:
@@ -211,7 +211,7 @@ def _run_cells(layer: Layer, cell: Cell, layout: int) -> tuple[Tensor, ...]:
     return batch_first(run(layer, direction), layout)
 
 
-def _run_native(layer: Layer, kind: str, layout: int) -> tuple[Tensor, ...]:
+def _run_native(layer: Layer, kind: str, layout: Flag) -> tuple[Tensor, ...]:
     """With torch's layer; where sequences differ in length, without the final cell state."""
     every = [_torch_parameters(layer, k) for k in range(layer.n_directions)]
     if layer.n_directions == 2 and layer.lengths is None:
@@ -258,7 +258,7 @@ def _older(
     `output_sequence` has no meaning left: whether Y is wanted shows in the outputs of the node.
     """
 
-    def older(*inputs: Tensor | None, output_sequence: int = 0, **attributes: Any) -> Any:
+    def older(*inputs: Tensor | None, output_sequence: Flag = 0, **attributes: Any) -> Any:
         del output_sequence
         return kernel(*inputs, **attributes)
 

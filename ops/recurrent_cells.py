@@ -16,6 +16,7 @@ from torch._higher_order_ops import scan as captured_loop
 from torch.nn import functional
 
 from onnxinterp.ops.gathering import within
+from onnxinterp.values import Flag
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]
 States: TypeAlias = tuple[Tensor, ...]
@@ -119,7 +120,7 @@ def layer_of(
     n_gates: int,
     direction: str,
     hidden_size: int | None,
-    layout: int,
+    layout: Flag,
 ) -> Layer:
     """Check sizes, which torch's kernels leave to the caller; put time first; complete states."""
     if layout:
@@ -167,7 +168,7 @@ def run(layer: Layer, direction: Direction) -> tuple[Tensor, ...]:
     return (_together(rows, 1), *(_together(s, 0) for s in zip(*finals, strict=True)))
 
 
-def batch_first(results: tuple[Tensor, ...], layout: int) -> tuple[Tensor, ...]:
+def batch_first(results: tuple[Tensor, ...], layout: Flag) -> tuple[Tensor, ...]:
     """Y and the final states as `layout` asks for them."""
     if not layout:
         return results

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Ints, round_to
+from onnxinterp.values import Flag, Host, Ints, round_to
 
 Rule: TypeAlias = Callable[[Tensor, list[int], bool], Tensor]
 Kernel: TypeAlias = Callable[..., Tensor]
@@ -36,8 +36,8 @@ def _reduction(
         data: Tensor,
         axes: Ints | None = None,
         *,
-        keepdims: int = 1,
-        noop_with_empty_axes: int = 0,
+        keepdims: Flag = 1,
+        noop_with_empty_axes: Flag = 0,
     ) -> Tensor:
         if not axes and not noop_with_empty_axes:
             axes = list(range(data.ndim))
@@ -45,7 +45,7 @@ def _reduction(
             return rule(data.unsqueeze(-1), [-1], False)  # each element is reduced by itself
         return rule(data, axes, bool(keepdims))
 
-    def kernel_1(data: Tensor, *, axes: list[int] | None = None, keepdims: int = 1) -> Tensor:
+    def kernel_1(data: Tensor, *, axes: list[int] | None = None, keepdims: Flag = 1) -> Tensor:
         return kernel(data, axes, keepdims=keepdims)
 
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", op_type).lower()
@@ -144,7 +144,7 @@ reduce_log_sum_exp, reduce_log_sum_exp_1 = _reduction(
 def _host_rule(rule: Callable[[list[Any]], Any], kernel: Kernel, kernel_1: Kernel) -> None:
     """Attach a rule for lists of plain numbers to both kernels of a reduction."""
 
-    def reduced(data: Host, axes: list[int] | None, keepdims: int, noop: int = 0) -> Any:
+    def reduced(data: Host, axes: list[int] | None, keepdims: Flag, noop: int = 0) -> Any:
         if not data.rank or (noop and not axes):
             return data
         if not data.data and rule in (_greatest, _least):
@@ -160,13 +160,13 @@ def _host_rule(rule: Callable[[list[Any]], Any], kernel: Kernel, kernel_1: Kerne
         data: Host,
         axes: Ints | None = None,
         *,
-        keepdims: int = 1,
-        noop_with_empty_axes: int = 0,
+        keepdims: Flag = 1,
+        noop_with_empty_axes: Flag = 0,
     ) -> Any:
         return reduced(data, axes, keepdims, noop_with_empty_axes)
 
     @host(kernel_1)
-    def _(data: Host, *, axes: list[int] | None = None, keepdims: int = 1) -> Any:
+    def _(data: Host, *, axes: list[int] | None = None, keepdims: Flag = 1) -> Any:
         return reduced(data, axes, keepdims)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from onnxinterp.ops.gathering import within
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import number
+from onnxinterp.values import Flag, number
 
 BLOCK = 512  # boxes that are compared with each other at a time
 
@@ -163,7 +163,7 @@ def non_max_suppression(
     iou_threshold: float | None = None,
     score_threshold: float | None = None,
     *,
-    center_point_box: int = 0,
+    center_point_box: Flag = 0,
 ) -> Tensor:
     """Rows of (image, class, box), the best box of each class first."""
     limit = max_output_boxes_per_class or 0

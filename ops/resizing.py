@@ -20,7 +20,7 @@ from onnxinterp.ops.resampling import Axis, Coordinates, Method, Mode, NearestMo
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import is_known, round_to
+from onnxinterp.values import Flag, is_known, round_to
 
 
 def _whole(size: int, scale: float) -> int:
@@ -83,11 +83,11 @@ def resize(
     scales: list[float] | None = None,
     sizes: list[int] | None = None,
     *,
-    antialias: int = 0,
+    antialias: Flag = 0,
     axes: list[int] | None = None,
     coordinate_transformation_mode: Coordinates = "half_pixel",
     cubic_coeff_a: float = -0.75,
-    exclude_outside: int = 0,
+    exclude_outside: Flag = 0,
     extrapolation_value: float = 0.0,
     keep_aspect_ratio_policy: Literal["stretch", "not_larger", "not_smaller"] = "stretch",
     mode: Mode = "nearest",
@@ -124,7 +124,7 @@ def resize_11(
     *,
     coordinate_transformation_mode: Coordinates = "half_pixel",
     cubic_coeff_a: float = -0.75,
-    exclude_outside: int = 0,
+    exclude_outside: Flag = 0,
     extrapolation_value: float = 0.0,
     mode: Mode = "nearest",
     nearest_mode: NearestMode = "round_prefer_floor",

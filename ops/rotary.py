@@ -11,6 +11,7 @@ from torch import Tensor
 from onnxinterp.ops.gathering import within
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Flag
 
 
 @op("RotaryEmbedding", since=23, frozen=("cos_cache", "sin_cache"))
@@ -20,7 +21,7 @@ def rotary_embedding(
     sin_cache: Tensor,
     position_ids: Tensor | None = None,
     *,
-    interleaved: int = 0,
+    interleaved: Flag = 0,
     num_heads: int | None = None,
     rotary_embedding_dim: int = 0,
 ) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from onnxinterp.ops.spatial import at_least
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.values import Flag
 
 PaddingMode: TypeAlias = Literal["zeros", "border", "reflection"]
 Mode: TypeAlias = Literal["linear", "nearest", "cubic"]
@@ -30,7 +31,7 @@ def grid_sample(
     X: Tensor,
     grid: Tensor,
     *,
-    align_corners: int = 0,
+    align_corners: Flag = 0,
     mode: Mode = "linear",
     padding_mode: PaddingMode = "zeros",
 ) -> Tensor:
@@ -68,7 +69,7 @@ def grid_sample_16(
     X: Tensor,
     grid: Tensor,
     *,
-    align_corners: int = 0,
+    align_corners: Flag = 0,
     mode: Literal["bilinear", "nearest", "bicubic"] = "bilinear",
     padding_mode: PaddingMode = "zeros",
 ) -> Tensor:
@@ -146,7 +147,7 @@ def _inside(
 
 
 @op("AffineGrid", since=20)
-def affine_grid(theta: Tensor, size: list[int], *, align_corners: int = 0) -> Tensor:
+def affine_grid(theta: Tensor, size: list[int], *, align_corners: Flag = 0) -> Tensor:
     return functional.affine_grid(theta, size, bool(align_corners))
 
 

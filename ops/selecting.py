@@ -16,7 +16,7 @@ from torch import Tensor
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Scalar
+from onnxinterp.values import Flag, Scalar
 
 
 @op("OneHot", since=9, frozen=("indices", "depth"))
@@ -47,7 +47,7 @@ def non_zero(X: Tensor) -> Tensor:
 
 @op("Unique", since=11, data_shaped=True, uint64="order")
 def unique(
-    X: Tensor, *, axis: int | None = None, sorted: int = 1
+    X: Tensor, *, axis: int | None = None, sorted: Flag = 1
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Y, the first place of each, the number in Y of each element of X, and how often each is.
 
@@ -70,7 +70,7 @@ def unique(
 
 
 @op("Trilu", since=14, uint64="bits")
-def trilu(input: Tensor, k: int | None = None, *, upper: int = 1) -> Tensor:
+def trilu(input: Tensor, k: int | None = None, *, upper: Flag = 1) -> Tensor:
     """Zero below the k-th diagonal, or above it."""
     return (torch.triu if upper else torch.tril)(input, 0 if k is None else k)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from onnxinterp.dtypes import onnx_name
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host, Scalar, Subgraph
+from onnxinterp.values import Flag, Host, Scalar, Subgraph
 
 
 @op("SequenceConstruct", since=11, any_type=True)
@@ -60,7 +60,7 @@ def sequence_length(input_sequence: list[Tensor]) -> Host:
 
 
 @op("ConcatFromSequence", since=11)
-def concat_from_sequence(input_sequence: list[Tensor], *, axis: int, new_axis: int = 0) -> Tensor:
+def concat_from_sequence(input_sequence: list[Tensor], *, axis: int, new_axis: Flag = 0) -> Tensor:
     if new_axis:
         return torch.stack(input_sequence, axis)
     return torch.cat(input_sequence, axis)
@@ -68,7 +68,7 @@ def concat_from_sequence(input_sequence: list[Tensor], *, axis: int, new_axis: i
 
 @op("SplitToSequence", since=11)
 def split_to_sequence(
-    input: Tensor, split: Host | None = None, *, axis: int = 0, keepdims: int = 1
+    input: Tensor, split: Host | None = None, *, axis: int = 0, keepdims: Flag = 1
 ) -> list[Tensor]:
     """Without `split` into single slices, and only these may lose the axis."""
     if split is None and not keepdims:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import HOST_LENGTH, Host, Ints, is_known
+from onnxinterp.values import HOST_LENGTH, Flag, Host, Ints, is_known
 
 MOST_DIMENSIONS = 64  # of a torch tensor: a longer list holds data, and is made as a tensor
 
@@ -72,7 +72,7 @@ def _is(size: int, number: int) -> bool:
 
 
 @op("Reshape", since=14)
-def reshape(data: Tensor, shape: Ints, *, allowzero: int = 0) -> Tensor:
+def reshape(data: Tensor, shape: Ints, *, allowzero: Flag = 0) -> Tensor:
     """A 0 in the shape copies the input's size there, unless `allowzero`."""
     if allowzero or not (torch.compiler.is_compiling() or 0 in shape):
         return data.reshape(shape)
@@ -90,7 +90,7 @@ def reshape_1(data: Tensor, *, shape: Ints | None = None) -> Tensor:
 
 
 @host(reshape)
-def _(data: Host, shape: Ints, *, allowzero: int = 0) -> Any:
+def _(data: Host, shape: Ints, *, allowzero: Flag = 0) -> Any:
     return NotImplemented if allowzero else _reshaped(data, shape)
 
 
@@ -125,11 +125,16 @@ def squeeze(data: Tensor, axes: Ints | None = None) -> Tensor:
 
 @op("Squeeze", since=1)
 def squeeze_1(data: Tensor, *, axes: Ints | None = None) -> Tensor:
-    return squeeze(data, axes)
+    return squeeze(data, axes or None)  # an empty list counts as none, as in all runtimes
 
 
-@host(squeeze, squeeze_1)
-def _(data: Host, axes: Ints | None = None) -> Any:
+@host(squeeze_1)
+def _(data: Host, *, axes: Ints | None = None) -> Any:
+    return squeeze_host(data, axes or None)
+
+
+@host(squeeze)
+def squeeze_host(data: Host, axes: Ints | None = None) -> Any:
     if not axes:
         scalar = axes is None and len(data.numbers) == 1
         return Host(data.numbers[0], data.dtype) if scalar else data

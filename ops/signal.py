@@ -16,7 +16,7 @@ from torch import Tensor
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Scalar
+from onnxinterp.values import Flag, Scalar
 
 
 @op("DFT", since=20)
@@ -25,8 +25,8 @@ def dft(
     dft_length: Scalar | None = None,
     axis: Scalar | None = None,
     *,
-    inverse: int = 0,
-    onesided: int = 0,
+    inverse: Flag = 0,
+    onesided: Flag = 0,
 ) -> Tensor:
     """Shorter signals are padded to dft_length with zeros, longer ones are cut."""
     along = from_front(-2 if axis is None else int(axis), input.ndim)
@@ -49,8 +49,8 @@ def dft_17(
     dft_length: Scalar | None = None,
     *,
     axis: int = 1,
-    inverse: int = 0,
-    onesided: int = 0,
+    inverse: Flag = 0,
+    onesided: Flag = 0,
 ) -> Tensor:
     return dft(input, dft_length, axis, inverse=inverse, onesided=onesided)
 
@@ -62,7 +62,7 @@ def stft(
     window: Tensor | None = None,
     frame_length: Scalar | None = None,
     *,
-    onesided: int = 1,
+    onesided: Flag = 1,
 ) -> Tensor:
     """Frames that do not fit into the signal as a whole are left out."""
     if frame_length is None:
@@ -91,7 +91,7 @@ def _half(x: Tensor, n: Scalar | None, axis: int) -> Tensor:
     return y.narrow(axis, 0, y.shape[axis] // 2 + 1) if x.is_complex() else y
 
 
-def _angles(size: Scalar, periodic: int, device: torch.device) -> Tensor:
+def _angles(size: Scalar, periodic: Flag, device: torch.device) -> Tensor:
     """From 0 to 2 pi, the end left out where the window is periodic."""
     n = torch.arange(size, dtype=torch.float64, device=device)
     return 2 * math.pi * n / torch.full_like(n, size if periodic else size - 1)
@@ -102,7 +102,7 @@ def hann_window(
     size: Scalar,
     *,
     output_datatype: torch.dtype = torch.float32,
-    periodic: int = 1,
+    periodic: Flag = 1,
     device: torch.device,
 ) -> Tensor:
     return (_angles(size, periodic, device) / 2).sin().square().to(output_datatype)
@@ -113,7 +113,7 @@ def hamming_window(
     size: Scalar,
     *,
     output_datatype: torch.dtype = torch.float32,
-    periodic: int = 1,
+    periodic: Flag = 1,
     device: torch.device,
 ) -> Tensor:
     """With the exact 25/46 where torch has 0.54."""
@@ -127,7 +127,7 @@ def blackman_window(
     size: Scalar,
     *,
     output_datatype: torch.dtype = torch.float32,
-    periodic: int = 1,
+    periodic: Flag = 1,
     device: torch.device,
 ) -> Tensor:
     angles = _angles(size, periodic, device)

@@ -23,7 +23,7 @@ from onnxinterp.extras import require
 from onnxinterp.guarding import reserve
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Floats, Host, Ints, Strings
+from onnxinterp.values import Flag, Floats, Host, Ints, Strings
 
 
 def _bytes(X: Strings) -> int:
@@ -100,7 +100,7 @@ def string_normalizer(
     X: Strings,
     *,
     case_change_action: str = "NONE",
-    is_case_sensitive: int = 0,
+    is_case_sensitive: Flag = 0,
     locale: str | None = None,
     stopwords: Sequence[str] | None = None,
 ) -> Strings:

@@ -18,7 +18,7 @@ from onnxinterp.dtypes import FLOAT8
 from onnxinterp.ops.broadcasting import elementwise
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Host
+from onnxinterp.values import Flag, Host
 
 
 @op("Abs", since=1)
@@ -148,7 +148,7 @@ def is_nan(X: Tensor) -> Tensor:
 
 
 @op("IsInf", since=10, any_type=True)
-def is_inf(X: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> Tensor:
+def is_inf(X: Tensor, *, detect_negative: Flag = 1, detect_positive: Flag = 1) -> Tensor:
     X = _computable(X)
     if detect_negative and detect_positive:
         return torch.isinf(X)

@@ -13,6 +13,7 @@ import numpy as np
 from onnxinterp.cli.display import say
 from onnxinterp.errors import InputError
 from onnxinterp.graph import ValueInfo
+from onnxinterp.limits import Limits
 
 NamedShape = tuple[str, tuple[int, ...]]
 Commands = Any  # argparse keeps the class of sub-parsers to itself
@@ -45,6 +46,18 @@ def add_input_shape(parser: argparse.ArgumentParser) -> None:
         type=named_shape,
         help="shape of an input, as image:1,3,224,224; the name may be left out where there is "
         "only one input; dynamic sizes that are not given get a default, which is printed",
+    )
+
+
+def add_untrusted(parser: argparse.ArgumentParser) -> None:
+    """`--untrusted`: `options.limits` are those for files of strangers."""
+    parser.add_argument(
+        "--untrusted",
+        dest="limits",
+        action="store_const",
+        const=Limits.untrusted(),
+        default=Limits(),
+        help="hold the model to Limits.untrusted(), before anything else sees it",
     )
 
 

@@ -17,6 +17,7 @@ from onnxinterp import checkpoints
 from onnxinterp.cli.arguments import (
     Commands,
     add_input_shape,
+    add_untrusted,
     command,
     say_assumed,
     shapes_by_name,
@@ -107,6 +108,7 @@ def add_to(commands: Commands) -> None:
         help="write the model without Dropout, Identity and Constant nodes here, and convert that",
     )
     add_input_shape(parser)
+    add_untrusted(parser)
 
 
 def _output(text: str) -> Path:
@@ -119,28 +121,28 @@ def _output(text: str) -> Path:
 
 def run(options: argparse.Namespace) -> int:
     """Convert and compare; 0 where onnxruntime agrees or is not there, 1 where it differs."""
-    source, out = options.onnx_path, options.pytorch_path
+    source, out, limits = options.onnx_path, options.pytorch_path, options.limits
     if out.suffix == ONNX:
         return _write_onnx(options)
-    declared = declared_inputs(read(source)[0])
+    declared = declared_inputs(read(source, limits).proto)
     shapes = shapes_by_name(options.input_shape, declared)
     if options.simplify_path == source:
         raise InputError("--simplify_path would overwrite the model: give it another name")
     if options.simplify_path:
         _say_simplified(source, options.simplify_path)
         source = options.simplify_path
+    module = OnnxModule(source, limits=limits)
     if out.suffix in STATE_DICT:
-        checkpoints.save(source, out)
-        again: Callable[..., Any] = checkpoints.load(out)
+        checkpoints.save(source, out, module=module)
+        again: Callable[..., Any] = checkpoints.load(out, limits=limits)
         line = f'from onnxinterp import checkpoints; module = checkpoints.load("{out}")'
     elif out.suffix == TENSORS:
-        OnnxModule(source).save_safetensors(out)
-        module = OnnxModule(source)
-        module.load_safetensors(out)
-        again = module
+        module.save_safetensors(out)
+        again = OnnxModule(source, limits=limits)
+        again.load_safetensors(out)
         line = f'module = OnnxModule("{source}"); module.load_safetensors("{out}")'
     else:
-        shapes = _export(OnnxModule(source), declared, shapes, out)
+        shapes = _export(module, declared, shapes, out)
         again = torch.export.load(out).module()
         line = f'import torch; module = torch.export.load("{out}").module()'
     say(f"wrote {out} ({bytes_text(out.stat().st_size)}); to read it:")
@@ -153,10 +155,10 @@ def _write_onnx(options: argparse.Namespace) -> int:
     source, out = options.onnx_path, options.pytorch_path
     if source.suffix not in STATE_DICT or options.simplify_path:
         raise InputError("an .onnx is written of a .pth or .pt, and as it was")
-    module = checkpoints.load(source)
+    module = checkpoints.load(source, limits=options.limits)
     module.save_onnx(out)
     say(f"wrote {out} ({bytes_text(out.stat().st_size)})")
-    shapes = shapes_by_name(options.input_shape, declared_inputs(read(out)[0]))
+    shapes = shapes_by_name(options.input_shape, declared_inputs(read(out).proto))
     return _compare(out, shapes, module, source)
 
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
-from onnxinterp.errors import escaped
+from onnxinterp.errors import plain
 
 Advance = Callable[[str], None]
+LONGEST_CELL = 200  # bytes
 
 
 def fancy(stream: TextIO | None = None) -> bool:
@@ -23,14 +24,14 @@ def fancy(stream: TextIO | None = None) -> bool:
     return stream is not None and stream.isatty() and importlib.util.find_spec("rich") is not None
 
 
-def say(text: str = "") -> None:
-    """Print lines as they are: names of a model are never taken for markup, nor obeyed."""
-    print("\n".join(map(escaped, text.split("\n"))))
+def say(*lines: str) -> None:
+    """Print lines, or an empty one: names of a model are no markup, and break no line."""
+    print("\n".join(map(plain, lines)))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table; columns whose values are all numbers align right."""
-    title, cells = escaped(title), [[escaped(str(c)) for c in row] for row in rows]
+    title, cells = plain(title), [[plain(c, LONGEST_CELL) for c in row] for row in rows]
     right = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
     (_drawn if fancy() else _plain)(title, columns, cells, right)
 
@@ -80,7 +81,7 @@ def _drawn(
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table in Markdown."""
     for row in (columns, ["---"] * len(columns), *rows):
-        print("| " + " | ".join(escaped(str(c)).replace("|", "\\|") for c in row) + " |")
+        print("| " + " | ".join(plain(c, LONGEST_CELL).replace("|", "\\|") for c in row) + " |")
 
 
 @contextmanager

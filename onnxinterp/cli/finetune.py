@@ -15,6 +15,7 @@ from onnxinterp.building import build
 from onnxinterp.cli.arguments import (
     Commands,
     add_input_shape,
+    add_untrusted,
     command,
     positive,
     say_assumed,
@@ -39,7 +40,6 @@ from onnxinterp.errors import InputError
 from onnxinterp.heads import find_head, replace_head
 from onnxinterp.loading import Source, read
 from onnxinterp.module import OnnxModule
-from onnxinterp.validation import validate
 from onnxinterp.verify.inputs import choose_shapes
 from onnxinterp.verify.report import declared_inputs
 
@@ -67,6 +67,7 @@ def add_to(commands: Commands) -> None:
     parser = command(commands, "finetune", run, summary, EXAMPLES)
     parser.add_argument("model", type=Path, help="ONNX file")
     parser.add_argument("--output", type=Path, required=True, metavar="OUT.onnx")
+    add_untrusted(parser)
     parser.add_argument("--curve", type=Path, metavar="OUT.svg", help="draw the losses here")
     _add_data(parser)
     _add_task(parser)
@@ -191,7 +192,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _examples(options: argparse.Namespace) -> tuple[int, dict[str, Examples]]:
     """The size of a batch, and the examples in portions."""
-    declared = declared_inputs(read(options.model)[0])
+    declared = declared_inputs(read(options.model, options.limits).proto)
     if not declared:
         raise InputError("the model has no inputs")
     first = (declared[0].shape or (None,))[:1]
@@ -215,9 +216,7 @@ def _examples(options: argparse.Namespace) -> tuple[int, dict[str, Examples]]:
 def _module(options: argparse.Namespace, portions: dict[str, Examples]) -> OnnxModule:
     """The model as a module that gives what the loss is taken of, on the device."""
     source = _with_head(options, portions)
-    proto, _ = read(source)
-    validate(proto, {})
-    graph = build(proto).graph
+    graph = build(read(source, options.limits).proto).graph
     names = [o.name for o in graph.outputs]
     name = options.answer or names[0]
     if name not in names:
@@ -229,7 +228,7 @@ def _module(options: argparse.Namespace, portions: dict[str, Examples]) -> OnnxM
     if node is not None and node.op_type in PROBABILITIES.get(options.loss, ()):
         name = node.inputs[0]
         say(f"the loss is taken before {node.op_type} {node.name!r}, of {name!r}")
-    module = OnnxModule(source, outputs=[name])
+    module = OnnxModule(source, outputs=[name], limits=options.limits)
     _choose_weights(module, options)
     default = "cuda" if torch.cuda.is_available() else "cpu"
     return module.to(options.device or default)
@@ -241,12 +240,14 @@ def _with_head(options: argparse.Namespace, portions: dict[str, Examples]) -> So
     if options.head is None:
         return source
     wanted = options.head or _outputs_needed(options.loss, portions)
-    head = find_head(source, options.answer)
+    head = find_head(source, options.answer, options.limits)
     if head.out_features == wanted:
         say(f"the head {head.node.op_type} has {wanted} outputs: it stays")
         return source
     generator = torch.Generator().manual_seed(options.seed)
-    changed = replace_head(source, wanted, output=options.answer, generator=generator)
+    changed = replace_head(
+        source, wanted, output=options.answer, generator=generator, limits=options.limits
+    )
     names = ", ".join(find_head(changed, options.answer).names)
     say(f"new head ({names}): {wanted} outputs, {head.out_features} before")
     return changed

@@ -13,14 +13,13 @@ import torch
 from onnx import TensorProto
 
 from onnxinterp.building import build
-from onnxinterp.cli.arguments import Commands, command
+from onnxinterp.cli.arguments import Commands, add_untrusted, command
 from onnxinterp.cli.display import bytes_text, say, table
 from onnxinterp.cli.ops import AI_ONNX, show_missing
 from onnxinterp.dtypes import CARRIER, onnx_name
-from onnxinterp.errors import MissingOp
+from onnxinterp.errors import InvalidModelError, MissingOp
 from onnxinterp.graph import Holder, Model, Node
 from onnxinterp.loading import read
-from onnxinterp.validation import validate
 from onnxinterp.weights import parameters
 
 EXAMPLES = """\
@@ -66,14 +65,13 @@ def add_to(commands: Commands) -> None:
         commands, "inspect", run, "show inputs, outputs, operators and weights of a model", EXAMPLES
     )
     parser.add_argument("model", type=Path, help="ONNX file")
+    add_untrusted(parser)
     parser.add_argument("--weights", action="store_true", help="list every weight")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print what the file holds; 1 where an operator has no kernel."""
-    proto, _ = read(options.model)
-    validate(proto, {})
-    model = build(proto)
+    model = build(read(options.model, options.limits).proto, limits=options.limits)
     weights = weights_of(model)
     _show_summary(options.model, model, weights)
     _show_values(model)
@@ -122,6 +120,9 @@ def _header(stored: Holder) -> tuple[int, tuple[int, ...]]:
         return stored.values.data_type, tuple(stored.dims)
     if isinstance(stored, onnx.AttributeProto):
         return TensorProto.FLOAT, (len(stored.floats),)
+    if len(stored.attributes) != 1:
+        what = f"node {stored.name!r} ({stored.op_type})"
+        raise InvalidModelError(f"{what} has {len(stored.attributes)} values, not one")
     (name, value), *_ = stored.attributes.items()
     if isinstance(value, (TensorProto, onnx.SparseTensorProto)):
         return _header(value)

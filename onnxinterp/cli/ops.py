@@ -11,12 +11,12 @@ import onnx
 from onnx import helper
 
 from onnxinterp.building import build
-from onnxinterp.cli.arguments import Commands, command
+from onnxinterp.cli.arguments import Commands, add_untrusted, command
 from onnxinterp.cli.display import markdown, say, table
 from onnxinterp.errors import MissingOp
+from onnxinterp.limits import Limits
 from onnxinterp.loading import read
 from onnxinterp.registry import KERNELS, lookup
-from onnxinterp.validation import validate
 
 EXAMPLES = """\
   onnxinterp ops
@@ -54,13 +54,14 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--missing", type=Path, metavar="MODEL", help="only what this model lacks a kernel for"
     )
+    add_untrusted(parser)
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the table; with --missing, 1 where the model cannot run."""
     if options.missing:
-        return _show_missing(options.missing)
+        return _show_missing(options.missing, options.limits)
     columns = ("operator", "domain", "versions served", "not served", "kernels", "file")
     rows = operators()
     cells = [
@@ -125,19 +126,17 @@ def _numbers(versions: tuple[int, ...]) -> str:
     return " ".join(map(str, versions))
 
 
-def missing_operators(path: Path) -> list[MissingOp]:
+def missing_operators(path: Path, limits: Limits = Limits()) -> list[MissingOp]:
     """The operators of a model that have no kernel, once each; no weight is read."""
     found: dict[tuple[str, str, int], MissingOp] = {}
-    proto, _ = read(path)
-    validate(proto, {})
-    for node in build(proto).graph.walk():
+    for node in build(read(path, limits).proto, limits=limits).graph.walk():
         if node.kernel is None:
             found.setdefault((node.domain, node.op_type, node.opset), node.missing())
     return list(found.values())
 
 
-def _show_missing(path: Path) -> int:
-    missing = missing_operators(path)
+def _show_missing(path: Path, limits: Limits) -> int:
+    missing = missing_operators(path, limits)
     if not missing:
         say(f"{path.name}: every operator has a kernel")
         return 0

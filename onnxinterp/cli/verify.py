@@ -13,6 +13,7 @@ from torch import Tensor
 from onnxinterp.cli.arguments import (
     Commands,
     add_input_shape,
+    add_untrusted,
     command,
     read_arrays,
     say_assumed,
@@ -21,13 +22,12 @@ from onnxinterp.cli.arguments import (
 from onnxinterp.cli.display import say, table
 from onnxinterp.errors import InputError
 from onnxinterp.extras import MissingExtraError
-from onnxinterp.limits import Limits
 from onnxinterp.loading import Source, read, serialized
 from onnxinterp.module import OnnxModule
 from onnxinterp.replacing import whole
 from onnxinterp.verify import Comparison, NodeReport, Report, Tolerance, isolate, trace
 from onnxinterp.verify import verify as verify_model
-from onnxinterp.verify.report import Inputs, answers, declared_inputs, prepare
+from onnxinterp.verify.report import Inputs, declared_inputs, prepare
 
 EXAMPLES = """\
   onnxinterp verify model.onnx
@@ -54,11 +54,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--unoptimized", action="store_true", help="let onnxruntime run the graph as written"
     )
-    parser.add_argument(
-        "--untrusted",
-        action="store_true",
-        help="refuse a model that takes more than Limits.untrusted() before onnxruntime sees it",
-    )
+    add_untrusted(parser)
     parser.add_argument(
         "--per-node",
         action="store_true",
@@ -80,11 +76,10 @@ def run(options: argparse.Namespace) -> int:
     if options.inputs and options.input_shape:
         raise InputError("--inputs brings its own shapes: leave --input_shape out")
     inputs = read_arrays(options.inputs) if options.inputs else None
-    declared = declared_inputs(read(options.model)[0])
+    declared = declared_inputs(read(options.model, options.limits).proto)
     shapes = shapes_by_name(options.input_shape, declared)
     values, assumed = prepare(options.model, inputs, shapes, options.seed)
     say_assumed(assumed)
-    module = _bounded(options.model, values) if options.untrusted else None
     report = verify_model(
         options.model,
         values,
@@ -92,22 +87,11 @@ def run(options: argparse.Namespace) -> int:
         atol=options.atol,
         mse=options.mse,
         optimize=not options.unoptimized,
-        module=module,
+        module=OnnxModule(options.model, limits=options.limits),
     )
     show_report(report, f"{options.model.name} against onnxruntime")
     nodes_ok = not options.per_node or _per_node(options.model, report, options.submodel)
     return 0 if report.ok and nodes_ok else 1
-
-
-def _bounded(model: Path, values: Inputs) -> OnnxModule:
-    """The model in bounds, after it has run in them: onnxruntime, which has none, is the second.
-
-    Raises:
-        UnsafeModelError: it asks for more.
-    """
-    module = OnnxModule(model, limits=Limits.untrusted())
-    answers(module, dict(values), len(module.output_names))
-    return module
 
 
 def verify_if_installed(source: Source, inputs: Inputs, **options: Any) -> Report | None:

@@ -99,7 +99,7 @@ class _Cutter:
     """
 
     def __init__(self, source: Source, values: Mapping[str, Any]) -> None:
-        self.model, self._reader = read(source)
+        self.model, self._reader, _ = read(source)
         graph = self.model.graph
         self.nodes = computing_nodes(self.model)
         self.maker = {o: i for i, n in enumerate(self.nodes) for o in n.output if o}

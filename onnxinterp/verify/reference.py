@@ -18,7 +18,8 @@ from torch import Tensor
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import OnnxError
 from onnxinterp.extras import require
-from onnxinterp.loading import Source, TensorReader, read
+from onnxinterp.loading import Source, read
+from onnxinterp.reader import TensorReader
 
 WIDER: dict[int, int] = {
     TensorProto.BFLOAT16: TensorProto.FLOAT,
@@ -60,7 +61,7 @@ class Reference:
         """
         self._runtime = require("onnxruntime", "verify")
         self._optimize = optimize
-        given, reader = read(source)
+        given, reader, _ = read(source)
         self._folder = None if reader.folder is None else reader.folder.path
         model = onnx.ModelProto()
         model.CopyFrom(given)

@@ -19,7 +19,7 @@ from onnxinterp.ops.ml.labels import Given, Labels, labels_of
 from onnxinterp.ops.ml.scaling import ML
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Strings
+from onnxinterp.values import Flag, Strings
 
 
 class Coding(NamedTuple):
@@ -211,7 +211,7 @@ def _categories(*, cats_int64s: Given = None, cats_strings: Given = None) -> Lab
 def one_hot_encoder(
     X: Tensor | Strings,
     *,
-    zeros: int = 1,
+    zeros: Flag = 1,
     output_type: torch.dtype = torch.float32,
     device: torch.device,
     prepared: Labels,

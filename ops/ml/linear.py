@@ -26,7 +26,7 @@ from onnxinterp.ops.ml.scores import (
 )
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Ints
+from onnxinterp.values import Flag, Ints
 
 
 @op("LinearClassifier", since=1, domain=ML, data_shaped=False, gives=type_of_labels)
@@ -37,7 +37,7 @@ def linear_classifier(
     classlabels_strings: Sequence[str] | None = None,
     coefficients: Tensor,
     intercepts: Tensor | None = None,
-    multi_class: int = 0,
+    multi_class: Flag = 0,
     post_transform: PostTransform = "NONE",
 ) -> tuple[Tensor | Strings, Tensor]:
     """The top class is the one with the highest score before the transform.

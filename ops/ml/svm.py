@@ -28,7 +28,7 @@ from onnxinterp.ops.ml.scores import (
 )
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Floats, Ints
+from onnxinterp.values import Flag, Floats, Ints
 
 KERNEL_TYPES = ("LINEAR", "POLY", "RBF", "SIGMOID")
 SWEEPS = 8  # libsvm allows for 100, but none of half a million cases took more than 4
@@ -55,7 +55,7 @@ def svm_regressor(
     kernel_params: Floats | None = None,
     kernel_type: Literal["LINEAR", "POLY", "RBF", "SIGMOID"] = "LINEAR",
     n_supports: int = 0,
-    one_class: int = 0,
+    one_class: Flag = 0,
     post_transform: PostTransform = "NONE",
     rho: Tensor | None = None,
     support_vectors: Tensor | None = None,

@@ -29,7 +29,7 @@ def test_inspect_tells_what_is_in_a_model(digits: Path, capsys: Captured) -> Non
 
 
 def test_inspect_counts_what_the_module_trains(digits: Path) -> None:
-    weights = {w.name: w for w in weights_of(build(read(digits)[0]))}
+    weights = {w.name: w for w in weights_of(build(read(digits).proto))}
     module = OnnxModule(digits)
     assert list(weights) == list(module.weights)
     for name, tensor in module.weights.items():

@@ -21,7 +21,8 @@ from onnx import TensorProto
 from onnxinterp import InvalidModelError, OnnxModule, UnsafeModelError, files
 from onnxinterp.files import Folder, parts_of
 from onnxinterp.limits import Limits
-from onnxinterp.loading import TensorReader, complete, content_of, read
+from onnxinterp.loading import complete, content_of, read
+from onnxinterp.reader import TensorReader
 from onnxinterp.tensors import external_of
 
 SIZE = 1024
@@ -177,7 +178,7 @@ def test_data_come_from_the_folder_the_model_came_from(tmp_path: Path) -> None:
     """The folder is opened once: another one under its name has no say."""
     path = save(tmp_path / "m")
     (tmp_path / "m" / "w.bin").write_bytes(VALUES.tobytes())
-    proto, reader = read(path)
+    proto, reader, _ = read(path)
     (tmp_path / "m").rename(tmp_path / "moved")
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "w.bin").write_bytes(bytes(4 * SIZE))
@@ -330,7 +331,7 @@ def test_an_empty_tensor_may_have_an_empty_file(tmp_path: Path) -> None:
 
 def test_any_number_of_files_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A map keeps a descriptor open, so that only some files are mapped."""
-    monkeypatch.setattr("onnxinterp.loading.MAPS", 2)
+    monkeypatch.setattr("onnxinterp.reader.MAPS", 2)
     reader = TensorReader(Folder(tmp_path))
     for i in range(4):
         (tmp_path / str(i)).write_bytes((VALUES + i).tobytes())
@@ -342,11 +343,11 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     path = save(tmp_path, "a/b/w.bin")
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "w.bin").write_bytes(VALUES.tobytes())
-    proto, reader = read(path)
+    proto, reader, _ = read(path)
     reader(proto.graph.initializer[0])
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        proto, reader = read(path)
+        proto, reader, _ = read(path)
         reader(proto.graph.initializer[0])
     assert len(os.listdir("/proc/self/fd")) == before
 

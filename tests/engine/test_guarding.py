@@ -262,6 +262,32 @@ def test_what_no_plan_can_be_made_of_names_the_node() -> None:
         module(f"(float[1, 1, 2] x) => (float[1, 1, 1] y) {{ {text} }}")
 
 
+@pytest.mark.parametrize(
+    "node",
+    [
+        "ReduceMin <keepdims = 4> (x)",
+        "ArgMax <select_last_index = -1> (x)",
+        "Cast <to = 1, saturate = 256> (x)",
+        "AveragePool <kernel_shape = [1], ceil_mode = 2> (x)",
+        "CumSum <reverse = 9223372036854775807> (x, x)",
+    ],
+)
+def test_a_flag_that_is_neither_0_nor_1_is_refused(node: str) -> None:
+    """Runtimes differ in whether it counts as set."""
+    with pytest.raises(InvalidModelError, match=r"not one of \[0, 1\]"):
+        module(f"(float[1, 1, 2] x) => (y) {{ y = {node} }}")
+
+
+@pytest.mark.parametrize("results", [(), (1,), None])
+def test_fewer_results_than_outputs_are_a_node_error(results: tuple[int, ...] | None) -> None:
+    def own(x: Tensor) -> Any:
+        return x if results is None else results
+
+    m = module("(float[2] x) => (float[2] a) { b, a = own.Own (x) }", kernels={"own::Own": own})
+    with pytest.raises(NodeError, match="has 2 outputs, but"):
+        m(torch.ones(2))
+
+
 def test_verify_refuses_before_onnxruntime_runs(tmp_path: Any, capsys: Any) -> None:
     path = tmp_path / "bomb.onnx"
     text = """(float[1] x) => (float[n] y) { n = Constant <value = int64[1] {4000000000}> ()

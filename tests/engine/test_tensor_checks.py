@@ -15,7 +15,8 @@ from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 from onnxinterp import InvalidModelError, OnnxModule, UnsafeModelError
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.limits import Limits
-from onnxinterp.loading import TensorReader, complete
+from onnxinterp.loading import complete
+from onnxinterp.reader import TensorReader
 from onnxinterp.tensors import BITS, check_tensor, check_weights, dense_bytes, raw_bytes
 
 T = TensorProto
