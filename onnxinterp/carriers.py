@@ -36,6 +36,7 @@ from onnxinterp.registry import Kernel, Kind, schema_of
 UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}
 CARRIED_BY_BITS = frozenset({torch.uint64, *FLOAT8})
 HIGHEST_BIT = -(2**63)
+PLACE_OF_STRING = 100  # bytes, of the tables that give texts their numbers
 COMPUTED = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)  # inputs that reach the kernel as they flow
 TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype")  # they name that of an output
 ELEMENT = {f"tensor({onnx_name(t)})": t for t in TensorProto.DataType.values()}
@@ -155,10 +156,8 @@ def _over_positions(function: Callable[..., Any], are_strings: list[bool]) -> Ca
                 arrays.append(value)
             elif isinstance(value, Tensor):
                 device = device or value.device
-        flat = [np.array([""], dtype=object), *(a.reshape(-1) for a in arrays)]
-        table, positions = np.unique(np.concatenate(flat), return_inverse=True)
-        pieces = torch.split(torch.from_numpy(positions[1:]).to(device), [a.size for a in arrays])
-        found = iter([p.reshape(a.shape) for p, a in zip(pieces, arrays, strict=True)])
+        table, numbered = _numbered(arrays)
+        found = iter([torch.from_numpy(p).to(device) for p in numbered])
         tensors = _each(args, lambda a: next(found) if isinstance(a, np.ndarray) else a)
         result = function(*tensors, **attributes)
 
@@ -173,6 +172,20 @@ def _over_positions(function: Callable[..., Any], are_strings: list[bool]) -> Ca
         return _told(result, are_strings, strings)
 
     return call
+
+
+def _numbered(
+    arrays: Sequence[np.ndarray[Any, Any]],
+) -> tuple[np.ndarray[Any, Any], list[np.ndarray[Any, Any]]]:
+    """All texts of some arrays in ascending order, the empty one among them; their places in it."""
+    reserve(PLACE_OF_STRING * sum(a.size for a in arrays))
+    table = sorted(set().union([""], *(a.flat for a in arrays)))
+    places = {text: place for place, text in enumerate(table)}
+    numbered = [
+        np.fromiter(map(places.__getitem__, a.flat), np.int64, a.size).reshape(a.shape)
+        for a in arrays
+    ]
+    return np.array(table, dtype=object), numbered
 
 
 def _over_int64(

@@ -38,6 +38,7 @@ from onnxinterp.limits import GIB, Limits
 
 aten = torch.ops.aten
 
+PLACE = 8  # bytes of an element of a list
 TENSOR_OBJECT = 512  # bytes of a tensor besides its elements
 CPU_FLOPS = 1e11  # a second and thread: more than today's cores reach, so that nothing is refused
 DEVICE_FLOPS = 2e15  # in vain; the same of other devices
@@ -176,6 +177,7 @@ class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in t
         self.seconds_left()
         for value in result if isinstance(result, tuple) else (result,):
             if isinstance(value, list):
+                self.admit(0, PLACE * len(value))
                 for element in value:
                     self._hold_object(element)
             elif isinstance(value, np.ndarray):
@@ -193,7 +195,7 @@ class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in t
         known = self._held.get(-id(value))
         if known is not None and not known[0]():
             return
-        size = TENSOR_OBJECT if isinstance(value, Tensor) else _bytes_of_strings(value)
+        size = TENSOR_OBJECT if isinstance(value, Tensor) else bytes_of_strings(value)
         self.admit(size, size)
         reference = weakref.ref(value)
         self._hold(-id(value), lambda: reference() is None, size)
@@ -241,7 +243,8 @@ def reserve(size: int) -> None:
         guard.admit(size, size)
 
 
-def _bytes_of_strings(array: np.ndarray[Any, Any]) -> int:
+def bytes_of_strings(array: np.ndarray[Any, Any]) -> int:
+    """What an array of strings takes, each text once."""
     different = {id(text): text for text in array.flat}
     return array.nbytes + sum(map(sys.getsizeof, different.values()))
 

@@ -28,7 +28,7 @@ from onnxinterp.decoding import decode, placed
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.errors import InvalidModelError, OnnxError, UnsafeModelError
 from onnxinterp.graph import Graph, Node, ValueInfo, WeightRef
-from onnxinterp.guarding import Exceeded, Guard
+from onnxinterp.guarding import Exceeded, Guard, bytes_of_strings
 from onnxinterp.interpreter import Frame, Interpreter, Plan, Step, describe
 from onnxinterp.limits import Limits
 from onnxinterp.registry import GIVEN, HOST_RULES, WITHOUT_MEANING, Kernel, Kind
@@ -351,6 +351,7 @@ class _Planner:
         try:
             with guard:
                 result = self.interpreter.run_step(step, Frame(values, self.setting.device, guard))
+                guard.took(result)
         except Exception:
             self._refuse_delay(step, values)
             return False  # what is wrong with the node is said when it runs, with its inputs
@@ -378,7 +379,9 @@ FOLDED_BYTES = 2**20  # of a constant that holds for one set of input shapes
 
 
 def _is_large(value: Constant) -> bool:
-    return isinstance(value, Tensor) and value.untyped_storage().nbytes() > FOLDED_BYTES
+    if isinstance(value, Tensor):
+        return value.untyped_storage().nbytes() > FOLDED_BYTES
+    return isinstance(value, np.ndarray) and bytes_of_strings(value) > FOLDED_BYTES
 
 
 def _mark_dead(steps: list[Step], kept: set[str], made: set[str]) -> tuple[Step, ...]:

@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.dtypes import onnx_name
+from onnxinterp.guarding import TENSOR_OBJECT as ROW
+from onnxinterp.guarding import reserve
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Host, Ints, OutputType, Scalar, Subgraph, number
@@ -45,14 +47,16 @@ def loop(
     The specification ignores it then; onnxruntime does not, and models are made to run there.
     """
     carried: Sequence[Any] = v_initial
+    if len(body.output_types) <= len(v_initial):
+        raise ValueError(f"the body gives no condition and {len(v_initial)} carried values")
     going: Any = Host(True if cond is None else cond, torch.bool)
-    rows = []
+    rows: list[Sequence[Any]] = []
     for i in count():
         if (M is not None and i >= M) or not number(going):
             break
         going, *results = body(Host(i), going, *carried)
         carried = results[: len(v_initial)]
-        rows.append(results[len(v_initial) :])
+        _keep(rows, results[len(v_initial) :])
     declared = body.output_types[1 + len(v_initial) :]
     scanned = [
         _stacked(column, declared[k], 0, device)
@@ -75,13 +79,15 @@ def scan(
     n_states = len(initial_state_and_scan_inputs) - num_scan_inputs
     if num_scan_inputs < 1 or n_states < 0:
         raise ValueError(f"{num_scan_inputs} scan inputs of {n_states + num_scan_inputs}")
+    if len(body.output_types) < n_states:
+        raise ValueError(f"the body does not give {n_states} states")
     states: Sequence[Any] = initial_state_and_scan_inputs[:n_states]
     inputs = initial_state_and_scan_inputs[n_states:]
-    rows = []
+    rows: list[Sequence[Any]] = []
     for elements in _elements(inputs, scan_input_axes, scan_input_directions):
         results = body(*states, *elements)
         states = results[:n_states]
-        rows.append(results[n_states:])
+        _keep(rows, results[n_states:])
     declared = body.output_types[n_states:]
     axes = scan_output_axes or [0] * len(declared)
     backwards = scan_output_directions or [0] * len(declared)
@@ -134,6 +140,14 @@ def _elements(
     columns = [_unbound(x, axis) for x, axis in zip(inputs, axes, strict=True)]
     turned = [c[::-1] if back else c for c, back in zip(columns, backwards, strict=True)]
     return zip(*turned, strict=True)
+
+
+def _keep(rows: list[Sequence[Any]], row: Sequence[Any]) -> None:
+    """Keep the results of an iteration that scan outputs are made of."""
+    if any(isinstance(value, (list, dict)) for value in row):
+        raise TypeError("a scan output is made of tensors, not of sequences")
+    rows.append(row)
+    reserve(ROW * len(rows) * len(row))
 
 
 def _columns(rows: Sequence[Sequence[Any]], n: int) -> list[Sequence[Any]]:

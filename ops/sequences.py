@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.dtypes import onnx_name
+from onnxinterp.guarding import TENSOR_OBJECT, reserve
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Flag, Host, Scalar, Subgraph
@@ -87,6 +88,7 @@ def sequence_map(
         others = [x[i] if isinstance(x, list) else x for x in additional_inputs]
         results = body(element, *others)
         rows.append([r.tensor(device) if isinstance(r, Host) else r for r in results])
+        reserve(TENSOR_OBJECT * len(rows) * len(results))
     if not rows:
         return tuple([] for _ in body.output_types)
     return tuple(list(column) for column in zip(*rows, strict=True))

@@ -31,6 +31,9 @@ def _bytes(X: Strings) -> int:
     return sum(map(sys.getsizeof, X.flat))
 
 
+PART = 64  # bytes of a short string and its place in a list
+
+
 def _strings(rows: Sequence[str], shape: Sequence[int]) -> Strings:
     array = np.empty(len(rows), dtype=object)
     array[:] = rows
@@ -58,6 +61,9 @@ def string_split(
     parts, not one empty part.
     """
     limit = -1 if maxsplit is None else maxsplit
+    reserve(
+        PART * sum(x.count(delimiter) if delimiter else len(x) // 2 for x in X.flat) + _bytes(X)
+    )
     trimmed = [x if delimiter else x.strip() for x in X.flat]
     parts = [x.split(delimiter or None, limit) if x else [] for x in trimmed]
     longest = max(map(len, parts), default=0)
