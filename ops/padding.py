@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import HOST_LENGTH, Host, Ints, Operand, number
@@ -27,7 +28,7 @@ def pad(
     mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
 ) -> Tensor:
     """All begins come first, then all ends. Negative pads cut off, before others are filled."""
-    places = range(data.ndim) if axes is None else [a + data.ndim if a < 0 else a for a in axes]
+    places = range(data.ndim) if axes is None else axes_from_front(axes, data.ndim)
     begins, ends = pads[: len(places)], pads[len(places) :]
     if mode == "constant":
         return _filled(data, places, begins, ends, 0 if constant_value is None else constant_value)
@@ -140,7 +141,8 @@ SOURCES: dict[str, Callable[[Tensor, int], Tensor]] = {
 @op("CenterCropPad", since=18)
 def center_crop_pad(input_data: Tensor, shape: Ints, *, axes: Ints | None = None) -> Tensor:
     """An odd difference is one element more at the end, when cropping and when padding."""
-    places = range(input_data.ndim) if axes is None else [a % input_data.ndim for a in axes]
+    rank = input_data.ndim
+    places = range(rank) if axes is None else axes_from_front(axes, rank)
     missing = [n - input_data.shape[axis] for axis, n in zip(places, shape, strict=True)]
     begins = [m // 2 if m >= 0 else -(-m // 2) for m in missing]
     ends = [m - begin for m, begin in zip(missing, begins, strict=True)]

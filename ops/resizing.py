@@ -17,7 +17,7 @@ from torch import Tensor
 
 from onnxinterp.dtypes import onnx_name
 from onnxinterp.ops.resampling import Axis, Coordinates, Method, Mode, NearestMode, resample
-from onnxinterp.ops.shapes import from_front
+from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Flag, is_known, round_to
@@ -96,7 +96,7 @@ def resize(
     """An empty roi, scales or sizes is an absent one; roi counts for tf_crop_and_resize only."""
     if bool(scales) == bool(sizes):
         raise ValueError("either scales or sizes are given")
-    positions = [from_front(a, X.ndim) for a in axes] if axes else list(range(X.ndim))
+    positions = axes_from_front(axes, X.ndim) if axes else list(range(X.ndim))
     region = (roi or []) if coordinate_transformation_mode == "tf_crop_and_resize" else []
     resampled = (
         from_scales(X.shape, positions, scales, region)

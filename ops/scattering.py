@@ -29,6 +29,8 @@ def scatter_elements(
     axis: int = 0,
     reduction: Literal["none", "add", "mul", "max", "min"] = "none",
 ) -> Tensor:
+    if indices.shape != updates.shape:
+        raise ValueError(f"updates {list(updates.shape)} for indices {list(indices.shape)}")
     places = from_the_front(indices, data.shape[axis]).long()
     if reduction == "none":
         return data.scatter(axis, places, updates)
@@ -78,6 +80,9 @@ def scatter_nd(
 ) -> Tensor:
     """The last axis of the indices holds places in the first axes of data."""
     places = indices.unbind(-1)
+    tail = data.shape[len(places) :]
+    if updates.shape != (*indices.shape[:-1], *tail):
+        raise ValueError(f"updates {list(updates.shape)} for indices {list(indices.shape)}")
     if reduction in ("none", "add"):
         return data.index_put(places, updates, accumulate=reduction == "add")
     rows = torch.zeros_like(places[0])
@@ -85,7 +90,6 @@ def scatter_nd(
         place = from_the_front(place, size)
         # beyond its axis it would be a place in another row: below 0, it stays there and raises
         rows = torch.where((place >= 0) & (place < size), rows * size + place, -1)
-    tail = data.shape[len(places) :]
     updates = updates.reshape(rows.numel(), *tail)
     rows = rows.reshape(-1, *[1] * len(tail)).expand(updates.shape)
     flat = data.flatten(0, len(places) - 1)
@@ -122,7 +126,7 @@ def tensor_scatter(
     if write_indices is not None:
         steps = steps + write_indices[:, None]
     if mode == "circular":
-        steps = steps % past_cache.shape[axis]
+        steps = torch.where(steps < 0, steps, steps % past_cache.shape[axis])  # below 0 it raises
     sizes = [1] * update.ndim
     sizes[0], sizes[axis] = steps.shape[0] if steps.ndim > 1 else 1, update.shape[axis]
     return past_cache.scatter(axis, steps.reshape(sizes).expand(update.shape), update)
@@ -150,6 +154,9 @@ def col2im(
         here = inside[:, None] + starts  # [block, blocks]
         places = places[:, None, :, None] * size + here[:, None, :]
         places = places.reshape(places.shape[0] * block, -1)
+    elements, blocks = places.shape
+    if input.shape[1] % elements or input.shape[2] != blocks:
+        raise ValueError(f"{blocks} blocks of {elements} elements are asked for")
     columns = input.reshape(input.shape[0], -1, places.numel())
     image = columns.new_zeros(*columns.shape[:2], math.prod(sizes))
     image = image.index_add(-1, places.flatten(), columns).reshape(*columns.shape[:2], *sizes)

@@ -24,10 +24,14 @@ def one_hot(indices: Tensor, depth: Scalar, values: Tensor, *, axis: int = -1) -
     """values[1] at the indices, values[0] elsewhere and where an index is out of range."""
     depth = int(depth) if isinstance(depth, float) else depth
     places = indices.long()
-    places = torch.where(places < 0, places + depth, places).unsqueeze(axis)
+    if indices.dtype is not torch.uint64:  # of which the greatest are below 0 now, and in no range
+        places = torch.where(places < 0, places + depth, places)
+    places = places.unsqueeze(axis)
     sizes = [1] * places.ndim
     sizes[axis] = depth
     hot = places == torch.arange(depth, device=indices.device).reshape(sizes)
+    if values.ndim != 1:
+        raise ValueError(f"values of rank {values.ndim}, not 1")
     off, on = values.unbind()
     return torch.where(hot, on, off)
 
@@ -35,6 +39,8 @@ def one_hot(indices: Tensor, depth: Scalar, values: Tensor, *, axis: int = -1) -
 @op("Compress", since=9, data_shaped=True)
 def compress(input: Tensor, condition: Tensor, *, axis: int | None = None) -> Tensor:
     """Without an axis the input is flattened. The condition may be shorter than the axis."""
+    if condition.ndim != 1:
+        raise ValueError(f"a condition of rank {condition.ndim}, not 1")
     chosen = condition.nonzero().flatten()
     return input.flatten()[chosen] if axis is None else input.index_select(axis, chosen)
 

@@ -13,6 +13,7 @@ axis), 13-25 (types). Squeeze and Unsqueeze 1 (axes are an attribute), 11 (negat
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -34,6 +35,19 @@ def from_front(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise IndexError(f"axis {axis} of {rank}")
     return axis % rank
+
+
+def axes_from_front(axes: Sequence[int], rank: int) -> list[int]:
+    """Different axes, counted from the front.
+
+    Raises:
+        IndexError: there is no such axis.
+        ValueError: one is named twice.
+    """
+    found = [from_front(axis, rank) for axis in axes]
+    if len(set(found)) < len(found):
+        raise ValueError(f"axes {list(axes)} name one twice")
+    return found
 
 
 @op("Shape", since=15)
@@ -147,11 +161,7 @@ def squeeze_host(data: Host, axes: Ints | None = None) -> Any:
 @op("Unsqueeze", since=13)
 def unsqueeze(data: Tensor, axes: Ints) -> Tensor:
     """The axes are those of the result, in any order."""
-    rank = data.ndim + len(axes)
-    places = sorted(a + rank if a < 0 else a for a in axes)
-    if len(set(places)) < len(places):
-        raise ValueError(f"axes {axes} name one twice")
-    for axis in places:
+    for axis in sorted(axes_from_front(axes, data.ndim + len(axes))):
         data = data.unsqueeze(axis)
     return data
 
@@ -170,6 +180,8 @@ def _(data: Host, axes: Ints) -> Any:
 
 @op("Transpose", since=1)
 def transpose(data: Tensor, *, perm: Ints | None = None) -> Tensor:
+    if perm and min(perm) < 0:
+        raise ValueError(f"perm {perm} is no permutation of {data.ndim} axes")
     return data.permute(perm if perm is not None else list(reversed(range(data.ndim))))
 
 

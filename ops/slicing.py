@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from onnxinterp.ops.shapes import from_front
+from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Host, Ints, is_known
@@ -29,9 +29,7 @@ def slice_(
     index: list[Any] = [slice(None)] * data.ndim
     flipped = []
     steps = steps or [1] * len(starts)
-    axes = axes or list(range(len(starts)))
-    if len({from_front(a, data.ndim) for a in axes}) < len(axes):
-        raise ValueError(f"axes {axes} name one twice")
+    axes = axes_from_front(axes or range(len(starts)), data.ndim)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         step = _bounded(step, data.shape[axis])
         if step > 0:
