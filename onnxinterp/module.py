@@ -39,6 +39,16 @@ from onnxinterp.weights import (
 )
 
 
+class _Forward:
+    """`forward`, bound when it is asked for: a module that held it would hold itself.
+
+    What somebody assigns to `module.forward` takes its place.
+    """
+
+    def __get__(self, module: OnnxModule | None, owner: object = None) -> Any:
+        return self if module is None else module._forward.__get__(module)  # what dynamo follows
+
+
 class OnnxModule(Tunable):
     """An ONNX model as a differentiable `torch.nn.Module`.
 
@@ -88,6 +98,8 @@ class OnnxModule(Tunable):
             operator that is not in `allowed_ops`.
         UnsupportedOpError: operators are missing; all are listed, before any weight is read.
     """
+
+    forward = _Forward()
 
     def __init__(
         self,
@@ -336,13 +348,13 @@ class OnnxModule(Tunable):
     def _bind_forward(self) -> None:
         """Give `forward` the signature of the graph: what torch.export and `inspect` read."""
 
-        def forward(*args: Any, **keywords: Any) -> Any:
-            return self._run(args, keywords)
+        def forward(module: OnnxModule, /, *args: Any, **keywords: Any) -> Any:
+            return module._run(args, keywords)
 
         # torch.compile counts recompilations by code object: one module must not use up another's
         forward.__code__ = forward.__code__.replace()
         forward.__signature__ = self._call.signature()  # type: ignore[attr-defined]  # for inspect
-        self.forward = forward
+        self._forward = forward
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnnxModule:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # untyped in torch
@@ -362,7 +374,7 @@ class OnnxModule(Tunable):
 
     def __getstate__(self) -> dict[str, Any]:
         self._mapped.check()
-        derived = ("forward", "_plans", "_setting", "_has_modes")
+        derived = ("_forward", "_plans", "_setting", "_has_modes")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
