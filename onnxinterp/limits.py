@@ -9,7 +9,6 @@ What is over a limit is refused with `UnsafeModelError`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 GIB = 2**30
 
@@ -53,17 +52,17 @@ class Limits:
 
     @classmethod
     def untrusted(cls) -> Limits:
-        """For files of strangers: 4 GiB of weights; calls of 1 GiB a tensor, 4 GiB, one minute."""
+        """For files of strangers: 4 GiB of weights, 100,000 nodes; calls of 1 GiB a tensor, 4 GiB, 1 min."""
         return cls(
             weight_bytes=4 * GIB,
+            nodes=100_000,
             tensor_bytes=GIB,
             live_bytes=4 * GIB,
             steps=10_000_000,
             seconds=60.0,
         )
 
-    @cached_property
+    @property
     def watches_calls(self) -> bool:
         """Whether calls have bounds that must be watched while they run."""
-        bounds = (self.tensor_bytes, self.live_bytes, self.steps, self.seconds)
-        return any(bound is not None for bound in bounds)
+        return not (self.tensor_bytes is self.live_bytes is self.steps is self.seconds is None)

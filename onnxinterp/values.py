@@ -16,6 +16,7 @@ the one place that waits for a device and the one place where a graph becomes de
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from ctypes import c_float
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -112,17 +113,20 @@ def is_known(number: Any) -> bool:
 def round_to(dtype: torch.dtype, x: Any) -> Any:
     """Round a Python float as a tensor of `dtype` would hold it; an integer is as it is.
 
-    float32 by Veltkamp's splitting (T. J. Dekker, 1971): plain arithmetic, so that it also works on
-    a symbolic float.
+    A symbolic float becomes float32 by Veltkamp's splitting (T. J. Dekker, 1971): plain arithmetic,
+    right for all but numbers near the ends of the type.
 
     Raises:
         OverflowError: an integer is beyond the type. A tensor would wrap it; Python would let it
             grow, to numbers that take all the memory there is.
     """
-    if x.__class__ is int and dtype in INTEGER_ENDS and not torch.compiler.is_compiling():
+    plain = x.__class__ in (int, float) and not torch.compiler.is_compiling()
+    if plain and x.__class__ is int and dtype in INTEGER_ENDS:
         low, high = INTEGER_ENDS[dtype]
         if not low <= x <= high:
             raise OverflowError(f"a number beyond {dtype}")
+    if plain and dtype is torch.float32:
+        return c_float(x).value
     if dtype is not torch.float32 or not -1e30 < x < 1e30:
         return x
     c = x * 536870913.0  # 2**29 + 1

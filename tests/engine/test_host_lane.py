@@ -103,10 +103,29 @@ def test_reading_a_value() -> None:
     assert Host([1.5], torch.float32).tensor().dtype is torch.float32
 
 
-@pytest.mark.parametrize("x", [0.1, 0.7 * 10, 1 / 3, -2.5e-3, 1e20, 7.0])
+@pytest.mark.parametrize("x", [0.1, 0.7 * 10, 1 / 3, -2.5e-3, 1e20, 7.0, 3e33, 1e39, 1e-42])
 def test_rounding_is_that_of_float32(x: float) -> None:
     assert round_to(torch.float32, x) == torch.tensor(x, dtype=torch.float32).item()
     assert round_to(torch.float64, x) == x
+
+
+@pytest.mark.parametrize(
+    ("rule", "answer"),
+    [
+        ("a = Mul(f, f) b = Mul(a, f) y = Div(b, f)", torch.inf),
+        ("a = Mul(f, f) b = Mul(a, f) c = Div(f, b) y = Mul(c, b)", torch.nan),
+        ("big = Constant<value = int64[1] {4611686293305294849}>() y = Cast<to = 1>(big)", 2.0**62),
+    ],
+)
+def test_numbers_at_the_ends_of_float32(rule: str, answer: float) -> None:
+    text = f"""<ir_version: 8, opset_import: ["": 17]> g (float[n] x) => (float[1] y) {{
+      k = Constant<value = int64[1] {{1000000000000000}}>() s = Shape(x)
+      i = Mul(s, k) f = Cast<to = 1>(i) {rule} }}"""
+    want = torch.tensor([answer])
+    if answer == 2.0**62:  # half a step above, and then some
+        want = torch.tensor([2.0**62 + 2.0**39])
+    got = OnnxModule(onnx.parser.parse_model(text))(torch.ones(1))
+    torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
 
 
 def test_sizes_that_come_again_are_computed_once(split_heads: OnnxModule) -> None:
