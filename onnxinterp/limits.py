@@ -52,7 +52,7 @@ class Limits:
 
     @classmethod
     def untrusted(cls) -> Limits:
-        """For files of strangers: 4 GiB of weights, 100,000 nodes; calls of 1 GiB a tensor, 4 GiB, 1 min."""
+        """For files of strangers: loads of 4 GiB and 100,000 nodes, calls of 4 GiB and a minute."""
         return cls(
             weight_bytes=4 * GIB,
             nodes=100_000,
