@@ -191,3 +191,8 @@ def differences(a: Message, b: Message, path: str = "") -> Iterator[str]:
             yield from differences(x, y, here)
         else:
             yield here
+
+
+def changed(before: onnx.ModelProto, path: Path) -> list[str]:
+    """Where the file at `path` differs from a model."""
+    return list(differences(before, onnx.load(path)))
