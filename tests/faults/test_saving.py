@@ -15,46 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from onnxinterp import OnnxModule, checkpoints, replacing
 from onnxinterp.cli import main
 from tests.faults.test_threads import at_once
 from tests.forking import Fork
-from tests.saving.models import LARGE, raw, sum_of, write_external
+from tests.saving.models import NEW, OLD, fill, raw, steps_to_the_disk, sum_of, version, write_three
 
-OLD, NEW = 1.0, 2.0
 Write = Callable[[OnnxModule, Path, Path], None]  # a module, its file, the file to write
-
-
-def source(folder: Path, number: float, external: str = "") -> Path:
-    path = write_external(sum_of(*(raw(n, LARGE) for n in "wvu")), folder / "m.onnx", *external)
-    module = OnnxModule(path)
-    fill(module, number)
-    module.save_onnx(path)
-    return path
-
-
-def fill(module: OnnxModule, number: float) -> None:
-    with torch.no_grad():
-        for weight in module.weights.values():
-            weight.fill_(number)
-
-
-def version(path: Path) -> float:
-    """The one number that all weights of a file have, whatever its form is."""
-    if path.suffix == ".pth":
-        tensors = list(torch.load(path, weights_only=True).values())
-    elif path.suffix == ".safetensors":
-        module = OnnxModule(sum_of(*(raw(n, LARGE) for n in "wvu")))
-        module.load_safetensors(path)
-        tensors = module.weights.values()
-    elif path.suffix == ".pt2":
-        tensors = list(torch.export.load(path).state_dict.values())
-    else:
-        tensors = OnnxModule(path).weights.values()
-    (number,) = {n for t in tensors for n in t.flatten().tolist()}
-    return float(number)
 
 
 def _converted(module: OnnxModule, path: Path, target: Path) -> None:
@@ -103,7 +71,7 @@ def test_a_full_disk_leaves_what_was_there(writer: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("writer", {**WRITERS, **COMMANDS})
 def test_rights_links_and_others_names(writer: str, tmp_path: Path) -> None:
     """One file is replaced: with its rights, never by what a link leads to, and on the disk."""
-    path = source(tmp_path / "a", NEW)
+    path = write_three(tmp_path / "a", "", number=NEW)
     module, write = OnnxModule(path), {**WRITERS, **COMMANDS}[writer]
     folder, suffix = tmp_path / "b", Path(writer).suffix
     folder.mkdir()
@@ -114,16 +82,7 @@ def test_rights_links_and_others_names(writer: str, tmp_path: Path) -> None:
     linked.chmod(0o640)
     link.symlink_to(linked)
     (folder / f"{target.name}.part").symlink_to(linked)  # what once was the name of a part
-    done: list[tuple[str, int]] = []
-    replace = Path.replace
-
-    def note(part: Path, name: Path) -> Path:
-        done.append(("replace", part.stat().st_ino))
-        return replace(part, name)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda d: done.append(("fsync", os.fstat(d).st_ino)))
-        patch.setattr(Path, "replace", note)
+    with steps_to_the_disk() as done:
         for file in (target, link):
             write(module, path, file)
             assert version(file) == NEW
@@ -149,7 +108,7 @@ def test_rights_links_and_others_names(writer: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("writer", WRITERS)
 def test_what_is_no_file_is_not_replaced(writer: str, tmp_path: Path) -> None:
     """As root, a device would be: /dev/null."""
-    path = source(tmp_path / "a", NEW)
+    path = write_three(tmp_path / "a", "", number=NEW)
     module, suffix = OnnxModule(path), Path(writer).suffix
     folder = tmp_path / "b"
     folder.mkdir()
@@ -182,7 +141,7 @@ def test_parts_are_new_files_of_unforeseeable_names(
             assert flags & os.O_EXCL
         return descriptor
 
-    path = source(tmp_path, OLD, "wv")
+    path = write_three(tmp_path)
     path.chmod(0o400)
     (tmp_path / "w.bin").chmod(0o600)
     module = OnnxModule(path)
@@ -232,7 +191,7 @@ for write in writes(folder):
 
 
 def test_a_folder_that_may_only_be_read(fork: Fork, tmp_path: Path) -> None:
-    path = source(tmp_path / "a", OLD)
+    path = write_three(tmp_path / "a", "")
     for folder in (path.parent, tmp_path, tmp_path.parent):
         folder.chmod(0o755)
     path.parent.chmod(0o555)
@@ -273,10 +232,10 @@ while True:
     ("kind", "external"), [("onnx", ""), ("onnx", "wv"), ("safetensors", ""), ("pth", "")]
 )
 def test_kills_at_any_moment(kind: str, external: str, fork: Fork, tmp_path: Path) -> None:
-    path = source(tmp_path / "a", OLD, external)
+    path = write_three(tmp_path / "a", external)
     folder = tmp_path / "b"
     folder.mkdir()
-    target = source(folder, OLD, external) if kind == "onnx" else folder / f"m.{kind}"
+    target = write_three(folder, external) if kind == "onnx" else folder / f"m.{kind}"
     if kind != "onnx":
         module = OnnxModule(path)
         WRITERS["save_safetensors .safetensors" if kind != "pth" else "checkpoints.save .pth"](
@@ -290,7 +249,7 @@ def test_kills_at_any_moment(kind: str, external: str, fork: Fork, tmp_path: Pat
 
 def test_threads_that_save_to_one_name(tmp_path: Path) -> None:
     """Weights in the model and weights in its data are those of one writer, the last."""
-    path = source(tmp_path / "a", OLD, "wv")
+    path = write_three(tmp_path / "a")
     folder = tmp_path / "b"
     folder.mkdir()
 
@@ -327,7 +286,7 @@ assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
 
 
 def test_processes_that_save_to_one_name(fork: Fork, tmp_path: Path) -> None:
-    path = source(tmp_path / "a", OLD, "wv")
+    path = write_three(tmp_path / "a")
     folder = tmp_path / "b"
     folder.mkdir()
     assert fork(WRITE_OFTEN, path, folder / "m.onnx") == 0
@@ -353,7 +312,7 @@ def test_folders_without_locks_or_that_cannot_be_listed(
     """Some network file systems refuse both; files are whole all the same."""
     import fcntl
 
-    path = source(tmp_path, OLD, "wv")
+    path = write_three(tmp_path)
     module = OnnxModule(path)
     fill(module, NEW)
     sync = os.fsync

@@ -1,4 +1,4 @@
-"""Models in few words: of one node, of ONNX's text, of a branch."""
+"""Models in few words: of one node, of ONNX's text, of a branch, of a tree."""
 
 from __future__ import annotations
 
@@ -141,3 +141,21 @@ def conditional(then: GraphProto, otherwise: GraphProto | None = None) -> list[N
     other = otherwise or branch([helper.make_node("Constant", [], ["o"], value_float=0.0)], "o")
     node = helper.make_node("If", ["yes"], ["y"], then_branch=then, else_branch=other)
     return [yes, node]
+
+
+def stump() -> dict[str, Any]:
+    """The attributes of a TreeEnsembleRegressor: 1 where the feature is at most 0.5, else 2."""
+    return {
+        "nodes_treeids": [0, 0, 0],
+        "nodes_nodeids": [0, 1, 2],
+        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
+        "nodes_featureids": [0, 0, 0],
+        "nodes_values": [0.5, 0.0, 0.0],
+        "nodes_truenodeids": [1, 0, 0],
+        "nodes_falsenodeids": [2, 0, 0],
+        "target_treeids": [0, 0],
+        "target_nodeids": [1, 2],
+        "target_ids": [0, 0],
+        "target_weights": [1.0, 2.0],
+        "n_targets": 1,
+    }

@@ -2,64 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from tests.hostile_calls.one_node import ANY, NAN, REFUSED, SCALAR, Node, f, i, ones
+from tests.hostile_calls.one_node import NAN, SCALAR, Node, either, f, gives, i, ones, refused
+
+X, M = f(1, 2, 3), ones(2, 3)
 
 
-def nodes() -> list[Node]:
-    """Each with what must become of it."""
-    x, m = f(1, 2, 3), ones(2, 3)
-    far, below = i(9), i(-9)
-    found = [Node("Gather", [x, p], {}, REFUSED) for p in (far, below, i(2**62), i(-(2**62)))]
-    found += [Node("Gather", [m, p], {}, REFUSED) for p in (far, below)]
-    found += [Node("Gather", [x, SCALAR(n)], {}, REFUSED) for n in (9, -9, 2**62)]
-    for p in (far, below, i(-(2**63))):
-        found += [
-            Node("GatherElements", [x, p], {}, REFUSED),
-            Node("GatherND", [x, p[None]], {}, REFUSED),
-            Node("ScatterElements", [x, p, f(1)], {}, REFUSED),
-            Node("ScatterElements", [x, p, f(1)], {"reduction": "add"}, REFUSED),
-            Node("ScatterElements", [x, p, f(1)], {"reduction": "max"}, REFUSED),
-            Node("ScatterND", [x, p[None], f(1)], {}, REFUSED),
-            Node("ScatterND", [x, p[None], f(1)], {"reduction": "add"}, REFUSED),
-            Node("ScatterND", [x, p[None], f(1)], {"reduction": "mul"}, REFUSED),
-            Node("MaxUnpool", [ones(1, 1, 1), p[None, None]], {"kernel_shape": [2]}, REFUSED),
-            Node("TensorScatter", [ones(1, 2, 3), ones(1, 1, 3), p], {}, REFUSED, 24),
-            Node("SequenceAt", ["sequence", p.reshape(())], {}, REFUSED),
-            Node("SequenceErase", ["sequence", p.reshape(())], {}, REFUSED),
-            Node("NegativeLogLikelihoodLoss", [ones(1, 2), p], {}, REFUSED),
-            Node("SoftmaxCrossEntropyLoss", [ones(1, 2), p], {}, REFUSED),
-        ]
-    found += [
-        # rows and columns each in range of the product, not of their axes
-        Node("ScatterND", [ones(2, 3), i(0, 4).reshape(1, 2), f(5)], {"reduction": "mul"}, REFUSED),
-        Node(
-            "ScatterND", [ones(2, 3), i(1, -5).reshape(1, 2), f(5)], {"reduction": "max"}, REFUSED
-        ),
-        Node(
-            "MaxUnpool",
-            [ones(1, 1, 1), i(1)[None, None], i(1, 1, -2)],
-            {"kernel_shape": [2]},
-            REFUSED,
-        ),
-        Node("NegativeLogLikelihoodLoss", [ones(1, 2), i(-100)], {}, REFUSED),
-        Node("GatherElements", [m, np.zeros((3, 1), np.int64)], {"axis": 1}, REFUSED),
-        Node("GatherND", [m, i(0, 0, 0)[None]], {}, REFUSED),
-        Node("GatherND", [m, i(0, 0)[None]], {"batch_dims": 5}, REFUSED),
-        Node("ReverseSequence", [ones(4, 1), i(9)], {}, REFUSED, 10),
-        Node("ReverseSequence", [ones(4, 1), i(-9)], {}, ANY, 10),
-        Node("ReverseSequence", [ones(4, 2), i(9)], {}, REFUSED, 10),
-        Node("OneHot", [i(9, -9), SCALAR(2), f(0, 1)], {}, [[0, 0], [0, 0]]),
-        Node("OneHot", [i(0), SCALAR(-2), f(0, 1)], {}, REFUSED),
-        Node("OneHot", [i(0), SCALAR(NAN, np.float32), f(0, 1)], {}, REFUSED),
-        Node("OneHot", [i(0), SCALAR(2), f(0)], {}, REFUSED),
-        Node("Compress", [x, np.array([True] * 9)], {}, REFUSED),
-        Node("TopK", [x, i(-1)], {}, REFUSED, outputs=2),
-        Node("TopK", [x, i(9)], {}, REFUSED, outputs=2),
-        Node("ArgMax", [f()], {}, REFUSED),
-        Node("EyeLike", [ones(2, 2)], {"k": 2**62}, [[0, 0], [0, 0]]),
-        Node("Trilu", [ones(2, 2), SCALAR(2**62)], {}, ANY),
-        Node("Trilu", [ones(2, 2), SCALAR(-(2**63))], {}, ANY),
-    ]
-    return found
+def gather() -> Iterator[Node]:
+    """One index, as a vector and as a scalar."""
+    for n in (9, -9, 2**62, -(2**62)):
+        yield refused("Gather", [X, i(n)])
+    for n in (9, -9):
+        yield refused("Gather", [M, i(n)])
+    for n in (9, -9, 2**62):
+        yield refused("Gather", [X, SCALAR(n)])
+
+
+def everywhere() -> Iterator[Node]:
+    """The same index wherever a node reads, writes or chooses by one."""
+    for p in (i(9), i(-9), i(-(2**63))):
+        yield refused("GatherElements", [X, p])
+        yield refused("GatherND", [X, p[None]])
+        yield refused("ScatterElements", [X, p, f(1)])
+        yield refused("ScatterElements", [X, p, f(1)], reduction="add")
+        yield refused("ScatterElements", [X, p, f(1)], reduction="max")
+        yield refused("ScatterND", [X, p[None], f(1)])
+        yield refused("ScatterND", [X, p[None], f(1)], reduction="add")
+        yield refused("ScatterND", [X, p[None], f(1)], reduction="mul")
+        yield refused("MaxUnpool", [ones(1, 1, 1), p[None, None]], kernel_shape=[2])
+        yield refused("TensorScatter", [ones(1, 2, 3), ones(1, 1, 3), p], opset=24)
+        yield refused("SequenceAt", ["sequence", p.reshape(())])
+        yield refused("SequenceErase", ["sequence", p.reshape(())])
+        yield refused("NegativeLogLikelihoodLoss", [ones(1, 2), p])
+        yield refused("SoftmaxCrossEntropyLoss", [ones(1, 2), p])
+
+
+def several() -> Iterator[Node]:
+    """Indices of several axes, too many or too few of them, and what no default makes right."""
+    # rows and columns each in range of the product, not of their axes
+    yield refused("ScatterND", [M, i(0, 4).reshape(1, 2), f(5)], reduction="mul")
+    yield refused("ScatterND", [M, i(1, -5).reshape(1, 2), f(5)], reduction="max")
+    yield refused("MaxUnpool", [ones(1, 1, 1), i(1)[None, None], i(1, 1, -2)], kernel_shape=[2])
+    yield refused("NegativeLogLikelihoodLoss", [ones(1, 2), i(-100)])
+    yield refused("GatherElements", [M, np.zeros((3, 1), np.int64)], axis=1)
+    yield refused("GatherND", [M, i(0, 0, 0)[None]])
+    yield refused("GatherND", [M, i(0, 0)[None]], batch_dims=5)
+
+
+def lengths() -> Iterator[Node]:
+    """Sequences longer than there are steps, below zero, and of fewer than there are sequences."""
+    yield refused("ReverseSequence", [ones(4, 1), i(9)], opset=10)
+    yield either("ReverseSequence", [ones(4, 1), i(-9)], opset=10)
+    yield refused("ReverseSequence", [ones(4, 2), i(9)], opset=10)
+
+
+def one_hot() -> Iterator[Node]:
+    """A class that is not there is no class; a depth must be one, and the values two."""
+    yield gives([[0, 0], [0, 0]], "OneHot", [i(9, -9), SCALAR(2), f(0, 1)])
+    yield refused("OneHot", [i(0), SCALAR(-2), f(0, 1)])
+    yield refused("OneHot", [i(0), SCALAR(NAN, np.float32), f(0, 1)])
+    yield refused("OneHot", [i(0), SCALAR(2), f(0)])
+
+
+def choices() -> Iterator[Node]:
+    """More elements than there are, or fewer than none."""
+    yield refused("Compress", [X, np.array([True] * 9)])
+    yield refused("TopK", [X, i(-1)], outputs=2)
+    yield refused("TopK", [X, i(9)], outputs=2)
+    yield refused("ArgMax", [f()])
+
+
+def diagonals() -> Iterator[Node]:
+    """Diagonals far beside the matrix."""
+    yield gives([[0, 0], [0, 0]], "EyeLike", [ones(2, 2)], k=2**62)
+    yield either("Trilu", [ones(2, 2), SCALAR(2**62)])
+    yield either("Trilu", [ones(2, 2), SCALAR(-(2**63))])
+
+
+GROUPS = (gather, everywhere, several, lengths, one_hot, choices, diagonals)

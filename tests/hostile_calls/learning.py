@@ -2,37 +2,106 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from tests.hostile_calls.one_node import ANY, ML, REFUSED, Node, f, i
+from tests.hostile.models import stump
+from tests.hostile_calls.one_node import ANY, ML, REFUSED, Node, f, gives, i, refused
+
+X = f([1, 2])
 
 
-def nodes() -> list[Node]:
-    """Each with what must become of it."""
+def _tree(expected: Any = REFUSED, **changes: Any) -> Node:
+    x = f([0.0], [1.0])
+    return gives(
+        expected, "TreeEnsembleRegressor", [x], opset=3, domain=ML, **{**stump(), **changes}
+    )
 
-    def tree(**changes: Any) -> dict[str, Any]:
-        return {
-            "nodes_treeids": [0, 0, 0],
-            "nodes_nodeids": [0, 1, 2],
-            "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
-            "nodes_featureids": [0, 0, 0],
-            "nodes_values": [0.5, 0.0, 0.0],
-            "nodes_truenodeids": [1, 0, 0],
-            "nodes_falsenodeids": [2, 0, 0],
-            "target_treeids": [0, 0],
-            "target_nodeids": [1, 2],
-            "target_ids": [0, 0],
-            "target_weights": [1.0, 2.0],
-            "n_targets": 1,
-            **changes,
-        }
 
-    def regressor(expected: Any = REFUSED, **changes: Any) -> Node:
-        return Node("TreeEnsembleRegressor", [f([0.0], [1.0])], tree(**changes), expected, 3, ML)
+def trees() -> Iterator[Node]:
+    """A right one, then circles, nodes, features and targets that are not there."""
+    yield _tree([[1.0], [2.0]])
+    yield _tree(nodes_truenodeids=[0, 0, 0])
+    yield _tree(nodes_truenodeids=[9, 0, 0])
+    yield _tree(nodes_truenodeids=[-1, 0, 0])
+    yield _tree(nodes_modes=["BRANCH_LEQ", "BRANCH_LEQ", "LEAF"], nodes_truenodeids=[1, 0, 0])
+    yield _tree(nodes_modes=["BRANCH_LEQ", "BRANCH_LEQ", "LEAF"], nodes_truenodeids=[1, 1, 0])
+    yield _tree(nodes_modes=["EVIL", "LEAF", "LEAF"])
+    yield _tree(nodes_featureids=[9, 0, 0])
+    yield _tree(nodes_featureids=[-1, 0, 0])
+    yield _tree(nodes_featureids=[2**62, 0, 0])
+    yield _tree(target_nodeids=[1, 9])
+    yield _tree(target_ids=[0, 9])
+    yield _tree(target_ids=[0, -1])
+    yield _tree(n_targets=2**40)
+    yield _tree(n_targets=-1)
+    yield _tree(target_weights=[1.0])
+    yield _tree(nodes_values=[0.5])
+    yield _tree(nodes_nodeids=[0, 0, 0])
+    yield _tree(aggregate_function="EVIL")
+    yield _tree(post_transform="EVIL")
 
-    x = f([1, 2])
-    svm = {"coefficients": [1.0, 1.0], "rho": [0.0], "support_vectors": [1.0] * 4, "n_supports": 2}
-    gram = {
+
+def _svm(expected: Any = REFUSED, **changes: Any) -> Node:
+    attributes = {
+        "coefficients": [1.0, 1.0],
+        "rho": [0.0],
+        "support_vectors": [1.0] * 4,
+        "n_supports": 2,
+        **changes,
+    }
+    return gives(expected, "SVMRegressor", [X], opset=1, domain=ML, **attributes)
+
+
+def support_vectors() -> Iterator[Node]:
+    """A right one, then vectors of other counts and sizes, and a kernel without its numbers."""
+    yield _svm([[6.0]])
+    yield _svm(n_supports=3)
+    yield _svm(n_supports=-3)
+    yield _svm(support_vectors=[1.0] * 6)
+    yield _svm(kernel_type="RBF", kernel_params=[1.0])
+    for counts in ([2, 9], [-2, 6]):
+        yield refused(
+            "SVMClassifier",
+            [X],
+            opset=1,
+            domain=ML,
+            outputs=2,
+            coefficients=[1.0] * 4,
+            rho=[0.0],
+            support_vectors=[1.0] * 8,
+            vectors_per_class=counts,
+            classlabels_ints=[0, 1],
+        )
+
+
+def linear() -> Iterator[Node]:
+    """Fewer coefficients than features, and targets that are none."""
+    own: dict[str, Any] = {"opset": 1, "domain": ML}
+    labels = [0, 1]
+    yield refused(
+        "LinearClassifier", [X], **own, outputs=2, coefficients=[1.0], classlabels_ints=labels
+    )
+    yield refused("LinearRegressor", [X], **own, coefficients=[1.0, 1.0], targets=-3)
+    yield refused("LinearRegressor", [X], **own, coefficients=[1.0, 1.0], targets=0)
+
+
+def features() -> Iterator[Node]:
+    """Columns, categories, labels and sizes that the values do not have."""
+    own: dict[str, Any] = {"opset": 1, "domain": ML}
+    yield refused("ArrayFeatureExtractor", [X, i(9)], **own)
+    yield refused("ArrayFeatureExtractor", [X, i(-9)], **own)
+    yield refused("OneHotEncoder", [i(9)], **own, cats_int64s=[1, 2], zeros=0)
+    yield refused("LabelEncoder", [i(1)], opset=2, domain=ML, keys_int64s=[1], values_int64s=[1, 2])
+    yield refused("LabelEncoder", [i(1)], opset=2, domain=ML)
+    yield refused("FeatureVectorizer", [X], **own, inputdimensions=[2**40])
+    yield refused("FeatureVectorizer", [X], **own, inputdimensions=[-1])
+    yield refused("Scaler", [X], **own, offset=[1.0] * 3, scale=[1.0])
+    yield refused("Imputer", [X], **own, imputed_value_floats=[1.0] * 3)
+
+
+def _ngrams(expected: Any = REFUSED, **changes: Any) -> Node:
+    attributes = {
         "mode": "TF",
         "min_gram_length": 1,
         "max_gram_length": 1,
@@ -40,101 +109,21 @@ def nodes() -> list[Node]:
         "ngram_counts": [0],
         "ngram_indexes": [0, 1],
         "pool_int64s": [1, 2],
+        **changes,
     }
-    return [
-        regressor([[1.0], [2.0]]),
-        regressor(nodes_truenodeids=[0, 0, 0]),
-        regressor(nodes_truenodeids=[9, 0, 0]),
-        regressor(nodes_truenodeids=[-1, 0, 0]),
-        regressor(nodes_modes=["BRANCH_LEQ", "BRANCH_LEQ", "LEAF"], nodes_truenodeids=[1, 0, 0]),
-        regressor(nodes_modes=["BRANCH_LEQ", "BRANCH_LEQ", "LEAF"], nodes_truenodeids=[1, 1, 0]),
-        regressor(nodes_modes=["EVIL", "LEAF", "LEAF"]),
-        regressor(nodes_featureids=[9, 0, 0]),
-        regressor(nodes_featureids=[-1, 0, 0]),
-        regressor(nodes_featureids=[2**62, 0, 0]),
-        regressor(target_nodeids=[1, 9]),
-        regressor(target_ids=[0, 9]),
-        regressor(target_ids=[0, -1]),
-        regressor(n_targets=2**40),
-        regressor(n_targets=-1),
-        regressor(target_weights=[1.0]),
-        regressor(nodes_values=[0.5]),
-        regressor(nodes_nodeids=[0, 0, 0]),
-        regressor(aggregate_function="EVIL"),
-        regressor(post_transform="EVIL"),
-        Node("SVMRegressor", [x], svm, [[6.0]], 1, ML),
-        Node("SVMRegressor", [x], {**svm, "n_supports": 3}, REFUSED, 1, ML),
-        Node("SVMRegressor", [x], {**svm, "n_supports": -3}, REFUSED, 1, ML),
-        Node("SVMRegressor", [x], {**svm, "support_vectors": [1.0] * 6}, REFUSED, 1, ML),
-        Node(
-            "SVMRegressor",
-            [x],
-            {**svm, "kernel_type": "RBF", "kernel_params": [1.0]},
-            REFUSED,
-            1,
-            ML,
-        ),
-        Node(
-            "SVMClassifier",
-            [x],
-            {
-                "coefficients": [1.0] * 4,
-                "rho": [0.0],
-                "support_vectors": [1.0] * 8,
-                "vectors_per_class": [2, 9],
-                "classlabels_ints": [0, 1],
-            },
-            REFUSED,
-            1,
-            ML,
-            2,
-        ),
-        Node(
-            "SVMClassifier",
-            [x],
-            {
-                "coefficients": [1.0] * 4,
-                "rho": [0.0],
-                "support_vectors": [1.0] * 8,
-                "vectors_per_class": [-2, 6],
-                "classlabels_ints": [0, 1],
-            },
-            REFUSED,
-            1,
-            ML,
-            2,
-        ),
-        Node(
-            "LinearClassifier",
-            [x],
-            {"coefficients": [1.0], "classlabels_ints": [0, 1]},
-            REFUSED,
-            1,
-            ML,
-            2,
-        ),
-        Node("LinearRegressor", [x], {"coefficients": [1.0, 1.0], "targets": -3}, REFUSED, 1, ML),
-        Node("LinearRegressor", [x], {"coefficients": [1.0, 1.0], "targets": 0}, REFUSED, 1, ML),
-        Node("ArrayFeatureExtractor", [x, i(9)], {}, REFUSED, 1, ML),
-        Node("ArrayFeatureExtractor", [x, i(-9)], {}, REFUSED, 1, ML),
-        Node("OneHotEncoder", [i(9)], {"cats_int64s": [1, 2], "zeros": 0}, REFUSED, 1, ML),
-        Node("LabelEncoder", [i(1)], {"keys_int64s": [1], "values_int64s": [1, 2]}, REFUSED, 2, ML),
-        Node("LabelEncoder", [i(1)], {}, REFUSED, 2, ML),
-        Node("FeatureVectorizer", [x], {"inputdimensions": [2**40]}, REFUSED, 1, ML),
-        Node("FeatureVectorizer", [x], {"inputdimensions": [-1]}, REFUSED, 1, ML),
-        Node("Scaler", [x], {"offset": [1.0] * 3, "scale": [1.0]}, REFUSED, 1, ML),
-        Node("Imputer", [x], {"imputed_value_floats": [1.0] * 3}, REFUSED, 1, ML),
-        Node("TfIdfVectorizer", [i(1, 2)], {**gram, "ngram_indexes": [0, -1]}, REFUSED),
-        Node("TfIdfVectorizer", [i(1, 2)], {**gram, "ngram_indexes": [0, 2**62]}, REFUSED),
-        Node("TfIdfVectorizer", [i(1, 2)], {**gram, "ngram_indexes": [0]}, REFUSED),
-        Node("TfIdfVectorizer", [i(1, 2)], {**gram, "ngram_counts": [9]}, REFUSED),
-        Node("TfIdfVectorizer", [i(1, 2)], {**gram, "ngram_counts": [-9]}, REFUSED),
-        Node("TfIdfVectorizer", [i(1, 2)], {**gram, "weights": [1.0], "mode": "TFIDF"}, REFUSED),
-        Node(
-            "TfIdfVectorizer",
-            [i(1, 2)],
-            {**gram, "max_skip_count": 2**40, "max_gram_length": 2, "ngram_counts": [0, 0]},
-            ANY,
-        ),
-        Node("TfIdfVectorizer", [i(1, 2)], {**gram, "mode": "EVIL"}, REFUSED),
-    ]
+    return gives(expected, "TfIdfVectorizer", [i(1, 2)], **attributes)
+
+
+def ngrams() -> Iterator[Node]:
+    """Counts that cut the pool outside of it, and columns, weights and modes that do not fit."""
+    yield _ngrams(ngram_indexes=[0, -1])
+    yield _ngrams(ngram_indexes=[0, 2**62])
+    yield _ngrams(ngram_indexes=[0])
+    yield _ngrams(ngram_counts=[9])
+    yield _ngrams(ngram_counts=[-9])
+    yield _ngrams(weights=[1.0], mode="TFIDF")
+    yield _ngrams(ANY, max_skip_count=2**40, max_gram_length=2, ngram_counts=[0, 0])
+    yield _ngrams(mode="EVIL")
+
+
+GROUPS = (trees, support_vectors, linear, features, ngrams)

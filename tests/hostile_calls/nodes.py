@@ -1,4 +1,8 @@
-"""All hostile nodes, as cases of a child process."""
+"""All hostile nodes, as cases of a child process.
+
+A file holds groups: functions that yield nodes. `GROUPS`, at its end, says in which order; a node's
+number among all of them begins its name.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ FILES = (integers, indices, windows, shapes, types, learning)
 
 def nodes() -> dict[str, Node]:
     """Every node by what it is."""
-    every = [node for file in FILES for node in file.nodes()]
+    every = [node for file in FILES for group in file.GROUPS for node in group()]
     return {f"{n:03d} {_described(node)}": node for n, node in enumerate(every)}
 
 

@@ -37,9 +37,33 @@ class Node(NamedTuple):
     inputs: list[Any]
     attributes: dict[str, Any]
     expected: Any
-    opset: int = 21
-    domain: str = ""
-    outputs: int = 1
+    opset: int
+    domain: str
+    outputs: int
+
+
+def refused(op_type: str, inputs: list[Any], **rest: Any) -> Node:
+    """A node that must be refused; `rest` is its opset, domain, outputs, and its attributes."""
+    return gives(REFUSED, op_type, inputs, **rest)
+
+
+def either(op_type: str, inputs: list[Any], **rest: Any) -> Node:
+    """One that may give anything or be refused, as long as it ends."""
+    return gives(ANY, op_type, inputs, **rest)
+
+
+def gives(
+    expected: Any,
+    op_type: str,
+    inputs: list[Any],
+    *,
+    opset: int = 21,
+    domain: str = "",
+    outputs: int = 1,
+    **attributes: Any,
+) -> Node:
+    """One that must give these numbers."""
+    return Node(op_type, inputs, attributes, expected, opset, domain, outputs)
 
 
 def f(*values: Any) -> np.ndarray[Any, Any]:
@@ -50,8 +74,16 @@ def i(*values: int, dtype: Any = np.int64) -> np.ndarray[Any, Any]:
     return np.array(values, dtype=dtype)
 
 
+def full(value: float, *shape: int) -> np.ndarray[Any, Any]:
+    return np.full(shape, value, dtype=np.float32)
+
+
 def ones(*shape: int) -> np.ndarray[Any, Any]:
-    return np.ones(shape, dtype=np.float32)
+    return full(1, *shape)
+
+
+def text(*values: str) -> np.ndarray[Any, Any]:
+    return np.array(values, dtype=object)
 
 
 NAN, INF = float("nan"), float("inf")

@@ -2,135 +2,187 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from tests.hostile_calls.one_node import ANY, INF, NAN, REFUSED, SCALAR, Node, f, i, ones
+from tests.hostile_calls.one_node import (
+    INF,
+    NAN,
+    SCALAR,
+    Node,
+    either,
+    f,
+    gives,
+    i,
+    ones,
+    refused,
+)
+
+X, ROW = f(1, 2, 3), ones(1, 1, 3)
+MODES = ("nearest", "linear", "cubic")
 
 
-def nodes() -> list[Node]:
-    """Each with what must become of it."""
-    x = f(1, 2, 3)
-    found = [Node("Expand", [f(1), i(n)], {}, REFUSED) for n in (-2, -(2**63))]
-    found += [Node("Tile", [x, i(n)], {}, REFUSED) for n in (-1, 2**62)]
-    found += [
-        Node("ConstantOfShape", [i(*n)], {}, REFUSED) for n in ([-1], [2**40, 2**40], [2**62, 2, 2])
-    ]
-    found += [
-        Node("Resize", [ones(1, 1, 3), None, f(1, 1, s)], {"mode": mode}, REFUSED)
-        for s in (0.0, -1.0, NAN, INF, -INF, 1e30)
-        for mode in ("nearest", "linear", "cubic")
-    ]
-    found += [
-        Node("Resize", [ones(1, 1, 3), None, None, i(1, 1, n)], {"mode": mode}, REFUSED)
-        for n in (-1, 2**60)
-        for mode in ("nearest", "linear", "cubic")
-    ]
-    found += [
-        Node("Upsample", [ones(1, 1, 3), f(1, 1, s)], {}, REFUSED, 9) for s in (0.0, -1.0, NAN, INF)
-    ]
-    found += [
-        Node("Resize", [ones(1, 1, 3), None, f(1, 1, 1e-30)], {}, ANY),
-        Node("Resize", [ones(1, 1, 3), None, f(1, 1)], {}, REFUSED),
-        Node("Resize", [ones(1, 1, 3), None, None, i(1, 1)], {}, REFUSED),
-        Node("Resize", [ones(1, 1, 3)], {}, REFUSED),
-        Node("Resize", [ones(1, 1, 3), None, f(1, 1, 2)], {"mode": "evil"}, REFUSED),
-        Node("Resize", [ones(1, 1, 3), None, f(1, 1, 2)], {"nearest_mode": "evil"}, REFUSED),
-        Node(
-            "Resize",
-            [ones(1, 1, 3), None, f(1, 1, 2)],
-            {"coordinate_transformation_mode": "evil"},
-            REFUSED,
-        ),
-        Node(
-            "Resize",
-            [ones(1, 1, 3), f(0, 0, NAN, 1, 1, NAN), f(1, 1, 2)],
-            {"coordinate_transformation_mode": "tf_crop_and_resize"},
-            ANY,
-        ),
-        Node("Resize", [ones(1, 1, 0), None, f(1, 1, 2)], {}, ANY),
-        Node("Range", [SCALAR(0), SCALAR(9), SCALAR(0)], {}, REFUSED),
-        Node("Range", [SCALAR(0.0), SCALAR(9.0), SCALAR(0.0)], {}, REFUSED),
-        Node("Range", [SCALAR(0.0), SCALAR(9.0), SCALAR(NAN)], {}, REFUSED),
-        Node("Range", [SCALAR(0.0), SCALAR(INF), SCALAR(1.0)], {}, REFUSED),
-        Node("Range", [SCALAR(NAN), SCALAR(1.0), SCALAR(1.0)], {}, REFUSED),
-        Node("Range", [SCALAR(-(2**63)), SCALAR(2**63 - 1), SCALAR(1)], {}, REFUSED),
-        Node("Range", [SCALAR(2**63 - 2), SCALAR(2**63 - 1), SCALAR(2**62)], {}, [2**63 - 2]),
-        Node("Split", [x], {"num_outputs": 0}, REFUSED, 18),
-        Node("Split", [x], {"num_outputs": -1}, REFUSED, 18),
-        Node("Split", [x], {"num_outputs": 2**40}, REFUSED, 18),
-        Node("Split", [x, i(4, -1)], {}, REFUSED, 18, outputs=2),
-        Node("Split", [x, i(1)], {}, REFUSED, 18),
-        Node("Split", [i(1, 2, 3), i(-1, 4)], {}, REFUSED, 18, outputs=2),
-        Node("Split", [i(1, 2, 3), i(1, 1)], {}, REFUSED, 18, outputs=2),
-        Node("SplitToSequence", [x, SCALAR(0)], {}, REFUSED),
-        Node("SplitToSequence", [x, SCALAR(-1)], {}, REFUSED),
-        Node("SplitToSequence", [x, i(4, -1)], {}, REFUSED),
-        Node("Reshape", [x, i(-1, -1)], {}, REFUSED),
-        Node("Reshape", [x, i(-5)], {}, REFUSED),
-        Node("Reshape", [x, i(2**62, 4)], {}, REFUSED),
-        Node("Reshape", [x, i(0, 0, 0, 0)], {}, REFUSED),
-        Node("Unsqueeze", [x, i(99)], {}, REFUSED),
-        Node("Unsqueeze", [x, i(0, 0)], {}, REFUSED),
-        Node("Squeeze", [x, i(0)], {}, REFUSED),
-        Node("Squeeze", [x, i(9)], {}, REFUSED),
-        Node("Flatten", [x], {"axis": 99}, REFUSED),
-        Node("Flatten", [x], {"axis": -99}, REFUSED),
-        Node("Transpose", [x], {"perm": [5]}, REFUSED),
-        Node("Transpose", [ones(2, 2)], {"perm": [0, 0]}, REFUSED),
-        Node("Slice", [x, i(0), i(9), i(0), i(0)], {}, REFUSED),
-        Node("Slice", [x, i(0), i(9), i(7)], {}, REFUSED),
-        Node("Slice", [x, i(0), i(9), i(0), i(-(2**63))], {}, ANY),
-        Node("Slice", [x, i(2**63 - 1), i(-(2**63)), i(0), i(2**62)], {}, []),
-        Node("Pad", [x, i(-9, 0)], {}, REFUSED),
-        Node("Pad", [x, i(2**62, 2**62)], {}, REFUSED),
-        Node("Pad", [x, i(1)], {}, REFUSED),
-        Node("Pad", [x, i(99, 0)], {"mode": "reflect"}, ANY),
-        Node("Pad", [f(), i(1, 1)], {"mode": "edge"}, REFUSED),
-        Node("Pad", [f(), i(1, 1)], {"mode": "reflect"}, REFUSED),
-        Node("Pad", [x, i(1, 1)], {"mode": "evil"}, REFUSED),
-        Node("CenterCropPad", [x, i(-3)], {}, REFUSED, 18),
-        Node("Concat", [x, ones(2, 2)], {"axis": 0}, REFUSED),
-        Node("Concat", [x], {"axis": 9}, REFUSED),
-        Node("Concat", [i(1), i(2)], {"axis": 9}, REFUSED),
-        Node("Einsum", [x], {"equation": "evil(" * 9}, REFUSED),
-        Node("Einsum", [x, x], {"equation": "i,j,k->ijk"}, REFUSED),
-        Node("Einsum", [x], {"equation": "i->" + "i" * 99}, REFUSED),
-        Node("Softmax", [x], {"axis": 9}, REFUSED),
-        Node("Softmax", [x], {"axis": 9}, REFUSED, 11),
-        Node("RandomNormal", [], {"shape": [-1]}, REFUSED),
-        Node("RandomNormal", [], {"shape": [2**40, 2**40]}, REFUSED),
-        Node("RandomNormal", [], {"shape": [1], "seed": NAN}, ANY),
-        Node("RandomNormal", [], {"shape": [1], "seed": INF}, ANY),
-        Node("RandomNormal", [], {"shape": [1], "seed": 1e30}, ANY),
-        Node("Multinomial", [f([NAN, 1])], {"sample_size": 1}, REFUSED),
-        Node("Multinomial", [f([0, 1])], {"sample_size": -1}, REFUSED),
-        Node("Multinomial", [f([])], {"sample_size": 1}, REFUSED),
-        Node("Bernoulli", [f(NAN)], {}, REFUSED, 15),
-        Node("Bernoulli", [f(2)], {}, REFUSED, 15),
-        Node("Dropout", [x, SCALAR(NAN, np.float32), SCALAR(True)], {}, REFUSED, 13),
-        Node("DFT", [ones(1, 3, 1), SCALAR(0)], {}, REFUSED, 20),
-        Node("DFT", [ones(1, 3, 1), SCALAR(-5)], {}, REFUSED, 20),
-        Node("DFT", [ones(1, 0, 1)], {}, REFUSED, 20),
-        Node("DFT", [ones(1, 3, 7)], {}, ANY, 20),
-        Node("STFT", [ones(1, 8, 1), SCALAR(0), None, SCALAR(4)], {}, REFUSED, 17),
-        Node("STFT", [ones(1, 8, 1), SCALAR(-1), None, SCALAR(4)], {}, REFUSED, 17),
-        Node("STFT", [ones(1, 8, 1), SCALAR(1), None, SCALAR(99)], {}, REFUSED, 17),
-        Node("STFT", [ones(1, 8, 1), SCALAR(1), None, SCALAR(0)], {}, REFUSED, 17),
-        Node("HannWindow", [SCALAR(-1)], {}, REFUSED, 17),
-        Node("HannWindow", [SCALAR(2**62)], {}, REFUSED, 17),
-        Node(
-            "MelWeightMatrix",
-            [SCALAR(-5), SCALAR(8), SCALAR(8000), SCALAR(0.0, np.float32), SCALAR(1.0, np.float32)],
-            {},
-            REFUSED,
-            17,
-        ),
-        Node(
-            "MelWeightMatrix",
-            [SCALAR(5), SCALAR(8), SCALAR(0), SCALAR(-9e9, np.float32), SCALAR(1.0, np.float32)],
-            {},
-            REFUSED,
-            17,
-        ),
-    ]
-    return found
+def sizes() -> Iterator[Node]:
+    """Below zero, or of more elements than there can be."""
+    for n in (-2, -(2**63)):
+        yield refused("Expand", [f(1), i(n)])
+    for n in (-1, 2**62):
+        yield refused("Tile", [X, i(n)])
+    for shape in ([-1], [2**40, 2**40], [2**62, 2, 2]):
+        yield refused("ConstantOfShape", [i(*shape)])
+
+
+def resize_to() -> Iterator[Node]:
+    """Scales and sizes that are none, for each way to find what lies between."""
+    for s in (0.0, -1.0, NAN, INF, -INF, 1e30):
+        for mode in MODES:
+            yield refused("Resize", [ROW, None, f(1, 1, s)], mode=mode)
+    for n in (-1, 2**60):
+        for mode in MODES:
+            yield refused("Resize", [ROW, None, None, i(1, 1, n)], mode=mode)
+    for s in (0.0, -1.0, NAN, INF):
+        yield refused("Upsample", [ROW, f(1, 1, s)], opset=9)
+
+
+def resize_how() -> Iterator[Node]:
+    """Scales for too few axes, rules that there are not, and regions that are no numbers."""
+    scales, region = f(1, 1, 2), f(0, 0, NAN, 1, 1, NAN)
+    crop = "tf_crop_and_resize"
+    yield either("Resize", [ROW, None, f(1, 1, 1e-30)])
+    yield refused("Resize", [ROW, None, f(1, 1)])
+    yield refused("Resize", [ROW, None, None, i(1, 1)])
+    yield refused("Resize", [ROW])
+    yield refused("Resize", [ROW, None, scales], mode="evil")
+    yield refused("Resize", [ROW, None, scales], nearest_mode="evil")
+    yield refused("Resize", [ROW, None, scales], coordinate_transformation_mode="evil")
+    yield either("Resize", [ROW, region, scales], coordinate_transformation_mode=crop)
+    yield either("Resize", [ones(1, 1, 0), None, scales])
+
+
+def ranges() -> Iterator[Node]:
+    """Steps that never arrive, or after more elements than there can be; none leaves int64."""
+    first, last = -(2**63), 2**63 - 1
+    yield refused("Range", [SCALAR(0), SCALAR(9), SCALAR(0)])
+    yield refused("Range", [SCALAR(0.0), SCALAR(9.0), SCALAR(0.0)])
+    yield refused("Range", [SCALAR(0.0), SCALAR(9.0), SCALAR(NAN)])
+    yield refused("Range", [SCALAR(0.0), SCALAR(INF), SCALAR(1.0)])
+    yield refused("Range", [SCALAR(NAN), SCALAR(1.0), SCALAR(1.0)])
+    yield refused("Range", [SCALAR(first), SCALAR(last), SCALAR(1)])
+    yield gives([last - 1], "Range", [SCALAR(last - 1), SCALAR(last), SCALAR(2**62)])
+
+
+def splits() -> Iterator[Node]:
+    """No parts, more than elements, or parts whose lengths are not those of the whole."""
+    yield refused("Split", [X], opset=18, num_outputs=0)
+    yield refused("Split", [X], opset=18, num_outputs=-1)
+    yield refused("Split", [X], opset=18, num_outputs=2**40)
+    yield refused("Split", [X, i(4, -1)], opset=18, outputs=2)
+    yield refused("Split", [X, i(1)], opset=18)
+    yield refused("Split", [i(1, 2, 3), i(-1, 4)], opset=18, outputs=2)
+    yield refused("Split", [i(1, 2, 3), i(1, 1)], opset=18, outputs=2)
+    yield refused("SplitToSequence", [X, SCALAR(0)])
+    yield refused("SplitToSequence", [X, SCALAR(-1)])
+    yield refused("SplitToSequence", [X, i(4, -1)])
+
+
+def axes() -> Iterator[Node]:
+    """Shapes that the elements do not fill, and axes that are not there or there twice."""
+    yield refused("Reshape", [X, i(-1, -1)])
+    yield refused("Reshape", [X, i(-5)])
+    yield refused("Reshape", [X, i(2**62, 4)])
+    yield refused("Reshape", [X, i(0, 0, 0, 0)])
+    yield refused("Unsqueeze", [X, i(99)])
+    yield refused("Unsqueeze", [X, i(0, 0)])
+    yield refused("Squeeze", [X, i(0)])
+    yield refused("Squeeze", [X, i(9)])
+    yield refused("Flatten", [X], axis=99)
+    yield refused("Flatten", [X], axis=-99)
+    yield refused("Transpose", [X], perm=[5])
+    yield refused("Transpose", [ones(2, 2)], perm=[0, 0])
+
+
+def slices() -> Iterator[Node]:
+    """Steps of zero and of all of int64; what begins behind the end is empty."""
+    yield refused("Slice", [X, i(0), i(9), i(0), i(0)])
+    yield refused("Slice", [X, i(0), i(9), i(7)])
+    yield either("Slice", [X, i(0), i(9), i(0), i(-(2**63))])
+    yield gives([], "Slice", [X, i(2**63 - 1), i(-(2**63)), i(0), i(2**62)])
+
+
+def pads() -> Iterator[Node]:
+    """More than is there to take away or to mirror, too few, and what no edge can fill."""
+    yield refused("Pad", [X, i(-9, 0)])
+    yield refused("Pad", [X, i(2**62, 2**62)])
+    yield refused("Pad", [X, i(1)])
+    yield either("Pad", [X, i(99, 0)], mode="reflect")
+    yield refused("Pad", [f(), i(1, 1)], mode="edge")
+    yield refused("Pad", [f(), i(1, 1)], mode="reflect")
+    yield refused("Pad", [X, i(1, 1)], mode="evil")
+    yield refused("CenterCropPad", [X, i(-3)], opset=18)
+
+
+def several() -> Iterator[Node]:
+    """Axes and equations that the inputs do not have."""
+    yield refused("Concat", [X, ones(2, 2)], axis=0)
+    yield refused("Concat", [X], axis=9)
+    yield refused("Concat", [i(1), i(2)], axis=9)
+    yield refused("Einsum", [X], equation="evil(" * 9)
+    yield refused("Einsum", [X, X], equation="i,j,k->ijk")
+    yield refused("Einsum", [X], equation="i->" + "i" * 99)
+    yield refused("Softmax", [X], axis=9)
+    yield refused("Softmax", [X], opset=11, axis=9)
+
+
+def chance() -> Iterator[Node]:
+    """Shapes, seeds and probabilities that no distribution has."""
+    yield refused("RandomNormal", [], shape=[-1])
+    yield refused("RandomNormal", [], shape=[2**40, 2**40])
+    yield either("RandomNormal", [], shape=[1], seed=NAN)
+    yield either("RandomNormal", [], shape=[1], seed=INF)
+    yield either("RandomNormal", [], shape=[1], seed=1e30)
+    yield refused("Multinomial", [f([NAN, 1])], sample_size=1)
+    yield refused("Multinomial", [f([0, 1])], sample_size=-1)
+    yield refused("Multinomial", [f([])], sample_size=1)
+    yield refused("Bernoulli", [f(NAN)], opset=15)
+    yield refused("Bernoulli", [f(2)], opset=15)
+    yield refused("Dropout", [X, SCALAR(NAN, np.float32), SCALAR(True)], opset=13)
+
+
+def transforms() -> Iterator[Node]:
+    """Of no length, of signals without samples, and in steps that do not go on."""
+    signal = ones(1, 8, 1)
+    yield refused("DFT", [ones(1, 3, 1), SCALAR(0)], opset=20)
+    yield refused("DFT", [ones(1, 3, 1), SCALAR(-5)], opset=20)
+    yield refused("DFT", [ones(1, 0, 1)], opset=20)
+    yield either("DFT", [ones(1, 3, 7)], opset=20)
+    yield refused("STFT", [signal, SCALAR(0), None, SCALAR(4)], opset=17)
+    yield refused("STFT", [signal, SCALAR(-1), None, SCALAR(4)], opset=17)
+    yield refused("STFT", [signal, SCALAR(1), None, SCALAR(99)], opset=17)
+    yield refused("STFT", [signal, SCALAR(1), None, SCALAR(0)], opset=17)
+
+
+def filters() -> Iterator[Node]:
+    """Windows and filters of lengths, rates and frequencies below what there is."""
+    zero, one, far = (SCALAR(n, np.float32) for n in (0.0, 1.0, -9e9))
+    below, few, many = SCALAR(-5), SCALAR(5), SCALAR(8)
+    yield refused("HannWindow", [SCALAR(-1)], opset=17)
+    yield refused("HannWindow", [SCALAR(2**62)], opset=17)
+    yield refused("MelWeightMatrix", [below, many, SCALAR(8000), zero, one], opset=17)
+    yield refused("MelWeightMatrix", [few, many, SCALAR(0), far, one], opset=17)
+
+
+GROUPS = (
+    sizes,
+    resize_to,
+    resize_how,
+    ranges,
+    splits,
+    axes,
+    slices,
+    pads,
+    several,
+    chance,
+    transforms,
+    filters,
+)

@@ -2,173 +2,151 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
-import onnx
+from onnx import TensorProto
 
-from tests.hostile_calls.one_node import ANY, INF, NAN, REFUSED, SCALAR, Node, f, i, ones
+from tests.hostile_calls.one_node import (
+    INF,
+    NAN,
+    SCALAR,
+    Node,
+    either,
+    f,
+    full,
+    gives,
+    i,
+    ones,
+    refused,
+    text,
+)
+
+WORDS = text("a")
+I32, U8 = np.int32, np.uint8
 
 
-def nodes() -> list[Node]:
-    """Each with what must become of it."""
-    words = np.array(["a"], dtype=object)
-    T = onnx.TensorProto
-    found = [
-        Node("Cast", [np.array([text], dtype=object)], {"to": T.INT64}, REFUSED)
-        for text in ("1e999", "", "x", "9" * 30, "9" * 5000, "nan", "0x10")
-    ]
-    found += [
-        Node("Cast", [np.array(["1e999", "-1e999", "nan"], dtype=object)], {"to": T.FLOAT}, ANY),
-        Node("Cast", [np.array(["9" * 5000], dtype=object)], {"to": T.FLOAT}, [INF]),
-        Node("Cast", [f(NAN, INF, 1e30)], {"to": T.INT64}, ANY),
-        Node("Cast", [f(NAN, INF, -1)], {"to": T.UINT8}, ANY),
-        Node("Cast", [f(1)], {"to": 999}, REFUSED),
-        Node("Cast", [f(1)], {"to": -1}, REFUSED),
-        Node("Cast", [f(NAN, 1e30)], {"to": T.FLOAT8E4M3FN}, ANY),
-        Node("Cast", [i(2**63 - 1)], {"to": T.INT32}, [-1]),
-        Node("Cast", [f(3e9)], {"to": T.INT32}, ANY),
-        Node(
-            "StringConcat",
-            [words, np.array(["b", "c", "d"], dtype=object)[None].repeat(2, 0)[:, :3]],
-            {},
-            [["ab", "ac", "ad"]] * 2,
-            20,
-        ),
-        Node(
-            "StringConcat",
-            [np.array(["a", "b"], dtype=object), np.array(["b", "c", "d"], dtype=object)],
-            {},
-            REFUSED,
-            20,
-        ),
-        Node("StringSplit", [words], {"maxsplit": -5}, ANY, 20, outputs=2),
-        Node("RegexFullMatch", [words], {"pattern": "(" * 5000}, REFUSED, 20),
-        Node("RegexFullMatch", [words], {"pattern": "((a{1,1000}){1,1000}){1,1000}"}, REFUSED, 20),
-        Node("StringNormalizer", [words], {"case_change_action": "EVIL"}, REFUSED),
-        Node("StringNormalizer", [words], {"locale": "\x00" * 99}, ANY),
-        Node("Add", [words, words], {}, REFUSED),
-        Node("QuantizeLinear", [f(1, NAN), f(0).reshape(()), np.uint8(0)], {}, ANY),
-        Node("QuantizeLinear", [f(INF), f(1).reshape(()), np.uint8(0)], {}, [255]),
-        Node("QuantizeLinear", [ones(2, 4), ones(2, 2)], {"axis": 1, "block_size": -2}, REFUSED),
-        Node("QuantizeLinear", [ones(2, 4), ones(2, 1)], {"axis": 1, "block_size": 1}, REFUSED),
-        Node("DequantizeLinear", [np.ones((2, 4), np.uint8), ones(2, 2)], {"axis": 9}, REFUSED),
-        Node("MatMulInteger", [np.ones((2, 2), np.uint8), np.ones((3, 2), np.uint8)], {}, REFUSED),
-        Node("LSTM", [ones(2, 1, 3), ones(1, 8, 4), ones(1, 8, 2)], {"hidden_size": 2}, REFUSED),
-        Node("LSTM", [ones(2, 1, 3), ones(1, 8, 3), ones(1, 4, 2)], {"hidden_size": 2}, REFUSED),
-        Node(
-            "LSTM",
-            [ones(2, 1, 3), ones(1, 8, 3), ones(1, 8, 2), ones(1, 3)],
-            {"hidden_size": 2},
-            REFUSED,
-        ),
-        Node(
-            "LSTM", [ones(2, 1, 3), ones(1, 8, 3), ones(1, 8, 2)], {"hidden_size": 2**40}, REFUSED
-        ),
-        Node("LSTM", [ones(2, 1, 3), ones(1, 8, 3), ones(1, 8, 2)], {"hidden_size": -2}, REFUSED),
-        Node(
-            "LSTM",
-            [ones(2, 1, 3), ones(1, 8, 3), ones(1, 8, 2), None, i(9, dtype=np.int32)],
-            {"hidden_size": 2},
-            REFUSED,
-        ),
-        Node(
-            "LSTM",
-            [ones(2, 1, 3), ones(1, 8, 3), ones(1, 8, 2), None, i(-9, dtype=np.int32)],
-            {"hidden_size": 2},
-            REFUSED,
-        ),
-        Node(
-            "LSTM",
-            [ones(2, 1, 3), ones(1, 8, 3), ones(1, 8, 2), None, None, ones(1, 1, 5)],
-            {"hidden_size": 2},
-            REFUSED,
-        ),
-        Node(
-            "LSTM",
-            [ones(2, 1, 3), ones(1, 8, 3), ones(1, 8, 2)],
-            {"activations": ["Evil"] * 3},
-            REFUSED,
-        ),
-        Node("LSTM", [ones(2, 1, 3), ones(1, 8, 3), ones(1, 8, 2)], {"direction": "evil"}, REFUSED),
-        Node(
-            "GRU",
-            [ones(2, 1, 3), ones(1, 6, 3), ones(1, 6, 2), None, i(9, dtype=np.int32)],
-            {"hidden_size": 2, "linear_before_reset": 1},
-            REFUSED,
-        ),
-        Node(
-            "GRU",
-            [ones(2, 1, 3), ones(1, 6, 3), ones(1, 6, 2), None, i(-9, dtype=np.int32)],
-            {"hidden_size": 2},
-            REFUSED,
-        ),
-        Node(
-            "RNN",
-            [ones(2, 1, 3), ones(1, 2, 3), ones(1, 2, 2), None, i(9, dtype=np.int32)],
-            {"hidden_size": 2},
-            REFUSED,
-        ),
-        Node(
-            "RNN",
-            [ones(2, 1, 3), ones(1, 2, 3), ones(1, 2, 2), None, i(9, 9, dtype=np.int32)],
-            {"hidden_size": 2},
-            REFUSED,
-        ),
-        Node("RNN", [ones(0, 1, 3), ones(1, 2, 3), ones(1, 2, 2)], {"hidden_size": 2}, ANY),
-        Node("NonMaxSuppression", [ones(1, 3, 4), ones(1, 1, 5), SCALAR(3)], {}, REFUSED, 11),
-        Node(
-            "NonMaxSuppression",
-            [np.full((1, 3, 4), NAN, np.float32), np.full((1, 1, 3), NAN, np.float32), SCALAR(3)],
-            {},
-            ANY,
-            11,
-        ),
-        Node("NonMaxSuppression", [ones(1, 3, 4), ones(1, 1, 3), SCALAR(-3)], {}, ANY, 11),
-        Node("NonMaxSuppression", [ones(1, 3, 4), ones(1, 1, 3), SCALAR(2**63 - 1)], {}, ANY, 11),
-        Node(
-            "BatchNormalization",
-            [ones(1, 4, 2), ones(3), ones(4), ones(4), ones(4)],
-            {},
-            REFUSED,
-            15,
-        ),
-        Node("LayerNormalization", [ones(2, 3), ones(7)], {}, REFUSED),
-        Node("LayerNormalization", [ones(2, 3), ones(3)], {"axis": 9}, REFUSED),
-        Node(
-            "Attention",
-            [ones(1, 2, 4), ones(1, 2, 4), ones(1, 2, 4)],
-            {"q_num_heads": 0, "kv_num_heads": 0},
-            REFUSED,
-            23,
-        ),
-        Node(
-            "Attention",
-            [ones(1, 2, 4), ones(1, 2, 4), ones(1, 2, 4)],
-            {"q_num_heads": 3, "kv_num_heads": 2},
-            REFUSED,
-            23,
-        ),
-        Node(
-            "RotaryEmbedding",
-            [ones(1, 1, 2, 4), ones(2, 2), ones(2, 2), i(9, 9)[None]],
-            {},
-            REFUSED,
-            23,
-        ),
-        Node(
-            "RotaryEmbedding",
-            [ones(1, 1, 2, 4), ones(2, 2), ones(2, 2), i(-9, 1)[None]],
-            {},
-            REFUSED,
-            23,
-        ),
-        Node("Det", [ones(2, 3)], {}, REFUSED),
-        Node(
-            "ImageDecoder", [np.frombuffer(b"P6 99999 99999 255\n123", np.uint8)], {}, REFUSED, 20
-        ),
-        Node(
-            "ImageDecoder", [np.frombuffer(b"P6 12000 12000 255\n123", np.uint8)], {}, REFUSED, 20
-        ),
-        Node("ImageDecoder", [np.uint8([1, 2, 3])], {}, ANY, 20),
-        Node("ImageDecoder", [np.uint8([1, 2, 3])], {"pixel_format": "evil"}, REFUSED, 20),
-    ]
-    return found
+def numbers_in_text() -> Iterator[Node]:
+    """Text that names no integer, or one beyond 64 bits; of floats, infinity."""
+    for number in ("1e999", "", "x", "9" * 30, "9" * 5000, "nan", "0x10"):
+        yield refused("Cast", [text(number)], to=TensorProto.INT64)
+    yield either("Cast", [text("1e999", "-1e999", "nan")], to=TensorProto.FLOAT)
+    yield gives([INF], "Cast", [text("9" * 5000)], to=TensorProto.FLOAT)
+
+
+def casts() -> Iterator[Node]:
+    """Numbers that the type wanted cannot hold, and types that there are not."""
+    yield either("Cast", [f(NAN, INF, 1e30)], to=TensorProto.INT64)
+    yield either("Cast", [f(NAN, INF, -1)], to=TensorProto.UINT8)
+    yield refused("Cast", [f(1)], to=999)
+    yield refused("Cast", [f(1)], to=-1)
+    yield either("Cast", [f(NAN, 1e30)], to=TensorProto.FLOAT8E4M3FN)
+    yield gives([-1], "Cast", [i(2**63 - 1)], to=TensorProto.INT32)
+    yield either("Cast", [f(3e9)], to=TensorProto.INT32)
+
+
+def strings() -> Iterator[Node]:
+    """Shapes, patterns and actions of text that do not fit; a row of text is repeated."""
+    bcd = text("b", "c", "d")
+    yield gives([["ab", "ac", "ad"]] * 2, "StringConcat", [WORDS, np.stack([bcd, bcd])], opset=20)
+    yield refused("StringConcat", [text("a", "b"), bcd], opset=20)
+    yield either("StringSplit", [WORDS], opset=20, outputs=2, maxsplit=-5)
+    yield refused("RegexFullMatch", [WORDS], opset=20, pattern="(" * 5000)
+    yield refused("RegexFullMatch", [WORDS], opset=20, pattern="((a{1,1000}){1,1000}){1,1000}")
+    yield refused("StringNormalizer", [WORDS], case_change_action="EVIL")
+    yield either("StringNormalizer", [WORDS], locale="\x00" * 99)
+    yield refused("Add", [WORDS, WORDS])
+
+
+def quantized() -> Iterator[Node]:
+    """Scales of zero, blocks and axes that do not fit the numbers."""
+    yield either("QuantizeLinear", [f(1, NAN), f(0).reshape(()), U8(0)])
+    yield gives([255], "QuantizeLinear", [f(INF), f(1).reshape(()), U8(0)])
+    yield refused("QuantizeLinear", [ones(2, 4), ones(2, 2)], axis=1, block_size=-2)
+    yield refused("QuantizeLinear", [ones(2, 4), ones(2, 1)], axis=1, block_size=1)
+    yield refused("DequantizeLinear", [np.ones((2, 4), U8), ones(2, 2)], axis=9)
+    yield refused("MatMulInteger", [np.ones((2, 2), U8), np.ones((3, 2), U8)])
+
+
+def lstm() -> Iterator[Node]:
+    """Weights, states and lengths of other sizes than the node says."""
+    x, w, r = ones(2, 1, 3), ones(1, 8, 3), ones(1, 8, 2)
+    yield refused("LSTM", [x, ones(1, 8, 4), r], hidden_size=2)
+    yield refused("LSTM", [x, w, ones(1, 4, 2)], hidden_size=2)
+    yield refused("LSTM", [x, w, r, ones(1, 3)], hidden_size=2)
+    yield refused("LSTM", [x, w, r], hidden_size=2**40)
+    yield refused("LSTM", [x, w, r], hidden_size=-2)
+    yield refused("LSTM", [x, w, r, None, i(9, dtype=I32)], hidden_size=2)
+    yield refused("LSTM", [x, w, r, None, i(-9, dtype=I32)], hidden_size=2)
+    yield refused("LSTM", [x, w, r, None, None, ones(1, 1, 5)], hidden_size=2)
+    yield refused("LSTM", [x, w, r], activations=["Evil"] * 3)
+    yield refused("LSTM", [x, w, r], direction="evil")
+
+
+def gru_and_rnn() -> Iterator[Node]:
+    """Lengths of sequences beyond the steps, below zero, or too many; and no steps at all."""
+    x = ones(2, 1, 3)
+    gru: list[Any] = [x, ones(1, 6, 3), ones(1, 6, 2), None]
+    w, r = ones(1, 2, 3), ones(1, 2, 2)
+    yield refused("GRU", [*gru, i(9, dtype=I32)], hidden_size=2, linear_before_reset=1)
+    yield refused("GRU", [*gru, i(-9, dtype=I32)], hidden_size=2)
+    yield refused("RNN", [x, w, r, None, i(9, dtype=I32)], hidden_size=2)
+    yield refused("RNN", [x, w, r, None, i(9, 9, dtype=I32)], hidden_size=2)
+    yield either("RNN", [ones(0, 1, 3), w, r], hidden_size=2)
+
+
+def boxes() -> Iterator[Node]:
+    """Boxes that do not fit the scores, are no numbers, or are wanted without end."""
+    x, scores = ones(1, 3, 4), ones(1, 1, 3)
+    no_numbers: list[Any] = [full(NAN, 1, 3, 4), full(NAN, 1, 1, 3)]
+    yield refused("NonMaxSuppression", [x, ones(1, 1, 5), SCALAR(3)], opset=11)
+    yield either("NonMaxSuppression", [*no_numbers, SCALAR(3)], opset=11)
+    yield either("NonMaxSuppression", [x, scores, SCALAR(-3)], opset=11)
+    yield either("NonMaxSuppression", [x, scores, SCALAR(2**63 - 1)], opset=11)
+
+
+def normalization() -> Iterator[Node]:
+    """Statistics and scales of other sizes than the values, and an axis that is not there."""
+    four = ones(4)
+    yield refused("BatchNormalization", [ones(1, 4, 2), ones(3), four, four, four], opset=15)
+    yield refused("LayerNormalization", [ones(2, 3), ones(7)])
+    yield refused("LayerNormalization", [ones(2, 3), ones(3)], axis=9)
+
+
+def attention() -> Iterator[Node]:
+    """Heads that the values cannot be cut into, and positions beyond the tables."""
+    qkv = [ones(1, 2, 4)] * 3
+    rotated = [ones(1, 1, 2, 4), ones(2, 2), ones(2, 2)]
+    yield refused("Attention", qkv, opset=23, q_num_heads=0, kv_num_heads=0)
+    yield refused("Attention", qkv, opset=23, q_num_heads=3, kv_num_heads=2)
+    yield refused("RotaryEmbedding", [*rotated, i(9, 9)[None]], opset=23)
+    yield refused("RotaryEmbedding", [*rotated, i(-9, 1)[None]], opset=23)
+
+
+def matrices() -> Iterator[Node]:
+    """One that is not square has no determinant."""
+    yield refused("Det", [ones(2, 3)])
+
+
+def images() -> Iterator[Node]:
+    """Files of a few bytes that say they are large, or are none."""
+    for header in (b"P6 99999 99999 255\n123", b"P6 12000 12000 255\n123"):
+        yield refused("ImageDecoder", [np.frombuffer(header, U8)], opset=20)
+    yield either("ImageDecoder", [i(1, 2, 3, dtype=U8)], opset=20)
+    yield refused("ImageDecoder", [i(1, 2, 3, dtype=U8)], opset=20, pixel_format="evil")
+
+
+GROUPS = (
+    numbers_in_text,
+    casts,
+    strings,
+    quantized,
+    lstm,
+    gru_and_rnn,
+    boxes,
+    normalization,
+    attention,
+    matrices,
+    images,
+)

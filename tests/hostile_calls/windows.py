@@ -2,146 +2,146 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
-from tests.hostile_calls.one_node import ANY, INF, NAN, REFUSED, Node, f, i, ones
+from tests.hostile_calls.one_node import INF, NAN, Node, either, f, full, gives, i, ones, refused
+
+X, W = ones(1, 1, 3, 3), ones(1, 1, 2, 2)  # an image, and a kernel for it
+TWO = [2, 2]
+OFFSETS = ones(1, 8, 2, 2)  # of a kernel of 2 x 2: two numbers each
+COLUMN, SIZE = ones(1, 4, 1), i(2, 2)  # of a block of 2 x 2
+BOX = f([0, 0, 1, 1])
 
 
-def nodes() -> list[Node]:
-    """Each with what must become of it."""
-    x, w, k = ones(1, 1, 3, 3), ones(1, 1, 2, 2), [2, 2]
-    found = []
+def steps_and_sizes() -> Iterator[Node]:
+    """Of zero, below it, and far beyond the image; a far step may be taken: it leaves one place."""
     for bad in ([0, 0], [-1, -1], [2**40, 2**40]):
-        found += [
-            Node("Conv", [x, w], {"strides": bad}, ANY if bad[0] > 9 else REFUSED),
-            Node("Conv", [x, w], {"dilations": bad}, REFUSED),
-            Node("ConvTranspose", [x, w], {"strides": bad}, REFUSED),
-            Node("ConvTranspose", [x, w], {"dilations": bad}, REFUSED),
-            Node("MaxPool", [x], {"kernel_shape": bad}, REFUSED),
-            Node("AveragePool", [x], {"kernel_shape": bad}, REFUSED),
-            Node("LpPool", [x], {"kernel_shape": bad}, REFUSED),
-            Node(
-                "MaxPool", [x], {"kernel_shape": k, "strides": bad}, ANY if bad[0] > 9 else REFUSED
-            ),
-            Node(
-                "AveragePool",
-                [x],
-                {"kernel_shape": k, "strides": bad},
-                ANY if bad[0] > 9 else REFUSED,
-            ),
-            Node(
-                "LpPool", [x], {"kernel_shape": k, "strides": bad}, ANY if bad[0] > 9 else REFUSED
-            ),
-            Node("MaxPool", [x], {"kernel_shape": k, "dilations": bad}, REFUSED),
-            Node("AveragePool", [x], {"kernel_shape": k, "dilations": bad}, REFUSED),
-            Node("LpPool", [x], {"kernel_shape": k, "dilations": bad}, REFUSED),
-            Node(
-                "MaxUnpool", [x, np.zeros((1, 1, 3, 3), np.int64)], {"kernel_shape": bad}, REFUSED
-            ),
-            Node("DeformConv", [x, w, ones(1, 8, 2, 2)], {"strides": bad}, ANY),
-            Node("DeformConv", [x, w, ones(1, 8, 2, 2)], {"dilations": bad}, ANY),
-            Node(
-                "Col2Im",
-                [ones(1, 4, 1), i(2, 2), i(2, 2)],
-                {"strides": bad},
-                ANY if bad[0] > 9 else REFUSED,
-                18,
-            ),
-            Node("Col2Im", [ones(1, 4, 1), i(2, 2), i(2, 2)], {"dilations": bad}, REFUSED, 18),
-            Node("Col2Im", [ones(1, 4, 1), i(2, 2), i(*bad)], {}, REFUSED, 18),
-            Node("Col2Im", [ones(1, 4, 1), i(*bad), i(2, 2)], {}, REFUSED, 18),
-        ]
+        far_step = either if bad[0] > 0 else refused
+        yield far_step("Conv", [X, W], strides=bad)
+        yield refused("Conv", [X, W], dilations=bad)
+        yield refused("ConvTranspose", [X, W], strides=bad)
+        yield refused("ConvTranspose", [X, W], dilations=bad)
+        yield refused("MaxPool", [X], kernel_shape=bad)
+        yield refused("AveragePool", [X], kernel_shape=bad)
+        yield refused("LpPool", [X], kernel_shape=bad)
+        yield far_step("MaxPool", [X], kernel_shape=TWO, strides=bad)
+        yield far_step("AveragePool", [X], kernel_shape=TWO, strides=bad)
+        yield far_step("LpPool", [X], kernel_shape=TWO, strides=bad)
+        yield refused("MaxPool", [X], kernel_shape=TWO, dilations=bad)
+        yield refused("AveragePool", [X], kernel_shape=TWO, dilations=bad)
+        yield refused("LpPool", [X], kernel_shape=TWO, dilations=bad)
+        yield refused("MaxUnpool", [X, np.zeros((1, 1, 3, 3), np.int64)], kernel_shape=bad)
+        yield either("DeformConv", [X, W, OFFSETS], strides=bad)
+        yield either("DeformConv", [X, W, OFFSETS], dilations=bad)
+        yield far_step("Col2Im", [COLUMN, SIZE, SIZE], opset=18, strides=bad)
+        yield refused("Col2Im", [COLUMN, SIZE, SIZE], opset=18, dilations=bad)
+        yield refused("Col2Im", [COLUMN, SIZE, i(*bad)], opset=18)
+        yield refused("Col2Im", [COLUMN, i(*bad), SIZE], opset=18)
+
+
+def groups_of_channels() -> Iterator[Node]:
+    """None, fewer than none, and more than the channels make."""
+    x, per_channel, per_group = ones(1, 4, 2), ones(4), ones(2)
     for bad in (0, -1, 3, 2**40):
-        found += [
-            Node("Conv", [x, w], {"group": bad}, REFUSED),
-            Node("ConvTranspose", [x, w], {"group": bad}, REFUSED),
-            Node("DeformConv", [x, w, ones(1, 8, 2, 2)], {"group": bad}, REFUSED),
-            Node("DeformConv", [x, w, ones(1, 8, 2, 2)], {"offset_group": bad}, REFUSED),
-            Node(
-                "GroupNormalization",
-                [ones(1, 4, 2), ones(4), ones(4)],
-                {"num_groups": bad},
-                REFUSED,
-            ),
-            Node(
-                "GroupNormalization",
-                [ones(1, 4, 2), ones(2), ones(2)],
-                {"num_groups": bad},
-                REFUSED,
-                18,
-            ),
-        ]
+        yield refused("Conv", [X, W], group=bad)
+        yield refused("ConvTranspose", [X, W], group=bad)
+        yield refused("DeformConv", [X, W, OFFSETS], group=bad)
+        yield refused("DeformConv", [X, W, OFFSETS], offset_group=bad)
+        yield refused("GroupNormalization", [x, per_channel, per_channel], num_groups=bad)
+        yield refused("GroupNormalization", [x, per_group, per_group], opset=18, num_groups=bad)
+
+
+def blocks() -> Iterator[Node]:
+    """Likewise blocks of an image and neighbouring channels."""
     for bad in (0, -1, 2**40):
-        found += [
-            Node("LRN", [x], {"size": bad}, REFUSED),
-            Node("DepthToSpace", [ones(1, 4, 1, 1)], {"blocksize": bad}, REFUSED),
-            Node("SpaceToDepth", [ones(1, 4, 2, 2)], {"blocksize": bad}, REFUSED),
-        ]
-    for pads in ([-9] * 4, [2**40] * 4, [1], [1] * 9):
-        found += [
-            Node("Conv", [x, w], {"pads": pads}, REFUSED),
-            Node("ConvTranspose", [x, w], {"pads": pads}, ANY if pads[0] == -9 else REFUSED),
-            Node("MaxPool", [x], {"kernel_shape": k, "pads": pads}, REFUSED),
-            Node("AveragePool", [x], {"kernel_shape": k, "pads": pads}, REFUSED),
-            Node("LpPool", [x], {"kernel_shape": k, "pads": pads}, REFUSED),
-            Node("Col2Im", [ones(1, 4, 1), i(2, 2), i(2, 2)], {"pads": pads}, REFUSED, 18),
-        ]
-    found += [
-        Node("Conv", [x, ones(1, 1, 0, 2)], {}, REFUSED),
-        Node("Conv", [x, ones(1, 5, 2, 2)], {}, REFUSED),
-        Node("Conv", [x, w, ones(7)], {}, REFUSED),
-        Node("Conv", [x, w], {"auto_pad": "EVIL"}, REFUSED),
-        Node("Conv", [ones(1, 1), w], {}, REFUSED),
-        Node("Conv", [ones(1, 1, 2, 2, 2, 2), ones(1, 1, 1, 1, 1, 1)], {}, REFUSED),
-        Node("Conv", [x, w], {"strides": [1]}, REFUSED),
-        Node("ConvTranspose", [x, w], {"output_padding": [9, 9]}, ANY),
-        Node("ConvTranspose", [x, w], {"output_padding": [-9, -9]}, REFUSED),
-        Node("ConvTranspose", [x, w], {"output_shape": [-9, -9]}, REFUSED),
-        Node("ConvTranspose", [x, w], {"output_shape": [2**40, 2**40]}, REFUSED),
-        Node("MaxPool", [ones(1, 1)], {"kernel_shape": [1]}, REFUSED),
-        Node("GlobalMaxPool", [ones(1, 1, 0)], {}, REFUSED),
-        Node("MaxRoiPool", [x, f([9, 0, 0, 1, 1])], {"pooled_shape": [1, 1]}, REFUSED),
-        Node("MaxRoiPool", [x, f([NAN] * 5)], {"pooled_shape": [1, 1]}, REFUSED),
-        Node("MaxRoiPool", [x, f([0, NAN, 0, INF, 1])], {"pooled_shape": [1, 1]}, ANY),
-        Node("MaxRoiPool", [x, f([0, 0, 0, 1, 1])], {"pooled_shape": [0, 0]}, REFUSED),
-        Node("MaxRoiPool", [x, f([0, 0, 0, 1, 1])], {"pooled_shape": [-1, -1]}, REFUSED),
-        Node("RoiAlign", [x, f([0, 0, 1, 1]), i(9)], {}, REFUSED),
-        Node("RoiAlign", [x, f([0, 0, 1, 1]), i(-9)], {}, REFUSED),
-        Node("RoiAlign", [x, f([0, 0, NAN, 1]), i(0)], {}, ANY),
-        Node("RoiAlign", [x, f([0, 0, 1, 1]), i(0)], {"output_height": -1}, REFUSED),
-        Node("RoiAlign", [x, f([0, 0, 1, 1]), i(0)], {"output_height": 0}, ANY),
-        Node("RoiAlign", [x, f([0, 0, 1, 1]), i(0)], {"sampling_ratio": -5}, REFUSED),
-        Node("RoiAlign", [x, f([0, 0, 1, 1]), i(0)], {"spatial_scale": NAN}, ANY),
-        Node("RoiAlign", [x, f([0, 0, 1, 1]), i(0)], {"mode": "evil"}, REFUSED),
-        Node("DeformConv", [x, w, np.full((1, 8, 2, 2), NAN, np.float32)], {}, ANY),
-        Node(
-            "DeformConv", [x, w, np.full((1, 8, 2, 2), 1e30, np.float32)], {}, [[[[0, 0], [0, 0]]]]
-        ),
-        Node("DeformConv", [x, w, ones(1, 3, 2, 2)], {}, REFUSED),
-        Node("GridSample", [x, np.full((1, 1, 1, 2), NAN, np.float32)], {}, ANY, 20),
-        Node("GridSample", [x, np.full((1, 1, 1, 2), 1e30, np.float32)], {}, [[[[0]]]], 20),
-        Node(
-            "GridSample",
-            [x, np.full((1, 1, 1, 2), INF, np.float32)],
-            {"padding_mode": "reflection"},
-            ANY,
-            20,
-        ),
-        Node(
-            "GridSample",
-            [x, np.full((1, 1, 1, 2), -INF, np.float32)],
-            {"padding_mode": "border", "mode": "nearest"},
-            ANY,
-            20,
-        ),
-        Node(
-            "GridSample",
-            [x, np.full((1, 1, 1, 2), 1e30, np.float32)],
-            {"mode": "cubic", "padding_mode": "reflection"},
-            ANY,
-            20,
-        ),
-        Node("GridSample", [ones(1, 1, 0, 3), ones(1, 1, 1, 2)], {}, REFUSED, 20),
-        Node("AffineGrid", [ones(1, 2, 3), i(1, 1, -2, 2)], {}, REFUSED, 20),
-    ]
-    return found
+        yield refused("LRN", [X], size=bad)
+        yield refused("DepthToSpace", [ones(1, 4, 1, 1)], blocksize=bad)
+        yield refused("SpaceToDepth", [ones(1, 4, 2, 2)], blocksize=bad)
+
+
+def pads() -> Iterator[Node]:
+    """Below zero, far too large, too few and too many."""
+    for bad in ([-9] * 4, [2**40] * 4, [1], [1] * 9):
+        below = either if bad[0] < 0 else refused
+        yield refused("Conv", [X, W], pads=bad)
+        yield below("ConvTranspose", [X, W], pads=bad)
+        yield refused("MaxPool", [X], kernel_shape=TWO, pads=bad)
+        yield refused("AveragePool", [X], kernel_shape=TWO, pads=bad)
+        yield refused("LpPool", [X], kernel_shape=TWO, pads=bad)
+        yield refused("Col2Im", [COLUMN, SIZE, SIZE], opset=18, pads=bad)
+
+
+def convolutions() -> Iterator[Node]:
+    """Kernels, biases and sizes of outputs that do not fit the image."""
+    yield refused("Conv", [X, ones(1, 1, 0, 2)])
+    yield refused("Conv", [X, ones(1, 5, 2, 2)])
+    yield refused("Conv", [X, W, ones(7)])
+    yield refused("Conv", [X, W], auto_pad="EVIL")
+    yield refused("Conv", [ones(1, 1), W])
+    yield refused("Conv", [ones(1, 1, 2, 2, 2, 2), ones(1, 1, 1, 1, 1, 1)])
+    yield refused("Conv", [X, W], strides=[1])
+    yield either("ConvTranspose", [X, W], output_padding=[9, 9])
+    yield refused("ConvTranspose", [X, W], output_padding=[-9, -9])
+    yield refused("ConvTranspose", [X, W], output_shape=[-9, -9])
+    yield refused("ConvTranspose", [X, W], output_shape=[2**40, 2**40])
+
+
+def pools() -> Iterator[Node]:
+    """Images without extent."""
+    yield refused("MaxPool", [ones(1, 1)], kernel_shape=[1])
+    yield refused("GlobalMaxPool", [ones(1, 1, 0)])
+
+
+def regions() -> Iterator[Node]:
+    """Of images that are not there, of no size, and at places that are no numbers."""
+    yield refused("MaxRoiPool", [X, f([9, 0, 0, 1, 1])], pooled_shape=[1, 1])
+    yield refused("MaxRoiPool", [X, f([NAN] * 5)], pooled_shape=[1, 1])
+    yield either("MaxRoiPool", [X, f([0, NAN, 0, INF, 1])], pooled_shape=[1, 1])
+    yield refused("MaxRoiPool", [X, f([0, 0, 0, 1, 1])], pooled_shape=[0, 0])
+    yield refused("MaxRoiPool", [X, f([0, 0, 0, 1, 1])], pooled_shape=[-1, -1])
+    yield refused("RoiAlign", [X, BOX, i(9)])
+    yield refused("RoiAlign", [X, BOX, i(-9)])
+    yield either("RoiAlign", [X, f([0, 0, NAN, 1]), i(0)])
+    yield refused("RoiAlign", [X, BOX, i(0)], output_height=-1)
+    yield either("RoiAlign", [X, BOX, i(0)], output_height=0)
+    yield refused("RoiAlign", [X, BOX, i(0)], sampling_ratio=-5)
+    yield either("RoiAlign", [X, BOX, i(0)], spatial_scale=NAN)
+    yield refused("RoiAlign", [X, BOX, i(0)], mode="evil")
+
+
+def offsets() -> Iterator[Node]:
+    """That are no numbers, lead far outside, or are too few."""
+    yield either("DeformConv", [X, W, full(NAN, 1, 8, 2, 2)])
+    yield gives([[[[0, 0], [0, 0]]]], "DeformConv", [X, W, full(1e30, 1, 8, 2, 2)])
+    yield refused("DeformConv", [X, W, ones(1, 3, 2, 2)])
+
+
+def places() -> Iterator[Node]:
+    """One place to look at: no number, or far outside, for each rule of what is there."""
+
+    def at(number: float) -> list[Any]:
+        return [X, full(number, 1, 1, 1, 2)]
+
+    yield either("GridSample", at(NAN), opset=20)
+    yield gives([[[[0]]]], "GridSample", at(1e30), opset=20)
+    yield either("GridSample", at(INF), opset=20, padding_mode="reflection")
+    yield either("GridSample", at(-INF), opset=20, padding_mode="border", mode="nearest")
+    yield either("GridSample", at(1e30), opset=20, mode="cubic", padding_mode="reflection")
+    yield refused("GridSample", [ones(1, 1, 0, 3), ones(1, 1, 1, 2)], opset=20)
+    yield refused("AffineGrid", [ones(1, 2, 3), i(1, 1, -2, 2)], opset=20)
+
+
+GROUPS = (
+    steps_and_sizes,
+    groups_of_channels,
+    blocks,
+    pads,
+    convolutions,
+    pools,
+    regions,
+    offsets,
+    places,
+)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnxruntime
+import pytest
 import torch
 from google.protobuf.message import Message
 from onnx import TensorProto, helper, numpy_helper
@@ -21,6 +24,7 @@ AFFINE = (
     f"{HEADER} g (float[2,3] x) => (float[2,3] y) <float[3] w = {{1, 2, 3}}> {{ y = Add(x, w) }}"
 )
 LARGE = 1000  # elements of a weight whose data the module does not keep a second time
+OLD, NEW = 1.0, 2.0  # versions of a file: the number that all its weights have
 
 
 def parse(text: str) -> onnx.ModelProto:
@@ -72,6 +76,61 @@ def write_external(
     (path.parent / location).write_bytes(data)
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def three() -> onnx.ModelProto:
+    """A model of the large weights w, v and u."""
+    return sum_of(*(raw(n, LARGE) for n in "wvu"))
+
+
+def write_three(
+    folder: Path, external: str = "wv", *, number: float = OLD, location: str = "w.bin"
+) -> Path:
+    """A file of three weights, all of them `number`; those in `external` are beside it."""
+    path = write_external(three(), folder / "m.onnx", *external, location=location)
+    module = OnnxModule(path)
+    fill(module, number)
+    module.save_onnx(path)
+    return path
+
+
+def fill(module: OnnxModule, number: float) -> None:
+    with torch.no_grad():
+        for weight in module.weights.values():
+            weight.fill_(number)
+
+
+def version(path: Path) -> float:
+    """The one number that all weights of a file of three have, whatever its form is."""
+    if path.suffix == ".pth":
+        tensors = list(torch.load(path, weights_only=True).values())
+    elif path.suffix == ".pt2":
+        tensors = list(torch.export.load(path).state_dict.values())
+    elif path.suffix == ".safetensors":
+        module = OnnxModule(three())
+        module.load_safetensors(path)
+        tensors = list(module.weights.values())
+    else:
+        tensors = list(OnnxModule(path).weights.values())
+    numbers = {n for t in tensors for n in t.flatten().tolist()}
+    assert len(numbers) == 1, f"weights of several versions: {numbers}"
+    return float(numbers.pop())
+
+
+@contextmanager
+def steps_to_the_disk() -> Iterator[list[tuple[str, int]]]:
+    """What is synced and what takes a name, in order, by inode; nothing waits for the disk."""
+    steps: list[tuple[str, int]] = []
+    replace = Path.replace
+
+    def note(part: Path, target: Path) -> Path:
+        steps.append(("replace", part.stat().st_ino))
+        return replace(part, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda d: steps.append(("fsync", os.fstat(d).st_ino)))
+        patch.setattr(Path, "replace", note)
+        yield steps
 
 
 def tune(module: torch.nn.Module) -> None:
@@ -132,3 +191,8 @@ def differences(a: Message, b: Message, path: str = "") -> Iterator[str]:
             yield from differences(x, y, here)
         else:
             yield here
+
+
+def changed(before: onnx.ModelProto, path: Path) -> list[str]:
+    """Where the file at `path` differs from a model."""
+    return list(differences(before, onnx.load(path)))

@@ -17,33 +17,7 @@ import torch
 
 from onnxinterp import OnnxModule, SaveError, UnsafeModelError
 from tests.forking import Fork
-from tests.saving.models import LARGE, raw, saved, sum_of, tune, write_external
-
-OLD, NEW = 1.0, 2.0
-
-
-def pair(folder: Path, external: str = "wv", location: str = "w.bin") -> Path:
-    """A model of three weights, all OLD, some beside it."""
-    model = sum_of(*(raw(n, LARGE) for n in "wvu"))
-    path = write_external(model, folder / "m.onnx", *external, location=location)
-    module = OnnxModule(path)
-    fill(module, OLD)
-    module.save_onnx(path)
-    return path
-
-
-def fill(module: OnnxModule, number: float) -> None:
-    with torch.no_grad():
-        for weight in module.weights.values():
-            weight.fill_(number)
-
-
-def version(path: Path) -> float:
-    """The one number that all weights of a file have."""
-    values = torch.stack([w.detach() for w in OnnxModule(path).weights.values()])
-    numbers = set(values.flatten().tolist())
-    assert len(numbers) == 1, f"weights of several versions: {numbers}"
-    return numbers.pop()
+from tests.saving.models import NEW, OLD, fill, saved, steps_to_the_disk, tune, version, write_three
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -52,7 +26,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("external", ["", "w", "wv", "wvu"])
 def test_saving_over_the_source_leaves_the_module_alone(external: str, tmp_path: Path) -> None:
-    path = pair(tmp_path, external)
+    path = write_three(tmp_path, external)
     module = OnnxModule(path)
     before = everything(tmp_path)
     mode = path.stat().st_mode
@@ -71,7 +45,7 @@ def test_saving_over_the_source_leaves_the_module_alone(external: str, tmp_path:
 
 
 def test_an_old_module_still_reads_the_old_data(tmp_path: Path) -> None:
-    path = pair(tmp_path, "wvu")
+    path = write_three(tmp_path, "wvu")
     old, new = OnnxModule(path), OnnxModule(path)
     fill(new, NEW)
     new.save_onnx(path)
@@ -79,7 +53,7 @@ def test_an_old_module_still_reads_the_old_data(tmp_path: Path) -> None:
 
 
 def test_beside_its_source_a_model_gets_data_of_its_own(tmp_path: Path) -> None:
-    path = pair(tmp_path)
+    path = write_three(tmp_path)
     module = OnnxModule(path)
     fill(module, NEW)
     for number in (NEW, 3.0):
@@ -95,7 +69,7 @@ def test_beside_its_source_a_model_gets_data_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_taken_is_left_alone(tmp_path: Path) -> None:
-    path = pair(tmp_path / "a")
+    path = write_three(tmp_path / "a")
     target = tmp_path / "b" / "m.onnx"
     target.parent.mkdir()
     (target.parent / "w.bin").write_bytes(b"of somebody")
@@ -108,7 +82,7 @@ def test_a_name_that_is_taken_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_two_spellings_of_one_file_are_one(tmp_path: Path) -> None:
-    path = pair(tmp_path / "a")
+    path = write_three(tmp_path / "a")
     data = path.read_bytes()
     assert data.count(b"w.bin") == 2
     model = onnx.load(path, load_external_data=False)
@@ -123,7 +97,7 @@ def test_two_spellings_of_one_file_are_one(tmp_path: Path) -> None:
 
 
 def test_weights_that_share_bytes_must_agree(tmp_path: Path) -> None:
-    path = pair(tmp_path)
+    path = write_three(tmp_path)
     model = onnx.load(path, load_external_data=False)
     w, v = model.graph.initializer[:2]
     w.external_data[1].value = v.external_data[1].value
@@ -143,7 +117,7 @@ def test_weights_that_share_bytes_must_agree(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("location", ["/tmp/w.bin", "../w.bin", "sub/../../w.bin"])
 def test_nothing_is_written_outside_the_folder(location: str, tmp_path: Path) -> None:
-    path = pair(tmp_path / "a" / "b")
+    path = write_three(tmp_path / "a" / "b")
     model = onnx.load(path, load_external_data=False)
     for tensor in model.graph.initializer[:2]:
         tensor.external_data[0].value = location
@@ -154,7 +128,7 @@ def test_nothing_is_written_outside_the_folder(location: str, tmp_path: Path) ->
 
 
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
-    path = pair(tmp_path / "a", location="sub/w.bin")
+    path = write_three(tmp_path / "a", location="sub/w.bin")
     module = OnnxModule(path)
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -177,7 +151,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
 
 
 def test_a_hard_link_keeps_what_it_has(tmp_path: Path) -> None:
-    path = pair(tmp_path / "a", "")
+    path = write_three(tmp_path / "a", "")
     os.link(path, tmp_path / "twin.onnx")
     module = OnnxModule(path)
     fill(module, NEW)
@@ -186,7 +160,7 @@ def test_a_hard_link_keeps_what_it_has(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_missing_is_not_made(tmp_path: Path) -> None:
-    module = OnnxModule(pair(tmp_path / "a"))
+    module = OnnxModule(write_three(tmp_path / "a"))
     with pytest.raises(FileNotFoundError):
         module.save_onnx(tmp_path / "b" / "m.onnx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
@@ -195,7 +169,7 @@ def test_a_folder_that_is_missing_is_not_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("external", ["", "wv"])
 def test_a_full_disk_leaves_the_old_files_and_no_litter(external: str, tmp_path: Path) -> None:
     """The limit on the size of a file stands for the disk: the write fails half-way."""
-    path = pair(tmp_path, external, location="sub/w.bin")
+    path = write_three(tmp_path, external, location="sub/w.bin")
     module = OnnxModule(path)
     fill(module, NEW)
     before = everything(tmp_path)
@@ -223,7 +197,7 @@ def test_any_call_that_fails_leaves_one_version(
     original = getattr(owner, call)
     for n in range(20):
         folder = tmp_path / str(n)
-        path = pair(folder)
+        path = write_three(folder)
         module = OnnxModule(path)
         fill(module, NEW)
         names = set(everything(folder))
@@ -287,7 +261,7 @@ def test_a_kill_at_any_step_leaves_one_version(
     external: str, at_least: int, fork: Fork, tmp_path: Path
 ) -> None:
     """Before and after every call that opens, renames, copies or removes."""
-    pair(tmp_path / "source", external)
+    write_three(tmp_path / "source", external)
     versions: list[float] = []
     died = signal.SIGKILL.value
     while died:
@@ -322,27 +296,16 @@ def test_a_kill_at_any_time_leaves_one_version(
     milliseconds: int, fork: Fork, tmp_path: Path
 ) -> None:
     """Saved over and over by a child that is killed after some milliseconds."""
-    path = pair(tmp_path, "wv")
+    path = write_three(tmp_path, "wv")
     assert fork(SAVE_UNTIL_THE_BELL, path, milliseconds) == signal.SIGALRM
     assert version(path) in (OLD, NEW)
 
 
-def test_what_takes_a_name_is_on_the_disk_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = pair(tmp_path)
+def test_what_takes_a_name_is_on_the_disk_before(tmp_path: Path) -> None:
+    path = write_three(tmp_path)
     module = OnnxModule(path)
     fill(module, NEW)
-    done: list[tuple[str, int]] = []
-    replace = Path.replace
-
-    def note_replace(part: Path, target: Path) -> object:
-        done.append(("replace", part.stat().st_ino))
-        return replace(part, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", lambda d: done.append(("fsync", os.fstat(d).st_ino)))
-        patch.setattr(Path, "replace", note_replace)
+    with steps_to_the_disk() as done:
         module.save_onnx(path)
     folder = ("fsync", tmp_path.stat().st_ino)
     renames = [i for i, (what, _) in enumerate(done) if what == "replace"]
@@ -353,7 +316,7 @@ def test_what_takes_a_name_is_on_the_disk_before(
 
 
 def test_new_files_have_the_usual_rights(tmp_path: Path) -> None:
-    path = pair(tmp_path / "a")
+    path = write_three(tmp_path / "a")
     (tmp_path / "b").mkdir()
     mask = os.umask(0o027)
     try:
@@ -365,7 +328,7 @@ def test_new_files_have_the_usual_rights(tmp_path: Path) -> None:
 
 
 def test_tuned_external_weights_are_where_they_were(tmp_path: Path) -> None:
-    path = pair(tmp_path / "a", location="sub/w.bin")
+    path = write_three(tmp_path / "a", location="sub/w.bin")
     module = OnnxModule(path)
     tune(module)
     (tmp_path / "b").mkdir()

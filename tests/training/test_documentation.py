@@ -41,9 +41,8 @@ INT8 = """<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[2,3
 }"""
 
 
-def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    network, x = Network(), torch.randn(4, 3, 8, 8)
+def write_models(network: Network, x: Tensor) -> None:
+    """The files that the examples open: one whose normalization was folded, tied, quantized."""
     folded = io.BytesIO()
     with expected_warnings():
         torch.onnx.export(network.eval(), (x,), folded, dynamo=False, opset_version=17)
@@ -54,6 +53,12 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         node.input[1] = "a.norm.weight"
     onnx.save(merged, "merged.onnx")
     onnx.save(onnx.parser.parse_model(INT8), "int8.onnx")
+
+
+def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    network, x = Network(), torch.randn(4, 3, 8, 8)
+    write_models(network, x)
     names = {
         "torch": torch,
         "network": network,

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import helper
 
 from tests.hostile.case import TIGHT, Case
-from tests.hostile.models import one
+from tests.hostile.models import one, stump
 
 FAR = (2**63 - 1, -(2**63), 2**31, -(2**31) - 1, 2**40)
 BESIDE = (4, -5)  # of an axis of four
@@ -151,21 +151,6 @@ def hash_of(name: str) -> int:
     return sum(name.encode())
 
 
-TREE: dict[str, Any] = {
-    "nodes_treeids": [0, 0, 0],
-    "nodes_nodeids": [0, 1, 2],
-    "nodes_featureids": [0, 0, 0],
-    "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
-    "nodes_values": [0.5, 0.0, 0.0],
-    "nodes_truenodeids": [1, 0, 0],
-    "nodes_falsenodeids": [2, 0, 0],
-    "target_treeids": [0, 0],
-    "target_nodeids": [1, 2],
-    "target_ids": [0, 0],
-    "target_weights": [1.0, 2.0],
-    "n_targets": 1,
-}
-
 TREE_LIES: dict[str, dict[str, Any]] = {
     "circle": {"nodes_truenodeids": [0, 0, 0]},
     "circle-of-two": {
@@ -197,10 +182,10 @@ TREE_LIES: dict[str, dict[str, Any]] = {
 def _forests() -> Iterator[Case]:
     """Trees whose nodes are lies."""
     x = np.float32([[0.0], [1.0]])
-    content, feeds = one("TreeEnsembleRegressor", [x], domain="ai.onnx.ml", opset=1, **TREE)
+    content, feeds = one("TreeEnsembleRegressor", [x], domain="ai.onnx.ml", opset=1, **stump())
     yield Case("indices/tree-honest", content, "right", feeds, (np.float32([[1], [2]]),))
     for name, lie in TREE_LIES.items():
-        changed = {**TREE, **lie}
+        changed = {**stump(), **lie}
         content, feeds = one("TreeEnsembleRegressor", [x], domain="ai.onnx.ml", opset=1, **changed)
         yield Case(f"indices/tree-{name}", content, "refused", feeds, limits=TIGHT)
     yield from _forests_5(x)
