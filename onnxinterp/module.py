@@ -14,6 +14,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from onnxinterp import loading, planning, saving, templates, tensorfiles
 from onnxinterp.arguments import Arguments
+from onnxinterp.binding import Forward, forward_of
 from onnxinterp.building import build
 from onnxinterp.carriers import type_of
 from onnxinterp.dtypes import NARROW
@@ -37,16 +38,6 @@ from onnxinterp.weights import (
     read_tensors,
     roles,
 )
-
-
-class _Forward:
-    """`forward`, bound when it is asked for: a module that held it would hold itself.
-
-    What somebody assigns to `module.forward` takes its place.
-    """
-
-    def __get__(self, module: OnnxModule | None, owner: object = None) -> Any:
-        return self if module is None else module._forward.__get__(module)  # what dynamo follows
 
 
 class OnnxModule(Tunable):
@@ -99,7 +90,7 @@ class OnnxModule(Tunable):
         UnsupportedOpError: operators are missing; all are listed, before any weight is read.
     """
 
-    forward = _Forward()
+    forward = Forward()
 
     def __init__(
         self,
@@ -157,7 +148,7 @@ class OnnxModule(Tunable):
         return tuple(o.name for o in self.graph.outputs)
 
     def _run(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """The forward pass; `forward` is bound to it with the graph's own signature."""
+        """The forward pass, which `forward` is."""
         if self._mapped and not torch.compiler.is_compiling():
             self._mapped.check()
         given = self._call.gather(args, keywords)
@@ -283,7 +274,7 @@ class OnnxModule(Tunable):
             (training, frozenset()): self._make_plan(training, frozenset())
             for training in {False, self._has_modes}
         }
-        self._bind_forward()
+        self._forward = forward_of(OnnxModule._run, self._call.signature())
 
     def _now(self) -> planning.Setting:
         """What plans depend on, as it is now: `functional_call` may put other weights in place."""
@@ -344,17 +335,6 @@ class OnnxModule(Tunable):
         wanted = {*plan.captures, *plan.inputs}
         reads = [(n, *self.weights.holder(n)) for n in self.weights if n in wanted]
         return Planned(plan, reads, training)
-
-    def _bind_forward(self) -> None:
-        """Give `forward` the signature of the graph: what torch.export and `inspect` read."""
-
-        def forward(module: OnnxModule, /, *args: Any, **keywords: Any) -> Any:
-            return module._run(args, keywords)
-
-        # torch.compile counts recompilations by code object: one module must not use up another's
-        forward.__code__ = forward.__code__.replace()
-        forward.__signature__ = self._call.signature()  # type: ignore[attr-defined]  # for inspect
-        self._forward = forward
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnnxModule:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # untyped in torch
