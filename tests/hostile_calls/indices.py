@@ -52,6 +52,16 @@ def several() -> Iterator[Node]:
     yield refused("GatherND", [M, i(0, 0)[None]], batch_dims=5)
 
 
+def updates() -> Iterator[Node]:
+    """Updates of another shape than the places; torch would drop some, or repeat one."""
+    yield refused("ScatterElements", [f(0, 0, 0), i(0), f(5, 6, 7)])
+    yield refused("ScatterElements", [f(0, 0, 0), i(0), f(5, 6)], reduction="add")
+    yield refused("ScatterND", [M, i(0, 1)[:, None], f(5)])
+    yield refused("ScatterND", [M, i(0, 1)[:, None], ones(2, 1)], reduction="mul")
+    cache, step = ones(1, 3, 2), ones(1, 1, 2)
+    yield refused("TensorScatter", [cache, step, i(-1)], opset=24, mode="circular")
+
+
 def lengths() -> Iterator[Node]:
     """Sequences longer than there are steps, below zero, and of fewer than there are sequences."""
     yield refused("ReverseSequence", [ones(4, 1), i(9)], opset=10)
@@ -65,11 +75,15 @@ def one_hot() -> Iterator[Node]:
     yield refused("OneHot", [i(0), SCALAR(-2), f(0, 1)])
     yield refused("OneHot", [i(0), SCALAR(NAN, np.float32), f(0, 1)])
     yield refused("OneHot", [i(0), SCALAR(2), f(0)])
+    yield refused("OneHot", [i(0), SCALAR(2), ones(2, 1)])
+    last = np.array([2**64 - 1], np.uint64)
+    yield gives([[0, 0]], "OneHot", [last, SCALAR(2), f(0, 1)])
 
 
 def choices() -> Iterator[Node]:
     """More elements than there are, or fewer than none."""
     yield refused("Compress", [X, np.array([True] * 9)])
+    yield refused("Compress", [M, np.eye(2, dtype=bool)])
     yield refused("TopK", [X, i(-1)], outputs=2)
     yield refused("TopK", [X, i(9)], outputs=2)
     yield refused("ArgMax", [f()])
@@ -82,4 +96,4 @@ def diagonals() -> Iterator[Node]:
     yield either("Trilu", [ones(2, 2), SCALAR(-(2**63))])
 
 
-GROUPS = (gather, everywhere, several, lengths, one_hot, choices, diagonals)
+GROUPS = (gather, everywhere, several, updates, lengths, one_hot, choices, diagonals)

@@ -100,6 +100,14 @@ def axes() -> Iterator[Node]:
     yield refused("Flatten", [X], axis=-99)
     yield refused("Transpose", [X], perm=[5])
     yield refused("Transpose", [ones(2, 2)], perm=[0, 0])
+    yield refused("Transpose", [ones(2, 2)], perm=[-1, 0])
+    yield refused("Unsqueeze", [X, i(-3)])
+    yield refused("Unsqueeze", [X, i(-4, 1)])
+    yield refused("Pad", [X, i(1, 1), None, i(5)])
+    yield refused("Pad", [X, i(1, 1), None, i(-5)])
+    yield refused("Pad", [ones(2, 2), i(1, 1, 1, 1), None, i(0, 0)])
+    yield refused("CenterCropPad", [X, i(1)], opset=18, axes=[9])
+    yield refused("Resize", [ROW, None, None, i(3, 5)], axes=[2, 2])
 
 
 def slices() -> Iterator[Node]:

@@ -72,6 +72,7 @@ def pads() -> Iterator[Node]:
         yield refused("AveragePool", [X], kernel_shape=TWO, pads=bad)
         yield refused("LpPool", [X], kernel_shape=TWO, pads=bad)
         yield refused("Col2Im", [COLUMN, SIZE, SIZE], opset=18, pads=bad)
+    yield refused("Col2Im", [ones(1, 10, 6), i(3, 5), i(1, 5)], opset=18)
 
 
 def convolutions() -> Iterator[Node]:

@@ -201,10 +201,27 @@ def _grown() -> Iterator[tuple[str, ModelProto, Must]]:
     inserted += [node("SequenceInsert", [f"s{i}", f"n{i}"], [f"s{i + 1}"]) for i in range(40)]
     inserted.append(node("SequenceLength", ["s40"], ["y"]))
     yield "forty-in-a-sequence", model(inserted, initializers=held), "refused"
+    yield from _texts()
     wide = [node("ConstantOfShape", ["shape"], [f"w{i}"]) for i in range(200)]
     wide += [node("Neg", [f"w{i}"], [f"m{i}"]) for i in range(200)]
     outputs = [f"m{i}" for i in range(200)]
     yield "two-hundred-outputs", model(wide, outputs=outputs, initializers=held), "refused"
+
+
+def _texts() -> Iterator[tuple[str, ModelProto, Must]]:
+    """Texts that no tensor holds: many that are different, and one that falls into many."""
+
+    def doubled(times: int) -> list[Any]:
+        return [node("StringConcat", [f"t{i}"] * 2, [f"t{i + 1}"]) for i in range(times)]
+
+    held = [tensor(np.array(["a" * 2**13], object), "t0")]
+    texts = [node("StringConcat", ["t10", f"t{i % 9}"], [f"u{i}"]) for i in range(30)]
+    listed = node("SequenceConstruct", [f"u{i}" for i in range(30)], ["s"])
+    nodes = [*doubled(10), *texts, listed, node("SequenceLength", ["s"], ["y"])]
+    yield "thirty-texts", model(nodes, initializers=held), "refused"
+    held = [tensor(np.array(["ab "], object), "t0")]
+    split = node("StringSplit", ["t22"], ["parts", "y"])
+    yield "text-of-many-words", model([*doubled(22), split], initializers=held), "refused"
 
 
 def png(width: int, height: int) -> bytes:

@@ -119,6 +119,21 @@ def _scanned() -> Iterator[tuple[str, ModelProto, Must]]:
     yield "condition-unmade", unmade, "refused"
     shape = [KEEP, node("Concat", ["a", "a"], ["a_out"], axis=0), identity("a", "row")]
     yield "rows-of-unlike-sizes", loop(shape, F([1]), trips=5, scanned=["row"], answer=1), "refused"
+    views = [node("Unsqueeze", ["one", "zero"], [f"row{i}"]) for i in range(20)]
+    many = [f"row{i}" for i in range(20)]
+    built = loop([KEEP, STILL, *views], F([1]), trips=10**9, scanned=many, answer=1)
+    built.graph.initializer.append(tensor(np.array([0]), "zero"))
+    yield "scanned-views", built, "refused"
+    same = loop([KEEP, STILL], F([1]), trips=10**9, scanned=["one"] * 1000, answer=1)
+    yield "scanned-a-thousand-times", same, "refused"
+    grown = [KEEP, node("SequenceInsert", ["a", "one"], ["a_out"]), identity("a_out", "row")]
+    built = loop(grown, F([1]), trips=10**6, scanned=["row"], answer=1)
+    built.graph.node.insert(0, node("SequenceEmpty", [], ["a0"]))
+    del built.graph.initializer[0]
+    yield "scanned-sequences", built, "refused"
+    short = loop([KEEP, STILL], F([1]), trips=3)
+    del short.graph.node[0].attribute[0].g.output[1]
+    yield "states-the-body-does-not-make", short, "refused"
     few = loop([KEEP, STILL], F([1]), trips=3)
     few.graph.node[0].input.append("one")
     yield "more-states-than-the-body", few, "refused"
