@@ -89,6 +89,8 @@ class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in t
 
     def __init__(self, limits: Limits) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
+        if limits.seconds is not None:
+            _import_late_parts()
         self.limits = limits
         self._deadline = math.inf if limits.seconds is None else monotonic() + limits.seconds
         self._flops = CPU_FLOPS * torch.get_num_threads()
@@ -211,6 +213,12 @@ class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in t
         """Forget what is gone."""
         self._held = {key: held for key, held in self._held.items() if not held[0]()}
         self._bytes = sum(size for _, size in self._held.values())
+
+
+def _import_late_parts() -> None:
+    """What torch imports when it is first needed, for seconds: not on the time of a call."""
+    import torch._dynamo
+    import torch.utils.flop_counter  # noqa: F401
 
 
 def guard_of(limits: Limits, inputs: Mapping[str, Any]) -> Guard | None:

@@ -53,7 +53,10 @@ def _train(
     wide, (old_mean, old_var) = _typed(x, WIDE.get(x.dtype, x.dtype)), running
     count = x.numel() // x.shape[1] if x.ndim > 1 and x.shape[1] else 1
     if n_outputs > 1 or count < 2 or old_mean.requires_grad or old_var.requires_grad:
-        var, mean = torch.var_mean(wide, [0, *range(2, x.ndim)], correction=0)
+        axes = [0, *range(2, x.ndim)]
+        mean = wide.mean(axes, keepdim=True)  # var_mean warns of an empty batch
+        var = (wide - mean).square().mean(axes)
+        mean = mean.reshape(var.shape)
         y = _normalize(wide, scale, b, mean, var, epsilon)
         return y.to(x.dtype), *_updated(running, mean, var, momentum)
     scale, b = _typed(scale, wide.dtype), _typed(b, wide.dtype)

@@ -116,7 +116,9 @@ def tile(input: Tensor, repeats: Ints) -> Tensor:
 @op("Tile", since=1)
 def tile_1(input: Tensor, tiles: Scalar, axis: Scalar) -> Tensor:
     """Counts come in the type of the input: floats."""
-    return torch.cat([input] * int(tiles), int(axis))
+    repeats = [1] * input.ndim
+    repeats[int(axis)] = int(tiles)
+    return input.repeat(repeats)
 
 
 @host(tile)

@@ -145,8 +145,8 @@ def simplified_layer_normalization(
 @op("MeanVarianceNormalization", since=9)
 def mean_variance_normalization(X: Tensor, *, axes: list[int] = [0, 2, 3]) -> Tensor:  # noqa: B006
     """The specification adds 1e-9 to the standard deviation, not to the variance."""
-    deviation, mean = torch.std_mean(X, axes, correction=0, keepdim=True)
-    return (X - mean) / (deviation + 1e-9)
+    centred = X - X.mean(axes, keepdim=True)
+    return centred / (centred.square().mean(axes, keepdim=True).sqrt() + 1e-9)
 
 
 @op("LpNormalization", since=1)

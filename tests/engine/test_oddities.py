@@ -158,6 +158,20 @@ def test_tensors_of_size_zero() -> None:
     assert z.tolist() == [0, 0]
 
 
+def test_statistics_of_nothing() -> None:
+    """torch warns of them where they are computed in one function; here a warning is an error."""
+    ones = "{1, 1, 1}"
+    text = f"""g (float[2, 3, n] x) => (y, m, z)
+      <float[3] s = {ones}, float[3] b = {ones}, float[3] mean = {ones}, float[3] var = {ones}> {{
+      y, m, v, mm, vv = BatchNormalization(x, s, b, mean, var)
+      z = MeanVarianceNormalization<axes = [0, 2]>(x) }}"""
+    proto = model(text)
+    proto.ir_version, proto.opset_import[0].version = 4, 9
+    y, m, z = OnnxModule(proto).train()(torch.empty(2, 3, 0))
+    assert y.shape == z.shape == (2, 3, 0)
+    assert m.shape == (3,)
+
+
 def test_what_nobody_uses_is_no_weight_and_does_no_harm() -> None:
     text = "g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = Relu(x) z = Foo(x, w) }"
     proto = model(text)

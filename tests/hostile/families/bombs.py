@@ -30,6 +30,7 @@ ASKED: list[tuple[str, str, list[Any], dict[str, Any]]] = [
     ("Expand-overflow", "Expand", [V, [2**62, 8]], {}),
     ("Tile", "Tile", [V, [2**30]], {}),
     ("Tile-far", "Tile", [V, [2**62]], {}),
+    ("Tile-1", "Tile", [np.ones(1, F), F(4e8), F(0)], {"opset": 1}),
     ("Tile-strings", "Tile", [TEXT, [2**28]], {}),
     ("Range", "Range", [0, 2**36, 1], {}),
     ("Range-floats", "Range", [0.0, 1e10, 1.0], {}),
