@@ -159,7 +159,7 @@ def test_tensors_of_size_zero() -> None:
 
 
 def test_statistics_of_nothing() -> None:
-    """torch warns of them where they are computed in one function; here a warning is an error."""
+    """Torch warns of them where they are computed in one function; here a warning is an error."""
     ones = "{1, 1, 1}"
     text = f"""g (float[2, 3, n] x) => (y, m, z)
       <float[3] s = {ones}, float[3] b = {ones}, float[3] mean = {ones}, float[3] var = {ones}> {{
