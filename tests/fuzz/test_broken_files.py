@@ -13,6 +13,8 @@ from tests.fuzz.keeping import CORPUS
 from tests.fuzz.mutation import bases, mutant
 from tests.fuzz.victim import Outcome, of_file
 
+ENOUGH = 2000  # files, of which some must be answered, and as by onnxruntime
+
 
 @pytest.fixture(scope="module")
 def child() -> Iterator[Child]:
@@ -33,6 +35,9 @@ def test_mutated_files_are_answered_or_refused(request: pytest.FixtureRequest, f
     )
     request.node.user_properties.append(("fuzz", str(tally)))
     assert tally.count > 0
+    if tally.count >= ENOUGH:  # a mutator that breaks everything, or nothing, tries nothing
+        assert 0.05 < tally.outcomes["answered"] / tally.count < 0.95, tally
+        assert tally.compared["same"] > 0, tally
     assert not tally.defects, f"kept in {found}: {tally}"
 
 

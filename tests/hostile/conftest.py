@@ -10,7 +10,7 @@ import pytest
 
 from tests.hostile import report
 from tests.hostile.case import Case
-from tests.hostile.collection import cases
+from tests.hostile.collection import FAMILIES, cases
 from tests.hostile.judging import Verdict
 from tests.hostile.pool import Pool
 
@@ -37,6 +37,14 @@ def chosen(pytestconfig: pytest.Config, group: str) -> list[Case]:
     """The cases of a class, or those that `--case` asks for."""
     pattern = pytestconfig.getoption("--case")
     return [c for c in cases(group) if pattern is None or fnmatchcase(c.name, pattern)]
+
+
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
+    """A pattern that names no case would pass without having tried any."""
+    pattern = config.getoption("--case")
+    every = (case.name for group in FAMILIES for case in cases(group))
+    if pattern is not None and not any(fnmatchcase(name, pattern) for name in every):
+        raise pytest.UsageError(f"--case {pattern!r} names none of the hostile files")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from onnxinterp.limits import GIB
 from tests.hostile.case import Case, Lost, Report
 
-FINE = ("refused", "right")
+FINE = ("refused", "right", "answered")
 BROKEN = ("crashed", "hung", "memory", "raw", "leaked", "wrong")
 COLUMNS = (*FINE, *BROKEN)
 
@@ -108,7 +108,8 @@ def controls(text: str) -> list[str]:
 
 def _answer(case: Case, report: Report, reference: Report | Lost | None) -> Verdict:
     if report.outputs is None:
-        return Verdict(case, "wrong" if case.must == "right" else "right", "too large to compare")
+        column = "wrong" if case.must == "right" else "answered"
+        return Verdict(case, column, "too large to compare")
     expected = case.expected
     if expected is None and isinstance(reference, Report):
         expected = reference.outputs
@@ -116,7 +117,7 @@ def _answer(case: Case, report: Report, reference: Report | Lost | None) -> Verd
         why = "" if reference is None else getattr(reference, "text", "") or str(reference)
         if case.must == "right":
             return Verdict(case, "wrong", f"nothing to compare with: {why}")
-        return Verdict(case, "right", f"no reference: {why}")
+        return Verdict(case, "answered", f"no reference: {why}")
     difference = differ(report.outputs, expected)
     return Verdict(case, "wrong" if difference else "right", difference)
 
