@@ -77,7 +77,7 @@ def read(
         FileNotFoundError: the path does not exist.
     """
     found = _parsed(source, limits, data_root)
-    check_texts(found.proto)
+    check_texts(found.proto, limits)
     check_weights(found.proto, limits)
     validate(found.proto, kernels, limits, allowed_ops)
     return found

@@ -8,6 +8,8 @@ Only documentation may be in any encoding: nothing reads it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -15,7 +17,10 @@ import onnx
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from onnxinterp.errors import InvalidModelError
+from onnxinterp.errors import InvalidModelError, UnsafeModelError
+from onnxinterp.limits import Limits
+
+PARTS = 64  # messages and texts for each node: attributes, names, shapes of values, metadata
 
 
 class Texts(NamedTuple):
@@ -34,26 +39,38 @@ class Texts(NamedTuple):
     inners: tuple[str, ...]
 
 
-def check_texts(model: onnx.ModelProto) -> None:
-    """Refuse a text that is no UTF-8.
+def check_texts(model: onnx.ModelProto, limits: Limits) -> None:
+    """Refuse a text that is no UTF-8, and more messages and texts than nodes could need.
+
+    A message without anything in it is two bytes of a file, and a hundred times that in Python; so
+    they are looked at one at a time, before anybody else does.
 
     Raises:
-        InvalidModelError: there is one.
+        InvalidModelError: there is such a text.
+        UnsafeModelError: there are more than 64 messages and texts for each of `limits.nodes`.
     """
-    waiting: list[Message] = [model]
+    left = math.inf if limits.nodes is None else PARTS * limits.nodes
+    waiting: list[Iterator[Message]] = [iter([model])]
     while waiting:
-        message = waiting.pop()
+        message = next(waiting[-1], None)
+        if message is None:
+            waiting.pop()
+            continue
         kind: Any = type(message)
         texts = _texts(kind)
         for name in texts.single:
             if type(getattr(message, name)) is bytes:
                 _refuse(message, name)
         for name in texts.repeated:
-            if bytes in map(type, getattr(message, name)):
+            left -= len(several := getattr(message, name))
+            if bytes in map(type, several):
                 _refuse(message, name)
-        waiting += [getattr(message, name) for name in texts.inner if message.HasField(name)]
-        for name in texts.inners:
-            waiting += getattr(message, name)
+        waiting += [iter([getattr(message, n)]) for n in texts.inner if message.HasField(n)]
+        waiting += [iter(inner) for n in texts.inners if (inner := getattr(message, n))]
+        left -= 1
+        if left < 0:
+            what = f"the model has more than {PARTS * (limits.nodes or 0):,} messages and texts"
+            raise UnsafeModelError(f"{what}; limits.nodes allows no more")
 
 
 def _refuse(message: Message, field: str) -> None:

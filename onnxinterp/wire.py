@@ -211,18 +211,25 @@ def _inside(
 
 def messages(message: Message) -> Iterator[tuple[Place, Message]]:
     """The same messages as `walk` gives, of a parsed model; in another order."""
-    waiting: list[tuple[Place, Message]] = [((), message)]
+    waiting = [_directly((), message)]
     while waiting:
-        place, message = waiting.pop()
-        for number, (name, kind, repeated) in INNER[type(message)].items():
-            if not repeated and not message.HasField(name):
-                continue
-            found = getattr(message, name)
-            for index, inner in enumerate(found if repeated else (found,)):
-                here = (*place, number, index)
-                yield here, inner
-                if kind in INNER:
-                    waiting.append((here, inner))
+        found = next(waiting[-1], None)
+        if found is None:
+            waiting.pop()
+            continue
+        yield found
+        if type(found[1]) in INNER:
+            waiting.append(_directly(*found))
+
+
+def _directly(place: Place, message: Message) -> Iterator[tuple[Place, Message]]:
+    """Those that stand in a message, one at a time: none is kept."""
+    for number, (name, _, repeated) in INNER[type(message)].items():
+        if not repeated and not message.HasField(name):
+            continue
+        found = getattr(message, name)
+        for index, inner in enumerate(found if repeated else (found,)):
+            yield (*place, number, index), inner
 
 
 class Edit(NamedTuple):

@@ -56,11 +56,13 @@ def validate(
             f"reads up to {onnx.IR_VERSION}"
         )
     depth = depth_of(limits.subgraph_depth)
-    for _ in bodies(proto, depth):
-        pass
+    nodes = limits.nodes if limits.nodes is not None else 2**63
+    if (count := sum(1 + len(body.node) for body in bodies(proto, depth)) - 1) > nodes:
+        raise UnsafeModelError(
+            f"the model has {count} nodes and graphs; limits.nodes allows {nodes}"
+        )
     validator = _Validator(proto, kernels)
     root = validator.run(proto.graph)
-    nodes = limits.nodes if limits.nodes is not None else 2**63
     most = Size(nodes, depth, depth_of(limits.function_depth))
     check_size(root, validator.units, most)
     if allowed_ops is not None:

@@ -22,17 +22,33 @@ def bodies(proto: ModelProto, deepest: int | None = None) -> Iterator[Body]:
     Raises:
         UnsafeModelError: they stand deeper.
     """
-    training = [g for t in proto.training_info for g in (t.initialization, t.algorithm)]
-    stack: list[tuple[Body, int]] = [(b, 0) for b in (*training, *proto.functions, proto.graph)]
+    stack = [_of_model(proto)]
     while stack:
-        body, depth = stack.pop()
-        if deepest is not None and depth > deepest:
+        body = next(stack[-1], None)
+        if body is None:
+            stack.pop()
+            continue
+        if deepest is not None and len(stack) > deepest + 1:
             raise UnsafeModelError(f"graph {body.name!r}: more than {deepest} graphs around it")
         yield body
-        for attribute in _attributes(body):
-            if attribute.HasField("g"):
-                stack.append((attribute.g, depth + 1))
-            stack.extend((graph, depth + 1) for graph in attribute.graphs)
+        stack.append(_inside(body))
+
+
+def _of_model(proto: ModelProto) -> Iterator[Body]:
+    yield proto.graph
+    yield from proto.functions
+    for training in proto.training_info:
+        if training.HasField("initialization"):
+            yield training.initialization
+        if training.HasField("algorithm"):
+            yield training.algorithm
+
+
+def _inside(body: Body) -> Iterator[Body]:
+    for attribute in _attributes(body):
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def _attributes(body: Body) -> Iterator[AttributeProto]:
