@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import keyword
-import re
 from collections.abc import Iterable, Sequence
 from inspect import Parameter, Signature
 from typing import Any
@@ -114,10 +113,10 @@ def _identifiers(names: Iterable[str]) -> list[str]:
     """Python identifiers for names, in order: `gpu_0/data_0` -> `gpu_0_data_0`."""
     found: dict[str, int] = {}  # -> how often it was wanted again
     for name in names:
-        identifier = re.sub(r"\W", "_", name) or "_"
+        identifier = "".join([c if f"a{c}".isidentifier() else "_" for c in name]) or "_"
         if identifier == "self":  # which a call of a module has itself
             identifier = "self_"
-        if identifier[0].isdigit() or keyword.iskeyword(identifier):
+        if not identifier.isidentifier() or keyword.iskeyword(identifier):
             identifier = f"_{identifier}"
         unique = identifier
         while unique in found:

@@ -33,6 +33,7 @@ from onnxinterp.nodes import (
     Attribute,
     attributes_of,
     declared,
+    is_of,
     made,
     said,
     signature_of,
@@ -281,7 +282,10 @@ class _Builder:
         for name, refers, a in attributes:
             if refers:
                 if refers in context.bound:
-                    decoded[name] = context.bound[refers]
+                    decoded[name] = value = context.bound[refers]
+                    if not is_of(value, a.type):
+                        told = f"{name!r} is {refers!r} of the function, {value!r:.50}"
+                        raise InvalidModelError(f"{told}, which is of another type")
             elif a.type == AttributeProto.GRAPH:
                 decoded[name] = self.graph(a.g, context.scope, *rest)
             elif a.type == AttributeProto.GRAPHS:

@@ -92,6 +92,8 @@ class Folder:
             if not real.is_relative_to(self.data_root.path):
                 raise UnsafeModelError(f"{what} leads out of data_root, {self.data_root.path}")
             inside = real.relative_to(self.data_root.path).parts
+            if not inside:
+                raise UnsafeModelError(f"{what} is no plain file")
             return _regular(self.data_root._descend(inside), what)
         except FileNotFoundError as error:
             raise InvalidModelError(f"{what} is missing in {self.path}") from error

@@ -216,17 +216,17 @@ class _Surgery:
 
     def stored(self, node: NodeProto, index: int) -> Stored | None:
         """The tensor of the file that an input is, also by way of Identity and Transpose."""
-        name = node.input[index]
-        if name in self.tensors:
-            return Stored(node, index, self.tensors[name])
-        made = self.makers.get(name)
-        if made is None or made.op_type not in ("Identity", "Transpose"):
-            return None
-        found = self.stored(made, 0)
-        turns = made.op_type == "Transpose" and _attribute(made, "perm", [1, 0]) == [1, 0]
-        if found is None or (made.op_type == "Transpose" and not turns):
-            return None
-        return found._replace(turned=found.turned != turns)
+        turned = False
+        while (name := node.input[index]) not in self.tensors:
+            made = self.makers.get(name)
+            if made is None or made.op_type not in ("Identity", "Transpose"):
+                return None
+            if made.op_type == "Transpose":
+                if _attribute(made, "perm", [1, 0]) != [1, 0]:
+                    return None
+                turned = not turned
+            node, index = made, 0
+        return Stored(node, index, self.tensors[name], turned)
 
     def put(self, old: Stored, value: Tensor) -> None:
         """Store a value under the old name, or under a new one where something else reads it."""

@@ -25,6 +25,7 @@ from onnx import TensorProto
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.files import open_model
 from onnxinterp.limits import Limits
+from onnxinterp.ordering import sort
 from onnxinterp.reader import TensorReader
 from onnxinterp.registry import Kernel
 from onnxinterp.tensors import check_tensor, check_weights
@@ -117,6 +118,7 @@ def complete(
         FileNotFoundError: the path does not exist.
     """
     proto, reader, _ = read(source, limits, data_root)
+    sort(proto.graph.node)  # those who change models go from node to node
     model = copy.deepcopy(proto) if proto is source else proto
     for _, message in messages(model):
         if isinstance(message, TensorProto):

@@ -172,6 +172,8 @@ class OnnxModule(Tunable):
             make = partial(self._make_plan, planned.training, overridden, guard=frame.guard)
             planned.remember(sizes, values, make)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
+        if current.kept:
+            results = tuple([_copy(r) if i in current.kept else r for i, r in enumerate(results)])
         return results[0] if len(results) == 1 else results
 
     def _device(self, given: Mapping[str, Any]) -> torch.device:
@@ -373,6 +375,11 @@ class OnnxModule(Tunable):
             ")",
         )
         return "\n".join(map(plain, lines))
+
+
+def _copy(result: Any) -> Any:
+    """What the module keeps, for a caller who may write to it."""
+    return result.clone() if isinstance(result, Tensor) else result.copy()
 
 
 def _refuse_missing(graph: Graph) -> None:

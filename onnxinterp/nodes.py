@@ -114,3 +114,20 @@ ATTRIBUTE_VALUE: dict[int, Callable[[AttributeProto], Any]] = {
     AttributeProto.SPARSE_TENSORS: lambda a: list(a.sparse_tensors),
     AttributeProto.TYPE_PROTOS: lambda a: list(a.type_protos),
 }
+LISTED: dict[int, type] = {
+    AttributeProto.FLOATS: float,
+    AttributeProto.INTS: int,
+    AttributeProto.STRINGS: str,
+}
+SINGLE: dict[int, type] = {
+    AttributeProto.FLOAT: float,
+    AttributeProto.INT: int,
+    AttributeProto.STRING: str,
+}
+
+
+def is_of(value: Any, kind: int) -> bool:
+    """Whether the value of an attribute is one of a type; graphs and tensors count as any."""
+    if kind in LISTED:
+        return isinstance(value, list) and all(type(v) is LISTED[kind] for v in value)
+    return kind not in SINGLE or type(value) is SINGLE[kind]

@@ -29,6 +29,7 @@ class Planned:
         plan: what runs whatever the sizes of the inputs are.
         reads: name, holder and attribute of each weight.
         training: the mode it is for.
+        kept: places of the outputs that are constants of the plan, or weights.
         by_sizes: shapes of the inputs -> the plan made for them; None where they came once.
     """
 
@@ -36,6 +37,11 @@ class Planned:
     reads: list[tuple[str, nn.Module, str]]
     training: bool
     by_sizes: dict[Sizes, Planned | None] = field(default_factory=dict)
+    kept: frozenset[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        own = {*self.plan.constants, *(name for name, _, _ in self.reads)}
+        self.kept = frozenset(i for i, name in enumerate(self.plan.outputs) if name in own)
 
     def remember(
         self, sizes: Sizes, values: Mapping[str, Any], make: Callable[[dict[str, Host]], Planned]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import onnx
@@ -134,35 +134,32 @@ class TensorReader:
     def _data(self, proto: TensorProto) -> tuple[Buffer, External]:
         """The file that has the data of a tensor, and where in it they are."""
         where = external_of(proto)
-        data = self._map(where.location, proto.name)
+        data: Buffer | None = self._maps.get(where.location)
+        if data is None:
+            data, where = self._opened(where, proto.name)
         if where.offset + where.length > len(data):
             raise InvalidModelError(f"external data of {proto.name!r} ends after its file")
         return data, where
 
-    def _map(self, location: str, tensor: str) -> mmap.mmap | bytes:
-        if location not in self._maps:
-            if self.folder is None:
-                message = f"{tensor!r} lies in the file {location!r}: load the model from its path"
-                raise InvalidModelError(message)
-            with self.folder.open(location) as file:
-                size = os.fstat(file.fileno()).st_size
-                self.sizes[location] = size
-                if not size:
-                    return b""
-                try:
-                    self._maps[location] = self._pages(file, size, location)
-                except (OSError, ValueError) as error:
-                    message = f"the external data {location!r} cannot be mapped: {error}"
-                    raise InvalidModelError(message) from error
-        return self._maps[location]
-
-    def _pages(self, file: BinaryIO, size: int, location: str) -> mmap.mmap:
-        if len(self._maps) < MAPS and self.folder is not None:
-            return self.mapped.map(file, self.folder.path / location)
-        pages = mmap.mmap(-1, size)
-        if pages.write(file.read(size)) != size:
-            raise OSError("it has changed while it was read")
-        return pages
+    def _opened(self, where: External, tensor: str) -> tuple[Buffer, External]:
+        """The file mapped; or what the tensor needs of it, where enough files are mapped."""
+        location = where.location
+        if self.folder is None:
+            message = f"{tensor!r} lies in the file {location!r}: load the model from its path"
+            raise InvalidModelError(message)
+        with self.folder.open(location) as file:
+            self.sizes[location] = size = os.fstat(file.fileno()).st_size
+            if not size:
+                return b"", where
+            try:
+                if len(self._maps) < MAPS:
+                    data = self._maps[location] = self.mapped.map(file, self.folder.path / location)
+                    return data, where
+                file.seek(where.offset)
+                return _own_copy(file.read(where.length)), where._replace(offset=0)
+            except (OSError, ValueError) as error:
+                message = f"the external data {location!r} cannot be mapped: {error}"
+                raise InvalidModelError(message) from error
 
 
 def flat_positions(indices: Tensor, shape: tuple[int, ...]) -> Tensor:

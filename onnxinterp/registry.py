@@ -49,6 +49,7 @@ from onnxinterp.values import Host, Strings, Subgraph
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # typing has it from Python 3.11 on
 
+LONGEST_NAME = 200  # characters of an operator and its domain that a schema may have
 F = TypeVar("F", bound=Callable[..., Any])
 Pattern: TypeAlias = tuple[Any, ...]  # nodes as `fusion` describes them
 
@@ -346,9 +347,15 @@ def lookup(op_type: str, opset: int, domain: str = "") -> Kernel | None:
     return None if since is None else versions[since]
 
 
-@lru_cache(maxsize=4096)
 def schema_of(op_type: str, opset: int, domain: str = "") -> onnx.defs.OpSchema | None:
     """The schema of an operator at an opset; None where it has none, or the opset is not known."""
+    if len(op_type) + len(domain) > LONGEST_NAME:  # what a file says is not kept, see _schema_of
+        return None
+    return _schema_of(op_type, opset, domain)
+
+
+@lru_cache(maxsize=4096)
+def _schema_of(op_type: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
     if opset > NEWEST.get(domain, opset):
         return None
     try:

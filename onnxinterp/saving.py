@@ -205,14 +205,16 @@ def _data_names(locations: Collection[str], target: Path) -> dict[str, str]:
         UnsafeModelError: a location is outside the folder of the target, or behind a link.
     """
     owned = _locations_in(target) if locations else frozenset()
+    taken: set[str] = set()
     chosen: dict[str, str] = {}
+    others = chain((f"{target.name}.data",), (f"{target.name}.{n}.data" for n in count(1)))
     for location in locations:
-        numbered = (f"{target.name}.{n}.data" for n in count(1))
-        for name in chain((location, f"{target.name}.data"), numbered):
+        for name in chain((location,), others):  # none of the others is tried twice
             file = external_path(target.parent, name)
             free = name in owned or not os.path.lexists(file)
-            if free and file != target and name not in chosen.values():
+            if free and file != target and name not in taken:
                 chosen[location] = name
+                taken.add(name)
                 break
     return chosen
 

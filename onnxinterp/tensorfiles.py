@@ -156,6 +156,8 @@ def _misfit(weights: Weights, name: str, given: Tensor) -> str:
     holder, leaf = weights.holder(name)
     if leaf not in holder._parameters and leaf not in holder._buffers:
         return f"{name} is parametrized: load first"
+    if given.dtype not in TYPES and given.dtype != weight.dtype:
+        return f"{name} is {given.dtype}, which weights are not read from"
     if given.shape != weight.shape:
         return f"{name} has the shape {list(given.shape)}, in the model {list(weight.shape)}"
     ours, theirs = [(t.is_floating_point(), t.is_complex()) for t in (weight, given)]

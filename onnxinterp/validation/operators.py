@@ -57,12 +57,18 @@ def label_of(node: NodeProto) -> str:
     return node.name or next(filter(None, node.output), node.op_type)
 
 
-@lru_cache(maxsize=1024)
 def schema_function(domain: str, op_type: str, opset: int) -> FunctionProto | None:
     """The body that the schema gives as the operator's meaning, where it has one."""
     schema = schema_of(op_type, opset, domain)
     if schema is None or not schema.has_function:  # type: ignore[attr-defined]  # stubs lag
         return None
+    return _body_of(domain, op_type, schema.since_version)
+
+
+@lru_cache(maxsize=1024)
+def _body_of(domain: str, op_type: str, since: int) -> FunctionProto:
+    schema = schema_of(op_type, since, domain)
+    assert schema is not None, "asked for where there is one"
     body: FunctionProto = schema.function_body
     return body
 
@@ -187,6 +193,8 @@ class Operators:
         if name in self.kernels:
             return Operator(name)
         if key in self.functions:
+            if opset is None:
+                raise InvalidModelError(f"calls a function of {domain!r}, which is not imported")
             called = self.functions[key]
             return Operator(name, key, (0, len(called.input)), (0, len(called.output)))
         if opset is None:

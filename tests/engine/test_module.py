@@ -94,6 +94,23 @@ def test_the_signature_is_the_graphs() -> None:
     torch.testing.assert_close(module(**{"gpu_0/data:0": x}), module(gpu_0_data_0=x))
 
 
+def test_what_a_call_gives_is_the_callers() -> None:
+    """Constants, weights, texts and sizes, also from the plan for sizes that come again."""
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[n] x) => (k, w, s, t, y)
+      <int64[2] a = {1, 2}, float[1] v = {1}> {
+      k = Add(a, a) w = Identity(v) s = Shape(x) y = Add(x, v)
+      t = Constant<value_strings = ["a"]>() }"""
+    m = OnnxModule(onnx.parser.parse_model(text))
+    for _ in range(4):
+        k, w, s, t, y = m(torch.ones(1))
+        assert (k.tolist(), w.tolist(), s.tolist(), t.tolist()) == ([2, 4], [1], [1], ["a"])
+        with torch.no_grad():
+            for value in (k, w, s, y):
+                value += 7
+        t[0] = "b"
+    assert w.requires_grad
+
+
 def test_forward_may_be_replaced(module: OnnxModule) -> None:
     """Libraries wrap it in place, and take it back."""
     x, y = torch.randn(2, 3), torch.randn(2, 3)
