@@ -52,7 +52,7 @@ def _tell_apart(node: Node, schema: onnx.defs.OpSchema, structures: dict[str, st
     for index, name in enumerate(node.inputs if schema.inputs else ()):
         formal = schema.inputs[min(index, len(schema.inputs) - 1)]
         structure, wanted = structures.get(name, ""), admitted[formal.type_str]
-        if structure in STRUCTURE.values() and structure not in wanted:
+        if structure in STRUCTURE.values() and wanted.isdisjoint({structure, "optional"}):
             what = f"node {node.name!r} ({node.op_type}): {name!r} is a {structure}"
             raise InvalidModelError(f"{what}, where a {' or '.join(sorted(wanted))} is wanted")
         if formal.is_homogeneous:
