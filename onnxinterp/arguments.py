@@ -85,8 +85,13 @@ def _check(info: ValueInfo, value: Any) -> None:
     """Rank and kind of type; other sizes than declared are tried, and blamed where they fail."""
     if info.kind == "map":
         _check_map(info, value)
-    if info.kind != "tensor":
-        return
+    if info.kind == "sequence":
+        _check_sequence(info, value)
+    if info.kind == "tensor":
+        _check_tensor(info, value)
+
+
+def _check_tensor(info: ValueInfo, value: Any) -> None:
     if not isinstance(value, Tensor):
         if info.dtype is None and isinstance(value, np.ndarray):
             return  # strings
@@ -98,6 +103,14 @@ def _check(info: ValueInfo, value: Any) -> None:
     if not fits or (info.shape is not None and len(info.shape) != value.ndim):
         got = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
         raise InputError(f"expected {info}, got {got}")
+
+
+def _check_sequence(info: ValueInfo, value: Any) -> None:
+    """A list, each element of which is of the declared type."""
+    if not isinstance(value, list):
+        raise InputError(f"expected {info}, got {type(value).__name__}")
+    for element in value:
+        (_check_map if info.key_type else _check_tensor)(info, element)
 
 
 def _check_map(info: ValueInfo, value: Any) -> None:

@@ -107,8 +107,18 @@ def cast_like_15(input: Tensor | Strings, target_type: Tensor | Strings) -> Tens
 
 
 @op("BitCast", since=26, any_type=True)
-def bit_cast(input: Tensor, *, to: torch.dtype, output_type: int = 0) -> Tensor:
+def bit_cast(
+    input: Tensor, *, to: torch.dtype, input_type: int = 0, output_type: int = 0
+) -> Tensor:
+    bits, wanted = _bits(input_type, input.dtype), _bits(output_type, to)
+    if bits != wanted:
+        raise ValueError(f"elements of {bits} bits as elements of {wanted}")
     return bit_cast_narrow(input, output_type) if output_type in BITS else input.view(to)
+
+
+def _bits(elem_type: int, carrier: torch.dtype) -> int:
+    """The width of a type, which its carrier tells where it is not narrow."""
+    return _width(elem_type) if elem_type in NARROW else 8 * carrier.itemsize
 
 
 def _to_power_of_two(x: Tensor, saturate: Flag, round_mode: RoundMode) -> Tensor:
@@ -215,8 +225,8 @@ def _(d: Draw) -> Call:
 
 @sample(bit_cast)
 def _(d: Draw) -> Call:
-    x, source = d.tensor(d.shape(), "T1"), d.elem_type("T1")
-    bits = _width(source) if source in NARROW else 8 * x.dtype.itemsize
+    x = d.tensor(d.shape(), "T1")
+    bits = _bits(d.elem_type("T1"), x.dtype)
     targets = [t for t in CARRIER if _width(t) == bits and CARRIER[t] is not torch.bool]
     return call(x, to=d.choice(targets))
 

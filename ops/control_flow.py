@@ -110,7 +110,9 @@ def scan_8(
 ) -> tuple[Tensor, ...]:
     """One scan for each element of the batch axis 0, over axis 1; zeros after a sequence's end."""
     n_states = len(initial_state_and_scan_inputs) - num_scan_inputs
-    longest = initial_state_and_scan_inputs[-1].shape[1]
+    n_batch, longest = initial_state_and_scan_inputs[-1].shape[:2]
+    if sequence_lens is not None and len(sequence_lens) != n_batch:
+        raise ValueError(f"{len(sequence_lens)} lengths of {n_batch} sequences")
     batch = zip(*(_unbound(x, 0) for x in initial_state_and_scan_inputs), strict=True)
     rows = []
     for b, element in enumerate(batch):

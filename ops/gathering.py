@@ -6,12 +6,13 @@ History: Gather 1, 11 (negative indices), 13. GatherElements 11, 13. GatherND 11
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Host, Operand, is_known
@@ -32,7 +33,7 @@ def gather(data: Tensor, indices: Operand, *, axis: int = 0) -> Tensor:
     """The axis is replaced by the axes of the indices."""
     if not isinstance(indices, Tensor):
         return data.select(axis, int(indices))
-    axis = axis + data.ndim if axis < 0 else axis
+    axis = from_front(axis, data.ndim)
     indices = from_the_front(indices, data.shape[axis])
     if axis == 0 and data.ndim == 2 and data.is_floating_point():
         return functional.embedding(indices, data)
@@ -52,15 +53,21 @@ def _(data: Host, indices: Host, *, axis: int = 0) -> Any:
 @op("GatherElements", since=11, uint64="bits")
 def gather_elements(data: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     """The result has the shape of the indices, whose other sizes may be smaller than data's."""
+    if indices.ndim != data.ndim:  # torch takes rank 0 for rank 1
+        raise ValueError(f"indices of rank {indices.ndim}, data of rank {data.ndim}")
     return data.gather(axis, from_the_front(indices, data.shape[axis]).long())
 
 
 @op("GatherND", since=12, uint64="bits")
 def gather_nd(data: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
     """The last axis of the indices holds places in the axes of data behind the batch."""
+    if not 0 <= batch_dims < min(data.ndim, indices.ndim):
+        raise ValueError(f"{batch_dims} axes of a batch, of {data.ndim} and {indices.ndim}")
+    depth, batch = indices.shape[-1], data.shape[:batch_dims]
+    if not 1 <= depth <= data.ndim - batch_dims or indices.shape[:batch_dims] != batch:
+        raise ValueError(f"indices {list(indices.shape)} into data {list(data.shape)}")
     if indices.ndim == 1:  # as an index, a tensor of rank 0 would be read into a number
         return gather_nd(data, indices[None])[0]
-    batch = data.shape[:batch_dims]
     places = list(indices.unbind(-1))
     for axis, n in enumerate(batch):
         sizes = [1] * (indices.ndim - 1)
@@ -76,9 +83,17 @@ def gather_nd_11(data: Tensor, indices: Tensor) -> Tensor:
 
 @op("ReverseSequence", since=10)
 def reverse_sequence(
-    input: Tensor, sequence_lens: Tensor, *, batch_axis: int = 1, time_axis: int = 0
+    input: Tensor,
+    sequence_lens: Tensor,
+    *,
+    batch_axis: Literal[0, 1] = 1,
+    time_axis: Literal[0, 1] = 0,
 ) -> Tensor:
     """Of each row of the batch the first `length` steps are reversed, the rest stays."""
+    if batch_axis == time_axis:
+        raise ValueError(f"axis {time_axis} is that of the time and of the batch")
+    if sequence_lens.shape != input.shape[batch_axis : batch_axis + 1]:
+        raise ValueError(f"lengths {list(sequence_lens.shape)} for {list(input.shape)}")
     time = torch.arange(input.shape[time_axis], device=input.device)
     lengths = within(sequence_lens, input.shape[time_axis])[:, None]
     source = torch.where(time < lengths, lengths - 1 - time, time)

@@ -148,9 +148,13 @@ def max_unpool(
     ONNX's own test of `output_shape` lets them count over the shape that would follow without it;
     then the indices that MaxPool gives would not fit. onnxruntime decides.
     """
+    if I.shape != X.shape:
+        raise ValueError(f"indices {list(I.shape)} of elements {list(X.shape)}")
+    if output_shape is not None and len(output_shape) != X.ndim:
+        raise ValueError(f"an output_shape of {output_shape} for {list(X.shape)}")
+    w = window(X.shape[2:], kernel_shape, strides=strides, pads=pads)
     shape = output_shape
     if shape is None:
-        w = window(X.shape[2:], kernel_shape, strides=strides, pads=pads)
         shape = [*X.shape[:2], *unpooled(X.shape[2:], w)]
     flat = X.new_zeros(math.prod(shape)).scatter(0, I.flatten(), X.flatten())
     return flat.reshape(shape)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from onnx import TensorProto
@@ -150,7 +150,7 @@ def mean_variance_normalization(X: Tensor, *, axes: list[int] = [0, 2, 3]) -> Te
 
 
 @op("LpNormalization", since=1)
-def lp_normalization(input: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
+def lp_normalization(input: Tensor, *, axis: int = -1, p: Literal[1, 2] = 2) -> Tensor:
     """Where the norm is 0 so is the answer."""
     norm: Tensor = torch.linalg.vector_norm(input, p, axis, keepdim=True)
     return input / norm.masked_fill(norm == 0, 1)

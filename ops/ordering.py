@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Flag
@@ -17,6 +18,7 @@ from onnxinterp.values import Flag
 def arg_max(
     data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
 ) -> Tensor:
+    axis = from_front(axis, data.ndim)  # torch gives an axis to what has none
     if not select_last_index:
         return data.argmax(axis, keepdim=bool(keepdims))
     return data.shape[axis] - 1 - data.flip(axis).argmax(axis, keepdim=bool(keepdims))
@@ -26,6 +28,7 @@ def arg_max(
 def arg_min(
     data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
 ) -> Tensor:
+    axis = from_front(axis, data.ndim)
     if not select_last_index:
         return data.argmin(axis, keepdim=bool(keepdims))
     return data.shape[axis] - 1 - data.flip(axis).argmin(axis, keepdim=bool(keepdims))

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from onnxinterp.dtypes import FLOAT8
 from onnxinterp.ops.narrow import fitted, limits, to_float8
+from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Flag
@@ -52,9 +53,9 @@ def quantize_linear(
 
     Integers as scales do not cut the quotient: as in the reference evaluator it is rounded.
     """
+    scale, shift = _settings(y_scale, y_zero_point, x, axis, block_size)
     divided_in = precision or (y_scale.dtype if y_scale.dtype in REAL else _wide(y_scale.dtype))
-    y = x.to(divided_in) / _spread(y_scale, x, axis, block_size).to(divided_in)
-    shift = None if y_zero_point is None else _spread(y_zero_point, x, axis, block_size)
+    y = x.to(divided_in) / scale.to(divided_in)
     dtype = output_dtype or (torch.uint8 if y_zero_point is None else y_zero_point.dtype)
     y = y.to(_wide(divided_in))
     if straight and not dtype.is_floating_point:
@@ -109,20 +110,39 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype in (torch.float64, torch.int32) else torch.float32
 
 
-def _spread(setting: Tensor, x: Tensor, axis: int, block_size: int) -> Tensor:
-    """A scale or zero point so that it broadcasts to x.
+def _settings(
+    scale: Tensor, zero_point: Tensor | None, x: Tensor, axis: int, block_size: int
+) -> tuple[Tensor, Tensor | None]:
+    """Scale and zero point so that they broadcast to x.
 
-    Of rank 0 there is one for all, of rank 1 one per index of `axis`, and one per block otherwise;
-    the last block may be cut.
+    Raises:
+        ValueError: they are not as many as x asks for, or not alike.
     """
+    spread = _spread(scale, x, axis, block_size)
+    if zero_point is None:
+        return spread, None
+    shift = _spread(zero_point, x, axis, block_size)
+    if shift.shape != spread.shape:
+        raise ValueError(f"zero point {list(zero_point.shape)} beside scale {list(scale.shape)}")
+    return spread, shift
+
+
+def _spread(setting: Tensor, x: Tensor, axis: int, block_size: int) -> Tensor:
+    """One for all, of rank 0 or a list of one; one per index of `axis`; or one per block.
+
+    The last block may be cut.
+    """
+    if not block_size and (setting.ndim == 0 or setting.shape == (1,)):
+        return setting.reshape(())
+    axis, sizes = from_front(axis, x.ndim), list(x.shape)
+    wanted = [sizes[axis]]
     if block_size:
-        return setting.repeat_interleave(block_size, axis).narrow(axis, 0, x.shape[axis])
-    if setting.ndim == 0 or x.ndim == 1:
-        return setting
-    shape = [1] * x.ndim
-    if shape:
-        shape[axis] = -1
-    return setting.reshape(shape)
+        wanted = [*sizes[:axis], -(-sizes[axis] // block_size), *sizes[axis + 1 :]]
+    if setting.shape != tuple(wanted):
+        raise ValueError(f"a scale or zero point {list(setting.shape)}, not {wanted}")
+    if block_size:
+        return setting.repeat_interleave(block_size, axis).narrow(axis, 0, sizes[axis])
+    return setting.reshape(-1, *[1] * (x.ndim - 1 - axis))
 
 
 @op("QuantizeLinear", since=21, any_type=True, frozen=("y_scale", "y_zero_point"))
@@ -201,12 +221,13 @@ def dequantize_linear(
     dtype = output_dtype or x_scale.dtype
     if dtype not in REAL:
         raise TypeError(f"no output has the type of the scale, {dtype}: output_dtype is missing")
+    scale, shift = _settings(x_scale, x_zero_point, x, axis, block_size)
     wide = _wide(dtype)
     exact = wide if x.is_floating_point() else torch.int32
     y = x.to(exact)
-    if x_zero_point is not None:
-        y = y - _spread(x_zero_point, x, axis, block_size).to(exact)
-    return (y.to(wide) * _spread(x_scale, x, axis, block_size).to(wide)).to(dtype)
+    if shift is not None:
+        y = y - shift.to(exact)
+    return (y.to(wide) * scale.to(wide)).to(dtype)
 
 
 @op("DequantizeLinear", since=21, any_type=True, frozen=X_SETTINGS, straight=("x",))

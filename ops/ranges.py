@@ -42,6 +42,8 @@ def range_11(start: Host, limit: Host, delta: Host, *, device: torch.device) -> 
 
 def _count(start: Host, limit: Host, delta: Host) -> int:
     """How many numbers there are before the limit."""
+    if lists := [s.numbers for s in (start, limit, delta) if len(s.numbers) != 1]:
+        raise ValueError(f"{lists[0]} where one number is wanted")
     distance, step = limit.numbers[0] - start.numbers[0], delta.numbers[0]
     if start.dtype.is_floating_point:
         count = math.ceil(round_to(start.dtype, distance) / step)
@@ -53,10 +55,10 @@ def _count(start: Host, limit: Host, delta: Host) -> int:
 
 @host(range_, range_11)
 def _(start: Host, limit: Host, delta: Host, *, stash_type: int = 1) -> Any:  # noqa: ARG001  # floats are no host values here
-    settings = (start, limit, delta)
-    if start.dtype.is_floating_point or not all(is_known(s.numbers[0]) for s in settings):
+    settings = [*start.numbers, *limit.numbers, *delta.numbers]
+    if start.dtype.is_floating_point or len(settings) != 3 or not all(map(is_known, settings)):
         return NotImplemented
-    numbers = range(*(s.numbers[0] for s in settings))
+    numbers = range(*settings)
     return Host(list(numbers), start.dtype) if len(numbers) <= MOST_DIMENSIONS else NotImplemented
 
 

@@ -39,9 +39,11 @@ def _reduction(
         keepdims: Flag = 1,
         noop_with_empty_axes: Flag = 0,
     ) -> Tensor:
+        if axes and not data.ndim:
+            raise IndexError(f"axes {axes} of a scalar")  # to which torch gives one
         if not axes and not noop_with_empty_axes:
             axes = list(range(data.ndim))
-        if not axes or not data.ndim:
+        if not axes:
             return rule(data.unsqueeze(-1), [-1], False)  # each element is reduced by itself
         return rule(data, axes, bool(keepdims))
 
@@ -145,6 +147,8 @@ def _host_rule(rule: Callable[[list[Any]], Any], kernel: Kernel, kernel_1: Kerne
     """Attach a rule for lists of plain numbers to both kernels of a reduction."""
 
     def reduced(data: Host, axes: list[int] | None, keepdims: Flag, noop: int = 0) -> Any:
+        if axes and (not data.rank or axes not in ([0], [-1])):
+            return NotImplemented
         if not data.rank or (noop and not axes):
             return data
         if not data.data and rule in (_greatest, _least):

@@ -169,6 +169,8 @@ def non_max_suppression(
     limit = max_output_boxes_per_class or 0
     least = -math.inf if score_threshold is None else score_threshold
     overlap, centered = iou_threshold or 0.0, bool(center_point_box)
+    if not 0 <= overlap <= 1:
+        raise ValueError(f"an iou_threshold of {overlap}")
     rule: Any = _captured if torch.compiler.is_compiling() else _suppress
     return cast(Tensor, rule(boxes, scores, limit, overlap, least, centered))
 

@@ -31,6 +31,8 @@ def scatter_elements(
 ) -> Tensor:
     if indices.shape != updates.shape:
         raise ValueError(f"updates {list(updates.shape)} for indices {list(indices.shape)}")
+    if indices.ndim != data.ndim:  # torch passes over indices that are empty
+        raise ValueError(f"indices of rank {indices.ndim}, data of rank {data.ndim}")
     places = from_the_front(indices, data.shape[axis]).long()
     if reduction == "none":
         return data.scatter(axis, places, updates)

@@ -18,6 +18,17 @@ from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Flag, Host, Scalar, Subgraph
 
 
+def _elements(sequence: list[Tensor]) -> list[Tensor]:
+    """The list that a sequence is.
+
+    Raises:
+        TypeError: it is none, as where an If gives a tensor: Python would read that by rows.
+    """
+    if not isinstance(sequence, list):
+        raise TypeError(f"a {type(sequence).__name__} in place of a sequence")
+    return sequence
+
+
 @op("SequenceConstruct", since=11, any_type=True)
 def sequence_construct(*inputs: Tensor) -> list[Tensor]:
     return list(inputs)
@@ -32,7 +43,7 @@ def sequence_empty(*, dtype: torch.dtype | None = None) -> list[Tensor]:
 
 @op("SequenceAt", since=11, any_type=True)
 def sequence_at(input_sequence: list[Tensor], position: Scalar) -> Tensor:
-    return input_sequence[int(position)]
+    return _elements(input_sequence)[int(position)]
 
 
 @op("SequenceInsert", since=11, any_type=True)
@@ -40,7 +51,7 @@ def sequence_insert(
     input_sequence: list[Tensor], tensor: Tensor, position: Scalar | None = None
 ) -> list[Tensor]:
     """Before `position`, which counts from the end where negative; without one, at the end."""
-    n = len(input_sequence)
+    n = len(_elements(input_sequence))
     at = n if position is None else int(position)
     if not -n <= at <= n:
         raise IndexError(f"position {at} in a sequence of {n}")
@@ -50,14 +61,14 @@ def sequence_insert(
 
 @op("SequenceErase", since=11, any_type=True)
 def sequence_erase(input_sequence: list[Tensor], position: Scalar | None = None) -> list[Tensor]:
-    rest = list(input_sequence)
+    rest = list(_elements(input_sequence))
     rest.pop(-1 if position is None else int(position))
     return rest
 
 
 @op("SequenceLength", since=11, any_type=True)
 def sequence_length(input_sequence: list[Tensor]) -> Host:
-    return Host(len(input_sequence))
+    return Host(len(_elements(input_sequence)))
 
 
 @op("ConcatFromSequence", since=11)
@@ -84,7 +95,7 @@ def sequence_map(
 ) -> tuple[list[Tensor], ...]:
     """The body sees one element of each sequence at a time, and every tensor as a whole."""
     rows = []
-    for i, element in enumerate(input_sequence):
+    for i, element in enumerate(_elements(input_sequence)):
         others = [x[i] if isinstance(x, list) else x for x in additional_inputs]
         results = body(element, *others)
         rows.append([r.tensor(device) if isinstance(r, Host) else r for r in results])

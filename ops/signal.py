@@ -31,6 +31,8 @@ def dft(
     """Shorter signals are padded to dft_length with zeros, longer ones are cut."""
     along = from_front(-2 if axis is None else int(axis), input.ndim)
     x = _numbers(input)
+    if onesided and x.is_complex() is not bool(inverse):
+        raise ValueError("one half is made of real numbers, and the inverse of complex ones")
     if inverse and onesided:
         real: Tensor = torch.fft.irfft(x, dft_length, along)
         return real.unsqueeze(-1).to(input.dtype)
@@ -67,8 +69,12 @@ def stft(
     """Frames that do not fit into the signal as a whole are left out."""
     if frame_length is None:
         frame_length = signal.shape[1] if window is None else window.shape[0]
+    if signal.ndim != 3:
+        raise ValueError(f"a signal of rank {signal.ndim}, not 3")
     frames = _numbers(signal).unfold(1, int(frame_length), int(frame_step))
     if window is not None:
+        if window.shape != frames.shape[-1:]:
+            raise ValueError(f"a window {list(window.shape)} for frames of {frame_length}")
         frames = frames * window
     y = _half(frames, None, -1) if onesided else torch.fft.fft(frames)
     return _pairs(y, signal.dtype)
@@ -76,6 +82,8 @@ def stft(
 
 def _numbers(x: Tensor) -> Tensor:
     """The last axis as one real or complex number, in double precision."""
+    if x.shape[-1] not in (1, 2):
+        raise ValueError(f"a number of {x.shape[-1]} parts; the last axis has 1 or 2")
     wide = x.double()
     return wide[..., 0] if x.shape[-1] == 1 else torch.complex(wide[..., 0], wide[..., 1])
 
@@ -150,8 +158,12 @@ def mel_weight_matrix(
 ) -> Tensor:
     """Triangles between neighbouring edges, which are equally spaced in mel."""
     low, high = (2595 * math.log10(1 + hz / 700) for hz in (lower_edge_hertz, upper_edge_hertz))
-    mel = torch.arange(num_mel_bins + 2, dtype=torch.float64, device=device)
-    mel = low + mel * ((high - low) / (num_mel_bins + 2))
+    step = (high - low) / (num_mel_bins + 2)
+    for end in (low, low + (num_mel_bins + 1) * step):
+        place = (dft_length + 1) * 700 * (10 ** (end / 2595) - 1) / sample_rate
+        if not 0 <= place < dft_length // 2 + 1:
+            raise ValueError(f"a triangle ends in bin {place} of {dft_length // 2 + 1}")
+    mel = low + torch.arange(num_mel_bins + 2, dtype=torch.float64, device=device) * step
     hertz = 700 * (torch.pow(10, mel / 2595) - 1)
     edges = torch.floor((dft_length + 1) * hertz / sample_rate)
     left, center, right = edges[:-2], edges[1:-1], edges[2:]

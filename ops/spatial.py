@@ -84,14 +84,15 @@ def window(
     pads: Sequence[int] | None = None,
 ) -> Window:
     """Resolve the attributes that all sliding windows have; `sizes` are those of the input."""
-    rank = len(kernel)
+    rank = len(sizes)
     strides, dilations = list(strides or [1] * rank), list(dilations or [1] * rank)
     sides = kernel if isinstance(kernel, list) else ()  # torch refuses a filter without elements
     if min(*strides, *dilations, *sides, 1) < 1 or not (
-        rank == len(strides) == len(dilations) and (not pads or len(pads) == 2 * rank)
+        rank == len(kernel) == len(strides) == len(dilations)
+        and (not pads or len(pads) == 2 * rank)
     ):  # of these torch's pools, and slices, would make something
         message = f"kernel {list(kernel)}, strides {strides}, dilations {dilations}, pads {pads}"
-        raise ValueError(f"no window: {message}")
+        raise ValueError(f"no window over {rank} axes: {message}")
     begins, ends = [0] * rank, [0] * rank
     if auto_pad in ("NOTSET", "") and pads:
         begins, ends = list(pads[:rank]), list(pads[rank:])

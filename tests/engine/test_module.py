@@ -26,6 +26,8 @@ from onnxinterp import (
     UnsupportedOpError,
 )
 
+HEAD = '<ir_version: 8, opset_import: ["": 17]>'
+
 TWO_OUTPUTS = """<ir_version: 8, opset_import: ["": 17]>
 g (float[n,3] x, float[n,3] y) => (float[n,3] sum, float[n,3] product)
 <float[3] bias = {1, 2, 3}> {
@@ -208,6 +210,45 @@ def test_wrong_inputs_are_named(module: OnnxModule) -> None:
     ]:
         with pytest.raises(InputError, match=message):
             module(*args, **keywords)
+
+
+def test_a_sequence_is_a_list_of_what_is_declared() -> None:
+    module = OnnxModule(parse(HEAD + "g (seq(float[2]) x) => (int64 n) { n = SequenceLength(x) }"))
+    x = torch.ones(2)
+    assert module([x, x]) == 2
+    assert module([]) == 0
+    for given, got in [
+        (x, "Tensor"),
+        (x.numpy(), "ndarray"),
+        ((x, x), "tuple"),
+        ("ab", "str"),
+        ([1, 2], "int"),
+        ([x, x.long()], r"int64\[2\]"),
+        ([[x]], "list"),
+    ]:
+        with pytest.raises(InputError, match=f"expected x: sequence of float, got {got}"):
+            module(given)
+
+
+def test_tensors_and_sequences_are_told_apart_where_they_flow() -> None:
+    for nodes, message in [
+        ("y = SequenceAt(x, zero)", "'x' is a tensor, where a sequence is wanted"),
+        ("a = Relu(x) b = Identity(a) y = SequenceAt(b, zero)", "'b' is a tensor"),
+        ("s = SequenceConstruct(x) t = Identity(s) y = Relu(t)", "'t' is a sequence"),
+    ]:
+        with pytest.raises(InvalidModelError, match=message):
+            OnnxModule(
+                parse(f"{HEAD} g (float[2] x) => (float y) <int64 zero = {{0}}> {{ {nodes} }}")
+            )
+
+
+def test_a_tensor_of_a_branch_is_no_sequence_of_rows() -> None:
+    branch = "r () => (float[2] r) { r = Identity(x) }"
+    nodes = f"s = If (c) <then_branch = {branch}, else_branch = {branch}> n = SequenceLength(s)"
+    module = OnnxModule(parse(f"{HEAD} g (bool c, float[2] x) => (int64 n) {{ {nodes} }}"))
+    with pytest.raises(NodeError) as error:
+        module(torch.tensor(True), torch.ones(2))
+    assert "in place of a sequence" in str(error.value.__cause__)
 
 
 def test_a_size_that_fails_is_blamed_on_the_input() -> None:

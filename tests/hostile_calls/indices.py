@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import onnx.parser
 
 from tests.hostile_calls.one_node import NAN, SCALAR, Node, either, f, gives, i, ones, refused
 
 X, M = f(1, 2, 3), ones(2, 3)
+ADDS = (
+    "body (float[1] s, float[1] e) => (float[1] t, float[1] o) { t = Add (s, e) o = Identity (e) }"
+)
 
 
 def gather() -> Iterator[Node]:
@@ -50,6 +54,14 @@ def several() -> Iterator[Node]:
     yield refused("GatherElements", [M, np.zeros((3, 1), np.int64)], axis=1)
     yield refused("GatherND", [M, i(0, 0, 0)[None]])
     yield refused("GatherND", [M, i(0, 0)[None]], batch_dims=5)
+    yield refused("GatherND", [M, np.zeros((4, 0), np.int64)])
+    yield refused("GatherND", [M, i(0, 0)[:, None]], batch_dims=-1)
+    yield refused("GatherND", [M, i(1)], batch_dims=2**40)
+    yield refused("GatherND", [ones(2, 2, 3), i(1)], batch_dims=1)
+    yield refused("GatherND", [ones(2, 2, 3), i(1)[None]], batch_dims=1)
+    yield refused("Gather", [M, i(0)], axis=-3)
+    yield refused("GatherElements", [X, SCALAR(1)])
+    yield refused("ScatterElements", [M, i(), f()])
 
 
 def updates() -> Iterator[Node]:
@@ -64,9 +76,26 @@ def updates() -> Iterator[Node]:
 
 def lengths() -> Iterator[Node]:
     """Sequences longer than there are steps, below zero, and of fewer than there are sequences."""
+    body = onnx.parser.parse_graph(ADDS)
+    attributes = {"body": body, "num_scan_inputs": 1}
+    scanned = [ones(2, 1), ones(2, 2, 1)]
     yield refused("ReverseSequence", [ones(4, 1), i(9)], opset=10)
     yield either("ReverseSequence", [ones(4, 1), i(-9)], opset=10)
     yield refused("ReverseSequence", [ones(4, 2), i(9)], opset=10)
+    yield refused("ReverseSequence", [ones(4, 2), i(2)], opset=10)
+    yield refused("ReverseSequence", [ones(4, 2), SCALAR(2)], opset=10)
+    yield refused("ReverseSequence", [ones(3, 3), i(2, 2, 2)], opset=10, batch_axis=64)
+    yield refused("ReverseSequence", [ones(3, 3), i(2, 2, 2)], opset=10, batch_axis=0)
+    yield refused("Scan", [i(1, 1, 1), *scanned], opset=8, outputs=2, **attributes)
+    yield refused("Scan", [i(1), *scanned], opset=8, outputs=2, **attributes)
+    yield gives(
+        [[[2], [2]], [[[1], [0]]] * 2],
+        "Scan",
+        [i(1, 1), *scanned],
+        opset=8,
+        outputs=2,
+        **attributes,
+    )
 
 
 def one_hot() -> Iterator[Node]:
@@ -87,6 +116,8 @@ def choices() -> Iterator[Node]:
     yield refused("TopK", [X, i(-1)], outputs=2)
     yield refused("TopK", [X, i(9)], outputs=2)
     yield refused("ArgMax", [f()])
+    yield refused("ArgMax", [SCALAR(3, np.float32)])
+    yield refused("ArgMin", [SCALAR(3, np.float32)], axis=-1, select_last_index=1)
 
 
 def diagonals() -> Iterator[Node]:

@@ -69,6 +69,10 @@ def ranges() -> Iterator[Node]:
     yield refused("Range", [SCALAR(0.0), SCALAR(INF), SCALAR(1.0)])
     yield refused("Range", [SCALAR(NAN), SCALAR(1.0), SCALAR(1.0)])
     yield refused("Range", [SCALAR(first), SCALAR(last), SCALAR(1)])
+    yield refused("Range", [i(1, 2), SCALAR(3), SCALAR(1)])
+    yield refused("Range", [SCALAR(0), i(), SCALAR(1)])
+    yield refused("Range", [i(1)[None], SCALAR(3), SCALAR(1)])
+    yield gives([1, 2], "Range", [i(1), SCALAR(3), i(1)])  # in onnxruntime, too
     yield gives([last - 1], "Range", [SCALAR(last - 1), SCALAR(last), SCALAR(2**62)])
 
 
@@ -108,6 +112,19 @@ def axes() -> Iterator[Node]:
     yield refused("Pad", [ones(2, 2), i(1, 1, 1, 1), None, i(0, 0)])
     yield refused("CenterCropPad", [X, i(1)], opset=18, axes=[9])
     yield refused("Resize", [ROW, None, None, i(3, 5)], axes=[2, 2])
+
+
+def reductions() -> Iterator[Node]:
+    """A scalar has no axis; over all that it has, and over none, it stays what it is."""
+    scalar = SCALAR(3, np.float32)
+    for axis in (0, -1, 5):
+        yield refused("ReduceSum", [scalar, i(axis)])
+        yield refused("ReduceMax", [scalar, i(axis)], opset=18)
+        yield refused("ReduceMean", [scalar], opset=13, axes=[axis])
+    yield refused("ReduceSum", [SCALAR(3), i(0)])
+    yield refused("ReduceSum", [i(1, 2), i(5)])
+    yield gives(3, "ReduceSum", [scalar])
+    yield gives(3, "ReduceSum", [scalar], noop_with_empty_axes=1)
 
 
 def slices() -> Iterator[Node]:
@@ -163,11 +180,18 @@ def transforms() -> Iterator[Node]:
     yield refused("DFT", [ones(1, 3, 1), SCALAR(0)], opset=20)
     yield refused("DFT", [ones(1, 3, 1), SCALAR(-5)], opset=20)
     yield refused("DFT", [ones(1, 0, 1)], opset=20)
-    yield either("DFT", [ones(1, 3, 7)], opset=20)
+    yield refused("DFT", [ones(1, 3, 7)], opset=20)
+    yield refused("DFT", [ones(1, 3, 3)], opset=17)
+    yield refused("DFT", [ones(1, 3, 2)], opset=20, onesided=1)
+    yield refused("DFT", [ones(1, 3, 1)], opset=20, onesided=1, inverse=1)
     yield refused("STFT", [signal, SCALAR(0), None, SCALAR(4)], opset=17)
     yield refused("STFT", [signal, SCALAR(-1), None, SCALAR(4)], opset=17)
     yield refused("STFT", [signal, SCALAR(1), None, SCALAR(99)], opset=17)
     yield refused("STFT", [signal, SCALAR(1), None, SCALAR(0)], opset=17)
+    yield refused("STFT", [ones(1, 8, 3), SCALAR(1), None, SCALAR(4)], opset=17)
+    yield refused("STFT", [ones(1, 8, 1, 1), SCALAR(1), None, SCALAR(4)], opset=17)
+    yield refused("STFT", [signal, SCALAR(1), f(1), SCALAR(4)], opset=17)
+    yield refused("STFT", [signal, SCALAR(1), ones(1, 4), SCALAR(4)], opset=17)
 
 
 def filters() -> Iterator[Node]:
@@ -178,6 +202,12 @@ def filters() -> Iterator[Node]:
     yield refused("HannWindow", [SCALAR(2**62)], opset=17)
     yield refused("MelWeightMatrix", [below, many, SCALAR(8000), zero, one], opset=17)
     yield refused("MelWeightMatrix", [few, many, SCALAR(0), far, one], opset=17)
+    high = SCALAR(1e9, np.float32)
+    yield refused("MelWeightMatrix", [few, many, SCALAR(8000), high, one], opset=17)
+    yield refused("MelWeightMatrix", [few, many, SCALAR(8000), zero, high], opset=17)
+    yield refused("MelWeightMatrix", [few, many, SCALAR(-8000), one, one], opset=17)
+    for window in ("HannWindow", "HammingWindow", "BlackmanWindow"):
+        yield gives([], window, [SCALAR(0)], opset=17)
 
 
 GROUPS = (
@@ -187,6 +217,7 @@ GROUPS = (
     ranges,
     splits,
     axes,
+    reductions,
     slices,
     pads,
     several,

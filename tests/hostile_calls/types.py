@@ -43,6 +43,9 @@ def casts() -> Iterator[Node]:
     yield refused("Cast", [f(1)], to=-1)
     yield either("Cast", [f(NAN, 1e30)], to=TensorProto.FLOAT8E4M3FN)
     yield gives([-1], "Cast", [i(2**63 - 1)], to=TensorProto.INT32)
+    yield refused("BitCast", [i(1, 2)], opset=26, to=TensorProto.INT8)
+    yield refused("BitCast", [i(1, 2, dtype=np.int8)], opset=26, to=TensorProto.INT16)
+    yield refused("BitCast", [i(1, 2, dtype=np.int8)], opset=26, to=TensorProto.INT4)
     yield either("Cast", [f(3e9)], to=TensorProto.INT32)
 
 
@@ -66,6 +69,21 @@ def quantized() -> Iterator[Node]:
     yield refused("QuantizeLinear", [ones(2, 4), ones(2, 2)], axis=1, block_size=-2)
     yield refused("QuantizeLinear", [ones(2, 4), ones(2, 1)], axis=1, block_size=1)
     yield refused("DequantizeLinear", [np.ones((2, 4), U8), ones(2, 2)], axis=9)
+    x, one, scale = ones(2, 3), U8(1), f(1).reshape(())
+    yield refused("QuantizeLinear", [x, scale, i(1, 2, 3, dtype=U8)])
+    yield refused("QuantizeLinear", [x, ones(3), one])
+    yield refused("QuantizeLinear", [x, ones(1, 1)])
+    yield refused("QuantizeLinear", [x, ones(1, 3)])
+    yield refused("QuantizeLinear", [ones(1, 3), ones(2)], axis=0)
+    yield refused("QuantizeLinear", [ones(3), ones(3)])
+    yield refused("QuantizeLinear", [ones(2, 4), ones(1, 2)], axis=1, block_size=2)
+    yield refused("QuantizeLinear", [ones(2, 4), ones(2, 3)], axis=1, block_size=2)
+    y = np.full((2, 3), 3, U8)
+    yield refused("DequantizeLinear", [y, scale, i(1, 2, 3, dtype=U8)])
+    yield refused("DequantizeLinear", [y, ones(3), i(1, dtype=U8)])
+    yield refused("DequantizeLinear", [y, ones(1, 1)])
+    yield gives([[2, 2, 2]] * 2, "DequantizeLinear", [y, ones(1), one], axis=9)
+    yield gives([[2, 2, 2]] * 2, "DequantizeLinear", [y, scale, i(1, dtype=U8)])
     yield refused("MatMulInteger", [np.ones((2, 2), U8), np.ones((3, 2), U8)])
 
 
@@ -96,6 +114,22 @@ def gru_and_rnn() -> Iterator[Node]:
     yield either("RNN", [ones(0, 1, 3), w, r], hidden_size=2)
 
 
+def sequences() -> Iterator[Node]:
+    """A tensor is no sequence of its rows, and a sequence no tensor."""
+    x, at = ones(2, 2), SCALAR(1)
+    yield gives([1, 1], "SequenceAt", ["sequence", at])
+    yield refused("SequenceAt", [x, at])
+    yield refused("SequenceLength", [x])
+    yield refused("SequenceErase", [x, at])
+    yield refused("SequenceInsert", [x, ones(2), at])
+    yield refused("SequenceInsert", ["sequence", "sequence", at])
+    yield refused("SequenceConstruct", ["sequence"])
+    yield refused("ConcatFromSequence", [x], axis=0)
+    yield refused("Relu", ["sequence"])
+    yield refused("Shape", ["sequence"])
+    yield refused("Concat", ["sequence", "sequence"], axis=0)
+
+
 def boxes() -> Iterator[Node]:
     """Boxes that do not fit the scores, are no numbers, or are wanted without end."""
     x, scores = ones(1, 3, 4), ones(1, 1, 3)
@@ -104,12 +138,16 @@ def boxes() -> Iterator[Node]:
     yield either("NonMaxSuppression", [*no_numbers, SCALAR(3)], opset=11)
     yield either("NonMaxSuppression", [x, scores, SCALAR(-3)], opset=11)
     yield either("NonMaxSuppression", [x, scores, SCALAR(2**63 - 1)], opset=11)
+    for threshold in (5, -0.5, NAN):
+        yield refused("NonMaxSuppression", [x, scores, SCALAR(3), f(threshold)], opset=11)
 
 
 def normalization() -> Iterator[Node]:
     """Statistics and scales of other sizes than the values, and an axis that is not there."""
     four = ones(4)
     yield refused("BatchNormalization", [ones(1, 4, 2), ones(3), four, four, four], opset=15)
+    yield refused("LpNormalization", [ones(2, 3)], p=7)
+    yield refused("LpNormalization", [ones(2, 3)], p=0)
     yield refused("LayerNormalization", [ones(2, 3), ones(7)])
     yield refused("LayerNormalization", [ones(2, 3), ones(3)], axis=9)
 
@@ -144,6 +182,7 @@ GROUPS = (
     quantized,
     lstm,
     gru_and_rnn,
+    sequences,
     boxes,
     normalization,
     attention,

@@ -11,6 +11,7 @@ from tests.hostile_calls.one_node import INF, NAN, Node, either, f, full, gives,
 
 X, W = ones(1, 1, 3, 3), ones(1, 1, 2, 2)  # an image, and a kernel for it
 TWO = [2, 2]
+F32, U8 = np.float32, np.uint8
 OFFSETS = ones(1, 8, 2, 2)  # of a kernel of 2 x 2: two numbers each
 COLUMN, SIZE = ones(1, 4, 1), i(2, 2)  # of a block of 2 x 2
 BOX = f([0, 0, 1, 1])
@@ -84,6 +85,16 @@ def convolutions() -> Iterator[Node]:
     yield refused("Conv", [ones(1, 1), W])
     yield refused("Conv", [ones(1, 1, 2, 2, 2, 2), ones(1, 1, 1, 1, 1, 1)])
     yield refused("Conv", [X, W], strides=[1])
+    yield refused("Conv", [X, W], kernel_shape=[2])
+    yield refused("Conv", [X, ones(1, 1, 2)])
+    yield refused("Conv", [ones(1, 3, 3), W])  # to torch, an image that is no batch
+    yield refused("ConvTranspose", [ones(1, 3, 3), W])
+    yield refused("ConvTranspose", [X, W], output_padding=[0])
+    yield refused("ConvTranspose", [X, W], output_shape=[4])
+    yield refused("ConvTranspose", [X, W], output_shape=[1, 1, 4, 4])
+    x, w, scale, zero = X.astype(U8), ones(1, 1, 2).astype(U8), np.array(1, F32), np.array(0, U8)
+    yield refused("ConvInteger", [x, w])
+    yield refused("QLinearConv", [x, scale, zero, w, scale, zero, scale, zero])
     yield either("ConvTranspose", [X, W], output_padding=[9, 9])
     yield refused("ConvTranspose", [X, W], output_padding=[-9, -9])
     yield refused("ConvTranspose", [X, W], output_shape=[-9, -9])
@@ -91,7 +102,16 @@ def convolutions() -> Iterator[Node]:
 
 
 def pools() -> Iterator[Node]:
-    """Images without extent."""
+    """Images without extent, and windows over fewer or more axes than an image has."""
+    for kernel in ([2], [2, 2, 2]):
+        yield refused("MaxPool", [X], kernel_shape=kernel)
+        yield refused("AveragePool", [X], kernel_shape=kernel)
+        yield refused("LpPool", [X], kernel_shape=kernel)
+        yield refused("MaxUnpool", [X, i(*range(9)).reshape(1, 1, 3, 3)], kernel_shape=kernel)
+    one, four = i(0)[None, None], i(1, 1, 4)
+    yield refused("MaxUnpool", [ones(1, 1, 2), one], kernel_shape=[2])
+    yield refused("MaxUnpool", [ones(1, 1, 1), one, i(4)], kernel_shape=[2])
+    yield refused("MaxUnpool", [ones(1, 1, 1), one, four], kernel_shape=[2, 2])
     yield refused("MaxPool", [ones(1, 1)], kernel_shape=[1])
     yield refused("GlobalMaxPool", [ones(1, 1, 0)])
 
