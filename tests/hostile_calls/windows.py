@@ -84,6 +84,10 @@ def convolutions() -> Iterator[Node]:
     yield refused("Conv", [ones(1, 1), W])
     yield refused("Conv", [ones(1, 1, 2, 2, 2, 2), ones(1, 1, 1, 1, 1, 1)])
     yield refused("Conv", [X, W], strides=[1])
+    for shape in ((1,), (3, 1), ()):
+        bias = ones(*shape)
+        yield refused("ConvTranspose", [X, ones(1, 3, 2, 2), bias])
+        yield refused("ConvTranspose", [X, ones(1, 3, 2, 2), bias], pads=[0, 0, 1, 1])
     yield either("ConvTranspose", [X, W], output_padding=[9, 9])
     yield refused("ConvTranspose", [X, W], output_padding=[-9, -9])
     yield refused("ConvTranspose", [X, W], output_shape=[-9, -9])
@@ -111,6 +115,13 @@ def regions() -> Iterator[Node]:
     yield refused("RoiAlign", [X, BOX, i(0)], sampling_ratio=-5)
     yield either("RoiAlign", [X, BOX, i(0)], spatial_scale=NAN)
     yield refused("RoiAlign", [X, BOX, i(0)], mode="evil")
+    yield refused("RoiAlign", [X, ones(2, 4), i(0)])
+    yield refused("RoiAlign", [X, BOX, i(0, 0)])
+    yield refused("RoiAlign", [X, ones(1, 3), i(0)])
+    yield refused("RoiAlign", [ones(1, 1, 2, 3, 3), BOX, i(0)])
+    yield refused("MaxRoiPool", [X, ones(1, 10)], pooled_shape=[1, 1])
+    yield refused("MaxRoiPool", [X, f([0, 0, 0, 1, 1])], pooled_shape=[1, 1, 1])
+    yield refused("MaxRoiPool", [ones(1, 1, 2, 3, 3), f([0, 0, 0, 1, 1])], pooled_shape=[1, 1])
 
 
 def offsets() -> Iterator[Node]:
@@ -118,6 +129,12 @@ def offsets() -> Iterator[Node]:
     yield either("DeformConv", [X, W, full(NAN, 1, 8, 2, 2)])
     yield gives([[[[0, 0], [0, 0]]]], "DeformConv", [X, W, full(1e30, 1, 8, 2, 2)])
     yield refused("DeformConv", [X, W, ones(1, 3, 2, 2)])
+    for shape in ((1, 8, 1, 1), (1, 8, 5, 5), (1, 8, 4, 1), (2, 8, 2, 2), (1, 16, 2, 2)):
+        yield refused("DeformConv", [X, W, ones(*shape)])
+    for shape in ((1, 1, 1, 1), (16,), (1, 4, 1, 4), (2, 4, 2, 2)):
+        yield refused("DeformConv", [X, W, OFFSETS, None, ones(*shape)])
+    for shape in ((), (1, 3), (3, 1), (1,)):
+        yield refused("DeformConv", [X, ones(3, 1, 2, 2), OFFSETS, ones(*shape)])
 
 
 def places() -> Iterator[Node]:
@@ -132,6 +149,11 @@ def places() -> Iterator[Node]:
     yield either("GridSample", at(-INF), opset=20, padding_mode="border", mode="nearest")
     yield either("GridSample", at(1e30), opset=20, mode="cubic", padding_mode="reflection")
     yield refused("GridSample", [ones(1, 1, 0, 3), ones(1, 1, 1, 2)], opset=20)
+    yield refused("GridSample", [ones(1, 1, 2, 2, 2, 2), ones(1, 1, 1, 1, 1, 8)], opset=20)
+    yield refused("GridSample", [ones(2, 1, 2, 2, 2, 2), ones(1, 1, 1, 1, 1, 4)], opset=20)
+    yield refused("GridSample", [ones(1, 1, 2, 2, 2, 2), ones(1, 1, 1, 4)], opset=20)
+    yield refused("GridSample", [ones(1, 1, 2, 2, 2), ones(1, 1, 1, 1, 4)], opset=20, mode="cubic")
+    yield refused("GridSample", [X, ones(1, 1, 1, 5)], opset=20)
     yield refused("AffineGrid", [ones(1, 2, 3), i(1, 1, -2, 2)], opset=20)
 
 
