@@ -125,6 +125,8 @@ def gemm_1(
 
 @op("Einsum", since=12, uint64="bits")
 def einsum(*Inputs: Tensor, equation: str) -> Tensor:
+    if "->" in equation and "..." in equation and "..." not in equation.split("->")[1]:
+        raise ValueError(f"{equation!r} loses what ... stands for")  # torch sums over it
     return torch.einsum(equation, *Inputs).to(Inputs[0].dtype)  # torch sums int32 up to int64
 
 

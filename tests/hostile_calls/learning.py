@@ -75,6 +75,27 @@ def support_vectors() -> Iterator[Node]:
         )
 
 
+def _pairs(expected: Any = REFUSED, **changes: Any) -> Node:
+    attributes = {
+        "coefficients": [1.0, -1.0, 2.0, -2.0, 0.5, 0.25],
+        "rho": [0.0] * 3,
+        "support_vectors": [1.0] * 6,
+        "vectors_per_class": [1, 1, 1],
+        "classlabels_ints": [0, 1, 2],
+        **changes,
+    }
+    return gives(expected, "SVMClassifier", [X], opset=1, domain=ML, outputs=2, **attributes)
+
+
+def pairs_of_classes() -> Iterator[Node]:
+    """A right one, then numbers for fewer pairs than there are, and one half without the other."""
+    yield _pairs(ANY)
+    yield _pairs(rho=[1.0])
+    yield _pairs(prob_a=[1.0], prob_b=[1.0])
+    yield _pairs(prob_a=[1.0] * 3)
+    yield _pairs(prob_a=[1.0] * 3, prob_b=[1.0] * 4)
+
+
 def linear() -> Iterator[Node]:
     """Fewer coefficients than features, and targets that are none."""
     own: dict[str, Any] = {"opset": 1, "domain": ML}
@@ -125,6 +146,7 @@ def features() -> Iterator[Node]:
     yield refused("FeatureVectorizer", [X], **own, inputdimensions=[2**40])
     yield refused("FeatureVectorizer", [X], **own, inputdimensions=[-1])
     yield refused("Scaler", [X], **own, offset=[1.0] * 3, scale=[1.0])
+    yield refused("Scaler", [X], **own, offset=[1.0], scale=[1.0, 2.0])
     yield refused("Imputer", [X], **own, imputed_value_floats=[1.0] * 3)
 
 
@@ -154,4 +176,13 @@ def ngrams() -> Iterator[Node]:
     yield _ngrams(mode="EVIL")
 
 
-GROUPS = (trees, support_vectors, linear, states, losses, features, ngrams)
+GROUPS = (
+    trees,
+    support_vectors,
+    pairs_of_classes,
+    linear,
+    states,
+    losses,
+    features,
+    ngrams,
+)

@@ -7,7 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from tests.hostile_calls.one_node import INF, NAN, Node, either, f, full, gives, i, ones, refused
+from tests.hostile_calls.one_node import (
+    INF,
+    NAN,
+    SCALAR,
+    Node,
+    either,
+    f,
+    full,
+    gives,
+    i,
+    ones,
+    refused,
+)
 
 X, W = ones(1, 1, 3, 3), ones(1, 1, 2, 2)  # an image, and a kernel for it
 TWO = [2, 2]
@@ -124,6 +136,24 @@ def regions() -> Iterator[Node]:
     yield refused("MaxRoiPool", [ones(1, 1, 2, 3, 3), f([0, 0, 0, 1, 1])], pooled_shape=[1, 1])
 
 
+def quantized() -> Iterator[Node]:
+    """Biases, scales and zero points that are not one for each channel, row or column."""
+    one, none = SCALAR(1, np.float32), np.zeros((), np.uint8)
+    x, w = np.ones((1, 1, 3, 3), np.uint8), np.ones((1, 1, 2, 2), np.uint8)
+    three = np.zeros(3, np.uint8)
+    filters: list[Any] = [x, one, none, np.ones((3, 1, 2, 2), np.uint8), one, none, one, none]
+    for shape in ((), (1,), (3, 1)):
+        yield refused("QLinearConv", [*filters, np.ones(shape, np.int32)])
+    yield refused("QLinearConv", [x, one, none, w, ones(3), none, one, none])
+    yield refused("QLinearConv", [x, one, none, w, one, three, one, none])
+    yield refused("ConvInteger", [x, w, none, three])
+    row = np.ones((1, 1), np.uint8)
+    yield refused("MatMulInteger", [row, row, three])
+    yield refused("MatMulInteger", [row, row, none, three])
+    yield refused("QLinearMatMul", [row, one, none, row, ones(3), none, one, none])
+    yield refused("QLinearMatMul", [row, one, none, row, one, none, one, three])
+
+
 def offsets() -> Iterator[Node]:
     """That are no numbers, lead far outside, or are too few."""
     yield either("DeformConv", [X, W, full(NAN, 1, 8, 2, 2)])
@@ -165,6 +195,7 @@ GROUPS = (
     convolutions,
     pools,
     regions,
+    quantized,
     offsets,
     places,
 )
