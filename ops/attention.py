@@ -49,9 +49,13 @@ def attention(
     n_outputs: int,
 ) -> tuple[Tensor, ...]:
     """One fused call where only Y is asked for; step by step otherwise."""
+    if not Q.ndim == K.ndim == V.ndim or (scale is not None and scale < 0):  # it has a root
+        raise ValueError(f"scale {scale} of inputs of ranks {Q.ndim}, {K.ndim} and {V.ndim}")
     q, k, v = _heads(Q, q_num_heads), _heads(K, kv_num_heads), _heads(V, kv_num_heads)
+    _check_past(q, past_key, past_value, nonpad_kv_seqlen)
     if past_key is not None and past_value is not None:
         k, v = torch.cat((past_key, k), 2), torch.cat((past_value, v), 2)
+    check_heads(q, k, v)
     windows = is_causal, left_window_size, right_window_size
     plain = n_outputs < 4 and not softcap and is_fused(q.dtype, softmax_precision)
     if plain and attn_mask is past_key is nonpad_kv_seqlen is None and windows[1:] == (-1, -1):
@@ -72,10 +76,30 @@ def attention(
 
 def _heads(x: Tensor, count: int | None) -> Tensor:
     """[batch, length, heads * head] as [batch, heads, length, head]."""
-    if x.ndim == 4:
+    if x.ndim == 4 and count in (None, 0, x.shape[1]):
         return x
-    assert count, "inputs of rank 3 need q_num_heads and kv_num_heads"
+    if x.ndim != 3 or not count:
+        raise ValueError(f"{count} heads of {list(x.shape)}")
     return torch.unflatten(x, -1, (count, -1)).transpose(1, 2)
+
+
+def _check_past(
+    q: Tensor, past_key: Tensor | None, past_value: Tensor | None, key_counts: Tensor | None
+) -> None:
+    """Keys and values of the past belong together; where keys are counted there is no past."""
+    pasts = [x.shape[:3] for x in (past_key, past_value) if x is not None]
+    if len(pasts) == 1 or pasts[:1] != pasts[1:]:
+        raise ValueError(f"past keys and values of {[list(shape) for shape in pasts]}")
+    if key_counts is not None and (pasts or key_counts.shape != q.shape[:1]):
+        raise ValueError(f"nonpad_kv_seqlen {list(key_counts.shape)} for {q.shape[0]} samples")
+
+
+def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Refuse keys and values that torch would broadcast, or cut, to fit the queries."""
+    heads = q.shape[1] % k.shape[1] == 0
+    if not heads or k.shape[0] != q.shape[0] or k.shape[:3] != v.shape[:3]:
+        shapes = [list(x.shape) for x in (q, k, v)]
+        raise ValueError(f"queries, keys and values of shapes {shapes}")
 
 
 def is_fused(dtype: torch.dtype, softmax_precision: torch.dtype | None) -> bool:
@@ -184,7 +208,12 @@ def _bias(mask: Tensor | None, allowed: Tensor | None, q: Tensor, length: int) -
     boolean = mask.dtype is torch.bool
     if mask.shape[-1] != length:
         rest = (0, length - mask.shape[-1])
+        if rest[1] < 0:
+            raise ValueError(f"a mask {list(mask.shape)} for {length} keys")
         mask = functional.pad(mask, rest, value=False if boolean else -math.inf)
+    fits = zip(mask.shape[::-1], (length, *q.shape[2::-1]), strict=False)
+    if mask.ndim > 4 or any(n not in (size, 1) for n, size in fits):
+        raise ValueError(f"a mask {list(mask.shape)} for scores {[*q.shape[:3], length]}")
     mask = mask.unsqueeze(0) if mask.ndim == 1 else mask
     if boolean:
         return mask if allowed is None else mask & allowed
@@ -203,6 +232,8 @@ def _stepwise(
     mode: int,
 ) -> tuple[Tensor, Tensor]:
     """The output and the scores after the step that `mode` names."""
+    if mode not in range(4):
+        raise ValueError(f"qk_matmul_output_mode {mode}")
     if q.shape[1] != k.shape[1]:
         repeats = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)

@@ -22,6 +22,13 @@ from onnxinterp.values import Flag
 WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}  # where statistics are taken
 
 
+def _check(x: Tensor, *parameters: Tensor) -> None:
+    """Refuse parameters of other shapes, some of which torch flattens or broadcasts."""
+    channels = x.shape[1] if x.ndim > 1 else 1
+    if any(p.shape != (channels,) for p in parameters):
+        raise ValueError(f"parameters {[list(p.shape) for p in parameters]} of {list(x.shape)}")
+
+
 def _normalize(
     x: Tensor, scale: Tensor, b: Tensor, mean: Tensor, var: Tensor, epsilon: float
 ) -> Tensor:
@@ -95,6 +102,7 @@ def batch_normalization(
     training: bool | None,
     n_outputs: int,
 ) -> tuple[Tensor, ...]:
+    _check(X, scale, B, input_mean, input_var)
     if training or (training_mode and training is not None):
         running = (input_mean, input_var)
         return _train(X, scale, B, running, epsilon, momentum, n_outputs)[:3]
@@ -115,6 +123,7 @@ def batch_normalization_9(
     n_outputs: int,
 ) -> tuple[Tensor, ...]:
     """Naming the statistics as outputs is how a file says that it trains."""
+    _check(X, scale, B, mean, var)
     if training or (n_outputs > 1 and training is not None):
         return _train(X, scale, B, (mean, var), epsilon, momentum, n_outputs)
     return _normalize(X, scale, B, mean, var, epsilon), mean, var, mean, var

@@ -21,8 +21,8 @@ def clip(input: Tensor, min: Tensor | None = None, max: Tensor | None = None) ->
     Where min > max the answer is max, as torch.clamp has it.
     """
     info = torch.finfo(input.dtype) if input.is_floating_point() else torch.iinfo(input.dtype)
-    lowest = input.new_full((), info.min) if min is None else min
-    highest = input.new_full((), info.max) if max is None else max
+    lowest = input.new_full((), info.min) if min is None else min.reshape(())
+    highest = input.new_full((), info.max) if max is None else max.reshape(())
     return torch.clamp(input, lowest, highest)
 
 

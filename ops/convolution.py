@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.spatial import AutoPad, at_least, filter_sides, pad, window
+from onnxinterp.ops.spatial import AutoPad, at_least, filter_sides, pad, window, with_bias
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -92,8 +92,7 @@ def conv_transpose(
         return transpose(X, W, B, w.strides, begins, behind, group, w.dilations)
     full = transpose(X, W, None, w.strides, 0, 0, group, w.dilations)
     full = pad(full, [0] * rank, extra)  # first, or there may be less than is cropped
-    y = pad(full, [-b for b in begins], [-e for e in ends])
-    return y if B is None else y + B.reshape(-1, *[1] * rank)
+    return with_bias(pad(full, [-b for b in begins], [-e for e in ends]), B)
 
 
 def _transposed_pads(
@@ -138,7 +137,8 @@ def conv_integer(
     if x_zero_point is not None:
         X = X - x_zero_point.double().reshape(())
     if w_zero_point is not None:  # one, or one per output channel
-        W = W - w_zero_point.double().reshape(-1, *[1] * (w.ndim - 1))
+        zeros = w_zero_point.double().reshape(-1, *[1] * (w.ndim - 1))
+        W = W - zeros.expand(w.shape[0], *zeros.shape[1:])
     y = conv(
         X,
         W,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.spatial import Window, filter_sides, window
+from onnxinterp.ops.spatial import Window, filter_sides, window, with_bias
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -38,7 +38,11 @@ def deform_conv(
     w = window(
         X.shape[2:], filter_sides(W, kernel_shape), strides=strides, dilations=dilations, pads=pads
     )
-    rank, images, outputs = X.ndim - 2, X.shape[0], offset.shape[2:]
+    rank, images, outputs = X.ndim - 2, X.shape[0], w.outputs(X.shape[2:])
+    elements = offset_group * math.prod(w.kernel)
+    masked = mask is None or mask.shape == (images, elements, *outputs)
+    if not masked or offset.shape != (images, elements * rank, *outputs):
+        raise ValueError(f"offsets or a mask for other than {elements} elements in {outputs}")
     moves = offset.reshape(images * offset_group, *w.kernel, rank, *outputs)
     places = [_places(moves.select(rank + 1, axis), w, axis) for axis in range(rank)]
     sampled = _sampled(X.reshape(images * offset_group, -1, *X.shape[2:]), places)
@@ -47,7 +51,7 @@ def deform_conv(
     patches = sampled.reshape(images, group, -1, math.prod(outputs))
     filters = W.reshape(group, W.shape[0] // group, -1)
     y = torch.matmul(filters, patches).reshape(images, W.shape[0], *outputs)
-    return y if B is None else y + B.reshape(-1, *[1] * rank)
+    return with_bias(y, B)
 
 
 def _places(moves: Tensor, w: Window, axis: int) -> Tensor:

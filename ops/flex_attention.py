@@ -13,7 +13,7 @@ import onnx.parser
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.attention import fused, is_fused
+from onnxinterp.ops.attention import check_heads, fused, is_fused
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Subgraph
@@ -34,6 +34,7 @@ def flex_attention(
 
     A row of which `score_mod` leaves nothing but -inf is nan, as softmax has it.
     """
+    check_heads(Q, K, V)
     wide = torch.float64 if Q.dtype is torch.float64 else torch.float32
     precision = softmax_precision or wide
     if score_mod is prob_mod is None and is_fused(Q.dtype, precision):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from onnxinterp.ops.convolution import conv_integer
 from onnxinterp.ops.quantization import rounded, zero_point
-from onnxinterp.ops.spatial import AutoPad
+from onnxinterp.ops.spatial import AutoPad, with_bias
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 
@@ -24,7 +24,7 @@ def _per_row(setting: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _centred(x: Tensor, zero_point: Tensor | None) -> Tensor:
-    return x.double() if zero_point is None else x.double() - zero_point.double()
+    return x.double() if zero_point is None else x.double() - zero_point.double().expand_as(x)
 
 
 @op("MatMulInteger", since=10, frozen=("a_zero_point", "b_zero_point"))
@@ -75,7 +75,8 @@ def _requantized(
     """Scale a sum of products as onnxruntime does, by one factor, and round it."""
     dtype = total.dtype if total.is_floating_point() else torch.float32
     factor = a_scale.to(dtype) * b_scale.to(dtype) / y_scale.to(dtype)
-    return rounded(total.to(dtype) * factor, y_zero_point, y_zero_point.dtype)
+    scaled = total.to(dtype) * factor.expand_as(total)
+    return rounded(scaled, y_zero_point.expand_as(total), y_zero_point.dtype)
 
 
 @op(
@@ -121,10 +122,9 @@ def q_linear_conv(
         pads=pads,
         strides=strides,
     )
-    per_channel = (-1, *[1] * (x.ndim - 2))
-    if B is not None:
-        total = total + B.reshape(per_channel)
-    settings = x_scale.reshape(()), w_scale.reshape(per_channel), y_scale.reshape(())
+    total = with_bias(total, B)
+    per_channel = w_scale.reshape(-1, *[1] * (x.ndim - 2))
+    settings = x_scale.reshape(()), per_channel, y_scale.reshape(())
     return _requantized(total, *settings, y_zero_point.reshape(()))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ def linear_attention(
     kv_num_heads: int,
     q_num_heads: int,
     scale: float = 0.0,
-    update_rule: str = "gated_delta",
+    update_rule: Literal["linear", "gated", "delta", "gated_delta"] = "gated_delta",
 ) -> tuple[Tensor, Tensor]:
     """Step by step in float32, as the recurrence is defined; `chunk_size` changes no value.
 
@@ -41,6 +41,11 @@ def linear_attention(
     an axis for the queries that share a head before the last; the state [batch, heads, key, value].
     """
     del chunk_size
+    for x in (key, value, decay, beta):
+        if x is not None and x.shape[:2] != query.shape[:2]:
+            raise ValueError(f"{list(x.shape)} beside queries {list(query.shape)}")
+    if beta is not None and beta.shape[2] not in (1, kv_num_heads):
+        raise ValueError(f"beta {list(beta.shape)} for {kv_num_heads} heads")
     wide = torch.float64 if query.dtype is torch.float64 else torch.float32
     q, k, v = (_time_first(x.to(wide), kv_num_heads) for x in (query, key, value))
     q = torch.unflatten(q, -1, (q_num_heads // kv_num_heads, -1))
@@ -54,6 +59,8 @@ def linear_attention(
         rows.append(beta.to(wide).transpose(0, 1)[..., None, None])
 
     zeros = k.new_zeros((*k.shape[1:], v.shape[-1]))
+    if past_state is not None and past_state.shape != zeros.shape:
+        raise ValueError(f"a state {list(past_state.shape)}, not {list(zeros.shape)}")
     Y, state = _walk(
         partial(_step, is_gated, is_delta),
         zeros if past_state is None else past_state.to(wide),
@@ -100,10 +107,12 @@ def causal_conv_with_state(
     bias: Tensor | None = None,
     past_state: Tensor | None = None,
     *,
-    activation: str = "none",
+    activation: Literal["silu", "swish", "none"] = "none",
 ) -> tuple[Tensor, Tensor]:
     """Each channel with its own filter; the state is the last k - 1 elements of the past."""
     kept = weight.shape[2] - 1
+    if past_state is not None and past_state.shape != (*input.shape[:2], kept):
+        raise ValueError(f"a state {list(past_state.shape)} of {kept} elements")
     x = (
         functional.pad(input, (kept, 0))
         if past_state is None

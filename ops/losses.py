@@ -28,6 +28,8 @@ def negative_log_likelihood_loss(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
+    if input.ndim < 2:
+        raise ValueError(f"{list(input.shape)} has no axis of classes")
     target = target.long()
     if ignore_index is None:
         ignore_index, target = NO_CLASS, target.clamp(min=NO_CLASS + 1)

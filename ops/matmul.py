@@ -56,6 +56,8 @@ def gemm(
     input_type: int = TensorProto.UNDEFINED,
 ) -> Tensor:
     """The product alpha * A' @ B' + beta * C, where C broadcasts."""
+    if A.ndim != 2 or B.ndim != 2:
+        raise ValueError(f"a product of {list(A.shape)} and {list(B.shape)}, not of matrices")
     A = A.t() if transA else A
     if alpha == 1 and beta == 1 and (C is None or C.ndim == 1):
         # as nn.Linear, with the weight itself, so that autocast treats it alike and keeps its cast
@@ -76,6 +78,7 @@ def _integer_gemm(
 
     Integers of 64 bits that are `unsigned` come and go as the bits of signed ones.
     """
+    C = None if C is None else C.expand_as(product)
     if alpha.is_integer() and beta.is_integer():
         product = int(alpha) * product
         return product if C is None else product + int(beta) * C
@@ -122,6 +125,8 @@ def gemm_1(
 
 @op("Einsum", since=12, uint64="bits")
 def einsum(*Inputs: Tensor, equation: str) -> Tensor:
+    if "->" in equation and "..." in equation and "..." not in equation.split("->")[1]:
+        raise ValueError(f"{equation!r} loses what ... stands for")  # torch sums over it
     return torch.einsum(equation, *Inputs).to(Inputs[0].dtype)  # torch sums int32 up to int64
 
 

@@ -70,19 +70,19 @@ def layer_normalization(
     n_outputs: int,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     """Over all axes from `axis` on. float64 is computed as such, whatever stash_type says."""
-    shape = X.shape[axis:]
+    first = from_front(axis, X.ndim)
+    shape = X.shape[first:]
     if n_outputs == 1:
         if Scale.shape == shape and (B is None or B.shape == shape):
             return functional.layer_norm(X, shape, Scale, B, epsilon)
-        y = functional.layer_norm(X, shape, None, None, epsilon) * Scale
-        return y if B is None else y + B
+        y = functional.layer_norm(X, shape, None, None, epsilon) * Scale.expand_as(X)
+        return y if B is None else y + B.expand_as(X)
     wide = X.float() if X.dtype in NARROW else X
-    var, mean = torch.var_mean(
-        wide, list(range(from_front(axis, X.ndim), X.ndim)), correction=0, keepdim=True
-    )
+    var, mean = torch.var_mean(wide, list(range(first, X.ndim)), correction=0, keepdim=True)
     inverse = torch.rsqrt(var + epsilon)
-    y = ((wide - mean) * inverse).to(X.dtype) * Scale
-    return y if B is None else y + B, mean.to(stash_type), inverse.to(stash_type)
+    y = ((wide - mean) * inverse).to(X.dtype) * Scale.expand_as(X)
+    y = y if B is None else y + B.expand_as(X)
+    return y, mean.to(stash_type), inverse.to(stash_type)
 
 
 def _layer_norm_in_parts(kernel: Callable[..., Any], *axes: str) -> list[Pattern]:
@@ -117,10 +117,10 @@ def rms_normalization(
     stash_type: int = 1,  # noqa: ARG001  # torch takes the mean square of half precision in float32
 ) -> Tensor:
     """Over all axes from `axis` on; the result has the type of `scale`."""
-    shape = X.shape[axis:]
+    shape = X.shape[from_front(axis, X.ndim) :]
     if scale.shape == shape and scale.dtype == X.dtype:
         return functional.rms_norm(X, shape, scale, epsilon)
-    return functional.rms_norm(X, shape, None, epsilon).to(scale.dtype) * scale
+    return functional.rms_norm(X, shape, None, epsilon).to(scale.dtype) * scale.expand_as(X)
 
 
 @op("SimplifiedLayerNormalization", since=1)
@@ -138,7 +138,7 @@ def simplified_layer_normalization(
     if n_outputs == 1:
         return y
     wide = X.to(stash_type)
-    over = list(range(axis % X.ndim, X.ndim))
+    over = list(range(from_front(axis, X.ndim), X.ndim))
     return y, torch.rsqrt(wide.square().mean(over, keepdim=True) + epsilon)
 
 

@@ -91,7 +91,7 @@ def gru(
     """linear_before_reset is what torch's GRU computes; the default of ONNX is the other way."""
     layer = layer_of(X, W, R, B, sequence_lens, [initial_h], 3, direction, hidden_size, layout)
     defaults = ("Sigmoid", "Tanh") * layer.n_directions
-    plain = linear_before_reset and _are(defaults, activations)
+    plain = _are(defaults, activations) and linear_before_reset
     if plain and clip is None and not torch.compiler.is_compiling():
         return _run_native(layer, "gru", layout)
     functions = activations_of(activations or defaults, activation_alpha, activation_beta, clip, X)
@@ -158,8 +158,10 @@ def lstm(
     layer = layer_of(
         X, W, R, B, sequence_lens, [initial_h, initial_c], 4, direction, hidden_size, layout
     )
+    if P is not None and P.shape != (layer.n_directions, 3 * R.shape[2]):
+        raise ValueError(f"P has shape {list(P.shape)}")
     defaults = ("Sigmoid", "Tanh", "Tanh") * layer.n_directions
-    plain = P is None and clip is None and not input_forget and _are(defaults, activations)
+    plain = _are(defaults, activations) and P is None and clip is None and not input_forget
     # torch's layer does not give the cell state at the end of a sequence that is shorter than X
     plain = plain and (sequence_lens is None or n_outputs < 3)
     if plain and not torch.compiler.is_compiling():
@@ -198,6 +200,9 @@ def _lstm_step(
 
 
 def _are(defaults: Sequence[str], names: Sequence[str] | None) -> bool:
+    """Whether a node asks for these; there are as many in any case."""
+    if names is not None and len(names) != len(defaults):
+        raise ValueError(f"{len(names)} activations, not {len(defaults)}")
     return names is None or [n.lower() for n in names] == [n.lower() for n in defaults]
 
 

@@ -133,6 +133,7 @@ def layer_of(
         ("W", W, (n, n_gates * hidden, X.shape[2])),
         ("R", R, (n, n_gates * hidden, hidden)),
         ("B", B, (n, 2 * n_gates * hidden)),
+        ("sequence_lens", lengths, (X.shape[1],)),
         *(("an initial state", s, shape) for s in states),
     ]
     for name, tensor, sizes in expected:

@@ -35,6 +35,9 @@ def roi_align(
     spatial_scale: float = 1.0,
 ) -> Tensor:
     """Samples of each bin, averaged; mode max takes the greatest weighted corner of any sample."""
+    if X.ndim != 4 or rois.shape[1:] != (4,) or batch_indices.shape != rois.shape[:1]:
+        regions = f"regions {list(rois.shape)} in images {list(batch_indices.shape)}"
+        raise ValueError(f"{regions} of {list(X.shape)}")
     shift = 0.5 if coordinate_transformation_mode == "half_pixel" else 0.0
     corners = rois * spatial_scale - shift
     starts, extents = corners[:, :2], corners[:, 2:] - corners[:, :2]
@@ -130,6 +133,8 @@ def max_roi_pool(
 
     As in onnxruntime and in Fast R-CNN's own pooling, halves are rounded away from 0.
     """
+    if X.ndim != 4 or rois.shape[1:] != (5,) or len(pooled_shape) != 2:
+        raise ValueError(f"regions {list(rois.shape)} of {list(X.shape)} as {pooled_shape}")
     scaled = rois[:, 1:] * spatial_scale
     corners = torch.floor(scaled.abs() + 0.5) * scaled.sign()
     images = X.index_select(0, rois[:, 0].long())

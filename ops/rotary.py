@@ -30,6 +30,9 @@ def rotary_embedding(
     A pair is two neighbours where `interleaved`, otherwise element i of the two halves. The caches
     are [batch, length, pairs], or [positions, pairs] to be looked up by `position_ids`.
     """
+    if X.ndim not in (3, 4) or cos_cache.shape != sin_cache.shape:
+        caches = f"caches {list(cos_cache.shape)} and {list(sin_cache.shape)}"
+        raise ValueError(f"{caches} for {list(X.shape)}")
     if X.ndim == 4:
         x = X.transpose(1, 2)  # [batch, length, heads, head]
     else:
@@ -38,8 +41,13 @@ def rotary_embedding(
     if position_ids is not None:
         places = within(position_ids.flatten(), len(cos_cache) - 1).reshape(position_ids.shape)
         cos_cache, sin_cache = cos_cache[places], sin_cache[places]
-    cos, sin = cos_cache.unsqueeze(2), sin_cache.unsqueeze(2)
     turned = x[..., :rotary_embedding_dim] if rotary_embedding_dim else x
+    channels = turned.shape[-1]
+    if rotary_embedding_dim not in (0, channels) or channels % 2:
+        raise ValueError(f"{rotary_embedding_dim or channels} of {x.shape[-1]} channels")
+    if cos_cache.shape != (*x.shape[:2], channels // 2):
+        raise ValueError(f"angles {list(cos_cache.shape)} for pairs of {list(turned.shape)}")
+    cos, sin = cos_cache.unsqueeze(2), sin_cache.unsqueeze(2)
     if interleaved:
         first, second = turned[..., 0::2], turned[..., 1::2]
     else:

@@ -36,6 +36,9 @@ def grid_sample(
     padding_mode: PaddingMode = "zeros",
 ) -> Tensor:
     """Places are in [-1, 1], the last axis first; integers are computed as floats and truncated."""
+    batch, *_, numbers = grid.shape
+    if grid.ndim != X.ndim or batch != X.shape[0] or numbers != X.ndim - 2:
+        raise ValueError(f"places {list(grid.shape)} in {list(X.shape)}")
     if X.is_complex():
         sampled = partial(
             grid_sample,

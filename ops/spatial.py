@@ -74,6 +74,15 @@ def filter_sides(W: Tensor, kernel_shape: Sequence[int] | None) -> Sequence[int]
     return sides
 
 
+def with_bias(y: Tensor, B: Tensor | None) -> Tensor:
+    """A number is added to each channel."""
+    if B is None:
+        return y
+    if B.shape != y.shape[1:2]:
+        raise ValueError(f"a bias {list(B.shape)} for {y.shape[1]} channels")
+    return y + B.reshape(-1, *[1] * (y.ndim - 2))
+
+
 def window(
     sizes: Sequence[int],
     kernel: Sequence[int],

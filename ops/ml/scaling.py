@@ -31,6 +31,8 @@ def scaler(
     output_type: torch.dtype = torch.float32,
 ) -> Tensor:
     """(X - offset) * scale, computed in float64 where X is."""
+    if offset is not None and scale is not None and offset.shape != scale.shape:
+        raise ValueError(f"{len(offset)} offsets and {len(scale)} scales")
     shifted = X if offset is None else X - _each(offset, X)
     scaled = shifted if scale is None else shifted * _each(scale, X)
     return scaled.to(output_type)

@@ -103,6 +103,9 @@ def svm_classifier(
     n = len(classlabels_strings or classlabels_ints or ())
     if coefficients is None or rho is None or not n:
         raise ValueError("coefficients, rho or labels are not given")
+    odds = [p.shape for p in (prob_a, prob_b) if p is not None]
+    if len(odds) == 1 or odds[:1] != odds[1:]:
+        raise ValueError("prob_a and prob_b belong together")
     X = rows(X, coefficients)
     if not vectors_per_class or not sum(vectors_per_class) or support_vectors is None:
         z = linear(X, coefficients.view(n, -1)) + rho[0]
@@ -144,12 +147,16 @@ def _pair_scores(kernels: Tensor, coefficients: Tensor, rho: Tensor, sizes: Ints
     columns = zip(torch.split(kernels, sizes, 1), torch.split(coefficients, sizes, 1), strict=True)
     shares = torch.stack([linear(k, c) for k, c in columns], 1)  # [rows, classes, others]
     n = len(sizes)
+    if rho.shape[0] < n * (n - 1) // 2:
+        raise ValueError(f"{rho.shape[0]} numbers in rho for the pairs of {n} classes")
     first, second = torch.triu_indices(n, n, 1, device=kernels.device)
     return shares[:, first, second - 1] + shares[:, second, first] + rho[: len(first)]
 
 
 def _against_each_other(z: Tensor, a: Tensor, b: Tensor, n: int) -> Tensor:
     """The probability of each class against each other one, [rows, classes, classes]."""
+    if a.shape[0] < z.shape[1]:
+        raise ValueError(f"{a.shape[0]} numbers in prob_a for {z.shape[1]} pairs")
     first, second = torch.triu_indices(n, n, 1, device=z.device)
     p = torch.sigmoid(-(z * a[: len(first)] + b[: len(first)])).clamp(1e-7, 1 - 1e-7)
     places = torch.cat([first * n + second, second * n + first]).expand(len(z), -1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.hostile.models import stump
-from tests.hostile_calls.one_node import ANY, ML, REFUSED, Node, f, gives, i, refused
+from tests.hostile_calls.one_node import ANY, ML, REFUSED, Node, f, gives, i, ones, refused
 
 X = f([1, 2])
 
@@ -75,6 +75,27 @@ def support_vectors() -> Iterator[Node]:
         )
 
 
+def _pairs(expected: Any = REFUSED, **changes: Any) -> Node:
+    attributes = {
+        "coefficients": [1.0, -1.0, 2.0, -2.0, 0.5, 0.25],
+        "rho": [0.0] * 3,
+        "support_vectors": [1.0] * 6,
+        "vectors_per_class": [1, 1, 1],
+        "classlabels_ints": [0, 1, 2],
+        **changes,
+    }
+    return gives(expected, "SVMClassifier", [X], opset=1, domain=ML, outputs=2, **attributes)
+
+
+def pairs_of_classes() -> Iterator[Node]:
+    """A right one, then numbers for fewer pairs than there are, and one half without the other."""
+    yield _pairs(ANY)
+    yield _pairs(rho=[1.0])
+    yield _pairs(prob_a=[1.0], prob_b=[1.0])
+    yield _pairs(prob_a=[1.0] * 3)
+    yield _pairs(prob_a=[1.0] * 3, prob_b=[1.0] * 4)
+
+
 def linear() -> Iterator[Node]:
     """Fewer coefficients than features, and targets that are none."""
     own: dict[str, Any] = {"opset": 1, "domain": ML}
@@ -84,6 +105,34 @@ def linear() -> Iterator[Node]:
     )
     yield refused("LinearRegressor", [X], **own, coefficients=[1.0, 1.0], targets=-3)
     yield refused("LinearRegressor", [X], **own, coefficients=[1.0, 1.0], targets=0)
+
+
+def states() -> Iterator[Node]:
+    """States, gates and rules of recurrences that are not of the sizes of their keys."""
+    x, rule = ones(2, 3, 2), {"update_rule": "linear"}
+    own: dict[str, Any] = {"opset": 27, "outputs": 2, "kv_num_heads": 1, "q_num_heads": 1}
+    for shape in ((1, 1, 2, 2), (2, 1, 1, 1), (4, 2, 1, 2, 2)):
+        yield refused("LinearAttention", [x, x, x, ones(*shape)], **own, **rule)
+    yield refused("LinearAttention", [x, x[:1], x], **own, **rule)
+    yield refused("LinearAttention", [x, x, x[:1]], **own, **rule)
+    yield refused("LinearAttention", [x, x, x], **own, update_rule="gatedevildelta")
+    gate = ones(1, 3, 1)
+    yield refused("LinearAttention", [x, x, x, None, gate], **own, update_rule="gated")
+    yield refused("LinearAttention", [x, x, x, None, None, gate], **own, update_rule="delta")
+    yield refused("LinearAttention", [x, x, x, None, None, x], **own, update_rule="delta")
+    image: list[Any] = [ones(1, 2, 4), ones(2, 1, 3), None]
+    yield refused("CausalConvWithState", [*image, ones(1, 2, 5)], opset=27, outputs=2)
+    yield refused("CausalConvWithState", image, opset=27, outputs=2, activation="evil")
+
+
+def losses() -> Iterator[Node]:
+    """Scores without an axis of classes, and weights and targets that are not theirs."""
+    scores, target = ones(2, 3), i(0, 1)
+    for operator in ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"):
+        yield refused(operator, [ones(3), i(0)], opset=13)
+        yield refused(operator, [scores, i(0)], opset=13)
+        yield refused(operator, [scores, target, ones(1)], opset=13)
+        yield refused(operator, [scores, target, ones(3, 1)], opset=13)
 
 
 def features() -> Iterator[Node]:
@@ -97,6 +146,7 @@ def features() -> Iterator[Node]:
     yield refused("FeatureVectorizer", [X], **own, inputdimensions=[2**40])
     yield refused("FeatureVectorizer", [X], **own, inputdimensions=[-1])
     yield refused("Scaler", [X], **own, offset=[1.0] * 3, scale=[1.0])
+    yield refused("Scaler", [X], **own, offset=[1.0], scale=[1.0, 2.0])
     yield refused("Imputer", [X], **own, imputed_value_floats=[1.0] * 3)
 
 
@@ -126,4 +176,13 @@ def ngrams() -> Iterator[Node]:
     yield _ngrams(mode="EVIL")
 
 
-GROUPS = (trees, support_vectors, linear, features, ngrams)
+GROUPS = (
+    trees,
+    support_vectors,
+    pairs_of_classes,
+    linear,
+    states,
+    losses,
+    features,
+    ngrams,
+)

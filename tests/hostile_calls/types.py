@@ -98,6 +98,11 @@ def lstm() -> Iterator[Node]:
     yield refused("LSTM", [x, w, r, None, i(9, dtype=I32)], hidden_size=2)
     yield refused("LSTM", [x, w, r, None, i(-9, dtype=I32)], hidden_size=2)
     yield refused("LSTM", [x, w, r, None, None, ones(1, 1, 5)], hidden_size=2)
+    yield refused("LSTM", [ones(2, 3, 3), w, r, None, i(2, dtype=I32)], hidden_size=2)
+    yield refused("LSTM", [ones(2, 3, 3), w, r, None, i(2, dtype=I32)[0]], hidden_size=2)
+    for shape in ((1, 3), (1, 5), (1, 12), (2, 6), (1, 6, 1)):
+        yield refused("LSTM", [x, w, r, *[None] * 4, ones(*shape)], hidden_size=2)
+    yield refused("LSTM", [x, w, r], activations=["Sigmoid", "Tanh", "Tanh", "Relu"])
     yield refused("LSTM", [x, w, r], activations=["Evil"] * 3)
     yield refused("LSTM", [x, w, r], direction="evil")
 
@@ -111,6 +116,8 @@ def gru_and_rnn() -> Iterator[Node]:
     yield refused("GRU", [*gru, i(-9, dtype=I32)], hidden_size=2)
     yield refused("RNN", [x, w, r, None, i(9, dtype=I32)], hidden_size=2)
     yield refused("RNN", [x, w, r, None, i(9, 9, dtype=I32)], hidden_size=2)
+    yield refused("RNN", [ones(2, 3, 3), w, r, None, i(2, dtype=I32)], hidden_size=2)
+    yield refused("GRU", gru, activations=["Sigmoid", "Tanh", "Tanh"])
     yield either("RNN", [ones(0, 1, 3), w, r], hidden_size=2)
 
 
@@ -150,21 +157,97 @@ def normalization() -> Iterator[Node]:
     yield refused("LpNormalization", [ones(2, 3)], p=0)
     yield refused("LayerNormalization", [ones(2, 3), ones(7)])
     yield refused("LayerNormalization", [ones(2, 3), ones(3)], axis=9)
+    for scale in (ones(4, 2, 3), ones(1, 2, 3)):
+        yield refused("LayerNormalization", [ones(2, 3), scale])
+        yield refused("LayerNormalization", [ones(2, 3), ones(3), scale])
+        yield refused("LayerNormalization", [ones(2, 3), scale], outputs=3)
+        yield refused("RMSNormalization", [ones(2, 3), scale], opset=23)
+        yield refused("SimplifiedLayerNormalization", [ones(2, 3), scale])
+    for axis in (-3, -(2**63)):
+        yield refused("LayerNormalization", [ones(2, 3), ones(2, 3)], axis=axis)
+        yield refused("RMSNormalization", [ones(2, 3), ones(2, 3)], opset=23, axis=axis)
+        yield refused("SimplifiedLayerNormalization", [ones(2, 3), ones(2, 3)], axis=axis)
+    yield gives([[0, 0], [0, 0]], "LayerNormalization", [ones(2, 2), full(5, 2, 1)])
+
+
+def statistics() -> Iterator[Node]:
+    """Parameters of a batch normalization that are not one for each channel."""
+    x, four = ones(2, 4, 3), ones(4)
+    for bad in (ones(1), ones(4, 1), ones(2, 2), full(1)):
+        for place in range(1, 5):
+            inputs = [x, four, four, four, four]
+            inputs[place] = bad
+            yield refused("BatchNormalization", inputs, opset=15)
+            yield refused("BatchNormalization", inputs, opset=9)
+            yield refused("BatchNormalization", inputs, opset=15, outputs=3, training_mode=1)
 
 
 def attention() -> Iterator[Node]:
-    """Heads that the values cannot be cut into, and positions beyond the tables."""
-    qkv = [ones(1, 2, 4)] * 3
-    rotated = [ones(1, 1, 2, 4), ones(2, 2), ones(2, 2)]
-    yield refused("Attention", qkv, opset=23, q_num_heads=0, kv_num_heads=0)
-    yield refused("Attention", qkv, opset=23, q_num_heads=3, kv_num_heads=2)
-    yield refused("RotaryEmbedding", [*rotated, i(9, 9)[None]], opset=23)
-    yield refused("RotaryEmbedding", [*rotated, i(-9, 1)[None]], opset=23)
+    """Heads that the values cannot be cut into, samples, pasts and counts of other sizes."""
+    qkv, x, two, long = [ones(1, 2, 4)] * 3, ones(1, 1, 2, 2), ones(2, 1, 2, 2), ones(1, 1, 3, 2)
+    heads = ones(1, 2, 2, 2)
+    own: dict[str, Any] = {"opset": 23}
+    yield refused("Attention", qkv, **own, q_num_heads=0, kv_num_heads=0)
+    yield refused("Attention", qkv, **own, q_num_heads=3, kv_num_heads=2)
+    yield refused("Attention", [x, x, x], **own, q_num_heads=1, kv_num_heads=2)
+    yield refused("Attention", [x, ones(1, 2, 2), ones(1, 2, 2)], **own, kv_num_heads=1)
+    yield refused("Attention", [ones(2, 2)] * 3, **own, q_num_heads=1, kv_num_heads=1)
+    for q, k, v in ((two, x, x), (two, two, x), (x, two, two), (x, long, x), (heads, heads, x)):
+        yield refused("Attention", [q, k, v], **own)
+        yield refused("Attention", [q, k, v], **own, outputs=4)
+    yield refused("Attention", [x, heads, heads], **own, outputs=4)
+    yield refused("Attention", [x, x, x, None, long], **own)
+    yield refused("Attention", [x, x, x, None, None, long], **own)
+    yield refused("Attention", [x, x, x, None, long, x], **own)
+    yield refused("Attention", [x, x, x, None, x, x, i(2)], opset=24)
+    yield refused("Attention", [two, two, two, None, None, None, i(1)], opset=24)
+    yield refused("Attention", [two, two, two, None, None, None, i(1, 2)[:, None]], opset=24)
+
+
+def scores() -> Iterator[Node]:
+    """Masks that do not fit the scores, and steps and scales of which there are no such."""
+    x = ones(1, 1, 2, 2)
+    for shape in ((2, 5), (3, 2), (2, 1, 2, 2), (1, 3, 2, 2), (1, 1, 1, 2, 2)):
+        for mask in (ones(*shape), ones(*shape) > 0):
+            yield refused("Attention", [x, x, x, mask], opset=23)
+            yield refused("Attention", [x, x, x, mask], opset=23, outputs=4)
+    for mode in (-1, 4):
+        yield refused("Attention", [x, x, x], opset=23, outputs=4, qk_matmul_output_mode=mode)
+    yield refused("Attention", [x, x, x], opset=23, scale=-1.0)
+    yield gives([[[[1, 1], [1, 1]]]], "Attention", [x, x, x, ones(1, 2)], opset=23)
+
+
+def rotations() -> Iterator[Node]:
+    """Positions beyond the tables, and tables for other places, samples and channels."""
+    x, table, odd = ones(2, 1, 3, 4), ones(5, 2), ones(5, 1)
+    at = np.zeros((2, 3), np.int64)
+    own: dict[str, Any] = {"opset": 23}
+    for bad in (at + 9, at - 9, at[:1], at[:, :1], at[0]):
+        yield refused("RotaryEmbedding", [x, table, table, bad], **own)
+    for bad in (ones(2, 3, 1), ones(1, 3, 2), ones(2, 1, 2), ones(3, 2)):
+        yield refused("RotaryEmbedding", [x, bad, bad], **own)
+        yield refused("RotaryEmbedding", [x, bad, ones(2, 3, 2)], **own)
+        yield refused("RotaryEmbedding", [x, ones(2, 3, 2), bad], **own)
+    yield refused("RotaryEmbedding", [x, table, ones(9, 2), at], **own)
+    yield refused("RotaryEmbedding", [x, odd, odd, at], **own, rotary_embedding_dim=3)
+    yield refused("RotaryEmbedding", [x, table, table, at], **own, rotary_embedding_dim=8)
+    yield refused("RotaryEmbedding", [x, odd, odd, at], **own, rotary_embedding_dim=-2)
+    yield refused("RotaryEmbedding", [ones(3, 4), table, table, at], **own, num_heads=1)
 
 
 def matrices() -> Iterator[Node]:
-    """One that is not square has no determinant."""
+    """One that is not square has no determinant; Gemm multiplies no vectors and no batches."""
     yield refused("Det", [ones(2, 3)])
+    for a, b in ((ones(2, 1, 2), ones(2, 1)), (ones(2), ones(2, 1)), (ones(1, 2), ones(2))):
+        for alpha in (1.0, 2.0):
+            yield refused("Gemm", [a, b], alpha=alpha)
+            yield refused("Gemm", [a.astype(I32), b.astype(I32)], alpha=alpha)
+    two, many = np.ones((2, 2), I32), np.ones((4, 2, 2), I32)
+    yield refused("Gemm", [two, two, many])
+    yield refused("Gemm", [two, two, many], alpha=0.5)
+    yield refused("Clip", [f(1, 2), ones(2)])
+    yield refused("Clip", [f(1, 2), None, ones(4, 2)])
+    yield gives([2, 2], "Clip", [f(1, 2), f(2)])
 
 
 def images() -> Iterator[Node]:
@@ -185,7 +268,10 @@ GROUPS = (
     sequences,
     boxes,
     normalization,
+    statistics,
     attention,
+    scores,
+    rotations,
     matrices,
     images,
 )

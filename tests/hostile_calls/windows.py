@@ -7,7 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from tests.hostile_calls.one_node import INF, NAN, Node, either, f, full, gives, i, ones, refused
+from tests.hostile_calls.one_node import (
+    INF,
+    NAN,
+    SCALAR,
+    Node,
+    either,
+    f,
+    full,
+    gives,
+    i,
+    ones,
+    refused,
+)
 
 X, W = ones(1, 1, 3, 3), ones(1, 1, 2, 2)  # an image, and a kernel for it
 TWO = [2, 2]
@@ -95,6 +107,10 @@ def convolutions() -> Iterator[Node]:
     x, w, scale, zero = X.astype(U8), ones(1, 1, 2).astype(U8), np.array(1, F32), np.array(0, U8)
     yield refused("ConvInteger", [x, w])
     yield refused("QLinearConv", [x, scale, zero, w, scale, zero, scale, zero])
+    for shape in ((1,), (3, 1), ()):
+        bias = ones(*shape)
+        yield refused("ConvTranspose", [X, ones(1, 3, 2, 2), bias])
+        yield refused("ConvTranspose", [X, ones(1, 3, 2, 2), bias], pads=[0, 0, 1, 1])
     yield either("ConvTranspose", [X, W], output_padding=[9, 9])
     yield refused("ConvTranspose", [X, W], output_padding=[-9, -9])
     yield refused("ConvTranspose", [X, W], output_shape=[-9, -9])
@@ -131,6 +147,31 @@ def regions() -> Iterator[Node]:
     yield refused("RoiAlign", [X, BOX, i(0)], sampling_ratio=-5)
     yield either("RoiAlign", [X, BOX, i(0)], spatial_scale=NAN)
     yield refused("RoiAlign", [X, BOX, i(0)], mode="evil")
+    yield refused("RoiAlign", [X, ones(2, 4), i(0)])
+    yield refused("RoiAlign", [X, BOX, i(0, 0)])
+    yield refused("RoiAlign", [X, ones(1, 3), i(0)])
+    yield refused("RoiAlign", [ones(1, 1, 2, 3, 3), BOX, i(0)])
+    yield refused("MaxRoiPool", [X, ones(1, 10)], pooled_shape=[1, 1])
+    yield refused("MaxRoiPool", [X, f([0, 0, 0, 1, 1])], pooled_shape=[1, 1, 1])
+    yield refused("MaxRoiPool", [ones(1, 1, 2, 3, 3), f([0, 0, 0, 1, 1])], pooled_shape=[1, 1])
+
+
+def quantized() -> Iterator[Node]:
+    """Biases, scales and zero points that are not one for each channel, row or column."""
+    one, none = SCALAR(1, np.float32), np.zeros((), np.uint8)
+    x, w = np.ones((1, 1, 3, 3), np.uint8), np.ones((1, 1, 2, 2), np.uint8)
+    three = np.zeros(3, np.uint8)
+    filters: list[Any] = [x, one, none, np.ones((3, 1, 2, 2), np.uint8), one, none, one, none]
+    for shape in ((), (1,), (3, 1)):
+        yield refused("QLinearConv", [*filters, np.ones(shape, np.int32)])
+    yield refused("QLinearConv", [x, one, none, w, ones(3), none, one, none])
+    yield refused("QLinearConv", [x, one, none, w, one, three, one, none])
+    yield refused("ConvInteger", [x, w, none, three])
+    row = np.ones((1, 1), np.uint8)
+    yield refused("MatMulInteger", [row, row, three])
+    yield refused("MatMulInteger", [row, row, none, three])
+    yield refused("QLinearMatMul", [row, one, none, row, ones(3), none, one, none])
+    yield refused("QLinearMatMul", [row, one, none, row, one, none, one, three])
 
 
 def offsets() -> Iterator[Node]:
@@ -138,6 +179,12 @@ def offsets() -> Iterator[Node]:
     yield either("DeformConv", [X, W, full(NAN, 1, 8, 2, 2)])
     yield gives([[[[0, 0], [0, 0]]]], "DeformConv", [X, W, full(1e30, 1, 8, 2, 2)])
     yield refused("DeformConv", [X, W, ones(1, 3, 2, 2)])
+    for shape in ((1, 8, 1, 1), (1, 8, 5, 5), (1, 8, 4, 1), (2, 8, 2, 2), (1, 16, 2, 2)):
+        yield refused("DeformConv", [X, W, ones(*shape)])
+    for shape in ((1, 1, 1, 1), (16,), (1, 4, 1, 4), (2, 4, 2, 2)):
+        yield refused("DeformConv", [X, W, OFFSETS, None, ones(*shape)])
+    for shape in ((), (1, 3), (3, 1), (1,)):
+        yield refused("DeformConv", [X, ones(3, 1, 2, 2), OFFSETS, ones(*shape)])
 
 
 def places() -> Iterator[Node]:
@@ -152,6 +199,11 @@ def places() -> Iterator[Node]:
     yield either("GridSample", at(-INF), opset=20, padding_mode="border", mode="nearest")
     yield either("GridSample", at(1e30), opset=20, mode="cubic", padding_mode="reflection")
     yield refused("GridSample", [ones(1, 1, 0, 3), ones(1, 1, 1, 2)], opset=20)
+    yield refused("GridSample", [ones(1, 1, 2, 2, 2, 2), ones(1, 1, 1, 1, 1, 8)], opset=20)
+    yield refused("GridSample", [ones(2, 1, 2, 2, 2, 2), ones(1, 1, 1, 1, 1, 4)], opset=20)
+    yield refused("GridSample", [ones(1, 1, 2, 2, 2, 2), ones(1, 1, 1, 4)], opset=20)
+    yield refused("GridSample", [ones(1, 1, 2, 2, 2), ones(1, 1, 1, 1, 4)], opset=20, mode="cubic")
+    yield refused("GridSample", [X, ones(1, 1, 1, 5)], opset=20)
     yield refused("AffineGrid", [ones(1, 2, 3), i(1, 1, -2, 2)], opset=20)
 
 
@@ -163,6 +215,7 @@ GROUPS = (
     convolutions,
     pools,
     regions,
+    quantized,
     offsets,
     places,
 )
