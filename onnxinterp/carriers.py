@@ -18,8 +18,10 @@ tell: a value whose type they leave open reaches the kernel as it is, and torch 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,8 @@ from onnxinterp.dtypes import CARRIER, FLOAT8, NATIVE, onnx_name
 from onnxinterp.graph import Node
 from onnxinterp.guarding import reserve
 from onnxinterp.registry import Kernel, Kind, schema_of
+from onnxinterp.strings import numbers_of
+from onnxinterp.values import array_of
 
 UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}
 CARRIED_BY_BITS = frozenset({torch.uint64, *FLOAT8})
@@ -166,7 +170,7 @@ def _over_positions(function: Callable[..., Any], are_strings: list[bool]) -> Ca
                 return positions
             reserve(8 * positions.numel())
             out = np.empty(positions.shape, dtype=object)
-            out[...] = table[positions.numpy(force=True)]
+            out[...] = table[array_of(positions)]
             return out
 
         return _told(result, are_strings, strings)
@@ -178,14 +182,15 @@ def _numbered(
     arrays: Sequence[np.ndarray[Any, Any]],
 ) -> tuple[np.ndarray[Any, Any], list[np.ndarray[Any, Any]]]:
     """All texts of some arrays in ascending order, the empty one among them; their places in it."""
-    reserve(PLACE_OF_STRING * sum(a.size for a in arrays))
-    table = sorted(set().union([""], *(a.flat for a in arrays)))
-    places = {text: place for place, text in enumerate(table)}
-    numbered = [
-        np.fromiter(map(places.__getitem__, a.flat), np.int64, a.size).reshape(a.shape)
-        for a in arrays
-    ]
-    return np.array(table, dtype=object), numbered
+    found: defaultdict[str, int] = defaultdict(count(1).__next__, {"": 0})
+    numbered = [numbers_of(a.reshape(-1), found.__getitem__) for a in arrays]
+    texts = list(found)
+    reserve(PLACE_OF_STRING * len(texts) + 8 * sum(a.size for a in arrays))
+    order = sorted(range(len(texts)), key=texts.__getitem__)
+    rank = np.empty(len(texts), np.int64)
+    rank[order] = np.arange(len(texts))
+    table = np.array(texts, dtype=object)[order]
+    return table, [rank[n].reshape(a.shape) for n, a in zip(numbered, arrays, strict=True)]
 
 
 def _over_int64(
