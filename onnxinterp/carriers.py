@@ -18,10 +18,8 @@ tell: a value whose type they leave open reaches the kernel as it is, and torch 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,7 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, FLOAT8, NATIVE, onnx_name
 from onnxinterp.graph import Node
-from onnxinterp.guarding import reserve
+from onnxinterp.guarding import portions, reserve
 from onnxinterp.registry import Kernel, Kind, schema_of
 from onnxinterp.strings import numbers_of
 from onnxinterp.values import array_of
@@ -182,15 +180,17 @@ def _numbered(
     arrays: Sequence[np.ndarray[Any, Any]],
 ) -> tuple[np.ndarray[Any, Any], list[np.ndarray[Any, Any]]]:
     """All texts of some arrays in ascending order, the empty one among them; their places in it."""
-    found: defaultdict[str, int] = defaultdict(count(1).__next__, {"": 0})
-    numbered = [numbers_of(a.reshape(-1), found.__getitem__) for a in arrays]
-    texts = list(found)
-    reserve(PLACE_OF_STRING * len(texts) + 8 * sum(a.size for a in arrays))
-    order = sorted(range(len(texts)), key=texts.__getitem__)
-    rank = np.empty(len(texts), np.int64)
-    rank[order] = np.arange(len(texts))
-    table = np.array(texts, dtype=object)[order]
-    return table, [rank[n].reshape(a.shape) for n, a in zip(numbered, arrays, strict=True)]
+    different = {""}
+    flat = [a.reshape(-1) for a in arrays]
+    for texts in flat:
+        for part in portions(len(texts)):
+            different.update(texts[part])
+    reserve(PLACE_OF_STRING * len(different) + 8 * sum(map(len, flat)))
+    table = sorted(different)
+    places = {text: place for place, text in enumerate(table)}
+    numbered = [numbers_of(texts, places.__getitem__) for texts in flat]
+    shaped = [n.reshape(a.shape) for n, a in zip(numbered, arrays, strict=True)]
+    return np.array(table, dtype=object), shaped
 
 
 def _over_int64(

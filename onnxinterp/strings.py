@@ -22,6 +22,8 @@ import numpy as np
 from onnxinterp.guarding import is_watched, portions, reserve
 from onnxinterp.values import Strings
 
+FEW = 1024
+
 Places: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 
@@ -34,6 +36,8 @@ def numbers_of(values: Strings | Sequence[Any], number: Callable[..., int], *mor
         more: its other arguments.
     """
     reserve(8 * len(values))
+    if len(values) <= FEW:
+        return np.fromiter(map(number, values, *map(repeat, more)), np.int64, len(values))
     numbers = np.empty(len(values), np.int64)
     for part in portions(len(values)):
         some = values[part]
@@ -52,7 +56,7 @@ def watched(texts: Iterable[str], size: Callable[[str], int] = sys.getsizeof) ->
     """The same texts; before each of them the clock is looked at, where a call is bounded.
 
     Args:
-        texts: different ones.
+        texts: different ones, or few.
         size: bytes of what is made of a text and kept.
     """
     return _reserved(texts, size) if is_watched() else texts
@@ -69,6 +73,9 @@ def _reserved(texts: Iterable[str], size: Callable[[str], int]) -> Iterator[str]
 def each(X: Strings, function: Callable[[str], Any], dtype: Any = object) -> np.ndarray[Any, Any]:
     """What a function gives for each string, called once for each different one.
 
+    Of few strings, or where the first of many hardly repeat, as often as there are strings: to find
+    the different ones takes longer than most functions do.
+
     Args:
         X: strings of any shape.
         function: with the same answer for the same string.
@@ -77,10 +84,13 @@ def each(X: Strings, function: Callable[[str], Any], dtype: Any = object) -> np.
     Returns:
         An array of the shape of X.
     """
-    texts, places = distinct(X.reshape(-1))
+    texts: Any = X.reshape(-1)
     size = sys.getsizeof if dtype is object else _nothing
+    reserve(np.dtype(dtype).itemsize * X.size)
+    if len(texts) <= FEW or 2 * len(set(texts[:FEW])) > FEW:
+        return np.fromiter(map(function, watched(texts, size)), dtype, X.size).reshape(X.shape)
+    texts, places = distinct(texts)
     made = np.fromiter(map(function, watched(texts, size)), dtype, len(texts))
-    reserve(made.itemsize * places.size)
     return np.asarray(made[places].reshape(X.shape))
 
 

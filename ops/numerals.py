@@ -10,7 +10,7 @@ from torch import Tensor
 
 from onnxinterp.guarding import portions, reserve
 from onnxinterp.ops.narrow import MINIFLOATS
-from onnxinterp.strings import distinct, each
+from onnxinterp.strings import each
 from onnxinterp.values import Strings, host_of
 
 NUMERAL = 100  # bytes of a number, its text and their places in arrays, as Python objects
@@ -43,15 +43,11 @@ def write(x: Tensor | Strings) -> Strings:
     if isinstance(x, np.ndarray):
         return x
     reserve(NUMERAL * x.numel())
-    floating = x.is_floating_point()
-    bits = x.double().view(torch.int64) if floating else x  # they tell -0.0 from 0.0
-    numbers, places = distinct(host_of(bits.flatten()).numbers)
-    if floating:
-        numbers = np.array(numbers, np.int64).view(np.float64).tolist()
+    numbers = host_of(x.flatten()).numbers
     texts = np.empty(len(numbers), dtype=object)
     for part in portions(len(numbers)):
-        texts[part] = [_float(n) if floating else str(int(n)) for n in numbers[part]]
-    return np.asarray(texts[places].reshape(x.shape), dtype=object)
+        texts[part] = [_float(n) if x.is_floating_point() else str(int(n)) for n in numbers[part]]
+    return texts.reshape(x.shape)
 
 
 def _float(number: float) -> str:
