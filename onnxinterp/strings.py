@@ -88,7 +88,8 @@ def each(X: Strings, function: Callable[[str], Any], dtype: Any = object) -> np.
     size = sys.getsizeof if dtype is object else _nothing
     reserve(np.dtype(dtype).itemsize * X.size)
     if len(texts) <= FEW or 2 * len(set(texts[:FEW])) > FEW:
-        return np.fromiter(map(function, watched(texts, size)), dtype, X.size).reshape(X.shape)
+        made = np.fromiter(map(function, watched(texts, size)), dtype, X.size)
+        return np.asarray(made.reshape(X.shape))
     texts, places = distinct(texts)
     made = np.fromiter(map(function, watched(texts, size)), dtype, len(texts))
     return np.asarray(made[places].reshape(X.shape))

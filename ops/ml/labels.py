@@ -45,8 +45,8 @@ class Labels(NamedTuple):
         if isinstance(X, np.ndarray):
             if self.strings is None:
                 raise TypeError("the labels are numbers, the input is strings")
-            found = numbers_of(X.reshape(-1), self.position.get, self.size)
-            return np.asarray(found.reshape(X.shape))
+            listed = numbers_of(X.reshape(-1), self.position.get, self.size)
+            return np.asarray(listed.reshape(X.shape))
         if self.ascending is None or self.place is None:
             raise TypeError("the labels are strings, the input is numbers")
         labels, place = self.ascending.to(X.device, X.dtype), self.place.to(X.device)
