@@ -30,8 +30,10 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, FLOAT8, NATIVE, onnx_name
 from onnxinterp.graph import Node
-from onnxinterp.guarding import reserve
+from onnxinterp.guarding import portions, reserve
 from onnxinterp.registry import Kernel, Kind, schema_of
+from onnxinterp.strings import numbers_of
+from onnxinterp.values import array_of
 
 UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}
 CARRIED_BY_BITS = frozenset({torch.uint64, *FLOAT8})
@@ -166,7 +168,7 @@ def _over_positions(function: Callable[..., Any], are_strings: list[bool]) -> Ca
                 return positions
             reserve(8 * positions.numel())
             out = np.empty(positions.shape, dtype=object)
-            out[...] = table[positions.numpy(force=True)]
+            out[...] = table[array_of(positions)]
             return out
 
         return _told(result, are_strings, strings)
@@ -178,14 +180,17 @@ def _numbered(
     arrays: Sequence[np.ndarray[Any, Any]],
 ) -> tuple[np.ndarray[Any, Any], list[np.ndarray[Any, Any]]]:
     """All texts of some arrays in ascending order, the empty one among them; their places in it."""
-    reserve(PLACE_OF_STRING * sum(a.size for a in arrays))
-    table = sorted(set().union([""], *(a.flat for a in arrays)))
+    different = {""}
+    flat = [a.reshape(-1) for a in arrays]
+    for texts in flat:
+        for part in portions(len(texts)):
+            different.update(texts[part])
+    reserve(PLACE_OF_STRING * len(different) + 8 * sum(map(len, flat)))
+    table = sorted(different)
     places = {text: place for place, text in enumerate(table)}
-    numbered = [
-        np.fromiter(map(places.__getitem__, a.flat), np.int64, a.size).reshape(a.shape)
-        for a in arrays
-    ]
-    return np.array(table, dtype=object), numbered
+    numbered = [numbers_of(texts, places.__getitem__) for texts in flat]
+    shaped = [n.reshape(a.shape) for n, a in zip(numbered, arrays, strict=True)]
+    return np.array(table, dtype=object), shaped
 
 
 def _over_int64(

@@ -46,6 +46,7 @@ COSTS_KEPT = 4096
 NO_SHADOW = ("device", "generator", "pin_memory")  # arguments that belong to a real device
 LONG = 64  # a longer list among the arguments is not worth keeping
 PURGED_FROM = 4096  # weak references
+PORTION = 2**14  # elements that Python passes through between two looks at the clock
 
 
 class Exceeded(Exception):  # noqa: N818  # never leaves: the interpreter says at which node
@@ -240,20 +241,38 @@ def _entered() -> list[Guard]:
     return guards
 
 
-def reserve(size: int) -> None:
-    """Ask before making Python objects or numpy arrays of `size` bytes in all.
+def is_watched() -> bool:
+    """Whether the call that runs in this thread is bounded."""
+    return bool(_entered())
+
+
+def reserve(size: int, seconds: float = 0) -> None:
+    """Ask before making Python objects or numpy arrays of `size` bytes, in so many seconds.
 
     Raises:
         Exceeded: the limits of the call that runs in this thread do not admit it.
     """
     for guard in _entered():
-        guard.seconds_left()
+        if (left := guard.seconds_left()) < seconds:
+            message = f"it can take {seconds:.3g} of the {left:.3g} seconds left"
+            raise Exceeded(f"{message} of limits.seconds = {guard.limits.seconds:g}")
         guard.admit(size, size)
+
+
+def portions(count: int) -> Iterator[slice]:
+    """Slices of something of `count` elements; before each of them the clock is looked at."""
+    for start in range(0, count, PORTION):
+        reserve(0)
+        yield slice(start, start + PORTION)
 
 
 def bytes_of_strings(array: np.ndarray[Any, Any]) -> int:
     """What an array of strings takes, each text once."""
-    different = {id(text): text for text in array.flat}
+    different: dict[int, str] = {}
+    texts = array.reshape(-1)
+    for part in portions(len(texts)):
+        some = texts[part].tolist()
+        different.update(zip(map(id, some), some, strict=True))
     return array.nbytes + sum(map(sys.getsizeof, different.values()))
 
 

@@ -9,8 +9,8 @@ kernel asks for one. That is what lets symbolic sizes flow through `torch.compil
     Strings    an array of strings: it never leaves the host
     Subgraph   the body of an If, Loop or Scan, callable
 
-Every way from a tensor to a number goes through `host_of`, to a file through `bytes_of`: they are
-the one place that waits for a device and the one place where a graph becomes dependent on data.
+Every way from a tensor to a number goes through `host_of`, to an array through `array_of`: they
+are the one place that waits for a device and the one place where a graph becomes dependent on data.
 """
 
 from __future__ import annotations
@@ -91,9 +91,15 @@ def number(value: Tensor | Host) -> Any:
     return data
 
 
+def array_of(value: Tensor) -> np.ndarray[Any, Any]:
+    """Read a tensor as an array of its shape. Waits for the device the tensor is on."""
+    array: np.ndarray[Any, Any] = value.numpy(force=True)
+    return array
+
+
 def bytes_of(value: Tensor) -> bytes:
-    """Read a tensor of uint8 as the bytes of a file. Waits for the device the tensor is on."""
-    return value.numpy(force=True).tobytes()
+    """Read a tensor of uint8 as the bytes of a file."""
+    return array_of(value).tobytes()
 
 
 def is_known(number: Any) -> bool:

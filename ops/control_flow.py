@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from onnxinterp.dtypes import onnx_name
 from onnxinterp.guarding import TENSOR_OBJECT as ROW
-from onnxinterp.guarding import reserve
+from onnxinterp.guarding import portions, reserve
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Host, Ints, OutputType, Scalar, Subgraph, number
@@ -179,7 +179,10 @@ def _stacked(column: Sequence[Any], declared: OutputType, axis: int, device: tor
 def _unbound(x: Any, axis: int) -> Sequence[Any]:
     """The slices along an axis, of strings too."""
     if isinstance(x, np.ndarray):
-        return [np.asarray(part, dtype=object) for part in np.moveaxis(x, axis, 0)]
+        slices = np.moveaxis(x, axis, 0)
+        reserve(ROW * len(slices))
+        parts = (part for some in portions(len(slices)) for part in slices[some])
+        return [np.asarray(part, dtype=object) for part in parts]
     return list(x.unbind(axis))
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxinterp.guarding import reserve
+from onnxinterp.guarding import portions, reserve
 from onnxinterp.ops.narrow import MINIFLOATS
+from onnxinterp.strings import each
 from onnxinterp.values import Strings, host_of
 
 NUMERAL = 100  # bytes of a number, its text and their places in arrays, as Python objects
@@ -33,9 +34,8 @@ def read(texts: Strings, to: torch.dtype, elem_type: int = 0) -> Tensor:
         ValueError: a text is no number, or none of the kind that is wanted.
     """
     whole = not (to.is_floating_point or to is torch.bool or elem_type in MINIFLOATS)
-    numbers = [int(text) if whole else float(text) for text in texts.reshape(-1).tolist()]
     wide = np.float64 if not whole else np.uint64 if to is torch.uint64 else np.int64
-    return torch.from_numpy(np.array(numbers, dtype=wide)).reshape(texts.shape)
+    return torch.from_numpy(each(texts, int if whole else float, wide))
 
 
 def write(x: Tensor | Strings) -> Strings:
@@ -44,9 +44,10 @@ def write(x: Tensor | Strings) -> Strings:
         return x
     reserve(NUMERAL * x.numel())
     numbers = host_of(x.flatten()).numbers
-    array = np.empty(len(numbers), dtype=object)
-    array[:] = [_float(n) if x.is_floating_point() else str(int(n)) for n in numbers]
-    return array.reshape(x.shape)
+    texts = np.empty(len(numbers), dtype=object)
+    for part in portions(len(numbers)):
+        texts[part] = [_float(n) if x.is_floating_point() else str(int(n)) for n in numbers[part]]
+    return texts.reshape(x.shape)
 
 
 def _float(number: float) -> str:

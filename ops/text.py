@@ -20,18 +20,21 @@ import torch
 from torch import Tensor
 
 from onnxinterp.extras import require
-from onnxinterp.guarding import reserve
+from onnxinterp.guarding import PLACE, is_watched, reserve
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.strings import distinct, each, numbers_of, watched
 from onnxinterp.values import Flag, Floats, Host, Ints, Strings
+
+PART = 64  # bytes of a short string and its place in a list
+JOINING = 3e-8  # seconds that two strings take at least
+RE2_MEMORY = 2**23  # bytes for a pattern and what is made of it while it matches; RE2's own default
+RE2_STEPS = 1e8  # a second, each of a byte of the text and an instruction of the pattern
 
 
 def _bytes(X: Strings) -> int:
-    """What the texts take, without their places in the array."""
-    return sum(map(sys.getsizeof, X.flat))
-
-
-PART = 64  # bytes of a short string and its place in a list
+    """What the texts would take if none of them stood at two places."""
+    return int(each(X, sys.getsizeof, np.int64).sum())
 
 
 def _strings(rows: Sequence[str], shape: Sequence[int]) -> Strings:
@@ -42,8 +45,10 @@ def _strings(rows: Sequence[str], shape: Sequence[int]) -> Strings:
 
 @op("StringConcat", since=20, any_type=True)
 def string_concat(X: Strings, Y: Strings) -> Strings:
-    count = math.prod(np.broadcast_shapes(X.shape, Y.shape))
-    reserve(sum(8 * count + count // max(a.size, 1) * _bytes(a) for a in (X, Y)))
+    if is_watched():
+        count = math.prod(np.broadcast_shapes(X.shape, Y.shape))
+        size = sum(PLACE * count + count // max(a.size, 1) * _bytes(a) for a in (X, Y))
+        reserve(size, count * JOINING)
     return np.asarray(X + Y, dtype=object)
 
 
@@ -61,23 +66,38 @@ def string_split(
     parts, not one empty part.
     """
     limit = -1 if maxsplit is None else maxsplit
-    reserve(
-        PART * sum(x.count(delimiter) if delimiter else len(x) // 2 for x in X.flat) + _bytes(X)
-    )
-    trimmed = [x if delimiter else x.strip() for x in X.flat]
+
+    def size(x: str) -> int:
+        return PART * (x.count(delimiter) if delimiter else len(x) // 2) + sys.getsizeof(x)
+
+    texts, places = distinct(X.reshape(-1))
+    trimmed = (x if delimiter else x.strip() for x in watched(texts, size))
     parts = [x.split(delimiter or None, limit) if x else [] for x in trimmed]
-    longest = max(map(len, parts), default=0)
-    reserve(8 * len(parts) * longest)  # places, most of which may hold one empty string
-    padded = [part for row in parts for part in row + [""] * (longest - len(row))]
-    lengths = torch.tensor([len(row) for row in parts], dtype=torch.int64, device=device)
-    return _strings(padded, (*X.shape, longest)), lengths.reshape(X.shape)
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+    longest = int(lengths.max(initial=0))
+    reserve(PLACE * (len(parts) + X.size) * longest)  # most of them may hold one empty string
+    table = np.full((len(parts), longest), "", dtype=object)
+    for row, found in zip(table, parts, strict=True):
+        row[: len(found)] = found
+    counts = torch.from_numpy(lengths[places].reshape(X.shape))
+    return table[places].reshape(*X.shape, longest), counts.to(device)
 
 
 @op("RegexFullMatch", since=20, any_type=True)
 def regex_full_match(X: Strings, *, pattern: str | None = None, device: torch.device) -> Tensor:
-    compiled = require("re2", "regex").compile(pattern or "")
-    matches = [compiled.fullmatch(x) is not None for x in X.flat]
-    return torch.tensor(matches, dtype=torch.bool, device=device).reshape(X.shape)
+    re2 = require("re2", "regex")
+    options = re2.Options()
+    options.log_errors = False  # on the standard error, a line for each string
+    options.max_mem = RE2_MEMORY
+    options.never_capture = True
+    compiled = re2.compile(pattern or "", options)
+    instructions = compiled.programsize
+
+    def matches(x: str) -> bool:
+        reserve(0, len(x) * instructions / RE2_STEPS)  # nothing interrupts RE2
+        return compiled.fullmatch(x) is not None
+
+    return torch.from_numpy(each(X, matches, np.bool_)).to(device)
 
 
 CaseChange: TypeAlias = Callable[[str], str]
@@ -115,8 +135,9 @@ def string_normalizer(
     same = cases["NONE" if is_case_sensitive else "LOWER"]
     dropped = {same(word) for word in stopwords or ()}
     change = cases[case_change_action]
-    kept = [change(word) for word in X.flat if same(word) not in dropped] or [""]
-    return _strings(kept, (*X.shape[:-1], len(kept)))
+    kept = X[each(X, lambda word: same(word) not in dropped, np.bool_)] if dropped else X
+    words = each(kept.reshape(-1), change) if kept.size else _strings([""], (1,))
+    return words.reshape(*X.shape[:-1], words.size)
 
 
 @op("TfIdfVectorizer", since=9, any_type=True)
@@ -173,9 +194,8 @@ def _tokens(
     """The input, of rank 1 at least, and the pool as numbers."""
     if isinstance(X, np.ndarray):
         known = {word: i for i, word in enumerate(dict.fromkeys(words or ()))}
-        found = [known.get(word, -1) for word in X.flat]
-        tokens = torch.tensor(found, dtype=torch.int64, device=device).reshape(X.shape or (1,))
-        return tokens, [known[word] for word in words or ()]
+        tokens = torch.from_numpy(numbers_of(X.reshape(-1), known.get, -1)).to(device)
+        return tokens.reshape(X.shape or (1,)), [known[word] for word in words or ()]
     tokens = X.tensor(device) if isinstance(X, Host) else X
     return tokens.reshape(tokens.shape or (1,)), list(numbers or ())
 

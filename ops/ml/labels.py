@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxinterp.values import Strings, host_of
+from onnxinterp.guarding import PLACE, reserve
+from onnxinterp.strings import numbers_of
+from onnxinterp.values import Strings, array_of
 
 Given: TypeAlias = "list[Any] | np.ndarray[Any, Any] | None"  # an attribute, or what it may be
 Positions: TypeAlias = Tensor | np.ndarray[Any, Any]  # int64; of strings they are on the host
@@ -43,9 +45,8 @@ class Labels(NamedTuple):
         if isinstance(X, np.ndarray):
             if self.strings is None:
                 raise TypeError("the labels are numbers, the input is strings")
-            listed = [self.position.get(word, self.size) for word in X.flat]
-            positions: Positions = np.array(listed, dtype=np.int64).reshape(X.shape)
-            return positions
+            listed = numbers_of(X.reshape(-1), self.position.get, self.size)
+            return np.asarray(listed.reshape(X.shape))
         if self.ascending is None or self.place is None:
             raise TypeError("the labels are strings, the input is numbers")
         labels, place = self.ascending.to(X.device, X.dtype), self.place.to(X.device)
@@ -60,8 +61,8 @@ class Labels(NamedTuple):
         """Labels at these positions; `default` at `size`."""
         if self.strings is not None:
             if isinstance(positions, Tensor):
-                read = host_of(positions.flatten()).numbers
-                positions = np.array(read, dtype=np.int64).reshape(tuple(positions.shape))
+                positions = array_of(positions)
+            reserve(PLACE * positions.size)
             table = np.array([*self.strings, default], dtype=object)
             return np.asarray(table[positions], dtype=object)
         assert self.numbers is not None, "labels are strings or numbers"

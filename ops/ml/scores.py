@@ -15,8 +15,9 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
+from onnxinterp.guarding import PLACE, reserve
 from onnxinterp.sampling import Draw
-from onnxinterp.values import Ints, host_of
+from onnxinterp.values import Ints, array_of
 
 ML = "ai.onnx.ml"
 Strings: TypeAlias = np.ndarray[Any, Any]
@@ -92,7 +93,8 @@ def labels(
 ) -> Tensor | Strings:
     """The labels of classes, given as indices of shape [N]: int64, or an array of strings."""
     if strings:
-        return np.array(strings, dtype=object)[np.array(host_of(classes).numbers, dtype=np.int64)]
+        reserve(PLACE * len(classes))
+        return np.asarray(np.array(strings, dtype=object)[array_of(classes)], dtype=object)
     return torch.tensor(integers, dtype=torch.int64, device=classes.device)[classes]
 
 

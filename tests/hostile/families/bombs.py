@@ -223,6 +223,21 @@ def _texts() -> Iterator[tuple[str, ModelProto, Must]]:
     held = [tensor(np.array(["ab "], object), "t0")]
     split = node("StringSplit", ["t22"], ["parts", "y"])
     yield "text-of-many-words", model([*doubled(22), split], initializers=held), "refused"
+    held = [tensor(np.array(["aaaa"], object), "t0")]
+    match = node("RegexFullMatch", ["t20"], ["y"], pattern="((a?){30}){30}b")
+    yield (
+        "text-that-is-matched-for-minutes",
+        model([*doubled(20), match], initializers=held),
+        ("refused"),
+    )
+    held = [tensor(np.array(["1.5"], object), "t"), tensor(np.array([2**22]), "n")]
+    for name, made in {
+        "StringSplit": node("StringSplit", ["e"], ["parts", "y"]),
+        "StringNormalizer": node("StringNormalizer", ["e"], ["y"], case_change_action="UPPER"),
+        "Cast": node("Cast", ["e"], ["y"], to=1),
+    }.items():
+        nodes = [node("Expand", ["t", "n"], ["e"]), made]
+        yield f"one-text-at-2**22-places-{name}", model(nodes, initializers=held), "either"
 
 
 def png(width: int, height: int) -> bytes:
