@@ -5,7 +5,7 @@ History: both 27.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -41,11 +41,7 @@ def linear_attention(
     an axis for the queries that share a head before the last; the state [batch, heads, key, value].
     """
     del chunk_size
-    for x in (key, value, decay, beta):
-        if x is not None and x.shape[:2] != query.shape[:2]:
-            raise ValueError(f"{list(x.shape)} beside queries {list(query.shape)}")
-    if beta is not None and beta.shape[2] not in (1, kv_num_heads):
-        raise ValueError(f"beta {list(beta.shape)} for {kv_num_heads} heads")
+    _check_sizes(query, (key, value, decay, beta), kv_num_heads)
     wide = torch.float64 if query.dtype is torch.float64 else torch.float32
     q, k, v = (_time_first(x.to(wide), kv_num_heads) for x in (query, key, value))
     q = torch.unflatten(q, -1, (q_num_heads // kv_num_heads, -1))
@@ -68,6 +64,16 @@ def linear_attention(
     )
     kept = query.dtype if past_state is None else past_state.dtype
     return Y.transpose(0, 1).flatten(2).to(query.dtype), state.to(kept)
+
+
+def _check_sizes(query: Tensor, others: Sequence[Tensor | None], heads: int) -> None:
+    """Refuse what torch would broadcast: all are of one batch and time; beta comes last."""
+    for x in others:
+        if x is not None and x.shape[:2] != query.shape[:2]:
+            raise ValueError(f"{list(x.shape)} beside queries {list(query.shape)}")
+    beta = others[-1]
+    if beta is not None and beta.shape[2] not in (1, heads):
+        raise ValueError(f"beta {list(beta.shape)} for {heads} heads")
 
 
 def _time_first(x: Tensor, heads: int) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onnxinterp import HeadError, OnnxModule, replace_head
+from onnxinterp import HeadError, InvalidModelError, OnnxModule, replace_head
 from onnxinterp.heads import find_head
 from onnxinterp.verify import verify
 from tests.exports.case import Export
@@ -137,7 +137,7 @@ def test_types_and_initializers_that_are_inputs_stay() -> None:
 
 REFUSED = {
     "y = LayerNormalization(h, one)": "back from the output stands LayerNormalization 'y'",
-    "a = MatMul(h, q) y = Relu(a)": "through Relu stands MatMul 'a', whose weight is an input",
+    "a = MatMul(h, x) y = Relu(a)": "through Relu stands MatMul 'a', whose weight is an input",
     "a = MatMul(h, V) y = LayerNormalization(a, b)": "LayerNormalization 'y', which is no linear",
     "a = MatMul(h, V) y = Mul(a, b)": "a number for each of the 3 outputs: 'b'",
     "a = MatMul(h, V) z = MatMul(a, U) y = MatMul(h, a)": "whose weight comes from MatMul 'a'",
@@ -151,6 +151,17 @@ REFUSED = {
 @pytest.mark.parametrize("body", REFUSED)
 def test_where_no_head_is_found_the_error_says_what_is(body: str) -> None:
     with pytest.raises(HeadError, match=REFUSED[body]):
+        replace_head(model(body), 5)
+
+
+def test_stored_weights_are_found_behind_any_number_of_nodes() -> None:
+    chain = " ".join(f"V{i + 1} = Identity({'V' if not i else f'V{i}'})" for i in range(2000))
+    assert width(replace_head(model(f"{chain} y = MatMul(h, V2000)"), 5)) == 5
+
+
+@pytest.mark.parametrize("body", ["y = Relu(y)", "z = Identity(z) y = MatMul(h, z)", "y = Gemm(h)"])
+def test_no_head_is_looked_for_in_what_is_no_model(body: str) -> None:
+    with pytest.raises(InvalidModelError):
         replace_head(model(body), 5)
 
 
