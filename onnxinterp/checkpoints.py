@@ -33,7 +33,7 @@ from onnxinterp.files import open_model
 from onnxinterp.likeness import clear, refuse_another
 from onnxinterp.limits import Limits
 from onnxinterp.loading import Source, read, reusable
-from onnxinterp.metadata import Known, decoded
+from onnxinterp.metadata import decoded
 from onnxinterp.module import OnnxModule
 
 KEY = "onnxinterp"  # the entry in the metadata of the root module
@@ -110,8 +110,9 @@ def load(
         UnsupportedOpError: operators are missing.
         FileNotFoundError: the path does not exist.
     """
-    state, known = _read(path)
+    state, found = _read(path)
     try:
+        known = decoded(found)
         model = read(known.graph, limits, allowed_ops=allowed_ops).proto
         _fill_all(model, known.keys, state)
         module = OnnxModule(
@@ -132,7 +133,7 @@ def load(
     return module
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Known]:
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], object]:
     """The state dict, and what `save` put beside it."""
     with open_model(Path(path))[0] as file:
         try:
@@ -146,7 +147,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Known]:
         raise InvalidModelError(f"{path} holds no graph: onnxinterp.checkpoints.save writes one")
     if strange := [key for key, value in state.items() if not isinstance(value, Tensor)]:
         raise InvalidModelError(f"{path} is no PyTorch file of plain tensors: see {strange[0]!r}")
-    return dict(state), decoded(root[KEY])
+    return dict(state), root[KEY]
 
 
 def _fill_all(model: onnx.ModelProto, keys: Mapping[str, str], state: Mapping[str, Tensor]) -> None:

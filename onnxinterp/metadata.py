@@ -122,4 +122,4 @@ def _table(found: object, name: str) -> dict[str, Any]:
 
 
 def _damaged(what: str) -> InvalidModelError:
-    return InvalidModelError(f"it holds a damaged graph: {what}")
+    return InvalidModelError(what)
