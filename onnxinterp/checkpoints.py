@@ -105,8 +105,7 @@ def load(
 
     Raises:
         InvalidModelError: the file is no state dict, does not know its graph, or contradicts it.
-        UnsafeModelError: it asks for more than its bytes hold, than `limits`, or for an operator
-            that is not allowed.
+        UnsafeModelError: it asks for more than its bytes hold, or for what is not allowed.
         UnsupportedOpError: operators are missing.
         FileNotFoundError: the path does not exist.
     """
