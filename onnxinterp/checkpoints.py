@@ -9,36 +9,34 @@ without its weights travel along.
 The file is exactly what `torch.save(module.state_dict(), ...)` writes: `torch.load(...,
 weights_only=True)` gives the tensors by name, and `module.load_state_dict` takes them. The graph,
 without its tensors, travels in the state dict's own metadata, where torch keeps version numbers;
-it is data (bytes of ONNX), never code.
+it is data (bytes of ONNX), never code. `load` reads the file by hand (`archives`), believes nothing
+of the metadata (`metadata`), and refuses bytes to be saved that are another model (`likeness`).
 """
 
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import onnx
 import torch
-from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 from torch import Tensor, nn
 
-from onnxinterp import replacing
-from onnxinterp.dtypes import CARRIER, NATIVE
-from onnxinterp.errors import InvalidModelError
+from onnxinterp import archives, replacing
+from onnxinterp.dtypes import CARRIER
+from onnxinterp.encoding import check, raw
+from onnxinterp.errors import InvalidModelError, SaveError
+from onnxinterp.files import open_model
+from onnxinterp.likeness import clear, refuse_another
 from onnxinterp.limits import Limits
 from onnxinterp.loading import Source, read, reusable
+from onnxinterp.metadata import decoded
 from onnxinterp.module import OnnxModule
 
 KEY = "onnxinterp"  # the entry in the metadata of the root module
-DATA_FIELDS = tuple(
-    field.name
-    for field in TensorProto.DESCRIPTOR.fields
-    if field.name not in ("name", "dims", "data_type", "doc_string", "metadata_props")
-)
 
 
 def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | None = None) -> None:
@@ -62,7 +60,7 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
     keys = {name: f"weights.{module.weights.path(name)}" for name in module.weights}
     for name, tensor in _stored(model):
         if name in keys:
-            _clear(tensor)
+            clear(tensor)
         elif tensor.data_location == TensorProto.EXTERNAL:
             value = reader(tensor)
             assert isinstance(value, Tensor), "strings are never external"
@@ -92,48 +90,104 @@ def _write(state: dict[str, Any], out: BinaryIO) -> None:
         raise
 
 
-def load(path: str | os.PathLike[str], *, limits: Limits = Limits()) -> OnnxModule:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    limits: Limits = Limits(),
+    allowed_ops: Collection[str] | None = None,
+) -> OnnxModule:
     """Read a module back from a file that `save` wrote; on the CPU, in eval mode.
 
     Args:
         path: the file.
-        limits: what the module is held to, as by `OnnxModule`.
+        limits: what the module is held to, as by `OnnxModule`; `model_bytes` is of the graph.
+        allowed_ops: the only operators the graph may use, as by `OnnxModule`.
 
     Raises:
-        InvalidModelError: the file is no state dict, or does not know its graph.
+        InvalidModelError: the file is no state dict, does not know its graph, or contradicts it.
+        UnsafeModelError: it asks for more than its bytes hold, or for what is not allowed.
+        UnsupportedOpError: operators are missing.
         FileNotFoundError: the path does not exist.
     """
-    state, known = _read(path)
+    state, found = _read(path)
     try:
-        model = onnx.ModelProto.FromString(known["graph"].numpy().tobytes())
-        keys, outputs, trainable = known["keys"], known["outputs"], frozenset(known["trainable"])
-        for name, tensor in _stored(model):
-            if name in keys:
-                _fill(tensor, state[keys[name]])
-    except (KeyError, TypeError, AttributeError, DecodeError) as error:
-        raise InvalidModelError(f"{path} holds a damaged graph: {error!r}") from error
-    module = OnnxModule(
-        model,
-        outputs=outputs,
-        trainable=lambda name, _: name in trainable,
-        untie=known.get("untied", True),
-        limits=limits,
-    )
+        known = decoded(found)
+        model = read(known.graph, limits, allowed_ops=allowed_ops).proto
+        _fill_all(model, known.keys, state)
+        module = OnnxModule(
+            model,
+            outputs=known.outputs,
+            trainable=lambda name, _: name in known.trainable,
+            untie=known.untied if isinstance(known.untied, bool) else known.untied.__contains__,
+            limits=limits,
+            allowed_ops=allowed_ops,
+        )
+        _refuse_misfits(module, known.keys, state)
+        if known.wire is not None:
+            refuse_another(known.wire, known.graph, module.template.places.keys(), known.sizes)
+            module.template = module.template.filled(known.wire, known.sizes)
+    except InvalidModelError as error:
+        raise type(error)(f"{path} holds a damaged graph: {error}") from error
     module.load_state_dict(state, assign=True)
-    module.template = module.template.filled(known.get("template"))
     return module
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], object]:
     """The state dict, and what `save` put beside it."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
-        raise InvalidModelError(f"{path} is no PyTorch file of plain tensors: {error}") from error
-    known = getattr(state, "_metadata", {}).get("", {}).get(KEY)
-    if known is None:
+    with open_model(Path(path))[0] as file:
+        try:
+            state = archives.read(file)
+        except InvalidModelError as error:
+            message = f"{path} is no PyTorch file of plain tensors: {error}"
+            raise type(error)(message) from error
+    metadata = state.metadata if isinstance(state, archives.Ordered) else None
+    root = metadata.get("") if isinstance(metadata, dict) else None
+    if not isinstance(state, dict) or not isinstance(root, dict) or KEY not in root:
         raise InvalidModelError(f"{path} holds no graph: onnxinterp.checkpoints.save writes one")
-    return state, known
+    if strange := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise InvalidModelError(f"{path} is no PyTorch file of plain tensors: see {strange[0]!r}")
+    return dict(state), root[KEY]
+
+
+def _fill_all(model: onnx.ModelProto, keys: Mapping[str, str], state: Mapping[str, Tensor]) -> None:
+    """Put the tensors of the state dict into the graph, each once."""
+    waiting = dict(keys)
+    for name, tensor in _stored(model):
+        key = waiting.pop(name, None)
+        if key is None:
+            continue
+        if key not in state:
+            raise InvalidModelError(f"the tensor {key!r} of the weight {name!r} is missing")
+        if tensor.data_type not in CARRIER:
+            raise InvalidModelError(f"the weight {name!r} is of no type that has numbers")
+        try:
+            check(state[key], tensor.data_type, tuple(tensor.dims), name)
+            _fill(tensor, state[key])
+        except SaveError as error:
+            raise InvalidModelError(str(error)) from error
+
+
+def _refuse_misfits(
+    module: OnnxModule, keys: Mapping[str, str], state: Mapping[str, Tensor]
+) -> None:
+    """Refuse tensors that are not the module's by name, shape and class of type."""
+    wanted = {f"weights.{module.weights.path(name)}": name for name in module.weights}
+    if dict(keys) != {name: key for key, name in wanted.items()}:
+        raise InvalidModelError("its keys are not those of the weights of its graph")
+    if strange := state.keys() ^ wanted.keys():
+        raise InvalidModelError(f"the tensor {min(strange)!r} is missing, or is none of a weight")
+    for key, name in wanted.items():
+        ours, given = module.weights[name], state[key]
+        if ours.shape != given.shape or _class(ours) != _class(given):
+            found = f"{given.dtype}{list(given.shape)}"
+            raise InvalidModelError(
+                f"the weight {name!r} is {found}, in the graph {ours.dtype}{list(ours.shape)}"
+            )
+
+
+def _class(tensor: Tensor) -> object:
+    """What of its type a module may change: floating numbers stay floating, others as they are."""
+    return "floating" if tensor.is_floating_point() else tensor.dtype
 
 
 def _stored(model: onnx.ModelProto) -> Iterator[tuple[str, TensorProto]]:
@@ -147,19 +201,8 @@ def _stored(model: onnx.ModelProto) -> Iterator[tuple[str, TensorProto]]:
                     yield node.output[0], attribute.t
 
 
-def _clear(tensor: TensorProto) -> None:
-    """Drop the data, keep name, type and shape."""
-    for field in DATA_FIELDS:
-        tensor.ClearField(field)
-
-
 def _fill(tensor: TensorProto, value: Tensor) -> None:
     """Put data back, in the type that the graph declares."""
-    _clear(tensor)
-    if tensor.data_type in NATIVE and value.dtype == CARRIER[tensor.data_type]:
-        flat = value.detach().contiguous().flatten()
-        tensor.raw_data = flat.view(torch.uint8).numpy().tobytes()
-    else:
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        wide = value.double() if value.is_floating_point() else value
-        tensor.raw_data = numpy_helper.from_array(wide.numpy().astype(dtype)).raw_data
+    kind, name = tensor.data_type, tensor.name
+    clear(tensor)
+    tensor.raw_data = b"".join(raw(value.detach().to(CARRIER[kind]), kind, name))

@@ -81,7 +81,7 @@ def save(weights: Weights, kept: Template, path: str | os.PathLike[str]) -> None
 
 def _write_files(changes: Changes, kept: Template, wire: Wire, target: Path) -> None:
     """Write the model and its external data, and give them their names."""
-    names = _data_names(changes.external, target)
+    names = _data_names(changes.external, target, kept.names_files)
     external = [stored for stored, _ in chain(*changes.external.values())]
 
     def model(names: Mapping[str, str]) -> Callable[[BinaryIO], None]:
@@ -196,10 +196,15 @@ def _alike(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(*flat)
 
 
-def _data_names(locations: Collection[str], target: Path) -> dict[str, str]:
+def _data_names(locations: Collection[str], target: Path, keep: bool) -> dict[str, str]:
     """Location in the source -> location beside the target.
 
     A file that is there already is overwritten only where the model that is replaced uses it.
+
+    Args:
+        locations: those in the source.
+        target: the model.
+        keep: whether files that are not there get these names.
 
     Raises:
         UnsafeModelError: a location is outside the folder of the target, or behind a link.
@@ -211,7 +216,8 @@ def _data_names(locations: Collection[str], target: Path) -> dict[str, str]:
     for location in locations:
         for name in chain((location,), others):  # none of the others is tried twice
             file = external_path(target.parent, name)
-            free = name in owned or not os.path.lexists(file)
+            new = keep or name != location
+            free = name in owned or (new and not os.path.lexists(file))
             if free and file != target and name not in taken:
                 chosen[location] = name
                 taken.add(name)

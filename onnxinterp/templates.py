@@ -80,6 +80,8 @@ class Template:
         folder: where external data lie; None where the model came without a path.
         data_root: within which they may be behind links.
         sizes: location -> bytes of external data when they were opened.
+        names_files: whether new files of external data have the names that the bytes give them; a
+            checkpoint, which is one file, does not choose names of others.
     """
 
     wire: Wire | None
@@ -89,6 +91,7 @@ class Template:
     folder: Path | None
     sizes: dict[str, int] = field(default_factory=dict)
     data_root: Path | None = None
+    names_files: bool = True
 
     def opened(self) -> Folder | None:
         """The folder of external data, opened; None where there is none any more."""
@@ -134,13 +137,9 @@ class Template:
             "sizes": self.sizes,
         }
 
-    def filled(self, plain: dict[str, Any] | None) -> Template:
-        """This template, made of a copy of the graph, with the bytes that were given as `plain`."""
-        if plain is None:
-            return self
-        pieces = [piece.numpy().tobytes() for piece in plain["pieces"]]
-        wire = Wire(list(zip(plain["starts"], pieces, strict=True)), plain["size"])
-        return replace(self, wire=wire, folder=None, sizes=plain["sizes"], data_root=None)
+    def filled(self, wire: Wire, sizes: dict[str, int]) -> Template:
+        """This template, made of a copy of the graph, with the bytes of a file that is not here."""
+        return replace(self, wire=wire, folder=None, sizes=sizes, data_root=None, names_files=False)
 
 
 def template(

@@ -58,15 +58,22 @@ def test_a_checkpoint_saves_without_the_file(external: bool, tmp_path: Path) -> 
     (path.parent / "w.bin").unlink()
     module = checkpoints.load(tmp_path / "m.pth")
     (tmp_path / "b").mkdir()
-    assert saved(module, tmp_path / "b" / "m.onnx") == data
-    if external:
-        got = (tmp_path / "b" / "w.bin").read_bytes()
+    out = saved(module, tmp_path / "b" / "m.onnx")
+    if external:  # one file does not choose the names of others
+        got = (tmp_path / "b" / "m.onnx.data").read_bytes()
+        renamed = onnx.load_from_string(out)
+        for tensor in renamed.graph.initializer:
+            assert tensor.external_data[0].value == "m.onnx.data"
+            tensor.external_data[0].value = "w.bin"
+        assert renamed == onnx.load_from_string(data)
         assert len(got) == len(beside)
         weights = raw("w", LARGE).raw_data + raw("v", LARGE, seed=1).raw_data
         assert got.replace(b"\0" * 64, b"").count(b"\x5a") == weights.count(b"\x5a"), (
             "what no tensor has is zero"
         )
         assert OnnxModule(tmp_path / "b" / "m.onnx").weights["v"].equal(module.weights["v"])
+    else:
+        assert out == data
 
 
 def test_external_data_that_the_module_does_not_hold_are_asked_for(tmp_path: Path) -> None:
