@@ -27,11 +27,11 @@ from onnx import (
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.extraction import extract
 from onnxinterp.graph import Graph, Holder, Model, Node, WeightRef
-from onnxinterp.limits import GIB, Limits
+from onnxinterp.limits import REPEATED, Limits
 from onnxinterp.nodes import (
     ATTRIBUTE_VALUE,
     Attribute,
-    attributes_of,
+    Signature,
     declared,
     is_of,
     made,
@@ -40,13 +40,13 @@ from onnxinterp.nodes import (
 )
 from onnxinterp.ordering import sort
 from onnxinterp.registry import Kernel, lookup
+from onnxinterp.validation.opening import WIDTH
 from onnxinterp.validation.operators import FunctionKey, schema_function
 from onnxinterp.validation.structure import depth_of, functions_of, opsets_of
 
 Scope: TypeAlias = "ChainMap[str, str]"  # name in the file -> name in the whole model
 
 LONGEST = 256  # characters of a name that its copies keep
-REPEATED = 4 * GIB  # bytes of constants that functions give, where no limit on weights is set
 
 
 def build(
@@ -255,7 +255,7 @@ class _Builder:
                 raise InvalidModelError(f"{label!r} names no value as {attribute!r}")
             output = self._resolve(attributes[attribute], context, label)
             part = attributes[attribute] = extract(self._made, inputs, output, self.fresh)
-            self._extracted += len(self._made) + sum(1 for _ in part.walk())
+            self._extracted += sum(map(_size, self._made)) + sum(map(_size, part.walk()))
             if self.limits.nodes is not None and self._extracted > self.limits.nodes:
                 raise UnsafeModelError(f"node {label!r}: copies of the graph have too many nodes")
             if part.depth > depth_of(self.limits.subgraph_depth):
@@ -310,18 +310,18 @@ class _Builder:
                 f"the function {'::'.join(str(part) for part in key if part)} calls itself"
             )
         chain = (*context.functions, key)
-        imports = opsets_of(function.opset_import, 0) or self.opsets
-        around_it = _Context(ChainMap(), imports, {}, chain)
-        takes, gives = self._once(around_it, "signature", function, signature_of, function)
-        given = dict(zip(gives, outputs, strict=False))
-        scope = around_it.scope
-        scope.update(dict.fromkeys(takes, ""))
-        scope.update(zip(takes, inputs, strict=False))
-        scope.update(given)
-        defaults = self._attributes(attributes_of(function.attribute_proto), around_it)
-        bound = {**defaults, **attributes}
+        inside = _Context(ChainMap(), self.opsets, functions=chain)
+        says: Signature = self._once(inside, "signature", function, signature_of, function)
+        imports = self._once(inside, "imports", function, opsets_of, function.opset_import, 0)
+        given = dict(zip(says.gives, outputs, strict=False))
+        inside.scope.update(dict.fromkeys(says.takes, ""))
+        inside.scope.update(zip(says.takes, inputs, strict=False))
+        inside.scope.update(given)
+        around_it = replace(inside, opsets=imports or self.opsets)
+        defaults = self._once(inside, "defaults", function, self._attributes, says.defaults, inside)
+        bound = ChainMap(attributes, self._attributes(says.graphs, around_it), defaults)
         around, self._made = self._made, []
-        nodes = self.nodes(function, _Context(scope, imports, bound, chain, frozenset(given)))
+        nodes = self.nodes(function, replace(around_it, bound=bound, results=frozenset(given)))
         around += self._made
         self._made = around
         return nodes
@@ -338,6 +338,11 @@ def _prepared(kernel: Kernel, label: str, read: Mapping[str, Any]) -> Any:
         )
     except Exception as error:
         raise InvalidModelError(f"node {label!r} ({kernel.op_type}): {error}") from error
+
+
+def _size(node: Node) -> int:
+    """How many nodes it counts for."""
+    return 1 + (len(node.reads) + len(node.outputs)) // WIDTH
 
 
 def _copy(message: Message) -> Message:

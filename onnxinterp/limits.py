@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 GIB = 2**30
+REPEATED = (
+    4 * GIB
+)  # bytes of weights that are given or read again, where no limit on weights is set
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,10 @@ class Limits:
 
     Attributes:
         model_bytes: of the ONNX file, without external data; protobuf itself ends at 2 GiB.
-        weight_bytes: of all tensors the file ships, external data included, as dense tensors.
-        nodes: in all graphs, after functions are opened.
+        weight_bytes: of all tensors the file ships, external data included, as dense tensors; and
+            of the copies of them that functions and ties make.
+        nodes: in all graphs, after functions are opened. Their inputs, outputs, tensors and
+            attributes may be 16 times as many, beside those that the file itself spells out.
         subgraph_depth: of If, Loop, Scan and the like in each other.
         function_depth: of functions that call functions.
         loop_trips: of one Loop, Scan or SequenceMap, each time it runs.

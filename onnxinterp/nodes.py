@@ -16,7 +16,7 @@ from onnx import (
 )
 
 from onnxinterp.graph import ValueInfo, value_info
-from onnxinterp.validation.operators import domain_of, label_of
+from onnxinterp.validation.operators import GRAPH_TYPES, domain_of, label_of
 
 Attribute: TypeAlias = "tuple[str, str, AttributeProto]"  # its name, what it refers to, it
 
@@ -81,9 +81,28 @@ def declared(proto: GraphProto) -> Declared:
     return Declared(proto.name, inputs, outputs, stored)
 
 
-def signature_of(function: FunctionProto) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of what a function takes and gives."""
-    return tuple(function.input), tuple(function.output)
+class Signature(NamedTuple):
+    """What a function says, but for its nodes.
+
+    Attributes:
+        takes: names of its inputs.
+        gives: names of its outputs.
+        defaults: attributes that need not be given.
+        graphs: those of them that are graphs, which each call has of its own.
+    """
+
+    takes: tuple[str, ...]
+    gives: tuple[str, ...]
+    defaults: tuple[Attribute, ...]
+    graphs: tuple[Attribute, ...]
+
+
+def signature_of(function: FunctionProto) -> Signature:
+    """Read a function but for its nodes."""
+    attributes = attributes_of(function.attribute_proto)
+    graphs = tuple(a for a in attributes if a[2].type in GRAPH_TYPES)
+    others = tuple(a for a in attributes if a[2].type not in GRAPH_TYPES)
+    return Signature(tuple(function.input), tuple(function.output), others, graphs)
 
 
 def made(protos: Iterable[NodeProto]) -> tuple[str, ...]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from onnx import AttributeProto, NodeProto
+from onnx import NodeProto
 
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.registry import naming
-from onnxinterp.validation.operators import label_of
-
-GRAPH_TYPES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+from onnxinterp.validation.operators import GRAPH_TYPES, label_of
 
 
 def _free_names(node: NodeProto) -> Iterable[str]:

@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.limits import Limits
 
+FEW = 10_000  # nodes, for which there is room in any case
 PARTS = 64  # messages and texts for each node: attributes, names, shapes of values, metadata
 
 
@@ -49,7 +50,8 @@ def check_texts(model: onnx.ModelProto, limits: Limits) -> None:
         InvalidModelError: there is such a text.
         UnsafeModelError: there are more than 64 messages and texts for each of `limits.nodes`.
     """
-    left = math.inf if limits.nodes is None else PARTS * limits.nodes
+    most = math.inf if limits.nodes is None else PARTS * max(limits.nodes, FEW)
+    left = most
     waiting: list[Iterator[Message]] = [iter([model])]
     while waiting:
         message = next(waiting[-1], None)
@@ -69,7 +71,7 @@ def check_texts(model: onnx.ModelProto, limits: Limits) -> None:
         waiting += [iter(inner) for n in texts.inners if (inner := getattr(message, n))]
         left -= 1
         if left < 0:
-            what = f"the model has more than {PARTS * (limits.nodes or 0):,} messages and texts"
+            what = f"the model has more than {most:,} messages and texts"
             raise UnsafeModelError(f"{what}; limits.nodes allows no more")
 
 

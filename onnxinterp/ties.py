@@ -33,6 +33,10 @@ from onnxinterp.graph import Graph, Model, Node, Tie
 Untie: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool]"
 
 
+FEW = 4  # weights of one name before they are numbered
+LONGEST = 512  # characters of a name, or of a module's, of which others are made
+
+
 class Use(NamedTuple):
     """One reading of an initializer: which input of which node, and the state it is there."""
 
@@ -62,17 +66,24 @@ def untied(model: Model, untie: Untie) -> Model:
     taken = model.tensors.keys() | {o for n in model.graph.walk() for o in n.outputs}
     taken |= {i.name for g in model.graph.graphs() for i in g.inputs}
     ties = {}
+    copies = Counter[str]()  # how often a name was wanted again
     for name, uses in _uses(model).items():
         whole = asked is not None and asked(name)
         own = _own_names(model, name, uses, whole) if asked is None or whole else {}
         for new, its_uses in own.items():
             unique = new
             while unique in taken:
-                unique += ".untied"
+                copies[new] += 1
+                unique = new + _suffix(copies[new])
             taken.add(unique)
             ties[unique] = Tie(name, tuple((u.node.outputs[0], u.input) for u in its_uses), whole)
     renamed = {reader: new for new, tie in ties.items() for reader in tie.readers}
     return _with(model, _reading(model.graph, renamed), ties) if ties else model
+
+
+def _suffix(copies: int) -> str:
+    """What goes behind a name that others have: a number where they are many."""
+    return ".untied" * copies if copies < FEW else f".untied.{copies}"
 
 
 def _with(model: Model, graph: Graph, ties: dict[str, Tie]) -> Model:
@@ -151,16 +162,18 @@ def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[st
     first = owner or computed[0]
     stored = model.tensors[name]
     vector = isinstance(stored, TensorProto) and len(stored.dims) < 2
+    named = vector and bool(home) and len(name) <= LONGEST
     own: dict[str, list[Use]] = {}
     for number, use in enumerate(uses):
-        scope = use.node.scope
-        apart = vector and bool(home) and owner is not None and _apart(scope, home)
+        scope = use.node.scope if len(use.node.scope) <= LONGEST else ""
+        apart = named and owner is not None and _apart(scope, home)
         if use.state and not first.state:  # the name that torch gives to an input (input_)mean
-            new = f"{scope or home or name}.running_{use.state.removeprefix('input_')}"
+            around = (scope or home or name)[:LONGEST]
+            new = f"{around}.running_{use.state.removeprefix('input_')}"
         elif apart:
             new = f"{scope}.{leaf}"
         elif whole and use is not first:
-            new = f"{name}.{number}"
+            new = f"{name[:LONGEST]}.{number}"
         else:
             continue
         own.setdefault(new, []).append(use)
@@ -169,8 +182,12 @@ def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[st
 
 def _apart(scope: str, home: str) -> bool:
     """Whether two torch modules are neither the same nor one inside the other."""
-    one, other = f"{scope}.", f"{home}."
-    return bool(scope) and not one.startswith(other) and not other.startswith(one)
+    return bool(scope) and not _within(scope, home) and not _within(home, scope)
+
+
+def _within(inner: str, outer: str) -> bool:
+    """Whether a torch module is another or stands in it; copies no name."""
+    return inner.startswith(outer) and inner[len(outer) : len(outer) + 1] in ("", ".")
 
 
 def _state(node: Node, index: int) -> str:

@@ -6,7 +6,8 @@ module tree at `layer1` / `0` / `weight`, so that its state_dict key is `layer1.
 Escape: a part of a name that nn.Module or ParameterDict uses itself (`half`, `type`, `training`,
 the empty part, ...) and a tensor whose name is also a prefix (`a` beside `a.b`) get underscores
 appended in attribute and state_dict names, a number too after the first, until they are free. Below
-the 64th level dots are underscores. `weights[...]` always takes the ONNX name, and
+the 64th level, in names of over 512 characters, and where levels would take far more memory than
+the weights, dots are underscores. `weights[...]` always takes the ONNX name, and
 `weights.path(name)` tells where it stands.
 """
 
@@ -21,8 +22,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from onnxinterp.errors import InvalidModelError
+from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.graph import Graph, Holder, Model, WeightRef
+from onnxinterp.limits import REPEATED
 from onnxinterp.reader import TensorReader
 from onnxinterp.registry import Kind
 
@@ -30,6 +32,10 @@ Trainable: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"
 
 TENSORS = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)
 LEVELS = 64  # that names may nest: torch goes through them one inside the other
+LONGEST = 512  # characters of a name that nests: each level keeps the rest of it
+ROOM = 6  # levels for each weight, the deepest first; models of torch modules have up to 3
+SPARE = 1000  # levels beside these
+KEY = 1 / 8  # of a level: what a name takes in one that is there
 RESERVED = frozenset(dir(nn.ParameterDict())) | {"training", ""}
 
 
@@ -46,7 +52,9 @@ class Weights(nn.ParameterDict):
     def __init__(self, values: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         values = values or {}
+        room = SPARE + ROOM * float(len(values))
         for name in sorted(values, key=lambda n: -n.count(".")):  # levels before their namesakes
+            room -= self._enter(name, LEVELS if room > 0 else 0)
             self[name] = values[name]
         in_order = {name: self._keys[name] for name in values}
         self._keys = in_order  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
@@ -66,19 +74,29 @@ class Weights(nn.ParameterDict):
             level = cast("nn.Module", level._modules[part])
         return level
 
-    def _enter(self, name: str) -> None:
-        """Find a free place for a new name; make the levels on the way and tell them."""
-        parts = name.split(".", LEVELS)
+    def _enter(self, name: str, deepest: int = LEVELS) -> float:
+        """Find a free place for a new name; make the levels on the way and tell them.
+
+        Returns:
+            The memory this takes, in levels.
+        """
+        parts = name.split(".", deepest if len(name) <= LONGEST else 0)
         levels: list[Weights] = [self]
         path: list[str] = []
+        made = 0
         for part in map(_escape, parts[:-1]):
-            while part in levels[-1]._parameters or part in levels[-1]._buffers:
+            level = levels[-1]
+            while part in level._parameters or part in level._buffers:
                 part += "_"
-            levels.append(cast("Weights", levels[-1]._modules.setdefault(part, Weights())))
+            if part not in level._modules:
+                level._modules[part] = Weights()
+                made += 1
+            levels.append(cast("Weights", level._modules[part]))
             path.append(part)
         path.append(levels[-1]._free(_escape(parts[-1].replace(".", "_"))))
         for depth, level in enumerate(levels):
             level._keys[".".join(parts[depth:])] = tuple(path[depth:])
+        return made + KEY * len(levels)
 
     def _free(self, part: str) -> str:
         """A part of a name with as much behind it as it takes to be alone on this level."""
@@ -93,7 +111,7 @@ class Weights(nn.ParameterDict):
             return part
         number = sum(map(len, tables))  # grows with the names, so that few are tried
         while is_taken(f"{part}{number}"):
-            number += 1
+            number *= 2
         return f"{part}{number}"
 
     def __getitem__(self, name: str) -> Tensor:
@@ -116,7 +134,8 @@ class Weights(nn.ParameterDict):
         holder, leaf = self.holder(name)
         holder._parameters.pop(leaf, None)
         holder._buffers.pop(leaf, None)
-        parts, path = name.split(".", LEVELS), self._keys[name]
+        path = self._keys[name]
+        parts = name.split(".", len(path) - 1)
         for depth in range(len(parts)):
             level = cast("Weights", self._level(path[:depth]))
             del level._keys[".".join(parts[depth:])]
@@ -252,7 +271,14 @@ def _trains(trainable: Trainable, name: str, tensor: Tensor, default: bool) -> b
 def read_tensors(
     model: Model, graph: Graph, reader: TensorReader
 ) -> tuple[dict[str, Tensor], dict[str, np.ndarray[Any, Any]]]:
-    """The tensors the graph uses, and apart from them the arrays of strings."""
+    """The tensors the graph uses, and apart from them the arrays of strings.
+
+    Raises:
+        InvalidModelError: the data of one does not fit.
+        UnsafeModelError: what `ties` made weights of their own is too large for so many copies.
+    """
+    most = reader.limits.weight_bytes
+    left = REPEATED if most is None else most
     used = set(graph.captures).union(i.name for i in graph.inputs)
     tensors: dict[str, Tensor] = {}
     strings: dict[str, np.ndarray[Any, Any]] = {}
@@ -262,7 +288,12 @@ def read_tensors(
             continue
         value = _read_tensor(stored, reader)
         if isinstance(value, Tensor):  # untied weights do not share the memory of a mapped file
-            tensors[name] = value.clone() if id(stored) in seen else value
+            if id(stored) in seen:
+                left -= value.nbytes
+                if left < 0:
+                    raise UnsafeModelError(f"tensor {name!r} is too large for as many copies of it")
+                value = value.clone()
+            tensors[name] = value
             seen.add(id(stored))
         else:
             strings[name] = value

@@ -3,6 +3,9 @@
 Thirty functions that call each other twice are a billion nodes. How many they are is a sum over
 calls, counted once a function. A function may be handed a graph, as an attribute, and may use it
 several times; so its size is a number, and for each attribute how often a graph given there counts.
+
+Nodes are not all of it: a node of a function may have ten thousand outputs, and each call of the
+function makes them anew. So what nodes and graphs name is counted as well, their width.
 """
 
 from __future__ import annotations
@@ -15,13 +18,16 @@ from typing import NamedTuple, TypeAlias
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.validation.operators import FunctionKey
 
+WIDTH = 16  # for each node that is allowed, beside what the file spells out; most have up to 8
+
 
 class Size(NamedTuple):
-    """How many nodes there are, and how deep they stand in subgraphs and in functions."""
+    """How many nodes there are, how deep in subgraphs and in functions, and how wide together."""
 
     nodes: int
     subgraphs: int = 0
     functions: int = 0
+    width: int = 0
 
 
 Sizes: TypeAlias = "dict[str, Size]"
@@ -35,6 +41,7 @@ class Unit:
     Attributes:
         where: what to call it.
         nodes: how many it has itself.
+        width: how many inputs, outputs, tensors and attributes they and it have.
         parts: subgraphs of its nodes.
         calls: functions it calls without handing them graphs -> how often.
         handed: functions it calls with graphs, or with attributes that may be some: these are
@@ -45,6 +52,7 @@ class Unit:
 
     where: str
     nodes: int = 0
+    width: int = 0
     parts: list[Unit] = field(default_factory=list)
     calls: Counter[FunctionKey] = field(default_factory=Counter)
     handed: list[tuple[FunctionKey, dict[str, Unit | str]]] = field(default_factory=list)
@@ -57,7 +65,7 @@ def check_size(root: Unit, functions: Mapping[FunctionKey, Unit], most: Size) ->
 
     Raises:
         InvalidModelError: a function calls itself, be it through others.
-        UnsafeModelError: there are more nodes than `most` has, or they stand deeper.
+        UnsafeModelError: there are more nodes than `most` has, or they stand deeper, or are wider.
     """
     sizes: dict[Unit, Sizes] = {}
     stack, path = [root], {root}
@@ -89,7 +97,7 @@ def _needs(unit: Unit, functions: Mapping[FunctionKey, Unit]) -> Iterator[Unit]:
 
 
 def _sizes(unit: Unit, functions: Mapping[FunctionKey, Unit], known: Mapping[Unit, Sizes]) -> Sizes:
-    sizes = {"": Size(unit.nodes)}
+    sizes = {"": Size(unit.nodes, width=unit.width)}
     for part in unit.parts:
         _add(sizes, known[part], Size(1, subgraphs=1))
     for name, count in unit.refers.items():
@@ -106,7 +114,7 @@ def _sizes(unit: Unit, functions: Mapping[FunctionKey, Unit], known: Mapping[Uni
             times = Size(size.nodes * count, size.subgraphs, size.functions + 1)
             given = graphs.get(name) or function.defaults.get(name)
             if not name:
-                _add(sizes, {"": Size(1)}, times)
+                _add(sizes, {"": size}, Size(count, functions=1))
             elif given is not None:
                 _add(sizes, known[given] if isinstance(given, Unit) else {given: Size(1)}, times)
         for handed in graphs.values():  # decoded where they are handed over
@@ -123,6 +131,7 @@ def _add(sizes: Sizes, more: Sizes, times: Size) -> None:
             old.nodes + size.nodes * times.nodes,
             max(old.subgraphs, size.subgraphs + times.subgraphs),
             max(old.functions, size.functions + times.functions),
+            old.width + size.width * times.nodes,
         )
 
 
@@ -138,4 +147,9 @@ def _refuse(unit: Unit, size: Size, most: Size) -> None:
         raise UnsafeModelError(
             f"{unit.where} has {size.nodes} nodes once functions are opened; "
             f"{most.nodes} are allowed"
+        )
+    if size.width > most.width:
+        raise UnsafeModelError(
+            f"{unit.where} has {size.width} inputs, outputs, tensors and attributes of nodes "
+            f"once functions are opened; {most.width} are allowed"
         )

@@ -42,6 +42,7 @@ VALUE_FIELD = {
 }
 """Type of an attribute -> the field that holds its value."""
 
+GRAPH_TYPES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 MESSAGES = frozenset({"t", "g", "sparse_tensor", "tp"})  # numbers and lists may be empty
 ABOUT = frozenset({"name", "type", "doc_string"})
 ALONE = {kind: ABOUT | {name} for kind, name in VALUE_FIELD.items()}

@@ -12,8 +12,9 @@ from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.limits import Limits
 from onnxinterp.registry import Kernel
 from onnxinterp.validation.names import made_in, unmade
-from onnxinterp.validation.opening import Size, Unit, check_size
+from onnxinterp.validation.opening import WIDTH, Size, Unit, check_size
 from onnxinterp.validation.operators import (
+    GRAPH_TYPES,
     FunctionKey,
     Operator,
     Operators,
@@ -26,7 +27,6 @@ from onnxinterp.validation.walking import Body, bodies
 DEEPEST = 48  # what Python's stack has room for, whatever the limits are
 TYPE_DEPTH = 16  # optionals of sequences of maps of ...
 ELEMENT_TYPES = frozenset(TensorProto.DataType.values())
-GRAPH_TYPES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
 def validate(
@@ -63,7 +63,8 @@ def validate(
         )
     validator = _Validator(proto, kernels)
     root = validator.run(proto.graph)
-    most = Size(nodes, depth, depth_of(limits.function_depth))
+    width = WIDTH * nodes + validator.width
+    most = Size(nodes, depth, depth_of(limits.function_depth), width)
     check_size(root, validator.units, most)
     if allowed_ops is not None:
         allowed = {name.removeprefix("ai.onnx::") for name in allowed_ops}
@@ -136,6 +137,7 @@ class _Validator:
     Attributes:
         units: the functions that are called, for the count.
         called: names of the operators that are called, functions apart.
+        width: of all that was looked at, each once.
     """
 
     def __init__(self, proto: onnx.ModelProto, kernels: Mapping[str, Kernel]) -> None:
@@ -143,6 +145,7 @@ class _Validator:
         self.operators = Operators(kernels, functions_of(proto))
         self.units: dict[FunctionKey, Unit] = {}
         self.called: set[str] = set()
+        self.width = 0
         self._stack: list[_Place] = []
         self._now: NodeProto | None = None  # the node that is looked at
 
@@ -187,6 +190,7 @@ class _Validator:
     def _body(self, place: _Place) -> None:
         nodes = list(place.body.node)
         scopes = (made_in(place.body, nodes), *place.around)
+        place.unit.width = len(scopes[0]) + len(place.body.output)
         if isinstance(place.body, FunctionProto):
             self._defaults(place.body, place, scopes)
         else:
@@ -198,6 +202,8 @@ class _Validator:
         for node in nodes:
             self._now = node
             self._node(node, place, scopes)
+            place.unit.width += len(node.input) + len(node.attribute)
+        self.width += place.unit.width
 
     def _defaults(self, body: FunctionProto, place: _Place, scopes: tuple[set[str], ...]) -> None:
         """The values that a function's attributes have where none are given; graphs among them."""

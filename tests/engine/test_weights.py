@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import pickle
+import tracemalloc
 
 import onnx
 import onnx.parser
@@ -104,6 +106,67 @@ def test_a_name_may_be_the_prefix_of_another() -> None:
     assert len({weights.path(n) for n in weights}) == 3
     assert weights["a"].item() == 1
     assert weights["a.b"].item() == 0
+
+
+def memory(names: list[str]) -> int:
+    """The most bytes that the names of these weights take."""
+    values = dict.fromkeys(names, torch.zeros(1))
+    tracemalloc.start()
+    weights = Weights(values)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert list(weights) == names
+    paths = {weights.path(name) for name in names}
+    assert len(paths) == len(names)
+    return peak
+
+
+def test_names_take_memory_in_proportion() -> None:
+    plain = memory([f"layer.{i}.weight" for i in range(2000)])
+    assert memory([f"{i}" + ".a" * 64 for i in range(2000)]) < 12 * plain, "levels of their own"
+    assert memory(["a." * 64 + f"{i}" for i in range(2000)]) < 12 * plain, "one level for all"
+    assert memory(["a." * 64 + f"{i}" + "x" * 10**6 for i in range(4)]) < 4 * 3 * 10**6
+
+
+def test_deep_names_of_many_modules_are_not_changed() -> None:
+    adapters = [
+        f"base.model.model.layers.{i}.attention.{part}.{end}.weight"
+        for i in range(100)
+        for part in ("query", "key", "value")
+        for end in ("base_layer", "lora_A.default", "lora_B.default")
+    ]
+    wrapped = [f"backbone.body.{i}.block.conv.conv.weight" for i in range(1500)]
+    for names in (adapters, wrapped, ["x." * 64 + "y"]):
+        weights = Weights({name: torch.zeros(1) for name in names})
+        assert [weights.path(name) for name in weights] == names
+
+
+def test_a_name_without_levels_goes_as_it_came() -> None:
+    name = "a." + "b" * 1000
+    weights = Weights({name: torch.zeros(1), "a.c": torch.ones(1)})
+    assert weights.path(name) == "a_" + "b" * 1000
+    del weights[name]
+    assert list(weights) == list(weights.state_dict()) == ["a.c"]
+
+
+def test_names_that_are_one_without_dots_find_a_place_soon() -> None:
+    """They may not try each number that others have taken."""
+    same = ["".join(dots) + "x" * 600 for dots in itertools.product(("a.", "a_"), repeat=9)]
+    taken = [f"{'a_' * 9}{'x' * 600}_{n}" for n in range(len(same) * 3)]
+
+    class Counting(dict[str, torch.Tensor]):
+        looks = 0
+
+        def __contains__(self, name: object) -> bool:
+            Counting.looks += 1
+            return super().__contains__(name)
+
+    weights = Weights()
+    weights._buffers = Counting()
+    for name in taken + same:
+        weights[name] = torch.zeros(1)
+    assert len(weights.state_dict()) == len(taken) + len(same)
+    assert Counting.looks < 10 * len(weights)
 
 
 def test_a_weights_dictionary_behaves_like_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onnxinterp import OnnxModule, checkpoints
+from onnxinterp import Limits, OnnxModule, UnsafeModelError, checkpoints
+from onnxinterp.building import build
+from onnxinterp.ties import untied
 from tests.training.merged import IDS, Normalized, Twins, dynamo, torchscript
 
 by_both = pytest.mark.parametrize("write", [torchscript, dynamo])
@@ -110,6 +113,55 @@ def test_names_untie_what_the_file_does_not_tell(untie: object) -> None:
     tied(x).sum().backward()
     total = sum(w.grad for w in apart.parameters())
     torch.testing.assert_close(total, tied.weights["w"].grad)
+
+
+def scoped(op: str, inputs: list[str], output: str, scope: str) -> onnx.NodeProto:
+    """A node of a torch module, as the newer exporter writes it."""
+    node = onnx.helper.make_node(op, inputs, [output])
+    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=f"['', '{scope}', 'op']")
+    return node
+
+
+def crowded(count: int, scope: str = "s", leaf: str = "w", size: int = 1) -> onnx.ModelProto:
+    """One torch module that reads vectors of so many others, all of one name."""
+    held = [f"h{i}.{leaf}" for i in range(count)]
+    nodes = [scoped("Neg", [name], f"n{i}", f"h{i}") for i, name in enumerate(held)]
+    nodes.append(scoped("Sum", [*held, *(f"n{i}" for i in range(count))], "y", scope))
+    weights = [
+        onnx.TensorProto(name=name, data_type=1, dims=[size], raw_data=bytes(4 * size))
+        for name in held
+    ]
+    end = onnx.helper.make_tensor_value_info("y", 1, None)
+    graph = onnx.helper.make_graph(nodes, "g", [], [end], weights)
+    imports = [onnx.helper.make_opsetid("", 17)]
+    return onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
+
+
+def test_weights_that_want_one_name_are_numbered() -> None:
+    names = list(OnnxModule(crowded(6)).weights)[6:]
+    assert names[:4] == ["s.w", "s.w.untied", "s.w.untied.untied", "s.w.untied.untied.untied"]
+    assert names[4:] == ["s.w.untied.4", "s.w.untied.5"]
+    assert max(map(len, OnnxModule(crowded(500)).weights)) < 30
+
+
+@pytest.mark.parametrize(("scope", "leaf"), [("s" * 10**5, "w"), ("s", "w" * 10**5)])
+def test_long_names_are_not_made_again_for_each_weight(scope: str, leaf: str) -> None:
+    model = build(crowded(20, scope, leaf))
+    tracemalloc.start()
+    ties = untied(model, True).ties
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not ties
+    assert peak < 10**6
+
+
+def test_copies_of_a_large_tensor_are_held_to_the_limit_on_weights() -> None:
+    model = crowded(50, size=1000)
+    assert len(OnnxModule(model, limits=Limits(weight_bytes=200_000)).weights) == 100
+    model.graph.node[-1].input.append("m")
+    model.graph.node.append(scoped("Neg", ["h0.w"], "m", "k"))
+    with pytest.raises(UnsafeModelError, match="too large for as many copies"):
+        OnnxModule(model, limits=Limits(weight_bytes=200_000))
 
 
 def test_untied_weights_of_a_mapped_file_have_memory_of_their_own(tmp_path: Path) -> None:
