@@ -22,7 +22,7 @@ from onnxinterp.ops.matmul import mat_mul
 from onnxinterp.ops.softmax import softmax, softmax_1
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Flag
+from onnxinterp.values import Flag, is_known
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -125,6 +125,8 @@ def attention_in_parts(
     """Keys stand in columns. Where a query may attend no key, the softmax of its scores is NaN."""
     if forward_ad._current_level >= 0:
         return NotImplemented  # torch's fused kernels have no forward derivative
+    if is_known(K.shape[-1]) and K.shape[-1] == 0:
+        return NotImplemented  # without keys it is 0: a sum of nothing
     plain = Q.ndim == K.ndim == V.ndim == 4 and axis in (-1, 3) and divisor
     if not plain or not Q.shape[:2] == K.shape[:2] == V.shape[:2] or Q.shape[3] != V.shape[3]:
         return NotImplemented

@@ -25,7 +25,7 @@ def read(texts: Strings, to: torch.dtype, elem_type: int = 0) -> Tensor:
     """The numbers that texts stand for, in a type from which to cast to `to`.
 
     Args:
-        texts: strings of any shape, with the decimal digits, signs and exponents of Python.
+        texts: strings of any shape, with the decimal digits, signs and exponents of C.
         to: the carrier of the type that is wanted.
         elem_type: that type, where its carrier does not tell.
 
@@ -33,7 +33,11 @@ def read(texts: Strings, to: torch.dtype, elem_type: int = 0) -> Tensor:
         ValueError: a text is no number, or none of the kind that is wanted.
     """
     whole = not (to.is_floating_point or to is torch.bool or elem_type in MINIFLOATS)
-    numbers = [int(text) if whole else float(text) for text in texts.reshape(-1).tolist()]
+    parts: list[str] = texts.reshape(-1).tolist()
+    for text in parts:
+        if not text.isascii() or "_" in text:  # Python reads 1_000, and the digits of all scripts
+            raise ValueError(f"{text!r} is no number")
+    numbers = [int(text) if whole else float(text) for text in parts]
     wide = np.float64 if not whole else np.uint64 if to is torch.uint64 else np.int64
     return torch.from_numpy(np.array(numbers, dtype=wide)).reshape(texts.shape)
 
