@@ -122,7 +122,11 @@ def attention_in_parts(
     divisor: float = 1.0,
     root: float = 1.0,
 ) -> Any:
-    """Keys stand in columns. Where a query may attend no key, the softmax of its scores is NaN."""
+    """Keys stand in columns. Where a query may attend no key, the softmax of its scores is NaN.
+
+    Where its scores are NaN or overflow, torch's kernels may give 0 and not NaN, as they do in the
+    module that a graph was exported from.
+    """
     if forward_ad._current_level >= 0:
         return NotImplemented  # torch's fused kernels have no forward derivative
     if is_known(K.shape[-1]) and K.shape[-1] == 0:

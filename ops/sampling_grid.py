@@ -159,7 +159,8 @@ def affine_grid(theta: Tensor, size: list[int], *, align_corners: Flag = 0) -> T
         raise ValueError(f"a grid of size {size}")
     wider = [images, channels, *(at_least(n, 2) for n in sides)]
     grid = functional.affine_grid(theta, wider, True)
-    return grid[(slice(None), *(slice(n) for n in sides))]
+    index = (slice(None), *(slice(n) for n in sides))
+    return grid[index]
 
 
 def _grid_call(d: Draw, x: Tensor, outputs: tuple[int, ...], modes: Sequence[str]) -> Call:
