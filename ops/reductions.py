@@ -64,7 +64,7 @@ def _mean(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
     """The mean of integers is rounded towards zero; that of none is 0, as onnxruntime has it."""
     if x.is_floating_point():
         return x.mean(axes, keepdim)
-    count = at_least(math.prod(x.shape[a] for a in axes), 1)
+    count = at_least(math.prod([x.shape[a] for a in axes]), 1)
     if x.dtype is torch.uint64:
         return (x.double().sum(axes, keepdim) / count).to(x.dtype)
     return torch.div(_sum(x, axes, keepdim), count, rounding_mode="trunc")
