@@ -32,10 +32,9 @@ class Arguments:
         self.aliases = dict(zip(_identifiers(self.infos), self.infos, strict=True))
 
     def signature(self) -> Signature:
-        """The signature of the method that is called, names that are no identifiers made ones."""
+        """The signature of a call, names that are no identifiers made ones."""
         kinds = [Parameter.POSITIONAL_OR_KEYWORD] * len(self.inputs)
-        parameters = [Parameter("self", Parameter.POSITIONAL_ONLY)]
-        parameters += [Parameter(a, k) for a, k in zip(self.aliases, kinds, strict=False)]
+        parameters = [Parameter(a, k) for a, k in zip(self.aliases, kinds, strict=False)]
         rest = list(self.aliases)[len(self.inputs) :]
         parameters += [Parameter(a, Parameter.KEYWORD_ONLY, default=None) for a in rest]
         return Signature(parameters)

@@ -8,7 +8,7 @@ get a suffix where they clash.
 from __future__ import annotations
 
 from collections import ChainMap, Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -142,6 +142,8 @@ class _Builder:
         outputs = [
             replace(o, name=self._resolve(o.name, context, "output")) for o in declares.outputs
         ]
+        if not all(o.name for o in outputs):
+            raise InvalidModelError(f"graph {declares.name!r} gives an input its function lacks")
         return Graph(declares.name, tuple(inputs), tuple(outputs), tuple(nodes))
 
     def nodes(self, body: GraphProto | FunctionProto, context: _Context) -> list[Node]:
@@ -187,6 +189,10 @@ class _Builder:
             return []  # nobody can tell whether it ran
         if not says.name:
             label = next(filter(None, outputs))
+        if kernel is not None:
+            _check_inputs(kernel, label, inputs)
+            if says.unnamed and kernel.has_many_outputs:  # each counts: so many parts are made
+                outputs += tuple(self.fresh("unused") for _ in range(says.unnamed))
         if kernel is not None and kernel.between:
             self._extract(kernel, attributes, label, context)
         prepared = self._prepared(kernel, label, attributes, context)
@@ -325,6 +331,21 @@ class _Builder:
         around += self._made
         self._made = around
         return nodes
+
+
+def _check_inputs(kernel: Kernel, label: str, inputs: Sequence[str]) -> None:
+    """Refuse a node without an input it needs: its function may have been called without it.
+
+    Raises:
+        InvalidModelError: one is not there.
+    """
+    for i, name in enumerate(inputs):
+        parameter = None if name else kernel.parameter(i)
+        if parameter is None or kernel.may_be_none(parameter.name):
+            continue
+        if parameter.default is parameter.empty:
+            message = f"node {label!r} ({kernel.op_type}): input number {i + 1} must be there"
+            raise InvalidModelError(message)
 
 
 def _prepared(kernel: Kernel, label: str, read: Mapping[str, Any]) -> Any:

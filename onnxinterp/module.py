@@ -14,7 +14,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from onnxinterp import loading, planning, saving, templates, tensorfiles
 from onnxinterp.arguments import Arguments
-from onnxinterp.binding import Forward, forward_of
+from onnxinterp.binding import forward_of
 from onnxinterp.building import build
 from onnxinterp.carriers import type_of
 from onnxinterp.dtypes import NARROW
@@ -89,8 +89,6 @@ class OnnxModule(Tunable):
             operator that is not in `allowed_ops`.
         UnsupportedOpError: operators are missing; all are listed, before any weight is read.
     """
-
-    forward = Forward()
 
     def __init__(
         self,
@@ -276,7 +274,7 @@ class OnnxModule(Tunable):
             (training, frozenset()): self._make_plan(training, frozenset())
             for training in {False, self._has_modes}
         }
-        self._forward = forward_of(OnnxModule._run, self._call.signature())
+        self.forward = forward_of(self._run, self._call.signature())
 
     def _now(self) -> planning.Setting:
         """What plans depend on, as it is now: `functional_call` may put other weights in place."""
@@ -356,7 +354,7 @@ class OnnxModule(Tunable):
 
     def __getstate__(self) -> dict[str, Any]:
         self._mapped.check()
-        derived = ("_forward", "_plans", "_setting", "_has_modes")
+        derived = ("forward", "_plans", "_setting", "_has_modes")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -33,7 +33,13 @@ def _scope(node: NodeProto) -> str:
 
 
 class Said(NamedTuple):
-    """What a node says; `label` is its name, or what stands for it where it has none."""
+    """What a node says.
+
+    Attributes:
+        label: its name, or what stands for it where it has none.
+        outputs: up to the last that has a name.
+        unnamed: how many others follow.
+    """
 
     op_type: str
     domain: str
@@ -42,12 +48,13 @@ class Said(NamedTuple):
     label: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    unnamed: int
     attributes: tuple[Attribute, ...]
     scope: str
 
 
 def said(proto: NodeProto) -> Said:
-    """Read a node; outputs left out at the end are none."""
+    """Read a node."""
     wanted = max((i for i, name in enumerate(proto.output, 1) if name), default=0)
     return Said(
         proto.op_type,
@@ -57,6 +64,7 @@ def said(proto: NodeProto) -> Said:
         label_of(proto),
         tuple(proto.input),
         tuple(proto.output[:wanted]),
+        len(proto.output) - wanted,
         attributes_of(proto.attribute),
         _scope(proto),
     )

@@ -126,6 +126,8 @@ class Kernel:
             as a `Subgraph` whose inputs are the node's.
         early: it also serves opsets before `since`: onnxruntime writes the operator into files of
             any opset.
+        own_results: how many results of its subgraphs are no outputs of the node (the condition of
+            a Loop).
         prepare: makes of attributes, once when a model is loaded, what the function gets as
             `prepared`. Its keyword-only parameters are the attributes it reads, as the file has
             them, tensors as numpy arrays; the function may take the same ones. What it gives goes
@@ -151,6 +153,7 @@ class Kernel:
     between: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prepare: Callable[..., Any] | None = None
     early: bool = False
+    own_results: int = 0
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -195,6 +198,13 @@ class Kernel:
     def returns_host(self) -> bool:
         """Whether the answer is a host value whatever the inputs are (Shape, Size)."""
         return self.hints.get("return") is Host
+
+    @cached_property
+    def has_many_outputs(self) -> bool:
+        """Whether the schema leaves open how many outputs a node has."""
+        schema = schema_of(self.op_type, self.since, self.domain)
+        many = onnx.defs.OpSchema.FormalParameterOption.Variadic
+        return schema is not None and any(o.option is many for o in schema.outputs)
 
     def wants_subgraph(self, attribute: str) -> bool:
         """Whether an attribute is a subgraph to be called."""
@@ -261,6 +271,7 @@ class Declared(TypedDict, total=False):
     between: Mapping[str, tuple[str, ...]]
     prepare: Callable[..., Any] | None
     early: bool
+    own_results: int
 
 
 def op(

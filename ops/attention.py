@@ -22,7 +22,7 @@ from onnxinterp.ops.matmul import mat_mul
 from onnxinterp.ops.softmax import softmax, softmax_1
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Flag
+from onnxinterp.values import Flag, is_known
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -146,9 +146,15 @@ def attention_in_parts(
     divisor: float = 1.0,
     root: float = 1.0,
 ) -> Any:
-    """Keys stand in columns. Where a query may attend no key, the softmax of its scores is NaN."""
+    """Keys stand in columns. Where a query may attend no key, the softmax of its scores is NaN.
+
+    Where its scores are NaN or overflow, torch's kernels may give 0 and not NaN, as they do in the
+    module that a graph was exported from.
+    """
     if forward_ad._current_level >= 0:
         return NotImplemented  # torch's fused kernels have no forward derivative
+    if is_known(K.shape[-1]) and K.shape[-1] == 0:
+        return NotImplemented  # without keys it is 0: a sum of nothing
     plain = Q.ndim == K.ndim == V.ndim == 4 and axis in (-1, 3) and divisor
     if not plain or not Q.shape[:2] == K.shape[:2] == V.shape[:2] or Q.shape[3] != V.shape[3]:
         return NotImplemented

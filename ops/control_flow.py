@@ -24,6 +24,7 @@ from torch.nn import functional
 from onnxinterp.dtypes import onnx_name
 from onnxinterp.guarding import TENSOR_OBJECT as ROW
 from onnxinterp.guarding import portions, reserve
+from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Host, Ints, OutputType, Scalar, Subgraph, number
@@ -34,7 +35,7 @@ def if_(cond: Scalar, *, then_branch: Subgraph, else_branch: Subgraph) -> tuple[
     return then_branch() if cond else else_branch()
 
 
-@op("Loop", since=1, any_type=True)
+@op("Loop", since=1, any_type=True, own_results=1)
 def loop(
     M: Scalar | None = None,
     cond: Scalar | None = None,
@@ -81,6 +82,9 @@ def scan(
         raise ValueError(f"{num_scan_inputs} scan inputs of {n_states + num_scan_inputs}")
     if len(body.output_types) < n_states:
         raise ValueError(f"the body does not give {n_states} states")
+    for directions in (scan_input_directions, scan_output_directions):
+        if any(way not in (0, 1) for way in directions or ()):
+            raise ValueError(f"directions {directions} are not all 0 or 1")
     states: Sequence[Any] = initial_state_and_scan_inputs[:n_states]
     inputs = initial_state_and_scan_inputs[n_states:]
     rows: list[Sequence[Any]] = []
@@ -163,6 +167,7 @@ def _stacked(column: Sequence[Any], declared: OutputType, axis: int, device: tor
     Without iterations its shape is what the body declares, with 0 for sizes it does not know.
     """
     if column and all(isinstance(v, Host) and not v.rank for v in column):
+        from_front(axis, 1)
         return Host([v.data for v in column], column[0].dtype)
     if column:
         return _joined([_tensor(v, device) for v in column], axis)
@@ -170,7 +175,7 @@ def _stacked(column: Sequence[Any], declared: OutputType, axis: int, device: tor
     if dtype is None:
         raise TypeError("nothing tells the type of a scan output without iterations")
     sizes = [size if isinstance(size, int) else 0 for size in shape or ()]
-    sizes.insert(axis % (len(sizes) + 1), 0)
+    sizes.insert(from_front(axis, len(sizes) + 1), 0)
     if isinstance(dtype, np.dtype):
         return np.full(sizes, "", dtype)
     return torch.empty(sizes, dtype=dtype, device=device)

@@ -35,6 +35,7 @@ def conv(
     pads: list[int] | None = None,
     strides: list[int] | None = None,
 ) -> Tensor:
+    X, W = _with_channels(X, W, group, 1)
     w = window(
         X.shape[2:],
         filter_sides(W, kernel_shape),
@@ -50,6 +51,22 @@ def conv(
     else:
         padding = w.begins
     return convolve(X, W, B, w.strides, padding, w.dilations, group)
+
+
+def _with_channels(X: Tensor, W: Tensor, group: int, axis: int) -> tuple[Tensor, Tensor]:
+    """Zeros where there are no channels: torch would take them for no filters, too.
+
+    Args:
+        X: the input.
+        W: the filters; a convolution is as many sums of nothing as there are of them.
+        group: how many groups of channels there are.
+        axis: where the channels stand in W: those of a group (1), or those of all (0).
+    """
+    if W.shape[axis] or X.shape[1]:
+        return X, W
+    sizes = list(W.shape)
+    sizes[axis] = 1 if axis else group
+    return X.new_zeros(X.shape[0], group, *X.shape[2:]), W.new_zeros(sizes)
 
 
 @op("ConvTranspose", since=1)
@@ -69,6 +86,11 @@ def conv_transpose(
 ) -> Tensor:
     """Pads crop the full result; output_padding takes elements back at the end."""
     rank = X.ndim - 2
+    X, W = _with_channels(X, W, group, 0)
+    if B is not None and B.shape != (W.shape[1] * group,):
+        raise ValueError(f"a bias of shape {list(B.shape)} for filters {list(W.shape)}")
+    if output_shape and len(output_shape) not in (rank, rank + 2):
+        raise ValueError(f"output_shape {output_shape} for {rank} spatial axes")
     explicit = pads if auto_pad in ("NOTSET", "") else None
     w = window(
         X.shape[2:],
@@ -83,7 +105,7 @@ def conv_transpose(
         raise ValueError(f"an output_shape of {output_shape} for {rank} axes")
     if output_shape or auto_pad.startswith("SAME"):
         begins, ends = _transposed_pads(
-            X.shape[2:], w.reach, w.strides, extra, auto_pad, output_shape
+            X.shape[2:], w.reach, w.strides, extra, auto_pad, (output_shape or [])[-rank:]
         )
     transpose = TRANSPOSED[rank - 1]
     behind = [o + b - e for o, b, e in zip(extra, begins, ends, strict=True)]
@@ -101,7 +123,7 @@ def _transposed_pads(
     strides: Sequence[int],
     extra: Sequence[int],
     auto_pad: AutoPad,
-    output_shape: Sequence[int] | None,
+    output_shape: Sequence[int],
 ) -> tuple[list[int], list[int]]:
     """Pads that give `output_shape`, or size * stride; the smaller half first for SAME_UPPER.
 

@@ -20,13 +20,15 @@ from onnxinterp.values import HOST_LENGTH, Floats, Host, Ints, Scalar, is_known
 
 @op("Concat", since=4)
 def concat(*inputs: Tensor, axis: int) -> Tensor:
+    if any(x.ndim != inputs[0].ndim for x in inputs):  # torch skips an empty one of rank 1
+        raise ValueError(f"inputs of ranks {[x.ndim for x in inputs]}")
     return torch.cat(inputs, axis)
 
 
 @op("Concat", since=1)
 def concat_1(*inputs: Tensor, axis: int | None = None) -> Tensor:
     """The text gives the default 1, the schema none."""
-    return torch.cat(inputs, 1 if axis is None else axis)
+    return concat(*inputs, axis=1 if axis is None else axis)
 
 
 @host(concat, concat_1)
@@ -49,14 +51,18 @@ def split(
 ) -> tuple[Tensor, ...]:
     if num_outputs not in (None, n_outputs):
         raise ValueError(f"num_outputs is {num_outputs}, the node has {n_outputs}")
-    return split_13(input, split, axis=axis, n_outputs=n_outputs)
+    return torch.split(input, _sizes(input.shape[axis], split, n_outputs), axis)
 
 
 @op("Split", since=13)
 def split_13(
     input: Tensor, split: Ints | None = None, *, axis: int = 0, n_outputs: int
 ) -> tuple[Tensor, ...]:
-    return torch.split(input, _sizes(input.shape[axis], split, n_outputs), axis)
+    """Without sizes, the parts are equal."""
+    size = input.shape[axis]
+    if split is None and is_known(size) and size % n_outputs:
+        raise ValueError(f"{size} elements in {n_outputs} equal parts")
+    return torch.split(input, _sizes(size, split, n_outputs), axis)
 
 
 @op("Split", since=2)
@@ -81,8 +87,14 @@ def split_1(
 
 
 def _sizes(size: int, sizes: Ints | None, n: int) -> Ints:
-    """The sizes given, or `n` equal ones of which the last may be smaller."""
+    """The sizes given, or `n` equal ones of which the last may be smaller.
+
+    Raises:
+        ValueError: other than `n` are given.
+    """
     if sizes is not None:
+        if len(sizes) != n:
+            raise ValueError(f"{len(sizes)} sizes for {n} outputs")
         return sizes
     part = (size + n - 1) // n
     return [part] * (n - 1) + [size - part * (n - 1)]
@@ -101,6 +113,8 @@ def _(
         return NotImplemented
     if num_outputs not in (None, n_outputs):
         return NotImplemented  # the kernel says what is wrong
+    if len(input.data) % n_outputs if split is None else len(split) != n_outputs:
+        return NotImplemented  # likewise
     numbers = iter(input.data)
     sizes = _sizes(len(input.data), split, n_outputs)
     if not all(is_known(n) and n >= 0 for n in sizes) or sum(sizes) != len(input.data):
@@ -110,6 +124,8 @@ def _(
 
 @op("Tile", since=6)
 def tile(input: Tensor, repeats: Ints) -> Tensor:
+    if len(repeats) != input.ndim:  # of more, torch makes new axes
+        raise ValueError(f"repeats {repeats} of {input.ndim} axes")
     return input.repeat(repeats)
 
 
@@ -123,7 +139,9 @@ def tile_1(input: Tensor, tiles: Scalar, axis: Scalar) -> Tensor:
 
 @host(tile)
 def _(input: Host, repeats: Ints) -> Any:
-    if not input.rank:
+    if len(repeats) != input.rank:
+        return NotImplemented  # the kernel says what is wrong
+    if not repeats:
         return input
     (count,) = repeats
     short = is_known(count) and count >= 0 and count * len(input.data) <= HOST_LENGTH

@@ -23,7 +23,7 @@ from onnxinterp.ops.shapes import from_front
 from onnxinterp.ops.unary import sqrt
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Ints
+from onnxinterp.values import Ints, is_known
 
 NARROW = (torch.float16, torch.bfloat16)
 
@@ -32,6 +32,8 @@ NARROW = (torch.float16, torch.bfloat16)
 def instance_normalization(
     input: Tensor, scale: Tensor, B: Tensor, *, epsilon: float = 1e-5
 ) -> Tensor:
+    if any(is_known(n) and n == 0 for n in input.shape[1:]):
+        return input  # torch wants an element
     return torch.group_norm(input, input.shape[1], scale, B, epsilon)
 
 

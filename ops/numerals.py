@@ -26,7 +26,7 @@ def read(texts: Strings, to: torch.dtype, elem_type: int = 0) -> Tensor:
     """The numbers that texts stand for, in a type from which to cast to `to`.
 
     Args:
-        texts: strings of any shape, with the decimal digits, signs and exponents of Python.
+        texts: strings of any shape, with the decimal digits, signs and exponents of C.
         to: the carrier of the type that is wanted.
         elem_type: that type, where its carrier does not tell.
 
@@ -35,7 +35,22 @@ def read(texts: Strings, to: torch.dtype, elem_type: int = 0) -> Tensor:
     """
     whole = not (to.is_floating_point or to is torch.bool or elem_type in MINIFLOATS)
     wide = np.float64 if not whole else np.uint64 if to is torch.uint64 else np.int64
-    return torch.from_numpy(each(texts, int if whole else float, wide))
+    return torch.from_numpy(each(texts, _integer if whole else _real, wide))
+
+
+def _integer(text: str) -> int:
+    return int(_plain(text))
+
+
+def _real(text: str) -> float:
+    return float(_plain(text))
+
+
+def _plain(text: str) -> str:
+    """The text, where it is none of the numbers that Python alone reads: 1_000, other digits."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(f"{text!r} is no number")
+    return text
 
 
 def write(x: Tensor | Strings) -> Strings:

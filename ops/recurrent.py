@@ -208,6 +208,8 @@ def _are(defaults: Sequence[str], names: Sequence[str] | None) -> bool:
 
 def _run_cells(layer: Layer, cell: Cell, layout: Flag) -> tuple[Tensor, ...]:
     """Time step by time step."""
+    if layer.is_empty:
+        return batch_first(layer.nothing(), layout)
 
     def direction(k: int, X: Tensor, states: States) -> tuple[Tensor, States]:
         gates, step = cell(k, X)
@@ -218,6 +220,8 @@ def _run_cells(layer: Layer, cell: Cell, layout: Flag) -> tuple[Tensor, ...]:
 
 def _run_native(layer: Layer, kind: str, layout: Flag) -> tuple[Tensor, ...]:
     """With torch's layer; where sequences differ in length, without the final cell state."""
+    if layer.is_empty:
+        return batch_first(layer.nothing(), layout)
     every = [_torch_parameters(layer, k) for k in range(layer.n_directions)]
     if layer.n_directions == 2 and layer.lengths is None:
         Y, *finals = native(kind, layer.X, layer.states, [*every[0], *every[1]], both=True)

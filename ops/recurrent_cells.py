@@ -16,7 +16,7 @@ from torch._higher_order_ops import scan as captured_loop
 from torch.nn import functional
 
 from onnxinterp.ops.gathering import within
-from onnxinterp.values import Flag
+from onnxinterp.values import Flag, is_known
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]
 States: TypeAlias = tuple[Tensor, ...]
@@ -95,6 +95,17 @@ class Layer:
     def n_directions(self) -> int:
         """1 or 2."""
         return len(self.backwards)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no step to take."""
+        return is_known(self.X.shape[0]) and self.X.shape[0] == 0
+
+    def nothing(self) -> tuple[Tensor, ...]:
+        """What comes of no step: the final states are those of a sequence of length 0."""
+        first = self.states[0]
+        Y = first.new_zeros(0, *first.shape)
+        return (Y, *(torch.zeros_like(s) for s in self.states))
 
     def parameters(self, k: int) -> list[Tensor]:
         """W, R and, where given, the two biases of direction `k`."""

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.spatial import at_least
 from onnxinterp.registry import host, op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Flag, Host, Ints, round_to
@@ -62,12 +63,12 @@ def _sum(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
 
 
 def _mean(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
-    """The mean of integers is rounded towards zero."""
+    """The mean of integers is rounded towards zero; that of none is 0, as onnxruntime has it."""
     if x.is_floating_point():
         return x.mean(axes, keepdim)
+    count = at_least(math.prod([x.shape[a] for a in axes]), 1)
     if x.dtype is torch.uint64:
-        return x.double().mean(axes, keepdim).to(x.dtype)
-    count = math.prod(x.shape[a] for a in axes)
+        return (x.double().sum(axes, keepdim) / count).to(x.dtype)
     return torch.div(_sum(x, axes, keepdim), count, rounding_mode="trunc")
 
 

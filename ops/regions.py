@@ -184,6 +184,8 @@ def _suppress(
     boxes: Tensor, scores: Tensor, limit: int, overlap: float, least: float, centered: bool
 ) -> Tensor:
     """Rows of (image, class, box); how many rounds it takes depends on the data."""
+    if boxes.shape[:2] != (scores.shape[0], scores.shape[2]):
+        raise ValueError(f"boxes {list(boxes.shape)} for scores {list(scores.shape)}")
     if centered:
         center, half = boxes[..., :2], boxes[..., 2:] / 2
         boxes = torch.cat([center - half, center + half], -1)

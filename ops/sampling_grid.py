@@ -18,7 +18,7 @@ from torch.nn import functional
 from onnxinterp.ops.spatial import at_least
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.values import Flag
+from onnxinterp.values import Flag, is_known
 
 PaddingMode: TypeAlias = Literal["zeros", "border", "reflection"]
 Mode: TypeAlias = Literal["linear", "nearest", "cubic"]
@@ -151,7 +151,19 @@ def _inside(
 
 @op("AffineGrid", since=20)
 def affine_grid(theta: Tensor, size: list[int], *, align_corners: Flag = 0) -> Tensor:
-    return functional.affine_grid(theta, size, bool(align_corners))
+    """With align_corners, an axis of one element has the corner at -1, where the others begin.
+
+    So the specification's own function has it; torch takes the middle, onnxruntime the other end.
+    """
+    if not align_corners:
+        return functional.affine_grid(theta, size, False)
+    images, channels, *sides = size
+    if any(is_known(n) and n < 1 for n in sides):
+        raise ValueError(f"a grid of size {size}")
+    wider = [images, channels, *(at_least(n, 2) for n in sides)]
+    grid = functional.affine_grid(theta, wider, True)
+    index = (slice(None), *(slice(n) for n in sides))
+    return grid[index]
 
 
 def _grid_call(d: Draw, x: Tensor, outputs: tuple[int, ...], modes: Sequence[str]) -> Call:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from onnxinterp.dtypes import onnx_name
 from onnxinterp.guarding import TENSOR_OBJECT, reserve
+from onnxinterp.ops.joining import concat
 from onnxinterp.registry import op, sample
 from onnxinterp.sampling import Call, Draw, call
 from onnxinterp.values import Flag, Host, Scalar, Subgraph
@@ -75,7 +76,7 @@ def sequence_length(input_sequence: list[Tensor]) -> Host:
 def concat_from_sequence(input_sequence: list[Tensor], *, axis: int, new_axis: Flag = 0) -> Tensor:
     if new_axis:
         return torch.stack(input_sequence, axis)
-    return torch.cat(input_sequence, axis)
+    return concat(*input_sequence, axis=axis)
 
 
 @op("SplitToSequence", since=11)

@@ -227,6 +227,8 @@ def depth_to_space(input: Tensor, *, mode: Literal["DCR", "CRD"] = "DCR", blocks
     """Channels are (block row, block column, depth) in DCR, (depth, row, column) in CRD."""
     n, c, h, w = input.shape
     depth, b = c // (blocksize * blocksize), blocksize
+    if is_known(c) and c % (b * b):  # torch makes any shape of no elements
+        raise ValueError(f"{c} channels in blocks of {b} x {b}")
     if mode == "DCR":
         blocks = input.reshape(n, b, b, depth, h, w).permute(0, 3, 4, 1, 5, 2)
     else:
@@ -244,6 +246,8 @@ def space_to_depth(input: Tensor, *, mode: Literal["DCR", "CRD"] = "DCR", blocks
     """The inverse of DepthToSpace in the same mode."""
     n, c, h, w = input.shape
     b = blocksize
+    if any(is_known(side) and side % b for side in (h, w)):
+        raise ValueError(f"an image of {h} x {w} in blocks of {b} x {b}")
     blocks = input.reshape(n, c, h // b, b, w // b, b)
     order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
     return blocks.permute(order).reshape(n, c * b * b, h // b, w // b)

@@ -87,6 +87,7 @@ class Operator:
         attributes: name -> type; None where there is no telling which it may have.
         known: names of attributes that pass, whatever their type.
         required: names of attributes that must be there.
+        own_results: how many results of its subgraphs are no outputs of the node.
         has_schema: a schema says all this.
     """
 
@@ -98,6 +99,7 @@ class Operator:
     attributes: Mapping[str, int] | None = None
     known: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
+    own_results: int = 0
     has_schema: bool = False
 
     def check_arity(self, node: NodeProto) -> str:
@@ -236,5 +238,6 @@ def _by_schema(
         {a.name: a.type.value for a in schema.attributes.values()},  # type: ignore[attr-defined]  # as above
         WITHOUT_MEANING | (frozenset(kernel.attributes) - GIVEN if kernel else frozenset()),
         frozenset(a.name for a in schema.attributes.values() if a.required) - WITHOUT_MEANING,
+        kernel.own_results if kernel else 0,
         has_schema=True,
     )

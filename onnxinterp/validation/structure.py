@@ -230,10 +230,11 @@ class _Validator:
                 raise InvalidModelError(f"has an attribute {name!r} that {wrong}")
         if wrong := operator.check_attributes(attributes):
             raise InvalidModelError(wrong)
+        wanted = len(node.output) + operator.own_results
         for name, attribute in attributes.items() if operator.has_schema else ():
-            made = min((len(g.output) for g in _graphs(attribute)), default=len(node.output))
-            if made < len(node.output):  # the last of them are the node's
-                raise InvalidModelError(f"{name!r} has {made} outputs, fewer than the node")
+            for made in (len(graph.output) for graph in _graphs(attribute)):
+                if made != wanted:
+                    raise InvalidModelError(f"{name!r} has {made} outputs, the node needs {wanted}")
         self._count(operator, attributes, place, scopes)
 
     def _count(

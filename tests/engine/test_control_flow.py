@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onnxinterp import OnnxModule
+from onnxinterp import InvalidModelError, NodeError, OnnxModule
 from onnxinterp.interpreter import Frame, Interpreter, Step
 from onnxinterp.values import Host
 
@@ -356,3 +356,46 @@ def test_a_loop_that_runs_zero_times_gives_empty_rows_of_the_declared_type() -> 
     rows, ids = OnnxModule(parse(graph))(X, torch.tensor([3, 4]))
     assert (rows.shape, rows.dtype) == ((0, 0, 0), torch.float32)
     assert (ids.shape, ids.dtype) == ((0,), torch.int64)
+
+
+SCAN = """g (float[4,3] x) => (y) { ...
+  y = Scan <num_scan_inputs = 1, OPTIONS, body = body (float[3] v) => (BODY) {
+    r = Mul (v, v)
+    n = Size (v)
+  }> (x)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (
+            IF.replace("(float[M,K] r) { r = Mul", "(float[M,K] r, float[M,K] x) { r = Mul"),
+            "the node needs 1",
+        ),
+        (
+            LOOP.replace("y, rows = Loop", "y = Loop").replace(", float[N,4,3] rows", ""),
+            "the node needs 2",
+        ),
+        (SCAN.replace("OPTIONS, ", "").replace("BODY", "float[3] r, int64 n"), "the node needs 1"),
+    ],
+)
+def test_bodies_give_as_much_as_their_node(graph: str, message: str) -> None:
+    """What one gave more was dropped; onnxruntime refuses it."""
+    with pytest.raises(InvalidModelError, match=message):
+        OnnxModule(parse(graph))
+
+
+@pytest.mark.parametrize(
+    ("option", "body"),
+    [
+        ("scan_output_axes = [1]", "int64 n"),
+        ("scan_output_axes = [5]", "float[3] r"),
+        ("scan_input_directions = [7]", "float[3] r"),
+        ("scan_output_directions = [-1]", "float[3] r"),
+    ],
+)
+def test_axes_and_directions_that_no_scan_has(option: str, body: str) -> None:
+    module = OnnxModule(parse(SCAN.replace("OPTIONS", option).replace("BODY", body)))
+    with pytest.raises(NodeError):
+        module(X)

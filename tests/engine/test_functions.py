@@ -102,3 +102,46 @@ def test_an_operator_without_kernel_runs_by_the_function_of_its_schema(
     assert "Softplus" not in {n.op_type for n in build(model).graph.nodes}
     x = torch.randn(5)
     torch.testing.assert_close(OnnxModule(model)(x), torch.nn.functional.softplus(x))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "b = Identity(a)",
+        "s = SequenceConstruct(a) z = Constant<value_int = 0>() b = SequenceAt(s, z)",
+        "b = mine.Inner(a)",
+        "c = Constant<value = bool {1}>() b = If(c) "
+        "<then_branch = t () => (a) { }, else_branch = e () => (a) { }>",
+        "z = Constant<value_float = 1.0>() b = Add(z, a)",
+    ],
+)
+def test_a_function_called_without_an_input_that_it_needs_is_refused(body: str) -> None:
+    """It gave None where its answer should be."""
+    text = f"""<ir_version: 8, opset_import: ["": 17, "mine": 1]>
+        g (float[2] x) => (float[2] y) {{ y = mine.F() }}
+        <domain: "mine", opset_import: ["": 17, "mine": 1]>
+        F (a) => (b) {{ {body} }}
+        <domain: "mine", opset_import: ["": 17]>
+        Inner (a) => (b) {{ b = Neg(a) }}"""
+    with pytest.raises(InvalidModelError, match=r"must be there|its function lacks"):
+        OnnxModule(onnx.parser.parse_model(text))
+
+
+def test_a_function_may_be_called_without_an_input_that_it_hands_on_as_optional() -> None:
+    module = OnnxModule(
+        onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17, "mine": 1]>
+        g (float[2] x) => (float[2] y) { y = mine.F(x) }
+        <domain: "mine", opset_import: ["": 17]>
+        F (a, low) => (b) { b = Clip(a, low) }""")
+    )
+    assert module(torch.tensor([-1.0, 2.0])).tolist() == [-1, 2]
+
+
+def test_parts_without_a_name_count_even_at_the_end() -> None:
+    """Where they did not, the first of two halves was the whole."""
+    for opset, options in ((13, ""), (18, "<num_outputs = 2>")):
+        text = f"""<ir_version: 8, opset_import: ["": {opset}]>
+            g (float[4] x) => (float[2] a) {{ a, b = Split{options}(x) }}"""
+        proto = onnx.parser.parse_model(text)
+        proto.graph.node[0].output[1] = ""
+        assert OnnxModule(proto)(torch.arange(4.0)).tolist() == [0, 1]

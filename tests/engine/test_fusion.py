@@ -267,6 +267,15 @@ def test_a_query_that_may_attend_nothing_gets_what_the_nodes_give() -> None:
     close(attention()(q, k, v, mask), want)
 
 
+@pytest.mark.parametrize("name", ["attention", "attention with a mask"])
+def test_attention_over_no_keys_is_a_sum_of_nothing(name: str) -> None:
+    shapes = {"q": (2, 3, 5, 4), "k": (2, 3, 4, 0), "v": (2, 3, 0, 4), "m": (2, 1, 1, 0)}
+    pattern = PATTERNS[name]
+    inputs = [torch.ones(shapes[n]) for n in pattern.inputs]
+    y = OnnxModule(pattern.proto(17))(*inputs)
+    assert y.equal(torch.zeros(2, 3, 5, 4))
+
+
 def test_a_mask_that_trains_and_one_that_enlarges_the_scores() -> None:
     q, k, v, _ = PATTERNS["attention with a mask"].drawn()
     for sizes, mask in [(1, torch.randn(2, 3, 5, 6)), (2, torch.randn(6).requires_grad_())]:

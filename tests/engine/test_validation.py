@@ -120,7 +120,7 @@ BROKEN: list[tuple[str, ModelProto, str]] = [
             "t = If(c) <then_branch = a () => () { }, else_branch = b () => () { }>",
             PLAIN.replace("= {1, 2}", "= {1, 2}, bool c = {1}"),
         ),
-        "'then_branch' has 0 outputs, fewer than the node",
+        "'then_branch' has 0 outputs, the node needs 1",
     ),
     (
         "a condition of two elements",

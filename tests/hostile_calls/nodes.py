@@ -9,10 +9,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from tests.hostile_calls import indices, integers, learning, shapes, types, windows
+from tests.hostile_calls import edges, indices, integers, learning, shapes, types, windows
 from tests.hostile_calls.one_node import Node, outcome
 
-FILES = (integers, indices, windows, shapes, types, learning)
+FILES = (integers, indices, windows, shapes, types, learning, edges)
 
 
 def nodes() -> dict[str, Node]:
