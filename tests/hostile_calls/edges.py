@@ -6,6 +6,7 @@ What onnxruntime answers is given; what it refuses is refused.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
@@ -93,7 +94,7 @@ def sizes_of_outputs() -> Iterator[Node]:
     """Of a transposed convolution: of the spatial axes, or all; and a bias for each filter."""
     own = [[[[4, 4], [4, 4]]]]
     yield gives(own, "ConvTranspose", [IMAGE, FILTER], output_shape=[2, 2], pads=[0] * 4)
-    whole = {"output_shape": [1, 1, 4, 4]}
+    whole: dict[str, Any] = {"output_shape": [1, 1, 4, 4]}
     full_rows = [[4, 4, 4, 2]] * 3 + [[2, 2, 2, 1]]
     yield gives([[full_rows]], "ConvTranspose", [IMAGE, FILTER], **whole)
     yield refused("ConvTranspose", [IMAGE, FILTER], output_shape=[4])
@@ -103,7 +104,7 @@ def sizes_of_outputs() -> Iterator[Node]:
 
 def corners() -> Iterator[Node]:
     """A grid of one element: its first corner, as in the reference; onnxruntime takes the last."""
-    options = {"opset": 20, "align_corners": 1}
+    options: dict[str, Any] = {"opset": 20, "align_corners": 1}
     yield gives([[[[-1, -1]]]], "AffineGrid", [ones(1, 2, 3), i(1, 1, 1, 1)], **options)
     theta = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
     column = [[[[0, -8, -16]], [[2, 2, 2]]]]
