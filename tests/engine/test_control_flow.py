@@ -358,7 +358,7 @@ def test_a_loop_that_runs_zero_times_gives_empty_rows_of_the_declared_type() -> 
     assert (ids.shape, ids.dtype) == ((0,), torch.int64)
 
 
-SCAN = """g (float[4,3] x) => (y) { ...
+SCAN_OF_ONE = """g (float[4,3] x) => (y) { ...
   y = Scan <num_scan_inputs = 1, OPTIONS, body = body (float[3] v) => (BODY) {
     r = Mul (v, v)
     n = Size (v)
@@ -377,7 +377,10 @@ SCAN = """g (float[4,3] x) => (y) { ...
             LOOP.replace("y, rows = Loop", "y = Loop").replace(", float[N,4,3] rows", ""),
             "the node needs 2",
         ),
-        (SCAN.replace("OPTIONS, ", "").replace("BODY", "float[3] r, int64 n"), "the node needs 1"),
+        (
+            SCAN_OF_ONE.replace("OPTIONS, ", "").replace("BODY", "float[3] r, int64 n"),
+            "the node needs 1",
+        ),
     ],
 )
 def test_bodies_give_as_much_as_their_node(graph: str, message: str) -> None:
@@ -396,6 +399,6 @@ def test_bodies_give_as_much_as_their_node(graph: str, message: str) -> None:
     ],
 )
 def test_axes_and_directions_that_no_scan_has(option: str, body: str) -> None:
-    module = OnnxModule(parse(SCAN.replace("OPTIONS", option).replace("BODY", body)))
+    module = OnnxModule(parse(SCAN_OF_ONE.replace("OPTIONS", option).replace("BODY", body)))
     with pytest.raises(NodeError):
         module(X)
