@@ -8,6 +8,7 @@ from inspect import Parameter, Signature
 from typing import Any
 
 import numpy as np
+import torch
 from onnx import TensorProto
 from torch import Tensor
 
@@ -93,8 +94,11 @@ def _check(info: ValueInfo, value: Any) -> None:
 def _check_tensor(info: ValueInfo, value: Any) -> None:
     if not isinstance(value, Tensor):
         if info.dtype is None and isinstance(value, np.ndarray):
-            return  # strings
+            _check_strings(info, value)
+            return
         raise InputError(f"expected {info}, got {type(value).__name__}")
+    if value.is_nested or value.layout is not torch.strided:
+        raise InputError(f"expected {info}, got a tensor that is nested or sparse")
     expected = info.dtype
     fits = expected is None or value.dtype == expected
     if not fits and expected is not None and expected.is_floating_point:
@@ -102,6 +106,15 @@ def _check_tensor(info: ValueInfo, value: Any) -> None:
     if not fits or (info.shape is not None and len(info.shape) != value.ndim):
         got = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
         raise InputError(f"expected {info}, got {got}")
+
+
+def _check_strings(info: ValueInfo, value: np.ndarray[Any, Any]) -> None:
+    if info.shape is not None and len(info.shape) != value.ndim:
+        raise InputError(f"expected {info}, got strings of shape {list(value.shape)}")
+    if value.dtype.kind == "U":
+        return
+    if value.dtype != object or not all(isinstance(text, str) for text in value.flat):
+        raise InputError(f"expected {info}, got an array of {value.dtype} that are not all str")
 
 
 def _check_sequence(info: ValueInfo, value: Any) -> None:

@@ -36,7 +36,7 @@ from onnxinterp.reader import TensorReader
 from onnxinterp.registry import Kernel
 from onnxinterp.ties import untied
 from onnxinterp.weights import Weights
-from onnxinterp.wire import Chain, Place, Wire, edit, messages, walk, write
+from onnxinterp.wire import Chain, Place, Wire, edit, has_pieces, messages, walk, write
 
 CUT = 1024  # bytes from which a payload is not kept
 AGAIN = "name a file of the same graph: save_onnx(path, like=...)"
@@ -166,6 +166,9 @@ def template(
     except InvalidModelError:
         return Template(None, places, ties, fixed, None)
     wire = Wire([(0, data)], len(data))
+    if content is not None and proto.ByteSize() != len(content) and has_pieces(wire):
+        data = loading.serialized(proto)  # a tensor in pieces has no place to be written to
+        wire = Wire([(0, data)], len(data))
     asked_later = {tie.place for tie in ties.values() if not tie.held}
     holes = []
     for place, chain in _tensors(wire, CUT):
@@ -212,6 +215,9 @@ def template_of(
     like = loading.reusable(like)
     data = loading.content_of(like)
     wire = Wire([(0, data)], len(data))
+    if has_pieces(wire):
+        data = loading.serialized(loading.read(like, limits, kernels=kernels).proto)
+        wire = Wire([(0, data)], len(data))
     proto = loading.read(_bare(wire), limits, kernels=kernels).proto
     model = untied(build(proto, kernels, limits), untie)
     _refuse_another(graph, model.graph.pruned(graph.outputs))

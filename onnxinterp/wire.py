@@ -209,6 +209,17 @@ def _inside(
                 yield from _inside(wire, at_least, counts, inner.message, here, (*chain, field))
 
 
+def has_pieces(wire: Wire) -> bool:
+    """Whether the bytes give a tensor in several pieces, which protobuf joins."""
+    seen: set[Place] = set()
+    for place, kind, _ in walk(wire):
+        if kind in (onnx.TensorProto, onnx.SparseTensorProto):
+            if place in seen:
+                return True
+            seen.add(place)
+    return False
+
+
 def messages(message: Message) -> Iterator[tuple[Place, Message]]:
     """The same messages as `walk` gives, of a parsed model; in another order."""
     waiting = [_directly((), message)]

@@ -149,6 +149,25 @@ def test_a_message_in_two_pieces_is_one(tmp_path: Path) -> None:
     assert torch.equal(again.weights["v"], module.weights["v"])
 
 
+def test_a_tensor_in_two_pieces_is_one(tmp_path: Path) -> None:
+    """Its file is written anew: there is no one place for what the pieces hold together."""
+    head = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3]).SerializeToString()
+    numbers = TensorProto(raw_data=np.float32([1, 2, 3]).tobytes()).SerializeToString()
+    value = onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR).SerializeToString()
+    held = value + _field(5, head) + _field(5, numbers)
+    made = onnx.NodeProto(op_type="Constant", output=["w"]).SerializeToString() + _field(5, held)
+    model = parse(AFFINE)
+    del model.graph.initializer[:]
+    data = model.SerializeToString() + _field(7, _field(1, made))
+    module = OnnxModule(data)
+    assert module.weights["w"].tolist() == [1, 2, 3]
+    tune(module)
+    for like in (None, data):
+        module.save_onnx(tmp_path / "m.onnx", like=like)
+        again = OnnxModule(tmp_path / "m.onnx")
+        assert torch.equal(again.weights["w"], module.weights["w"])
+
+
 def test_external_data_with_gaps_comes_back_as_it_was(tmp_path: Path) -> None:
     model = sum_of(raw("w", LARGE), raw("v", LARGE), raw("u", LARGE))
     path = write_external(model, tmp_path / "a" / "m.onnx", "w", "v", location="sub/w.bin")
