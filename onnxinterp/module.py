@@ -377,7 +377,12 @@ class OnnxModule(Tunable):
 
 def _copy(result: Any) -> Any:
     """What the module keeps, for a caller who may write to it."""
-    return result.clone() if isinstance(result, Tensor) else result.copy()
+    if not isinstance(result, Tensor):
+        return result.copy()
+    many = zip(result.shape, result.stride(), strict=True)
+    if any(n > 1 and not step for n, step in many):
+        return result  # one element at many places: nobody can write to it, nor hold all of them
+    return result.clone()
 
 
 def _refuse_missing(graph: Graph) -> None:

@@ -101,8 +101,6 @@ def conv_transpose(
     )
     extra = list(output_padding or [0] * rank)
     begins, ends = w.begins, w.ends
-    if output_shape and len(output_shape) != rank:
-        raise ValueError(f"an output_shape of {output_shape} for {rank} axes")
     if output_shape or auto_pad.startswith("SAME"):
         begins, ends = _transposed_pads(
             X.shape[2:], w.reach, w.strides, extra, auto_pad, (output_shape or [])[-rank:]
