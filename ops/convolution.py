@@ -87,8 +87,6 @@ def conv_transpose(
     """Pads crop the full result; output_padding takes elements back at the end."""
     rank = X.ndim - 2
     X, W = _with_channels(X, W, group, 0)
-    if B is not None and B.shape != (W.shape[1] * group,):
-        raise ValueError(f"a bias of shape {list(B.shape)} for filters {list(W.shape)}")
     if output_shape and len(output_shape) not in (rank, rank + 2):
         raise ValueError(f"output_shape {output_shape} for {rank} spatial axes")
     explicit = pads if auto_pad in ("NOTSET", "") else None
