@@ -15,12 +15,12 @@ from onnxinterp.errors import (
     UnsafeModelError,
     UnsupportedOpError,
 )
-from onnxinterp.heads import HeadError, replace_head
-from onnxinterp.interpreter import Interpreter
 from onnxinterp.limits import Limits
 from onnxinterp.module import OnnxModule
 from onnxinterp.registry import host, op
-from onnxinterp.renormalizing import reinsert_normalization
+from onnxinterp.runtime.interpreter import Interpreter
+from onnxinterp.training.batchnorm import reinsert_normalization
+from onnxinterp.training.heads import HeadError, replace_head
 from onnxinterp.values import Floats, Host, Ints, Operand, Scalar, Subgraph
 
 __all__ = [

@@ -23,9 +23,9 @@ from onnx.backend.base import Backend, BackendRep
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, NATIVE
-from onnxinterp.graph import ValueInfo
+from onnxinterp.format.tensor_reader import from_array
+from onnxinterp.graph.ir import ValueInfo
 from onnxinterp.module import OnnxModule
-from onnxinterp.reader import from_array
 
 DEVICES = {"CPU": "cpu", "CUDA": "cuda"}  # as ONNX names them -> as torch does
 

@@ -12,22 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-from onnxinterp import loading, planning, saving, templates, tensorfiles
-from onnxinterp.arguments import Arguments
-from onnxinterp.binding import forward_of
-from onnxinterp.building import build
-from onnxinterp.carriers import type_of
 from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import NodeError, UnsupportedOpError, plain
-from onnxinterp.graph import Graph
-from onnxinterp.guarding import Guard, guard_of
-from onnxinterp.interpreter import Frame, Interpreter
+from onnxinterp.graph.build import build
+from onnxinterp.graph.ir import Graph
+from onnxinterp.graph.ties import Untie, settled, untied
+from onnxinterp.graph.typecheck import check_types
 from onnxinterp.limits import Limits
-from onnxinterp.plans import Planned, sizes_of
+from onnxinterp.planning import planner
+from onnxinterp.planning.carriers import type_of
+from onnxinterp.reading import source as reading
 from onnxinterp.registry import kernel_of
-from onnxinterp.ties import Untie, settled, untied
-from onnxinterp.tuning import Tunable
-from onnxinterp.validation.types import check_types
+from onnxinterp.runtime.binding import forward_of
+from onnxinterp.runtime.guard import Guard, guard_of
+from onnxinterp.runtime.inputs import Arguments
+from onnxinterp.runtime.interpreter import Frame, Interpreter
+from onnxinterp.runtime.plan_cache import Planned, sizes_of
 from onnxinterp.values import Host
 from onnxinterp.weights import (
     Trainable,
@@ -38,6 +38,11 @@ from onnxinterp.weights import (
     read_tensors,
     roles,
 )
+from onnxinterp.weights.tunable import Tunable
+from onnxinterp.writing import safetensors as tensorfiles
+from onnxinterp.writing.save import save
+from onnxinterp.writing.template import template as make_template
+from onnxinterp.writing.template import template_of
 
 
 class OnnxModule(Tunable):
@@ -92,7 +97,7 @@ class OnnxModule(Tunable):
 
     def __init__(
         self,
-        source: loading.Source,
+        source: reading.Source,
         *,
         outputs: Sequence[str] | None = None,
         trainable: Trainable = "weights",
@@ -107,7 +112,7 @@ class OnnxModule(Tunable):
         self.fuse = fuse
         self.limits = limits
         self._kernels = {name: kernel_of(name, f) for name, f in (kernels or {}).items()}
-        proto, reader, content = loading.read(
+        proto, reader, content = reading.read(
             source, limits, data_root, kernels=self._kernels, allowed_ops=allowed_ops
         )
         model = build(proto, self._kernels, limits)
@@ -124,7 +129,7 @@ class OnnxModule(Tunable):
         self._mapped = reader.mapped
         self._packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
         self.weights = Weights(parameters(tensors, graph, trainable))
-        self.template = templates.template(content, proto, model, self.weights, reader)
+        self.template = make_template(content, proto, model, self.weights, reader)
         self.graph = graph
         self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)
         self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
@@ -193,7 +198,7 @@ class OnnxModule(Tunable):
         self._hosts = {}
         self._replan()
 
-    def save_onnx(self, path: str | os.PathLike[str], like: loading.Source | None = None) -> None:
+    def save_onnx(self, path: str | os.PathLike[str], like: reading.Source | None = None) -> None:
         """Write the weights, as they are now, back into the very same graph.
 
         The file is the source's, byte for byte, but for the weights that changed; these keep their
@@ -214,7 +219,7 @@ class OnnxModule(Tunable):
         self._mapped.check()
         template = self.template
         if like is not None:
-            template = templates.template_of(
+            template = template_of(
                 like,
                 self.graph,
                 self._kernels,
@@ -223,7 +228,7 @@ class OnnxModule(Tunable):
                 template.fixed,
                 self.limits,
             )
-        saving.save(self.weights, template, path)
+        save(self.weights, template, path)
 
     def save_safetensors(self, path: str | os.PathLike[str]) -> None:
         """Write the weights, as they are now, to a `.safetensors` file, by their ONNX names.
@@ -276,17 +281,17 @@ class OnnxModule(Tunable):
         }
         self.forward = forward_of(self._run, self._call.signature())
 
-    def _now(self) -> planning.Setting:
+    def _now(self) -> planner.Setting:
         """What plans depend on, as it is now: `functional_call` may put other weights in place."""
         state = roles(self.graph)[1]
         buffers = {n: t for n, t in self.weights.items() if not isinstance(t, nn.Parameter)}
         constants = {n: t for n, t in buffers.items() if n not in state}
         hosts = self._hosts
         for name, tensor in constants.items():
-            if name not in hosts and (host := planning.snapshot(tensor)) is not None:
+            if name not in hosts and (host := planner.snapshot(tensor)) is not None:
                 hosts[name] = host
         now = _floating_type(self.weights)
-        return planning.Setting(
+        return planner.Setting(
             weights=frozenset(self.weights),
             constants={**constants, **self._literals},
             hosts={n: hosts[n] for n in constants if n in hosts},
@@ -331,7 +336,7 @@ class OnnxModule(Tunable):
         )
         # a call inside grad or vmap may want a plan: what it folds is for calls outside, too
         with torch.inference_mode(False), torch.no_grad(), temporarily_clear_interpreter_stack():
-            plan = planning.plan(self.graph, setting)
+            plan = planner.plan(self.graph, setting)
         wanted = {*plan.captures, *plan.inputs}
         reads = [(n, *self.weights.holder(n)) for n in self.weights if n in wanted]
         return Planned(plan, reads, training)

@@ -18,7 +18,7 @@ from torch.nn import functional
 from onnxinterp.ops.arithmetic import add, div, mul, pow
 from onnxinterp.ops.unary import erf, tanh
 from onnxinterp.registry import Pattern, fuse, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 
 
 @op("Relu", since=1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from onnxinterp.ops.broadcasting import aligned, draw_aligned, draw_shapes, elementwise
 from onnxinterp.registry import host, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Host, Operand, is_known
 
 

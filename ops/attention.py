@@ -21,7 +21,7 @@ from onnxinterp.ops.arithmetic import add, div, mul
 from onnxinterp.ops.matmul import mat_mul
 from onnxinterp.ops.softmax import softmax, softmax_1
 from onnxinterp.registry import Pattern, fuse, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, is_known
 
 HALF = (torch.float16, torch.bfloat16)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
 
 WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}  # where statistics are taken

@@ -19,7 +19,7 @@ from onnxinterp.dtypes import CARRIER, FLOAT8, FLOAT8E8M0, NARROW, onnx_name
 from onnxinterp.ops import numerals
 from onnxinterp.ops.narrow import BITS, MINIFLOATS, bit_cast_narrow, fitted, limits, to_float8
 from onnxinterp.registry import host, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_DTYPES, Flag, Host, Strings, is_known, round_to
 
 EXACT = 2**53  # up to it every integer is a float64

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from onnxinterp.ops.shapes import MOST_DIMENSIONS
 from onnxinterp.registry import host, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_DTYPES, Host, Ints, is_known
 
 ZERO = Host([0.0], torch.float32)

@@ -22,11 +22,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.dtypes import onnx_name
-from onnxinterp.guarding import TENSOR_OBJECT as ROW
-from onnxinterp.guarding import portions, reserve
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.runtime.guard import TENSOR_OBJECT as ROW
+from onnxinterp.runtime.guard import portions, reserve
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Ints, OutputType, Scalar, Subgraph, number
 
 

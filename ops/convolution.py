@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from onnxinterp.ops.spatial import AutoPad, at_least, filter_sides, pad, window, with_bias
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 
 CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
 TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from onnxinterp.ops.spatial import Window, filter_sides, window, with_bias
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 
 
 @op("DeformConv", since=19)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from onnxinterp.dtypes import FLOAT8
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import host, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Operand, is_known
 
 

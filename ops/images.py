@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from onnxinterp.extras import require
-from onnxinterp.guarding import Exceeded, reserve
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.runtime.guard import Exceeded, reserve
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import bytes_of
 
 FORMATS = ("BMP", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # PPM: all of the pnm family

@@ -15,7 +15,7 @@ from onnxinterp.ops.convolution import conv_integer
 from onnxinterp.ops.quantization import rounded, zero_point
 from onnxinterp.ops.spatial import AutoPad, with_bias
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 
 
 def _per_row(setting: Tensor, matrix: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.registry import host, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_LENGTH, Floats, Host, Ints, Scalar, is_known
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 
 HALF = (torch.float16, torch.bfloat16)  # torch factors no matrix in these
 

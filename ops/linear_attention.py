@@ -15,7 +15,7 @@ from torch._higher_order_ops import scan as captured_loop
 from torch.nn import functional
 
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 
 Row: TypeAlias = tuple[Tensor, ...]
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from onnxinterp.ops.arithmetic import add
 from onnxinterp.ops.shapes import transpose
 from onnxinterp.registry import fuse, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from onnxinterp.ops.pooling import drawn_ceil_mode, drawn_pool, pad_to_fit, spatial_axes, torch_pads
 from onnxinterp.ops.spatial import AutoPad, Window, window
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
 
 MAX_POOLS = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)

@@ -22,7 +22,7 @@ from onnxinterp.ops.reductions import reduce_mean, reduce_mean_1
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.ops.unary import sqrt
 from onnxinterp.registry import Pattern, fuse, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Ints, is_known
 
 NARROW = (torch.float16, torch.bfloat16)

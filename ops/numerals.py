@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxinterp.guarding import portions, reserve
 from onnxinterp.ops.narrow import MINIFLOATS
-from onnxinterp.strings import each
+from onnxinterp.runtime.guard import portions, reserve
+from onnxinterp.runtime.strings import each
 from onnxinterp.values import Strings, host_of
 
 NUMERAL = 100  # bytes of a number, its text and their places in arrays, as Python objects

@@ -12,7 +12,7 @@ import onnx
 import torch
 
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import host, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_LENGTH, Host, Ints, Operand, number
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from onnxinterp.ops.spatial import AutoPad, Window, pad, window, window_sum
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
 
 AVERAGE_POOLS = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)

@@ -28,7 +28,7 @@ from onnxinterp.dtypes import FLOAT8
 from onnxinterp.ops.narrow import fitted, limits, to_float8
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
 
 X_SETTINGS = ("x_scale", "x_zero_point")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 
 
 def _generator(seed: float | None, device: torch.device) -> torch.Generator | None:

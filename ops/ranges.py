@@ -13,7 +13,7 @@ from torch import Tensor
 
 from onnxinterp.ops.shapes import MOST_DIMENSIONS
 from onnxinterp.registry import host, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, is_known, round_to
 
 

@@ -29,7 +29,7 @@ from onnxinterp.ops.recurrent_cells import (
     walk,
 )
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Floats
 
 Cell: TypeAlias = Callable[[int, Tensor], tuple[Tensor, Step]]  # direction, X -> gates, step

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from onnxinterp.ops.spatial import at_least
 from onnxinterp.registry import host, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Host, Ints, round_to
 
 Rule: TypeAlias = Callable[[Tensor, list[int], bool], Tensor]

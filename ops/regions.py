@@ -15,7 +15,7 @@ from torch import Tensor
 
 from onnxinterp.ops.gathering import within
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, number
 
 BLOCK = 512  # boxes that are compared with each other at a time

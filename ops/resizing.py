@@ -19,7 +19,7 @@ from onnxinterp.dtypes import onnx_name
 from onnxinterp.ops.resampling import Axis, Coordinates, Method, Mode, NearestMode, resample
 from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, is_known, round_to
 
 

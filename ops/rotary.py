@@ -10,7 +10,7 @@ from torch import Tensor
 
 from onnxinterp.ops.gathering import within
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
 
 

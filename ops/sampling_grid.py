@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from onnxinterp.ops.spatial import at_least
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, is_known
 
 PaddingMode: TypeAlias = Literal["zeros", "border", "reflection"]

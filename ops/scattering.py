@@ -14,7 +14,7 @@ from torch import Tensor
 
 from onnxinterp.ops.gathering import from_the_front
 from onnxinterp.registry import host, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Ints, is_known
 
 REDUCTION_OF_TORCH = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}

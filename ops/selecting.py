@@ -15,7 +15,7 @@ from torch import Tensor
 
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Scalar
 
 

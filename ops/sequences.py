@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from onnxinterp.dtypes import onnx_name
-from onnxinterp.guarding import TENSOR_OBJECT, reserve
 from onnxinterp.ops.joining import concat
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.runtime.guard import TENSOR_OBJECT, reserve
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Host, Scalar, Subgraph
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.registry import host, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_LENGTH, Flag, Host, Ints, is_known
 
 MOST_DIMENSIONS = 64  # of a torch tensor: a longer list holds data, and is made as a tensor

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import host, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Ints, is_known
 
 ENDS = (2**31 - 1, 2**63 - 1)  # as an end: all there is, going backward too, as version 10 has it

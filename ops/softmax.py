@@ -12,7 +12,7 @@ from torch import Tensor
 
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 
 
 @op("Softmax", since=13)

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from onnxinterp.extras import require
-from onnxinterp.guarding import PLACE, is_watched, reserve
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
-from onnxinterp.strings import distinct, each, numbers_of, watched
+from onnxinterp.runtime.guard import PLACE, is_watched, reserve
+from onnxinterp.runtime.strings import distinct, each, numbers_of, watched
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Floats, Host, Ints, Strings
 
 PART = 64  # bytes of a short string and its place in a list

@@ -19,7 +19,7 @@ from onnxinterp.ops.resizing import (
     from_scales,
 )
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 
 
 @op("Resize", since=10, any_type=True, frozen=("scales",))

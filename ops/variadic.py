@@ -14,7 +14,7 @@ from torch import Tensor
 
 from onnxinterp.ops.broadcasting import elementwise
 from onnxinterp.registry import host, op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host
 
 

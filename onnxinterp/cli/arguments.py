@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxinterp.cli.display import say
 from onnxinterp.errors import InputError
-from onnxinterp.graph import ValueInfo
+from onnxinterp.graph.ir import ValueInfo
 from onnxinterp.limits import Limits
 
 NamedShape = tuple[str, tuple[int, ...]]

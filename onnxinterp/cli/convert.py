@@ -26,10 +26,10 @@ from onnxinterp.cli.display import bytes_text, say
 from onnxinterp.cli.verify import show_report, verify_if_installed
 from onnxinterp.errors import InputError, OnnxError
 from onnxinterp.extras import require
-from onnxinterp.graph import ValueInfo
-from onnxinterp.loading import read
+from onnxinterp.format.atomic import whole
+from onnxinterp.graph.ir import ValueInfo
 from onnxinterp.module import OnnxModule
-from onnxinterp.replacing import whole
+from onnxinterp.reading.source import read
 from onnxinterp.verify.inputs import choose_shapes, random_inputs
 from onnxinterp.verify.report import declared_inputs, prepare
 

@@ -19,13 +19,13 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from onnxinterp.cli import training
 from onnxinterp.cli.arguments import Commands, command, positive
 from onnxinterp.cli.display import percentages, progress, say, table
-from onnxinterp.cli.examples import Examples, tensors
 from onnxinterp.cli.verify import verify_if_installed
+from onnxinterp.format.atomic import whole
 from onnxinterp.module import OnnxModule
-from onnxinterp.replacing import whole
+from onnxinterp.training import loop
+from onnxinterp.training.datasets import Examples, tensors
 from onnxinterp.verify import Report
 
 EXAMPLES = """\
@@ -35,7 +35,7 @@ EXAMPLES = """\
 
 BATCH = 64
 LEARNING_RATE = 3e-3
-OBJECTIVE = training.Objective("ce")
+OBJECTIVE = loop.Objective("ce")
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,7 @@ def run(options: argparse.Namespace) -> int:
     after = measure(module, saved, test)
     _show(before, after)
     epochs = "1 epoch" if options.epochs == 1 else f"{options.epochs} epochs"
-    say(
-        f"trained {trained} of {training.counts(module)[1]} weights for {epochs} in {seconds:.1f} s"
-    )
+    say(f"trained {trained} of {loop.counts(module)[1]} weights for {epochs} in {seconds:.1f} s")
     if options.save:
         whole(options.save, lambda file: file.write(saved))
         say(f"wrote {options.save}: the same graph with the new weights")
@@ -132,18 +130,18 @@ def load() -> tuple[bytes, Portion, Portion]:
 
 def accuracy(module: OnnxModule, portion: Portion) -> float:
     """The share of images read rightly."""
-    score = training.measure(module, portion.examples, OBJECTIVE, len(portion.labels))
+    score = loop.measure(module, portion.examples, OBJECTIVE, len(portion.labels))
     return score.accuracy or 0.0
 
 
 def fine_tune(module: OnnxModule, portion: Portion, epochs: int, seed: int) -> int:
     """Train all weights that train, with Adam on cross-entropy; their number."""
     optimizer = torch.optim.Adam(module.parameters(), lr=LEARNING_RATE)
-    recipe = training.Recipe(epochs, BATCH, optimizer, seed=seed)
+    recipe = loop.Recipe(epochs, BATCH, optimizer, seed=seed)
     with progress("fine-tuning", recipe.steps(portion.examples)) as advance:
-        for _ in training.tune(module, portion.examples, OBJECTIVE, recipe, advance):
+        for _ in loop.tune(module, portion.examples, OBJECTIVE, recipe, advance):
             pass
-    return training.counts(module)[0]
+    return loop.counts(module)[0]
 
 
 def with_weights_of(module: OnnxModule, model: bytes) -> bytes:
@@ -158,9 +156,7 @@ def with_weights_of(module: OnnxModule, model: bytes) -> bytes:
 
 def _say_model(module: OnnxModule, train: Portion, test: Portion) -> None:
     kinds = dict.fromkeys(node.op_type for node in module.graph.nodes)
-    say(
-        f"digits.onnx ({module.producer}): {training.counts(module)[1]} weights, {', '.join(kinds)}"
-    )
+    say(f"digits.onnx ({module.producer}): {loop.counts(module)[1]} weights, {', '.join(kinds)}")
     say(f"{len(train.labels)} digits to train on, {len(test.labels)} others to test with")
     say("the task changes: from now on the digits arrive rotated by 90 degrees")
     say()

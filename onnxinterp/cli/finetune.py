@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from onnxinterp.building import build
 from onnxinterp.cli.arguments import (
     Commands,
     add_input_shape,
@@ -23,8 +22,14 @@ from onnxinterp.cli.arguments import (
 )
 from onnxinterp.cli.curve import svg
 from onnxinterp.cli.display import bytes_text, percentages, progress, say, table
-from onnxinterp.cli.examples import Examples, Scaling, load
-from onnxinterp.cli.training import (
+from onnxinterp.cli.verify import show_report, verify_if_installed
+from onnxinterp.errors import InputError
+from onnxinterp.graph.build import build
+from onnxinterp.module import OnnxModule
+from onnxinterp.reading.source import Source, read
+from onnxinterp.training.datasets import Examples, Scaling, load
+from onnxinterp.training.heads import find_head, replace_head
+from onnxinterp.training.loop import (
     IGNORED,
     Epoch,
     Objective,
@@ -35,11 +40,6 @@ from onnxinterp.cli.training import (
     fit,
     measure,
 )
-from onnxinterp.cli.verify import show_report, verify_if_installed
-from onnxinterp.errors import InputError
-from onnxinterp.heads import find_head, replace_head
-from onnxinterp.loading import Source, read
-from onnxinterp.module import OnnxModule
 from onnxinterp.verify.inputs import choose_shapes
 from onnxinterp.verify.report import declared_inputs
 

@@ -12,14 +12,14 @@ import onnx
 import torch
 from onnx import TensorProto
 
-from onnxinterp.building import build
 from onnxinterp.cli.arguments import Commands, add_untrusted, command
 from onnxinterp.cli.display import bytes_text, say, table
 from onnxinterp.cli.ops import AI_ONNX, show_missing
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError, MissingOp
-from onnxinterp.graph import Holder, Model, Node
-from onnxinterp.loading import read
+from onnxinterp.graph.build import build
+from onnxinterp.graph.ir import Holder, Model, Node
+from onnxinterp.reading.source import read
 from onnxinterp.weights import parameters
 
 EXAMPLES = """\

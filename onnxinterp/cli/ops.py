@@ -10,12 +10,12 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from onnxinterp.building import build
 from onnxinterp.cli.arguments import Commands, add_untrusted, command
 from onnxinterp.cli.display import markdown, say, table
 from onnxinterp.errors import MissingOp
+from onnxinterp.graph.build import build
 from onnxinterp.limits import Limits
-from onnxinterp.loading import read
+from onnxinterp.reading.source import read
 from onnxinterp.registry import KERNELS, lookup
 
 EXAMPLES = """\

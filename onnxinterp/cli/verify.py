@@ -22,9 +22,9 @@ from onnxinterp.cli.arguments import (
 from onnxinterp.cli.display import say, table
 from onnxinterp.errors import InputError
 from onnxinterp.extras import MissingExtraError
-from onnxinterp.loading import Source, read, serialized
+from onnxinterp.format.atomic import whole
 from onnxinterp.module import OnnxModule
-from onnxinterp.replacing import whole
+from onnxinterp.reading.source import Source, read, serialized
 from onnxinterp.verify import Comparison, NodeReport, Report, Tolerance, isolate, trace
 from onnxinterp.verify import verify as verify_model
 from onnxinterp.verify.report import Inputs, declared_inputs, prepare

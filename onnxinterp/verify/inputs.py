@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InputError
-from onnxinterp.graph import ValueInfo
+from onnxinterp.graph.ir import ValueInfo
 
 Shape = tuple[int, ...]
 

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, NATIVE
-from onnxinterp.loading import Source, read, reusable
+from onnxinterp.reading.source import Source, read, reusable
 from onnxinterp.verify.comparison import Tolerance
 from onnxinterp.verify.reference import Reference
 from onnxinterp.verify.report import (

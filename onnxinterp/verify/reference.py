@@ -18,8 +18,8 @@ from torch import Tensor
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import OnnxError
 from onnxinterp.extras import require
-from onnxinterp.loading import Source, read
-from onnxinterp.reader import TensorReader
+from onnxinterp.format.tensor_reader import TensorReader
+from onnxinterp.reading.source import Source, read
 
 WIDER: dict[int, int] = {
     TensorProto.BFLOAT16: TensorProto.FLOAT,

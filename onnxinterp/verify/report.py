@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from onnxinterp.errors import InputError
-from onnxinterp.graph import ValueInfo, value_info
-from onnxinterp.loading import Source, read, reusable
+from onnxinterp.graph.ir import ValueInfo, value_info
 from onnxinterp.module import OnnxModule
-from onnxinterp.ordering import sort
+from onnxinterp.reading.source import Source, read, reusable
+from onnxinterp.reading.toposort import sort
 from onnxinterp.verify.comparison import Comparison, Tolerance, compare
 from onnxinterp.verify.inputs import choose_shapes, random_inputs
 from onnxinterp.verify.reference import Reference, carrier_of, to_value

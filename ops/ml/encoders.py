@@ -18,7 +18,7 @@ from torch import Tensor
 from onnxinterp.ops.ml.labels import Given, Labels, labels_of
 from onnxinterp.ops.ml.scaling import ML
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Strings
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from onnxinterp.ops.ml.scaling import ML
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Ints
 
 

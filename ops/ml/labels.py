@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxinterp.guarding import PLACE, reserve
-from onnxinterp.strings import numbers_of
+from onnxinterp.runtime.guard import PLACE, reserve
+from onnxinterp.runtime.strings import numbers_of
 from onnxinterp.values import Strings, array_of
 
 Given: TypeAlias = "list[Any] | np.ndarray[Any, Any] | None"  # an attribute, or what it may be

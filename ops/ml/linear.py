@@ -25,7 +25,7 @@ from onnxinterp.ops.ml.scores import (
     type_of_labels,
 )
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Ints
 
 

@@ -15,10 +15,10 @@ from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER
-from onnxinterp.guarding import reserve
 from onnxinterp.ops.ml.scaling import ML
 from onnxinterp.registry import op, sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.runtime.guard import reserve
+from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Ints, Strings, host_of, round_to
 
 

@@ -15,8 +15,8 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from onnxinterp.guarding import PLACE, reserve
-from onnxinterp.sampling import Draw
+from onnxinterp.runtime.guard import PLACE, reserve
+from onnxinterp.testing.samples import Draw
 from onnxinterp.values import Ints, array_of
 
 ML = "ai.onnx.ml"

@@ -23,7 +23,7 @@ from onnxinterp.ops.ml.trees import (
     tree_ensemble_regressor_1,
 )
 from onnxinterp.registry import sample
-from onnxinterp.sampling import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call
 
 GRID = [0.0, -2.0, -1.5, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0]
 BEYOND = [math.nan, math.inf, -math.inf, -0.0]

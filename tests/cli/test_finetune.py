@@ -16,9 +16,9 @@ import torch
 from onnxinterp import InputError, OnnxModule
 from onnxinterp.cli import main
 from onnxinterp.cli.curve import svg
-from onnxinterp.cli.examples import Examples, ImageReader, Scaling, load, tensors
-from onnxinterp.cli.training import Objective, Recipe, fit, measure
-from onnxinterp.graph import ValueInfo
+from onnxinterp.graph.ir import ValueInfo
+from onnxinterp.training.datasets import Examples, ImageReader, Scaling, load, tensors
+from onnxinterp.training.loop import Objective, Recipe, fit, measure
 from onnxinterp.verify import verify
 
 Captured = pytest.CaptureFixture[str]

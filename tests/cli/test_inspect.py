@@ -7,12 +7,12 @@ from pathlib import Path
 import onnx.defs
 import pytest
 
-from onnxinterp.building import build
 from onnxinterp.cli import main
 from onnxinterp.cli.inspect import weights_of
 from onnxinterp.cli.ops import missing_operators, operators
-from onnxinterp.loading import read
+from onnxinterp.graph.build import build
 from onnxinterp.module import OnnxModule
+from onnxinterp.reading.source import read
 from onnxinterp.registry import KERNELS, lookup
 
 Captured = pytest.CaptureFixture[str]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp import InvalidModelError, NodeError, OnnxModule
-from onnxinterp.interpreter import Frame, Interpreter, Step
+from onnxinterp.runtime.interpreter import Frame, Interpreter, Step
 from onnxinterp.values import Host
 
 HEADER = '<ir_version: 8, opset_import: ["": {opset}]>\n'

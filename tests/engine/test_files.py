@@ -18,12 +18,13 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from onnxinterp import InvalidModelError, OnnxModule, UnsafeModelError, files
-from onnxinterp.files import Folder, parts_of
+from onnxinterp import InvalidModelError, OnnxModule, UnsafeModelError
+from onnxinterp.format import files
+from onnxinterp.format.files import Folder, parts_of
+from onnxinterp.format.tensor_checks import external_of
+from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.limits import Limits
-from onnxinterp.loading import complete, content_of, read
-from onnxinterp.reader import TensorReader
-from onnxinterp.tensors import external_of
+from onnxinterp.reading.source import complete, content_of, read
 
 SIZE = 1024
 VALUES = np.arange(SIZE, dtype=np.float32)
@@ -331,7 +332,7 @@ def test_an_empty_tensor_may_have_an_empty_file(tmp_path: Path) -> None:
 
 def test_any_number_of_files_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A map keeps a descriptor open, so that only some files are mapped."""
-    monkeypatch.setattr("onnxinterp.reader.MAPS", 2)
+    monkeypatch.setattr("onnxinterp.format.tensor_reader.MAPS", 2)
     reader = TensorReader(Folder(tmp_path))
     for i in range(4):
         (tmp_path / str(i)).write_bytes((VALUES + i).tobytes())

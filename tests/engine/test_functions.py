@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from onnxinterp import InvalidModelError, OnnxModule, UnsupportedOpError
-from onnxinterp.building import build
+from onnxinterp.graph.build import build
 
 SCALED = """<ir_version: 8, opset_import: ["": 17, "mine": 1]>
 g (float[n,3] x) => (float[n,3] y) <float[3] w = {1, 1, 1}> {

@@ -17,10 +17,11 @@ import torch
 from onnx.backend.test.case.node import collect_testcases
 from torch import Tensor
 
-from onnxinterp import Limits, OnnxModule, guarding
+from onnxinterp import Limits, OnnxModule
 from onnxinterp.backend import to_torch
 from onnxinterp.cli import main
 from onnxinterp.errors import InputError, InvalidModelError, NodeError, UnsafeModelError
+from onnxinterp.runtime import guard as guarding
 from tests.engine import bombs
 from tests.engine.bombs import BOMBS, SMALL, TIGHT, TINY
 from tests.hostile_calls.children import Child

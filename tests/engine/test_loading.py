@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxinterp import InvalidModelError, OnnxModule, UnsafeModelError
 from onnxinterp.dtypes import CARRIER
-from onnxinterp.reader import TensorReader
+from onnxinterp.format.tensor_reader import TensorReader
 
 VALUES = [1, 1, 2, 3, 1, 2]  # float8e8m0 has no zero
 

@@ -25,7 +25,7 @@ from onnxinterp import (
 )
 from onnxinterp.cli import display
 from onnxinterp.errors import MissingOp
-from onnxinterp.wire import number_of, tagged
+from onnxinterp.format.wire import number_of, tagged
 
 CLASSES = (OnnxError, InvalidModelError, UnsafeModelError, InputError, SaveError, NodeError)
 

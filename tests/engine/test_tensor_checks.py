@@ -14,10 +14,16 @@ from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 
 from onnxinterp import InvalidModelError, OnnxModule, UnsafeModelError
 from onnxinterp.dtypes import CARRIER
+from onnxinterp.format.tensor_checks import (
+    BITS,
+    check_tensor,
+    check_weights,
+    dense_bytes,
+    raw_bytes,
+)
+from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.limits import Limits
-from onnxinterp.loading import complete
-from onnxinterp.reader import TensorReader
-from onnxinterp.tensors import BITS, check_tensor, check_weights, dense_bytes, raw_bytes
+from onnxinterp.reading.source import complete
 
 T = TensorProto
 FLOAT, INT64, STRING = T.FLOAT, T.INT64, T.STRING

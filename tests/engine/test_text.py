@@ -12,8 +12,8 @@ import pytest
 from onnxinterp import Limits, OnnxModule
 from onnxinterp.errors import NodeError, UnsafeModelError
 from onnxinterp.extras import MissingExtraError
-from onnxinterp.guarding import Exceeded, Guard
-from onnxinterp.strings import FEW, distinct, each
+from onnxinterp.runtime.guard import Exceeded, Guard
+from onnxinterp.runtime.strings import FEW, distinct, each
 
 
 def run(node: str, opset: int, words: list[str], **options: Any) -> Any:

@@ -10,8 +10,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
 from onnx.defs import C as SCHEMAS
 
 from onnxinterp import InvalidModelError, OnnxModule, UnsupportedOpError
+from onnxinterp.format.wire import messages
 from onnxinterp.registry import NEWEST
-from onnxinterp.wire import messages
 from tests.engine.right_models import CALLING, PLAIN, edited, model, replaced
 
 

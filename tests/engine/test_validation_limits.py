@@ -20,7 +20,7 @@ from onnx import (
 )
 
 from onnxinterp import InvalidModelError, Limits, OnnxModule, UnsafeModelError
-from onnxinterp.validation import validate
+from onnxinterp.reading.validation import validate
 from tests.engine.right_models import CALLING, PLAIN, edited, model
 
 # ---- too many nodes, too deep

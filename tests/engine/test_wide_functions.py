@@ -8,7 +8,8 @@ import pytest
 import torch
 from onnx import AttributeProto, ModelProto, helper
 
-from onnxinterp import Limits, OnnxModule, UnsafeModelError, building
+from onnxinterp import Limits, OnnxModule, UnsafeModelError
+from onnxinterp.graph import build
 from tests.engine.right_models import model
 
 WIDE = {
@@ -62,8 +63,8 @@ def test_defaults_and_imports_of_a_function_are_read_once(monkeypatch: pytest.Mo
 
         return counting
 
-    decode = building.ATTRIBUTE_VALUE[AttributeProto.INT]
-    monkeypatch.setitem(building.ATTRIBUTE_VALUE, AttributeProto.INT, count(decode))
-    monkeypatch.setattr(building, "opsets_of", count(building.opsets_of))
+    decode = build.ATTRIBUTE_VALUE[AttributeProto.INT]
+    monkeypatch.setitem(build.ATTRIBUTE_VALUE, AttributeProto.INT, count(decode))
+    monkeypatch.setattr(build, "opsets_of", count(build.opsets_of))
     OnnxModule(proto)
     assert len(counted) == 302, "each default, and the imports of model and function"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp import InputError, Interpreter, NodeError, OnnxModule
-from onnxinterp.interpreter import Frame, Step
+from onnxinterp.runtime.interpreter import Frame, Step
 from tests.faults.models import MODELS, call_of
 from tests.saving.models import parse
 

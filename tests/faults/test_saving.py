@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from onnxinterp import OnnxModule, checkpoints, replacing
+from onnxinterp import OnnxModule, checkpoints
 from onnxinterp.cli import main
+from onnxinterp.format import atomic
 from tests.faults.test_threads import at_once
 from tests.forking import Fork
 from tests.saving.models import NEW, OLD, fill, raw, steps_to_the_disk, sum_of, version, write_three
@@ -301,7 +302,7 @@ def test_a_folder_that_others_use_stays(tmp_path: Path) -> None:
         (tmp_path / "sub" / "of somebody").write_bytes(b"")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="No space left"), replacing.Parts(tmp_path) as parts:
+    with pytest.raises(OSError, match="No space left"), atomic.Parts(tmp_path) as parts:
         parts.write(tmp_path / "sub" / "w.bin", fail)
     assert names(tmp_path / "sub") == ["of somebody"]
 

@@ -19,7 +19,7 @@ import torch._dynamo  # some kernels do at their first call, and that takes seco
 
 from onnxinterp import Limits, OnnxError, OnnxModule, backend
 from onnxinterp.dtypes import STRING
-from onnxinterp.graph import ValueInfo
+from onnxinterp.graph.ir import ValueInfo
 from tests.fuzz.mutation import mutant, stored
 from tests.fuzz.ours import to_array
 

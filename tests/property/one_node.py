@@ -14,11 +14,11 @@ from onnx.defs import OpSchema
 from torch import Tensor
 
 from onnxinterp import backend
-from onnxinterp.carriers import ONNX_TYPE
 from onnxinterp.dtypes import CARRIER
-from onnxinterp.graph import ValueInfo
+from onnxinterp.graph.ir import ValueInfo
+from onnxinterp.planning.carriers import ONNX_TYPE
 from onnxinterp.registry import SAMPLES, Kind
-from onnxinterp.sampling import Call
+from onnxinterp.testing.samples import Call
 from tests.property.drawing import TypedDraw
 from tests.property.served import kernel_of
 

@@ -28,8 +28,8 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
 from onnxinterp import backend
-from onnxinterp.carriers import TYPE_ATTRIBUTES
 from onnxinterp.dtypes import CARRIER, FLOAT8
+from onnxinterp.planning.carriers import TYPE_ATTRIBUTES
 from onnxinterp.verify.reference import NARROW, Reference
 from tests.property import mistakes, record
 from tests.property.drawing import STRING, tensor_types

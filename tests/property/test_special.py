@@ -14,7 +14,7 @@ from torch import Tensor
 
 from onnxinterp import OnnxModule
 from onnxinterp.registry import SAMPLES
-from onnxinterp.sampling import Call
+from onnxinterp.testing.samples import Call
 from tests.property.agreement import assert_agree
 from tests.property.drawing import HypothesisDraw
 from tests.property.one_node import one_node

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxinterp import OnnxModule
 from onnxinterp.dtypes import CARRIER
-from onnxinterp.encoding import varints
-from onnxinterp.wire import LENGTH, VARINT, Wire, edit, fields, varint, walk, write
+from onnxinterp.format.tensor_bytes import varints
+from onnxinterp.format.wire import LENGTH, VARINT, Wire, edit, fields, varint, walk, write
 from tests.saving.models import AFFINE, LARGE, parse, raw, saved, sum_of, tune, write_external
 
 DIGITS = Path(str(files("onnxinterp") / "data" / "digits.onnx"))

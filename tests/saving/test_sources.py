@@ -13,7 +13,8 @@ import onnx
 import pytest
 import torch
 
-from onnxinterp import ChangedFileError, OnnxModule, SaveError, checkpoints, loading
+from onnxinterp import ChangedFileError, OnnxModule, SaveError, checkpoints
+from onnxinterp.reading import source as loading
 from tests.saving.models import LARGE, differences, raw, saved, sum_of, tune, write_external
 
 

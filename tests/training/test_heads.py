@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxinterp import HeadError, InvalidModelError, OnnxModule, replace_head
-from onnxinterp.heads import find_head
+from onnxinterp.training.heads import find_head
 from onnxinterp.verify import verify
 from tests.exports.case import Export
 from tests.training.exporting import write

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from onnxinterp import Limits, OnnxModule, UnsafeModelError, checkpoints
-from onnxinterp.building import build
-from onnxinterp.ties import untied
+from onnxinterp.graph.build import build
+from onnxinterp.graph.ties import untied
 from tests.training.merged import IDS, Normalized, Twins, dynamo, torchscript
 
 by_both = pytest.mark.parametrize("write", [torchscript, dynamo])

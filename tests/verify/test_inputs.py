@@ -8,7 +8,7 @@ import torch
 from onnx import TensorProto
 
 from onnxinterp import InputError
-from onnxinterp.graph import ValueInfo
+from onnxinterp.graph.ir import ValueInfo
 from onnxinterp.verify.inputs import choose_shapes, evaluate, random_inputs
 
 

@@ -1,0 +1,334 @@
+"""What `torch.save` wrote, read by hand: dicts, lists, texts, numbers and plain tensors.
+
+    read        the object in a file, and nothing but what its bytes hold
+        Entries     the zip archive: stored, never compressed, no larger than the file
+        Machine     the pickle in it, opcode by opcode
+
+`torch.load(..., weights_only=True)` runs no code of a stranger, but believes the numbers: it hashes
+tuples of tuples for ever, inflates a compressed archive, makes arrays of any size, and takes the
+length of a storage from the pickle. Here keys are texts, a tensor's elements lie apart and within
+the bytes of its entry, and whatever `checkpoints.save` does not need is refused.
+
+Source: https://docs.pytorch.org/docs/stable/notes/serialization.html and `pickletools`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickletools
+import struct
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, BinaryIO, NamedTuple
+
+import torch
+from torch import Tensor
+
+from onnxinterp.dtypes import CARRIER
+from onnxinterp.errors import InvalidModelError, UnsafeModelError
+from onnxinterp.format.tensor_checks import LARGEST, RANK
+
+BLOCK = 2**24  # bytes read at once
+LARGEST_PICKLE = 2**26  # bytes; a tensor takes some 150
+SHARED = 16  # tensors that may lie on the same bytes, on average
+DAMAGE = (
+    zipfile.BadZipFile,
+    EOFError,
+    IndexError,
+    LookupError,
+    OSError,
+    OverflowError,
+    RuntimeError,  # zipfile's for encrypted entries
+    ValueError,
+    struct.error,
+)
+"""What zipfile and pickletools raise where bytes are none of theirs."""
+
+
+class Ordered(dict[str, Any]):
+    """An OrderedDict of the file; `metadata` is what a state dict has in `_metadata`."""
+
+    metadata: object = None
+
+
+class Storage(NamedTuple):
+    """The bytes of one entry, flat uint8, and the type of element it is said to have."""
+
+    data: Tensor
+    dtype: torch.dtype | None
+
+
+class Entries:
+    """The zip archive that is a PyTorch file.
+
+    Attributes:
+        size: bytes of the file.
+        root: the folder that all entries are in.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.size = os.fstat(file.fileno()).st_size
+        self._zip = zipfile.ZipFile(file)
+        infos = self._zip.infolist()
+        self._infos = {info.filename: info for info in infos}
+        if any(i.compress_type != zipfile.ZIP_STORED or i.flag_bits & 1 for i in infos):
+            raise UnsafeModelError("its entries are compressed, which PyTorch never does")
+        whole = all(i.compress_size == i.file_size for i in infos)
+        if (
+            not whole
+            or len(self._infos) < len(infos)
+            or sum(i.file_size for i in infos) > self.size
+        ):
+            raise UnsafeModelError("its entries claim more bytes than the file has")
+        roots = [name for name in self._infos if name.endswith("/data.pkl")]
+        if len(roots) != 1:
+            raise InvalidModelError("it is a zip archive, but none of PyTorch")
+        self.root = roots[0].removesuffix("data.pkl")
+        order = self.root + "byteorder"
+        if order in self._infos and bytes(self.data("byteorder").numpy()) != sys.byteorder.encode():
+            raise InvalidModelError(f"its numbers are not {sys.byteorder}-endian, as here")
+
+    def pickle(self) -> bytes:
+        """The pickle, which has the structure."""
+        if self._infos[self.root + "data.pkl"].file_size > LARGEST_PICKLE:
+            raise UnsafeModelError(f"its structure has more than {LARGEST_PICKLE} bytes")
+        return self._zip.read(self.root + "data.pkl")
+
+    def data(self, name: str) -> Tensor:
+        """The bytes of an entry, as uint8 of shape [n]."""
+        info = self._infos[self.root + name]
+        data = torch.empty(info.file_size, dtype=torch.uint8)
+        at, view = 0, memoryview(data.numpy())  # type: ignore[arg-type]  # is one
+        with self._zip.open(info) as entry:
+            while part := entry.read(BLOCK):
+                view[at : at + len(part)] = part
+                at += len(part)
+        if at != info.file_size:
+            raise InvalidModelError(f"its entry {name!r} ends too soon")
+        return data
+
+
+def read(file: BinaryIO) -> object:
+    """The object that `torch.save` wrote; tensors are on the CPU and want no gradient.
+
+    Raises:
+        InvalidModelError: the file is none of PyTorch, or holds something else than plain data.
+        UnsafeModelError: it asks for more than its bytes hold.
+    """
+    try:
+        entries = Entries(file)
+        return Machine(entries).run(entries.pickle())
+    except DAMAGE as error:
+        if isinstance(error, InvalidModelError):
+            raise
+        raise InvalidModelError(f"it is damaged: {error}") from error
+
+
+class Machine:
+    """The stack machine that a pickle is a program of, with the opcodes that `torch.save` uses.
+
+    Nothing here hashes, compares or descends into what it did not find to be a text or a number:
+    what a pickle holds twice may be in it 2**40 times.
+    """
+
+    def __init__(self, entries: Entries) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Tensor] = {}
+        self.entries = entries
+        self.left = SHARED * entries.size
+
+    def run(self, program: bytes) -> object:
+        """What the pickle makes."""
+        for opcode, argument, _ in pickletools.genops(program):
+            if opcode.name == "STOP":
+                return self.stack.pop()
+            step = STEPS.get(opcode.name)
+            if step is None:
+                raise _not_plain(f"the opcode {opcode.name}")
+            step(self, argument)
+        raise EOFError("it has no end")
+
+    def since_mark(self) -> list[Any]:
+        """Take what stands behind the last mark."""
+        at = self.marks.pop()
+        taken = self.stack[at:]
+        del self.stack[at:]
+        return taken
+
+    def put(self, items: list[Any]) -> None:
+        """Enter keys and values, in turns, into the dict on the stack."""
+        target = self.stack[-1]
+        if type(target) not in (dict, Ordered) or len(items) % 2:
+            raise _not_plain("items of no dict")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if type(key) is not str:
+                raise _not_plain(f"a key of type {type(key).__name__}")
+            target[key] = value
+
+    def append(self, items: list[Any]) -> None:
+        """Append to the list on the stack."""
+        if type(self.stack[-1]) is not list:
+            raise _not_plain("elements of no list")
+        self.stack[-1].extend(items)
+
+    def take(self, count: int) -> list[Any]:
+        """Take so many from the stack."""
+        if len(self.stack) < count:
+            raise IndexError("the stack is empty")
+        taken = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return taken
+
+    def call(self) -> None:
+        """Make what `torch.save` writes as a call: an OrderedDict, a tensor."""
+        function, arguments = self.take(2)
+        if type(arguments) is not tuple or not isinstance(function, str):
+            raise _not_plain("a call")
+        makers: dict[str, Callable[..., object]] = {
+            "OrderedDict": Ordered,
+            "_rebuild_tensor_v2": self.tensor,
+            "_rebuild_tensor_v3": self.tensor,
+            "_rebuild_parameter": lambda data, _requires_grad, _hooks: data,
+        }
+        wanted = {"OrderedDict": 0, "_rebuild_tensor_v2": 6, "_rebuild_tensor_v3": 7}
+        name = function.partition(" ")[2]
+        if len(arguments) != wanted.get(name, 3) or name not in makers:
+            raise _not_plain(f"a call of {name} with {len(arguments)} arguments")
+        self.stack.append(makers[name](*arguments))
+
+    def build(self) -> None:
+        """Give a state dict its metadata."""
+        target, state = self.take(2)
+        if type(target) is not Ordered or type(state) is not dict or [*state] != ["_metadata"]:
+            raise _not_plain("an object with attributes")
+        target.metadata = state["_metadata"]
+        self.stack.append(target)
+
+    def storage(self) -> None:
+        """Read the bytes of a storage, once."""
+        (found,) = self.take(1)
+        if type(found) is not tuple or len(found) != 5:
+            raise _not_plain("something that lies elsewhere")
+        _, kind, key, _, _ = found  # the device and the length are not believed
+        if type(key) is not str or type(kind) is not str or kind not in STORAGES:
+            raise _not_plain("a storage without name or type")
+        if key not in self.storages:
+            self.storages[key] = self.entries.data(f"data/{key}")
+        self.stack.append(Storage(self.storages[key], STORAGES[kind]))
+
+    def tensor(
+        self,
+        storage: object,
+        offset: object,
+        size: object,
+        stride: object,
+        _requires_grad: object,
+        _hooks: object,
+        dtype: object = None,
+    ) -> Tensor:
+        """A tensor whose elements lie in its storage, each apart from the others."""
+        if not isinstance(storage, Storage):
+            raise _not_plain("a tensor without storage")
+        kind = DTYPES.get(dtype) if type(dtype) is str else storage.dtype
+        if kind is None:
+            raise _not_plain("a tensor of an unknown type")
+        sizes, strides, (start,) = _numbers(size), _numbers(stride), _numbers((offset,))
+        if len(sizes) != len(strides) or len(sizes) > RANK:
+            raise _not_plain("a tensor of no shape")
+        if math.prod(max(n, 1) for n in sizes) * kind.itemsize > LARGEST:
+            raise UnsafeModelError("it holds a tensor that is too large for any memory")
+        if 0 in sizes:
+            return torch.empty(sizes, dtype=kind)
+        reach = 0
+        for step, length in sorted(zip(strides, sizes, strict=True)):
+            if length > 1 and step <= reach:
+                raise UnsafeModelError("it holds a tensor whose elements share their bytes")
+            reach += step * (length - 1)
+        bytes_needed = math.prod(sizes) * kind.itemsize
+        self.left -= bytes_needed
+        if (start + reach + 1) * kind.itemsize > len(storage.data) or self.left < 0:
+            raise UnsafeModelError("it holds tensors that are larger than their bytes")
+        flat = storage.data[: len(storage.data) // kind.itemsize * kind.itemsize].view(kind)
+        steps = [min(step, len(flat)) for step in strides]  # of one element it may be anything
+        return flat.as_strided(sizes, steps, start)
+
+
+def _numbers(found: object) -> list[int]:
+    """A tuple of numbers, none of which is negative."""
+    if type(found) is not tuple or any(type(n) is not int or n < 0 for n in found):
+        raise _not_plain("a tensor of no shape")
+    return list(found)
+
+
+def _not_plain(what: str) -> InvalidModelError:
+    return InvalidModelError(f"it holds {what}, which is no plain data")
+
+
+def _named(machine: Machine, name: str) -> None:
+    """A global is a text here; what may be done with it is seen when it is used."""
+    if name not in GLOBALS:
+        raise _not_plain(f"the object {name!r}")
+    machine.stack.append(name)
+
+
+STORAGES: Mapping[str, torch.dtype | None] = MappingProxyType(
+    {
+        "torch FloatStorage": torch.float32,
+        "torch DoubleStorage": torch.float64,
+        "torch HalfStorage": torch.float16,
+        "torch BFloat16Storage": torch.bfloat16,
+        "torch LongStorage": torch.int64,
+        "torch IntStorage": torch.int32,
+        "torch ShortStorage": torch.int16,
+        "torch CharStorage": torch.int8,
+        "torch ByteStorage": torch.uint8,
+        "torch BoolStorage": torch.bool,
+        "torch ComplexFloatStorage": torch.complex64,
+        "torch ComplexDoubleStorage": torch.complex128,
+        "torch.storage UntypedStorage": None,
+    }
+)
+"""Class of a storage, as the pickle spells it -> its elements; None where the tensor tells."""
+DTYPES = {str(dtype).replace(".", " "): dtype for dtype in CARRIER.values()}
+GLOBALS = {
+    *STORAGES,
+    *DTYPES,
+    "collections OrderedDict",
+    *(f"torch._utils _rebuild_{what}" for what in ("tensor_v2", "tensor_v3", "parameter")),
+}
+
+Step = Callable[[Machine, Any], None]
+VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE")
+STEPS: Mapping[str, Step] = MappingProxyType(
+    {
+        **dict.fromkeys(VALUES, lambda m, value: m.stack.append(value)),
+        **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda m, n: m.stack.append(m.memo[n])),
+        **dict.fromkeys(("BINPUT", "LONG_BINPUT"), lambda m, n: m.memo.__setitem__(n, m.stack[-1])),
+        "PROTO": lambda _m, _version: None,
+        "MARK": lambda m, _: m.marks.append(len(m.stack)),
+        "NONE": lambda m, _: m.stack.append(None),
+        "NEWTRUE": lambda m, _: m.stack.append(True),
+        "NEWFALSE": lambda m, _: m.stack.append(False),
+        "EMPTY_TUPLE": lambda m, _: m.stack.append(()),
+        "EMPTY_LIST": lambda m, _: m.stack.append([]),
+        "EMPTY_DICT": lambda m, _: m.stack.append({}),
+        "TUPLE": lambda m, _: m.stack.append(tuple(m.since_mark())),
+        "TUPLE1": lambda m, _: m.stack.append(tuple(m.take(1))),
+        "TUPLE2": lambda m, _: m.stack.append(tuple(m.take(2))),
+        "TUPLE3": lambda m, _: m.stack.append(tuple(m.take(3))),
+        "APPEND": lambda m, _: m.append(m.take(1)),
+        "APPENDS": lambda m, _: m.append(m.since_mark()),
+        "SETITEM": lambda m, _: m.put(m.take(2)),
+        "SETITEMS": lambda m, _: m.put(m.since_mark()),
+        "GLOBAL": _named,
+        "REDUCE": lambda m, _: m.call(),
+        "BUILD": lambda m, _: m.build(),
+        "BINPERSID": lambda m, _: m.storage(),
+    }
+)
+"""Opcode -> what it does to the machine, given the opcode's argument."""

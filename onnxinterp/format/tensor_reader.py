@@ -1,0 +1,221 @@
+"""From a TensorProto to a tensor: `TensorReader`, which knows the folder of external data.
+
+External data is opened beside the model only, as a regular file below the model's folder (see
+`files`), and mapped privately with copy-on-write: pages are read when touched, a trained tensor
+never writes to the file, and each tensor saves at its own size. A tensor is made only after its
+numbers are found to fit (see `tensors`).
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import Tensor
+
+from onnxinterp.dtypes import CARRIER, NATIVE, STRING
+from onnxinterp.errors import InvalidModelError, UnsafeModelError
+from onnxinterp.format.files import Folder
+from onnxinterp.format.mapped_files import MappedFiles
+from onnxinterp.format.tensor_checks import (
+    External,
+    check_numbers,
+    check_sparse,
+    check_spread,
+    check_tensor,
+    external_of,
+)
+from onnxinterp.format.wire import Buffer
+from onnxinterp.limits import Limits
+
+PAGES_OF_ITS_OWN = 2**16  # bytes from which a tensor gets them
+MAPS = 256  # files of external data that are mapped; each map keeps a descriptor open
+
+
+class TensorReader:
+    """Turns a TensorProto into a tensor: shape from `dims`, dtype by `dtypes.CARRIER`.
+
+    Attributes:
+        folder: where external data lies; None where the model came without a path.
+        limits: `weight_bytes` bounds what a sparse tensor may become.
+        sizes: location -> bytes, of the files of external data that were opened.
+        mapped: those files, and how they were.
+    """
+
+    def __init__(self, folder: Folder | None, limits: Limits = Limits()) -> None:
+        self.folder = folder
+        self.limits = limits
+        self.sizes: dict[str, int] = {}
+        self.mapped = MappedFiles()
+        self._maps: dict[str, mmap.mmap] = {}
+
+    def __call__(self, proto: TensorProto) -> Tensor | np.ndarray[Any, Any]:
+        """The tensor; strings come as a numpy object array.
+
+        Raises:
+            InvalidModelError: the data does not fit shape and type.
+            UnsafeModelError: external data lies where it must not.
+        """
+        kind, shape = proto.data_type, tuple(proto.dims)
+        if proto.data_location == TensorProto.EXTERNAL:
+            return self._external(proto, kind, shape)
+        raw = proto.raw_data if proto.HasField("raw_data") else None
+        check_tensor(proto, raw)
+        if kind == STRING:
+            return self._strings(proto, shape)
+        if kind in NATIVE and raw is not None:
+            return _from_buffer(_own_copy(raw), CARRIER[kind], shape)
+        return _decoded(proto)
+
+    def sparse(self, proto: onnx.SparseTensorProto) -> Tensor:
+        """A sparse tensor as the dense tensor it means; indices are linear or one row per value.
+
+        Raises:
+            InvalidModelError: indices lie outside the shape, or are not in ascending order.
+            UnsafeModelError: the dense tensor would be too large.
+        """
+        check_sparse(proto)
+        check_spread(proto, self.limits)
+        values, indices = self(proto.values), self(proto.indices)
+        assert isinstance(values, Tensor), "check_sparse refuses strings"
+        assert isinstance(indices, Tensor), "check_sparse wants int64"
+        shape, name = tuple(proto.dims), proto.values.name
+        sizes = torch.tensor(shape if indices.ndim > 1 else [math.prod(shape)])
+        if ((indices < 0) | (indices >= sizes)).any():
+            raise InvalidModelError(f"sparse tensor {name!r} has an index outside")
+        positions = flat_positions(indices, shape)
+        if (positions[1:] <= positions[:-1]).any():
+            raise InvalidModelError(f"sparse tensor {name!r} has indices that do not ascend")
+        try:
+            dense = torch.zeros(math.prod(shape), dtype=values.dtype)
+        except RuntimeError as error:
+            raise UnsafeModelError(f"sparse tensor {name!r} finds no memory: {error}") from error
+        dense[positions] = values
+        return dense.reshape(shape)
+
+    def inline(self, proto: TensorProto) -> TensorProto:
+        """A tensor with its data in it; itself where it has them already.
+
+        Raises:
+            InvalidModelError: external data is missing or does not fit.
+            UnsafeModelError: external data lies where it must not.
+        """
+        if proto.data_location != TensorProto.EXTERNAL:
+            return proto
+        data, where = self._data(proto)
+        inside = TensorProto()
+        inside.CopyFrom(proto)
+        inside.ClearField("external_data")
+        inside.ClearField("data_location")
+        inside.raw_data = bytes(data[where.offset : where.offset + where.length])
+        return inside
+
+    @staticmethod
+    def _strings(proto: TensorProto, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        strings = [s.decode("utf-8", "surrogateescape") for s in proto.string_data]
+        return np.array(strings, dtype=object).reshape(shape)
+
+    def _external(self, proto: TensorProto, kind: int, shape: tuple[int, ...]) -> Tensor:
+        data, where = self._data(proto)
+        if kind not in NATIVE:
+            return _decoded(self.inline(proto))
+        dtype = CARRIER[kind]
+        if where.offset % dtype.itemsize:  # torch wants aligned elements
+            part = bytes(data[where.offset : where.offset + where.length])
+            return _from_buffer(_own_copy(part), dtype, shape)
+        return _from_buffer(data, dtype, shape, where.offset)
+
+    def _data(self, proto: TensorProto) -> tuple[Buffer, External]:
+        """The file that has the data of a tensor, and where in it they are."""
+        where = external_of(proto)
+        data: Buffer | None = self._maps.get(where.location)
+        if data is None:
+            data, where = self._opened(where, proto.name)
+        if where.offset + where.length > len(data):
+            raise InvalidModelError(f"external data of {proto.name!r} ends after its file")
+        return data, where
+
+    def _opened(self, where: External, tensor: str) -> tuple[Buffer, External]:
+        """The file mapped; or what the tensor needs of it, where enough files are mapped."""
+        location = where.location
+        if self.folder is None:
+            message = f"{tensor!r} lies in the file {location!r}: load the model from its path"
+            raise InvalidModelError(message)
+        with self.folder.open(location) as file:
+            self.sizes[location] = size = os.fstat(file.fileno()).st_size
+            if not size:
+                return b"", where
+            try:
+                if len(self._maps) < MAPS:
+                    data = self._maps[location] = self.mapped.map(file, self.folder.path / location)
+                    return data, where
+                file.seek(where.offset)
+                return _own_copy(file.read(where.length)), where._replace(offset=0)
+            except (OSError, ValueError) as error:
+                message = f"the external data {location!r} cannot be mapped: {error}"
+                raise InvalidModelError(message) from error
+
+
+def flat_positions(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Where the values of a sparse tensor stand in the flat dense one; int64 of shape [values].
+
+    Args:
+        indices: linear ones [values], or one row per value [values, rank].
+        shape: that of the dense tensor.
+    """
+    if indices.ndim < 2:
+        return indices
+    strides = [int(np.prod(shape[i + 1 :], dtype=object)) for i in range(len(shape))]
+    return (indices * torch.tensor(strides)).sum(1)
+
+
+def _own_copy(data: bytes) -> bytearray | mmap.mmap:
+    """A writable copy; a large one in pages of its own.
+
+    In the heap it would lie among the pieces of the parsed file, and keep their memory from going
+    back to the system once they are freed.
+    """
+    if len(data) < PAGES_OF_ITS_OWN:
+        return bytearray(data)
+    pages = mmap.mmap(-1, len(data))
+    pages.write(data)
+    return pages
+
+
+def _from_buffer(
+    data: Buffer, dtype: torch.dtype, shape: tuple[int, ...], offset: int = 0
+) -> Tensor:
+    """The elements that start at an offset, without a copy."""
+    count = math.prod(shape)
+    if not count:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype, count=count, offset=offset).reshape(shape)
+
+
+def _decoded(proto: TensorProto) -> Tensor:
+    """What has to be unpacked, or stands in a typed field."""
+    check_numbers(proto)
+    array = np.array(numpy_helper.to_array(proto))
+    return from_array(array.reshape(-1), proto.data_type).reshape(tuple(proto.dims))
+
+
+def from_array(array: np.ndarray[Any, Any], kind: int) -> Tensor:
+    """A numpy array of the ONNX type `kind` as a tensor of the same shape and of its carrier.
+
+    Arrays of numpy's own types pass as they are; the others as bytes of their carrier.
+    """
+    carrier, flat = CARRIER[kind], array.reshape(-1)
+    if kind not in NATIVE:
+        wide = np.float32 if carrier is torch.float32 else np.int16
+        tensor = torch.from_numpy(flat.astype(wide)).to(carrier)
+    elif array.dtype.isbuiltin == 1:
+        tensor = torch.from_numpy(flat).to(carrier)
+    else:
+        tensor = torch.from_numpy(flat.view(f"u{carrier.itemsize}")).view(carrier)
+    return tensor.reshape(array.shape)

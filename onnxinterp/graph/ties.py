@@ -1,0 +1,222 @@
+"""Ties between weights: those of the model stay, those that an exporter made of equal values go.
+
+A weight that several nodes read is one parameter: that is how a model ties an embedding to its
+head. But torch's exporters also merge tensors which merely hold the same values, as two LayerNorms
+do before they are trained, and then one would train as the other. What they leave behind tells:
+
+    Identity    The older exporter keeps one initializer and gives the other's name to an Identity
+                of it. A weight that a model ties itself is read under one name, without Identity.
+    scope       The newer one keeps one initializer and notes the torch module each node came from.
+                A vector (rank 0 or 1) called as the parameter of one module, and read by another
+                that is neither around nor inside it, was that module's own.
+    state       A running variance of ones may have become the weight of ones beside it: what is
+                brought up to date in training is never a parameter as well.
+
+Each of them becomes a weight of its own, under the name that it had in torch where the file tells
+it. Matrices that two modules read stay tied in the second case: equal by chance they hardly are.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import NamedTuple, TypeAlias
+
+from onnx import TensorProto
+
+from onnxinterp.dtypes import CARRIER
+from onnxinterp.graph.ir import Graph, Model, Node, Tie
+
+Untie: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool]"
+
+
+FEW = 4  # weights of one name before they are numbered
+LONGEST = 512  # characters of a name, or of a module's, of which others are made
+
+
+class Use(NamedTuple):
+    """One reading of an initializer: which input of which node, and the state it is there."""
+
+    node: Node
+    input: int
+    state: str
+
+
+def untied(model: Model, untie: Untie) -> Model:
+    """The model with a weight of its own for each tensor that an exporter merged into another.
+
+    Args:
+        model: a decoded model; not changed.
+        untie: True for the ties that the file shows to be an exporter's, False for none; names of
+            initializers (`fnmatch`) or a predicate of them: these are untied wherever several
+            nodes read them, also where the file shows nothing.
+    """
+    if untie is False:
+        return model
+    asked = _predicate(untie)
+    if found := _identities(model, asked):
+        nodes = tuple(n for n in model.graph.nodes if n.outputs[0] not in found)
+        reads = _reads(model)
+        reads.subtract(found.values())
+        ties = {new: Tie(name, ((new, None),), not reads[name]) for new, name in found.items()}
+        model = _with(model, replace(model.graph, nodes=nodes), ties)
+    taken = model.tensors.keys() | {o for n in model.graph.walk() for o in n.outputs}
+    taken |= {i.name for g in model.graph.graphs() for i in g.inputs}
+    ties = {}
+    copies = Counter[str]()  # how often a name was wanted again
+    for name, uses in _uses(model).items():
+        whole = asked is not None and asked(name)
+        own = _own_names(model, name, uses, whole) if asked is None or whole else {}
+        for new, its_uses in own.items():
+            unique = new
+            while unique in taken:
+                copies[new] += 1
+                unique = new + _suffix(copies[new])
+            taken.add(unique)
+            ties[unique] = Tie(name, tuple((u.node.outputs[0], u.input) for u in its_uses), whole)
+    renamed = {reader: new for new, tie in ties.items() for reader in tie.readers}
+    return _with(model, _reading(model.graph, renamed), ties) if ties else model
+
+
+def _suffix(copies: int) -> str:
+    """What goes behind a name that others have: a number where they are many."""
+    return ".untied" * copies if copies < FEW else f".untied.{copies}"
+
+
+def _with(model: Model, graph: Graph, ties: dict[str, Tie]) -> Model:
+    """The model with another graph, which reads these weights too."""
+    tensors = dict(model.tensors)
+    for new, tie in ties.items():  # an origin may be a tie itself, that comes before
+        tensors[new] = tensors[tie.origin]
+    return replace(model, graph=graph, tensors=tensors, ties={**model.ties, **ties})
+
+
+def _merged(model: Model) -> set[str]:
+    """The initializers that may stand for several tensors: floating, and read more than once.
+
+    Not those that a call may give instead: all their readers are to see what it gives.
+    """
+    count, given = _reads(model), {i.name for i in model.graph.inputs}
+    return {n for n, t in model.tensors.items() if count[n] > 1 and n not in given and _trains(t)}
+
+
+def _reads(model: Model) -> Counter[str]:
+    """How often each value is read."""
+    count = Counter(name for node in model.graph.walk() for name in node.inputs)
+    count.update(o.name for graph in model.graph.graphs() for o in graph.outputs)
+    return count
+
+
+def _identities(model: Model, asked: Callable[[str], bool] | None) -> dict[str, str]:
+    """What nodes of the main graph give that only pass a merged initializer on -> this.
+
+    What one gives may be merged again, and passed on by the next.
+    """
+    merged, count, found = _merged(model), _reads(model), dict[str, str]()
+    for node in model.graph.nodes:
+        if node.kernel is None or not node.kernel.alias or node.inputs[0] not in merged:
+            continue
+        if asked is None or asked(node.inputs[0]):
+            found[node.outputs[0]] = node.inputs[0]
+            if count[node.outputs[0]] > 1:
+                merged.add(node.outputs[0])
+    return found
+
+
+def _uses(model: Model) -> dict[str, list[Use]]:
+    """Merged initializer -> its readers, in subgraphs too."""
+    merged, uses = _merged(model), defaultdict[str, list[Use]](list)
+    for node in model.graph.walk():
+        for index, name in enumerate(node.inputs):
+            if name in merged:
+                uses[name].append(Use(node, index, _state(node, index)))
+    return uses
+
+
+def _reading(graph: Graph, renamed: Mapping[tuple[str, int | None], str]) -> Graph:
+    """The graph with other names at some inputs (first output of the node, index)."""
+    nodes = [
+        replace(
+            node,
+            inputs=tuple(
+                renamed.get((node.outputs[0], i), name) for i, name in enumerate(node.inputs)
+            ),
+            attributes={
+                key: _reading(value, renamed) if isinstance(value, Graph) else value
+                for key, value in node.attributes.items()
+            },
+        )
+        for node in graph.nodes
+    ]
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[str, list[Use]]:
+    """The weights to make of an initializer besides itself, and who reads them."""
+    home, _, leaf = name.rpartition(".")
+    computed = [use for use in uses if not use.state] or uses
+    owner = next((use for use in computed if use.node.scope == home), None)
+    first = owner or computed[0]
+    stored = model.tensors[name]
+    vector = isinstance(stored, TensorProto) and len(stored.dims) < 2
+    named = vector and bool(home) and len(name) <= LONGEST
+    own: dict[str, list[Use]] = {}
+    for number, use in enumerate(uses):
+        scope = use.node.scope if len(use.node.scope) <= LONGEST else ""
+        apart = named and owner is not None and _apart(scope, home)
+        if use.state and not first.state:  # the name that torch gives to an input (input_)mean
+            around = (scope or home or name)[:LONGEST]
+            new = f"{around}.running_{use.state.removeprefix('input_')}"
+        elif apart:
+            new = f"{scope}.{leaf}"
+        elif whole and use is not first:
+            new = f"{name[:LONGEST]}.{number}"
+        else:
+            continue
+        own.setdefault(new, []).append(use)
+    return own
+
+
+def _apart(scope: str, home: str) -> bool:
+    """Whether two torch modules are neither the same nor one inside the other."""
+    return bool(scope) and not _within(scope, home) and not _within(home, scope)
+
+
+def _within(inner: str, outer: str) -> bool:
+    """Whether a torch module is another or stands in it; copies no name."""
+    return inner.startswith(outer) and inner[len(outer) : len(outer) + 1] in ("", ".")
+
+
+def _state(node: Node, index: int) -> str:
+    """The name of the state that an input of a node is; "" where it is none."""
+    parameter = node.kernel.parameter(index) if node.kernel else None
+    return (
+        parameter.name if parameter and node.kernel and parameter.name in node.kernel.state else ""
+    )
+
+
+def _trains(stored: object) -> bool:
+    """Whether a stored tensor is one that may train; one in the form of a node stays as it is."""
+    dtype = CARRIER.get(stored.data_type) if isinstance(stored, TensorProto) else None
+    return dtype is not None and dtype.is_floating_point
+
+
+def settled(untie: Untie, model: Model) -> bool | list[str]:
+    """The same wish in plain data, for files: a predicate becomes the names it chooses."""
+    if isinstance(untie, bool):
+        return untie
+    asked = _predicate(untie)
+    return [glob.escape(name) for name in model.tensors if asked and asked(name)]
+
+
+def _predicate(untie: Untie) -> Callable[[str], bool] | None:
+    """What the caller asks for by name; None where the file is to tell."""
+    if isinstance(untie, bool):
+        return None
+    if callable(untie):
+        return untie
+    patterns = [untie] if isinstance(untie, str) else list(untie)
+    return lambda name: any(fnmatchcase(name, pattern) for pattern in patterns)

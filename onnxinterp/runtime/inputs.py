@@ -1,0 +1,151 @@
+"""The inputs of a call: by position, by name or mixed; checked, and blamed where they are wrong."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Iterable, Sequence
+from inspect import Parameter, Signature
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import TensorProto
+from torch import Tensor
+
+from onnxinterp.errors import InputError, NodeError
+from onnxinterp.graph.ir import ValueInfo
+
+
+class Arguments:
+    """What a graph takes.
+
+    Attributes:
+        inputs: what a call must give, by position or name.
+        optional: what it may give, by name.
+        infos: all of them by ONNX name.
+        aliases: Python identifier -> ONNX name.
+    """
+
+    def __init__(self, inputs: Sequence[ValueInfo], optional: Sequence[ValueInfo]) -> None:
+        self.inputs = inputs
+        self.optional = optional
+        self.infos = {info.name: info for info in (*inputs, *optional)}
+        self.aliases = dict(zip(_identifiers(self.infos), self.infos, strict=True))
+
+    def signature(self) -> Signature:
+        """The signature of a call, names that are no identifiers made ones."""
+        kinds = [Parameter.POSITIONAL_OR_KEYWORD] * len(self.inputs)
+        parameters = [Parameter(a, k) for a, k in zip(self.aliases, kinds, strict=False)]
+        rest = list(self.aliases)[len(self.inputs) :]
+        parameters += [Parameter(a, Parameter.KEYWORD_ONLY, default=None) for a in rest]
+        return Signature(parameters)
+
+    def gather(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
+        """The inputs by ONNX name, checked by rank and kind of type.
+
+        Raises:
+            InputError: too many, unknown, missing, or of another type or rank than declared.
+        """
+        if len(args) > len(self.inputs):
+            message = f"{len(args)} inputs given, the graph takes {len(self.inputs)}"
+            raise InputError(f"{message}: {_listed(self.inputs)}")
+        given = dict(zip([i.name for i in self.inputs], args, strict=False))
+        for key, value in keywords.items():
+            name = key if key in self.infos else self.aliases.get(key, key)
+            if name not in self.infos or name in given:
+                why = "is given twice" if name in given else "is no input"
+                raise InputError(f"{key!r} {why} of {_listed(self.infos.values())}")
+            given[name] = value
+        if absent := [i for i in self.inputs if i.name not in given]:
+            raise InputError(f"missing inputs: {_listed(absent)}")
+        for name, value in given.items():
+            _check(self.infos[name], value)
+        return given
+
+    def blame_sizes(self, given: dict[str, Any], error: NodeError) -> None:
+        """Where a node failed on sizes that the file never declared, say so instead.
+
+        Raises:
+            InputError: an input has another size than declared; the node's error is its cause.
+        """
+        for name, value in given.items():
+            declared = self.infos[name].shape
+            sizes = tuple(value.shape) if isinstance(value, Tensor) else ()
+            pairs = zip(declared or (), sizes, strict=False)
+            if any(isinstance(d, int) and d != size for d, size in pairs):
+                message = f"expected {self.infos[name]}, got shape {list(sizes)}; {error}"
+                raise InputError(message) from error
+
+
+def _listed(infos: Iterable[ValueInfo]) -> str:
+    return ", ".join(map(str, infos))
+
+
+def _check(info: ValueInfo, value: Any) -> None:
+    """Rank and kind of type; other sizes than declared are tried, and blamed where they fail."""
+    if info.kind == "map":
+        _check_map(info, value)
+    if info.kind == "sequence":
+        _check_sequence(info, value)
+    if info.kind == "tensor":
+        _check_tensor(info, value)
+
+
+def _check_tensor(info: ValueInfo, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        if info.dtype is None and isinstance(value, np.ndarray):
+            _check_strings(info, value)
+            return
+        raise InputError(f"expected {info}, got {type(value).__name__}")
+    if value.is_nested or value.layout is not torch.strided:
+        raise InputError(f"expected {info}, got a tensor that is nested or sparse")
+    expected = info.dtype
+    fits = expected is None or value.dtype == expected
+    if not fits and expected is not None and expected.is_floating_point:
+        fits = value.is_floating_point()  # the module may have been moved to another type
+    if not fits or (info.shape is not None and len(info.shape) != value.ndim):
+        got = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        raise InputError(f"expected {info}, got {got}")
+
+
+def _check_strings(info: ValueInfo, value: np.ndarray[Any, Any]) -> None:
+    if info.shape is not None and len(info.shape) != value.ndim:
+        raise InputError(f"expected {info}, got strings of shape {list(value.shape)}")
+    if value.dtype.kind == "U":
+        return
+    if value.dtype != object or not all(isinstance(text, str) for text in value.flat):
+        raise InputError(f"expected {info}, got an array of {value.dtype} that are not all str")
+
+
+def _check_sequence(info: ValueInfo, value: Any) -> None:
+    """A list, each element of which is of the declared type."""
+    if not isinstance(value, list):
+        raise InputError(f"expected {info}, got {type(value).__name__}")
+    for element in value:
+        (_check_map if info.key_type else _check_tensor)(info, element)
+
+
+def _check_map(info: ValueInfo, value: Any) -> None:
+    """A dict whose keys have the declared type; so that none is looked up in vain."""
+    if not isinstance(value, dict):
+        raise InputError(f"expected {info}, got {type(value).__name__}")
+    key = str if info.key_type == TensorProto.STRING else (int, np.integer)
+    if wrong := [k for k in value if not isinstance(k, key)]:
+        raise InputError(f"expected {info}, got the key {wrong[0]!r}")
+
+
+def _identifiers(names: Iterable[str]) -> list[str]:
+    """Python identifiers for names, in order: `gpu_0/data_0` -> `gpu_0_data_0`."""
+    found: dict[str, int] = {}  # -> how often it was wanted again
+    for name in names:
+        identifier = "".join([c if f"a{c}".isidentifier() else "_" for c in name]) or "_"
+        if identifier == "self":  # which a call of a module has itself
+            identifier = "self_"
+        if not identifier.isidentifier() or keyword.iskeyword(identifier):
+            identifier = f"_{identifier}"
+        unique = identifier
+        while unique in found:
+            found[identifier] += 1
+            unique = f"{identifier}_{found[identifier] if found[identifier] > 1 else ''}"
+        found[unique] = 0
+    return list(found)

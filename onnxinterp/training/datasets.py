@@ -1,0 +1,285 @@
+"""What a model is tuned on: a folder of images, or the arrays of an .npz file.
+
+    DIR/cat/1.png, DIR/dog/2.png               one folder a class
+    DIR/train/cat/..., DIR/validation/cat/...  likewise, already divided; test/ too
+    FILE.npz: image, labels                    arrays by input name, and the right answers
+    FILE.npz: train_image, train_labels, ...   likewise, already divided
+
+The answers are called labels, label, targets, target or y. Where a model has one input, its array
+may have any name. A portion is called train, validation (val) or test, before or behind the name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxinterp.cli.arguments import read_arrays
+from onnxinterp.errors import InputError
+from onnxinterp.extras import require
+from onnxinterp.graph.ir import ValueInfo
+
+ANSWERS = ("labels", "label", "targets", "target", "y")
+PORTIONS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs of a model and the answers that are right.
+
+    Attributes:
+        read: indices (n,) -> the inputs of these examples, in the order of the model's.
+        targets: what is right, one each along the first dimension.
+        classes: the names of the classes, where the data tell them.
+    """
+
+    read: Callable[[Tensor], tuple[Tensor, ...]]
+    targets: Tensor
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def part(self, indices: Tensor) -> Examples:
+        """Some of them."""
+        return replace(self, read=lambda i: self.read(indices[i]), targets=self.targets[indices])
+
+    def split(self, fraction: float, seed: int) -> tuple[Examples, Examples]:
+        """Two portions: what is left, and a random `fraction`, at least one example each.
+
+        Raises:
+            InputError: there are less than two.
+        """
+        if len(self) < 2:
+            raise InputError(f"{len(self)} example(s) cannot be divided: give a validation portion")
+        count = min(max(round(fraction * len(self)), 1), len(self) - 1)
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.part(order[count:]), self.part(order[:count])
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How stored numbers become what the model takes: (x * scale - mean) / std.
+
+    Attributes:
+        scale: None for 1/255 where an image file is read into floating numbers, else 1.
+        mean: one number, or one for each channel.
+        std: likewise.
+    """
+
+    scale: float | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    @property
+    def plain(self) -> bool:
+        """Whether numbers stay as they are."""
+        return self.scale in (None, 1.0) and self.mean == (0.0,) and self.std == (1.0,)
+
+    def __call__(self, x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
+        """Scale `x`, whose dimension `channels` has the channels; integers are only cast.
+
+        Raises:
+            InputError: there are more or less channels than means or deviations.
+        """
+        if self.plain or not dtype.is_floating_point:
+            return x.to(dtype)
+        shape = [-1 if d == channels % x.ndim else 1 for d in range(x.ndim)]
+        for values in (self.mean, self.std):
+            if len(values) not in (1, x.shape[channels]):
+                raise InputError(
+                    f"--mean and --std: {len(values)} for {x.shape[channels]} channels"
+                )
+        mean, std = (torch.tensor(values).reshape(shape) for values in (self.mean, self.std))
+        return ((x.float() * (self.scale or 1.0) - mean) / std).to(dtype)
+
+
+def channels_axis(shape: Sequence[int | str | None]) -> int:
+    """Which dimension has the channels: the last where only that is 1 or 3, else the second."""
+    last = len(shape) == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3)
+    return -1 if last else 1
+
+
+def tensors(inputs: Mapping[str, Tensor], targets: Tensor, classes: Sequence[str] = ()) -> Examples:
+    """Examples in memory; the first dimension of each tensor counts them."""
+    return Examples(lambda i: tuple(x[i] for x in inputs.values()), targets, tuple(classes))
+
+
+def load(
+    path: Path, inputs: Sequence[ValueInfo], shape: tuple[int, ...], scaling: Scaling
+) -> dict[str, Examples]:
+    """Read examples: "train" always, "validation" and "test" where the data are so divided.
+
+    Args:
+        path: a folder of images or an .npz file.
+        inputs: what the model takes.
+        shape: that of the first input, every size chosen.
+        scaling: what is done to images and to floating inputs.
+
+    Raises:
+        InputError: the data are of another form, or do not fit the model.
+        MissingExtraError: images need Pillow.
+    """
+    if path.is_dir():
+        return _folders(path, inputs, shape, scaling)
+    return _arrays(path, inputs, scaling)
+
+
+def _folders(
+    path: Path, inputs: Sequence[ValueInfo], shape: tuple[int, ...], scaling: Scaling
+) -> dict[str, Examples]:
+    if len(inputs) != 1 or len(shape) != 4 or inputs[0].dtype is None:
+        raise InputError("a folder of images suits a model with one input of 4 dimensions")
+    divided = {
+        PORTIONS[f.name]: f
+        for f in sorted(path.iterdir())
+        if f.name in PORTIONS and any(sub.is_dir() for sub in f.iterdir())
+    }
+    portions = divided if "train" in divided else {"train": path}
+    classes = sorted({f.name for p in portions.values() for f in p.iterdir() if f.is_dir()})
+    if scaling.scale is None:
+        scaling = replace(scaling, scale=1 / 255)
+    reader = ImageReader(shape, inputs[0].dtype, scaling)
+    return {name: _folder(p, classes, reader) for name, p in portions.items()}
+
+
+def _folder(path: Path, classes: list[str], reader: ImageReader) -> Examples:
+    files = [
+        (file, label)
+        for label, name in enumerate(classes)
+        for file in sorted((path / name).rglob("*"))
+        if file.suffix.lower() in SUFFIXES
+    ]
+    if not files:
+        raise InputError(f"{path} has no images in it: one folder for each class, CLASS/name.png")
+    paths, labels = zip(*files, strict=True)
+    return Examples(
+        lambda indices: (reader([paths[i] for i in indices.tolist()]),),
+        torch.tensor(labels),
+        tuple(classes),
+    )
+
+
+class ImageReader:
+    """Reads image files as one batch for a model's input.
+
+    Channels are where the shape has 1 or 3: [batch, channels, height, width], or last.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, scaling: Scaling) -> None:
+        """Load Pillow, which only this needs."""
+        self.axis = channels_axis(shape)
+        channels, *size = shape[1:] if self.axis == 1 else (shape[3], *shape[1:3])
+        if channels not in (1, 3):
+            raise InputError(f"images have 1 or 3 channels; the model's input is {list(shape)}")
+        self.mode = "L" if channels == 1 else "RGB"
+        self.height, self.width = size
+        self.dtype, self.scaling = dtype, scaling
+        require("PIL", "images")
+        self.pillow = require("PIL.Image", "images")
+        self.threads = ThreadPoolExecutor(4)
+
+    def __call__(self, paths: Sequence[Path]) -> Tensor:
+        """The images, resized and scaled."""
+        images = torch.stack(list(self.threads.map(self._read, paths)))
+        batch = images.movedim(-1, self.axis).contiguous()
+        return self.scaling(batch, self.axis, self.dtype)
+
+    def _read(self, path: Path) -> Tensor:
+        """One image: [height, width, channels], numbers 0..255."""
+        try:
+            with self.pillow.open(path) as file:
+                resized = file.convert(self.mode).resize((self.width, self.height))
+        except OSError as error:
+            raise InputError(f"{path} cannot be read as an image: {error}") from error
+        return torch.from_numpy(np.array(resized)).reshape(self.height, self.width, -1)
+
+
+def _arrays(path: Path, inputs: Sequence[ValueInfo], scaling: Scaling) -> dict[str, Examples]:
+    portions: dict[str, dict[str, Array]] = {}
+    for key, array in read_arrays(path).items():
+        portion, name = _portion(key, {i.name for i in inputs})
+        portions.setdefault(portion, {})[name] = array
+    if "train" not in portions:
+        raise InputError(f"{path} has no arrays to train on, only {', '.join(portions)}")
+    names = np.unique(np.concatenate([_strings(p) for p in portions.values()])).tolist()
+    return {n: _portion_of_arrays(n, p, inputs, scaling, names) for n, p in portions.items()}
+
+
+def _portion(key: str, inputs: set[str]) -> tuple[str, str]:
+    """The portion of an array, and its name there: val_x and x_val are x of "validation"."""
+    for word, portion in PORTIONS.items():
+        for name in (key.removeprefix(f"{word}_"), key.removesuffix(f"_{word}")):
+            if name != key and key not in inputs:
+                return portion, name
+    return "train", key
+
+
+def _answer(arrays: Mapping[str, Array], inputs: Sequence[ValueInfo]) -> str:
+    """The name of the array of answers."""
+    inputs_too = {i.name for i in inputs}
+    found = [name for name in ANSWERS if name in arrays and name not in inputs_too]
+    if len(found) != 1:
+        raise InputError(f"one array is to be called {' or '.join(ANSWERS)}, not {found or 'none'}")
+    return found[0]
+
+
+def _strings(arrays: Mapping[str, Array]) -> Array:
+    """The names among the answers; none where they are numbers."""
+    texts = [arrays[n].reshape(-1) for n in ANSWERS if n in arrays and arrays[n].dtype.kind == "U"]
+    return np.concatenate([np.array([], "U1"), *texts])
+
+
+def _portion_of_arrays(
+    portion: str,
+    arrays: Mapping[str, Array],
+    inputs: Sequence[ValueInfo],
+    scaling: Scaling,
+    classes: list[str],
+) -> Examples:
+    answer = _answer(arrays, inputs)
+    given = {name: array for name, array in arrays.items() if name != answer}
+    if len(inputs) == 1 and len(given) == 1:
+        given = {inputs[0].name: next(iter(given.values()))}
+    names = [i.name for i in inputs]
+    if set(given) != set(names):
+        raise InputError(
+            f"the model takes {', '.join(map(repr, names))}; the {portion} arrays are "
+            f"{', '.join(map(repr, given))} and {answer!r}"
+        )
+    labels = arrays[answer]
+    if labels.dtype.kind == "U":
+        labels = np.searchsorted(np.array(classes), labels)
+    values = {i.name: _fitted(i, given[i.name], scaling) for i in inputs}
+    for name, value in values.items():
+        if len(value) != len(labels):
+            raise InputError(f"{len(value)} examples of {name!r}, but {len(labels)} {answer}")
+    return tensors(values, torch.from_numpy(np.ascontiguousarray(labels)), classes)
+
+
+def _fitted(info: ValueInfo, array: Array, scaling: Scaling) -> Tensor:
+    """An array as the input's type and rank: dimensions of 1 that it lacks are put in."""
+    if info.dtype is None:
+        raise InputError(f"the input {info} is no tensor of numbers")
+    try:
+        value = torch.from_numpy(np.ascontiguousarray(array))
+    except TypeError as error:
+        raise InputError(f"the array for {info.name!r} holds no numbers: {error}") from error
+    shape = value.shape[:1] if info.shape is None else info.shape
+    for axis, size in enumerate(shape):
+        if size == 1 and axis and value.ndim < len(shape):
+            value = value.unsqueeze(axis)
+    sizes = zip(value.shape[1:], shape[1:], strict=False)
+    fits = value.ndim == len(shape) and all(n == s or not isinstance(s, int) for n, s in sizes)
+    if info.shape is not None and not fits:
+        raise InputError(f"an array of shape {list(array.shape)} does not fit the input {info}")
+    return scaling(value, channels_axis(shape), info.dtype)

@@ -1,0 +1,166 @@
+"""Weights to and from `.safetensors` files: tensors by name, and nothing else.
+
+The names are those of ONNX, so a file of the torch model that was exported can be read where the
+exporter kept its names. Tensors that are one in memory are stored once; the metadata tell the other
+names, as `safetensors.torch.save_model` has it.
+
+Files are written here, not by safetensors: its `save_file` puts a file of its own in the place of
+the one it is given, with other rights and not brought to the disk, and orders metadata by chance.
+
+Source of the format: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+import torch
+from torch import Tensor
+
+from onnxinterp.dtypes import CARRIER, NATIVE
+from onnxinterp.errors import InvalidModelError, SaveError
+from onnxinterp.extras import require
+from onnxinterp.format.atomic import whole
+from onnxinterp.format.tensor_bytes import raw
+from onnxinterp.weights import Weights
+
+EXTRA = "safetensors"
+METADATA = "__metadata__"  # the entry of the header that is no tensor
+TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+    torch.complex64: "C64",
+}
+KINDS = {CARRIER[kind]: kind for kind in NATIVE}
+
+
+class Unmatched(NamedTuple):
+    """What did not match when weights were loaded.
+
+    Attributes:
+        missing: weights that the file does not have; they are as they were.
+        unexpected: tensors of the file that are no weights of the module.
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def save(weights: Weights, path: str | os.PathLike[str], graph: str) -> None:
+    """Write weights; the file appears whole or not at all.
+
+    Args:
+        weights: of a module.
+        path: the file to write.
+        graph: the name of their graph, for the metadata.
+
+    Raises:
+        MissingExtraError: safetensors is not installed.
+        SaveError: a weight has no data, or a type or a name that the format has not.
+        OSError: the disk is full, the folder is missing, ...
+    """
+    require("safetensors", EXTRA)  # to read it again
+    tensors: dict[str, Tensor] = {}
+    names: dict[Any, str] = {}  # what tells a tensor in memory -> its name
+    others: dict[str, str] = {}
+    for name, weight in weights.items():
+        if weight.is_meta:
+            raise SaveError(f"the weight {name!r} is on the meta device: it has no data")
+        if weight.dtype not in TYPES or name == METADATA:
+            what = "name" if name == METADATA else f"type {weight.dtype}"
+            raise SaveError(f"a .safetensors file has no place for the weight {name!r}: its {what}")
+        view = (weight.data_ptr(), weight.dtype, weight.shape, weight.stride())
+        if weight.numel() and view in names:
+            others[name] = names[view]
+            continue
+        names[view] = name
+        tensors[name] = weight
+    metadata = {**others, "format": "pt", "onnxinterp.graph": graph}
+    whole(path, lambda out: _write(out, tensors, metadata))
+
+
+def _write(out: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Header and data; the largest elements first, so that all are aligned."""
+    header: dict[str, Any] = {METADATA: metadata}
+    in_order, at = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize), 0
+    for name, tensor in in_order:
+        stop = at + tensor.numel() * tensor.dtype.itemsize
+        shape = list(tensor.shape)
+        header[name] = {"dtype": TYPES[tensor.dtype], "shape": shape, "data_offsets": [at, stop]}
+        at = stop
+    said = json.dumps(header, separators=(",", ":")).encode()
+    said += b" " * (-len(said) % 8)
+    out.write(len(said).to_bytes(8, "little") + said)
+    for name, tensor in in_order:
+        out.writelines(raw(tensor, KINDS[tensor.dtype], name))
+
+
+@torch.no_grad()
+def load(weights: Weights, path: str | os.PathLike[str], strict: bool) -> Unmatched:
+    """Read weights in place; none is changed where an error is raised.
+
+    Args:
+        weights: of a module.
+        path: the file.
+        strict: whether names that do not match are an error.
+
+    Raises:
+        MissingExtraError: safetensors is not installed.
+        InvalidModelError: the file is damaged, or its tensors do not fit.
+        FileNotFoundError: the path does not exist.
+    """
+    safetensors = require("safetensors", EXTRA)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            there, metadata = set(file.keys()), file.metadata() or {}
+            stored = {n: n if n in there else metadata.get(n, n) for n in weights}
+            given = {n: file.get_tensor(s) for n, s in stored.items() if s in there}
+    except safetensors.SafetensorError as error:
+        raise InvalidModelError(f"{path} is no file of safetensors: {error}") from error
+    missing = tuple(n for n in weights if n not in given)
+    batches = {n for n in there if n.endswith("num_batches_tracked")}  # no weights of ONNX
+    unexpected = tuple(sorted(there - set(stored.values()) - batches))
+    wrong = [text for n, tensor in given.items() if (text := _misfit(weights, n, tensor))]
+    if strict:
+        wrong += [f"missing: {', '.join(missing)}"] if missing else []
+        wrong += [f"not in the model: {', '.join(unexpected)}"] if unexpected else []
+    if wrong:
+        lines = [f"  {text}" for text in wrong]
+        raise InvalidModelError(f"the tensors of {path} do not fit:", *lines)
+    for name, tensor in given.items():
+        weights[name].copy_(tensor)
+    return Unmatched(missing, unexpected)
+
+
+def _misfit(weights: Weights, name: str, given: Tensor) -> str:
+    """Why a tensor cannot become the value of a weight; "" where it can."""
+    weight = weights[name]
+    holder, leaf = weights.holder(name)
+    if leaf not in holder._parameters and leaf not in holder._buffers:
+        return f"{name} is parametrized: load first"
+    if given.dtype not in TYPES and given.dtype != weight.dtype:
+        return f"{name} is {given.dtype}, which weights are not read from"
+    if given.shape != weight.shape:
+        return f"{name} has the shape {list(given.shape)}, in the model {list(weight.shape)}"
+    ours, theirs = [(t.is_floating_point(), t.is_complex()) for t in (weight, given)]
+    if ours != theirs or (not any(ours) and given.dtype != weight.dtype):
+        return f"{name} is {given.dtype}, in the model {weight.dtype}"
+    return ""

@@ -1,0 +1,267 @@
+"""What must change in the bytes of a model for a tensor to have another value.
+
+    Stored             a TensorProto in the bytes: what it says, and where its data stand
+    attribute_edits    numbers of an attribute, as `value_floats` of a Constant
+    sparse_edits       a SparseTensorProto
+
+The form stays: raw bytes, a typed field, packed or not, numbers of an attribute.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from google.protobuf.message import DecodeError
+from onnx import (
+    AttributeProto,
+    SparseTensorProto,
+    StringStringEntryProto,
+    TensorProto,
+    helper,
+)
+from torch import Tensor
+
+from onnxinterp.dtypes import CARRIER, NATIVE
+from onnxinterp.errors import InvalidModelError, SaveError
+from onnxinterp.format.tensor_bytes import (
+    PACKED_AS_RAW,
+    check,
+    converted,
+    raw,
+    raw_size,
+    same,
+    typed,
+)
+from onnxinterp.format.tensor_checks import external_of
+from onnxinterp.format.tensor_reader import TensorReader, flat_positions
+from onnxinterp.format.wire import (
+    FIXED32,
+    LENGTH,
+    VARINT,
+    Buffer,
+    Chain,
+    Edit,
+    Field,
+    Wire,
+    edit,
+    fields,
+    number_of,
+    tagged,
+    varint,
+)
+
+EXTERNAL = "external"
+RAW = "raw_data"
+FORMS = {
+    f: number_of(TensorProto, f)
+    for f in (RAW, "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+}
+NUMBERS: dict[int, tuple[str, int]] = {
+    AttributeProto.FLOAT: ("f", TensorProto.FLOAT),
+    AttributeProto.FLOATS: ("floats", TensorProto.FLOAT),
+    AttributeProto.INT: ("i", TensorProto.INT64),
+    AttributeProto.INTS: ("ints", TensorProto.INT64),
+}
+"""Type of an attribute that is numbers -> its field, and the type of the tensor they mean."""
+
+
+class Stored:
+    """A TensorProto in the bytes of a model.
+
+    Attributes:
+        wire: the bytes.
+        chain: the field that is the TensorProto, and those around it.
+        name: of the weight, or else the tensor's own.
+        header: the TensorProto without its data.
+        form: "external", "raw_data", "float_data", ...
+        data: the fields that hold the data; none where it is external or empty.
+    """
+
+    def __init__(self, wire: Wire, chain: Chain, name: str = "") -> None:
+        self.wire = wire
+        self.chain = chain
+        self._fields = list(fields(wire, chain[-1].start, chain[-1].stop))
+        numbers = FORMS.values()
+        head = [wire.read(f.at, f.stop) for f in self._fields if f.number not in numbers]
+        try:
+            self.header = TensorProto.FromString(b"".join(head))
+        except DecodeError as error:
+            raise InvalidModelError(f"the model has a damaged tensor: {error}") from error
+        self.name = name or self.header.name
+        kind = self.header.data_type
+        if self.header.data_location == TensorProto.EXTERNAL:
+            self.form = EXTERNAL
+        elif any(f.number == FORMS[RAW] for f in self._fields):
+            self.form = RAW
+        else:
+            self.form = helper.tensor_dtype_to_field(kind) if kind in CARRIER else "string_data"
+        self.data = [f for f in self._fields if f.number == FORMS.get(self.form)]
+
+    @property
+    def payload(self) -> Field | None:
+        """The one field that has all data as bytes, as most writers make it."""
+        return self.data[0] if len(self.data) == 1 and self.data[0].kind == LENGTH else None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the data are in the bytes, neither external nor in a hole."""
+        return self.form != EXTERNAL and all(self.wire.has(f.start, f.stop) for f in self.data)
+
+    @property
+    def location(self) -> str:
+        """The file of external data; one name for each, however the model spells it."""
+        return external_of(self.header).location
+
+    @property
+    def offset(self) -> int:
+        """Where in that file the data start."""
+        return external_of(self.header).offset
+
+    def moved(self, names: Mapping[str, str]) -> list[Edit]:
+        """What makes it name other files of external data: location -> new location."""
+        new = names.get(self.location, self.location)
+        entries = (f for f in self._fields if f.number == number_of(TensorProto, "external_data"))
+        for field, entry in zip(entries, self.header.external_data, strict=True):
+            if entry.key == "location" and new != self.location:
+                number = number_of(StringStringEntryProto, "value")
+                parts = fields(self.wire, field.start, field.stop)
+                value = [f for f in parts if f.number == number][-1]
+                return [edit(value.start, value.stop, new.encode(), (*self.chain, field, value))]
+        return []
+
+    def proto(self) -> TensorProto:
+        """The TensorProto with its data."""
+        data = self.wire.read(self.chain[-1].start, self.chain[-1].stop)
+        proto: TensorProto = TensorProto.FromString(data)
+        return proto
+
+    def parts(self, value: Tensor) -> Callable[[], Iterable[Buffer]]:
+        """What gives the bytes of a value in this form."""
+        kind, name = self.header.data_type, self.name
+        encode = raw if self.form in (RAW, EXTERNAL) else typed
+        return lambda: encode(value, kind, name)
+
+    def size(self, value: Tensor) -> int:
+        """How many bytes a value has in this form."""
+        kind = self.header.data_type
+        if self.form in (RAW, EXTERNAL) or kind in PACKED_AS_RAW:
+            return raw_size(value, kind, self.name)
+        return sum(len(part) for part in self.parts(value)())
+
+    def is_spelled(self, value: Tensor) -> bool:
+        """Whether the data, which mean this value, are the very bytes that it would get."""
+        field, size = self.payload, self.size(value)
+        if field is None or not self.is_here or size != field.stop - field.start:
+            return False
+        if self.header.data_type in NATIVE and self.form == RAW:
+            return True
+        return self.wire.read(field.start, field.stop) == b"".join(self.parts(value)())
+
+    def edits(self, value: Tensor) -> list[Edit]:
+        """What puts a value in place: none where it stands there, in whatever spelling.
+
+        Raises:
+            SaveError: a number is beyond what the type holds.
+        """
+        if self.is_here and not (self.form == RAW and self.header.data_type in NATIVE):
+            before = TensorReader(None)(self.proto())
+            assert isinstance(before, Tensor), "strings are no weights"
+            if same(value, before, self.header.data_type, self.name):
+                return []
+        return self.filled(value)
+
+    def filled(self, value: Tensor) -> list[Edit]:
+        """What writes a value, also of another number of elements."""
+        size, parts = self.size(value), self.parts(value)
+        if self.payload is not None:
+            around = (*self.chain, self.payload)
+            return [Edit(self.payload.start, self.payload.stop, size, parts, around)]
+        head = tagged(FORMS[self.form], size)
+        return replaced(self.data, self.chain, len(head) + size, lambda: (head, *parts()))
+
+    def reshaped(self, shape: Iterable[int]) -> list[Edit]:
+        """What writes other sizes of the dimensions."""
+        number = number_of(TensorProto, "dims")
+        dims = [f for f in self._fields if f.number == number]
+        sizes = b"".join(varint(number << 3 | VARINT) + varint(n) for n in shape)
+        return replaced(dims, self.chain, len(sizes), lambda: (sizes,))
+
+
+def replaced(
+    old: list[Field], chain: Chain, size: int, parts: Callable[[], Iterable[Buffer]]
+) -> list[Edit]:
+    """What puts whole fields in the place of the first of some, or at the end of the message."""
+    at, stop = (old[0].at, old[0].stop) if old else (chain[-1].stop, chain[-1].stop)
+    rest = [edit(f.at, f.stop, b"", chain) for f in old[1:]]
+    return [Edit(at, stop, size, parts, chain), *rest]
+
+
+def attribute_edits(wire: Wire, chain: Chain, value: Tensor, name: str) -> list[Edit]:
+    """What makes the numbers of an AttributeProto those of a weight.
+
+    Raises:
+        SaveError: the value has another shape or another class of type.
+    """
+    proto = AttributeProto.FromString(wire.read(chain[-1].start, chain[-1].stop))
+    field, kind = NUMBERS[proto.type]
+    numbers = getattr(proto, field)
+    before = torch.tensor(numbers if field in "fi" else list(numbers), dtype=CARRIER[kind])
+    check(value, kind, tuple(before.shape), name)
+    if same(value, before, kind, name):
+        return []
+    number = number_of(AttributeProto, field)
+    old = [f for f in fields(wire, chain[-1].start, chain[-1].stop) if f.number == number]
+    floating = kind == TensorProto.FLOAT
+    elements = [
+        struct.pack("<f", n) if floating else varint(n % 2**64)
+        for n in converted(value.detach().reshape(-1), kind, name).tolist()
+    ]
+    if old and old[0].kind == LENGTH:
+        packed = b"".join(elements)
+        data = tagged(number, len(packed)) + packed
+    else:
+        tag = varint(number << 3 | (FIXED32 if floating else VARINT))
+        data = b"".join(tag + element for element in elements)
+    return replaced(old, chain, len(data), lambda: (data,))
+
+
+def sparse_edits(
+    wire: Wire, chain: Chain, value: Tensor, name: str, reader: TensorReader
+) -> list[Edit]:
+    """What makes a SparseTensorProto mean a dense value.
+
+    As long as everything beside the stored elements is zero, only their values change. Otherwise
+    the elements stored are those that are not zero, in the order of their positions.
+
+    Raises:
+        SaveError: the value does not fit, or must change external data.
+    """
+    proto = SparseTensorProto.FromString(wire.read(chain[-1].start, chain[-1].stop))
+    kind, shape = proto.values.data_type, tuple(proto.dims)
+    check(value, kind, shape, name)
+    if same(value, reader.sparse(proto), kind, name):
+        return []
+    inner = {f.number: f for f in fields(wire, chain[-1].start, chain[-1].stop)}
+    values, indices = (
+        Stored(wire, (*chain, inner[number_of(SparseTensorProto, part)]))
+        for part in ("values", "indices")
+    )
+    if EXTERNAL in (values.form, indices.form):
+        raise SaveError(f"the sparse weight {name!r} has external data: it cannot be changed")
+    flat = converted(value.detach().reshape(-1), kind, name)
+    before = reader(proto.indices)
+    assert isinstance(before, Tensor), "reader.sparse has refused strings"
+    beside = flat.clone()
+    beside[flat_positions(before, shape)] = 0
+    if not beside.count_nonzero():
+        return values.filled(flat[flat_positions(before, shape)])
+    (positions,) = flat.nonzero(as_tuple=True)
+    where = positions if before.ndim < 2 else torch.stack(torch.unravel_index(positions, shape), 1)
+    return [
+        *values.filled(flat[positions]),
+        *values.reshaped([len(positions)]),
+        *indices.filled(where),
+        *indices.reshaped(where.shape),
+    ]
