@@ -25,12 +25,12 @@ from onnxinterp import OnnxModule
 BYTES = 100 * 10**6
 ROUNDS = 15
 CHECKS = (
-    "loading.check_texts",
-    "loading.check_weights",
-    "loading.validate",
+    "reading.source.check_utf8",
+    "reading.source.check_weights",
+    "reading.source.validate",
     "module.check_types",
-    "reader.check_tensor",
-    "reader.check_numbers",
+    "format.tensor_reader.check_tensor",
+    "format.tensor_reader.check_numbers",
 )
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-LONGEST = 2000  # bytes of a message
+MAX_MESSAGE_BYTES = 2000  # bytes of a message
 LONGEST_LINE = (
     1500  # of one of its lines: what is wrong comes behind the name, however long that is
 )
@@ -34,7 +34,7 @@ class OnnxError(Exception):
 
     def __init__(self, *lines: object) -> None:
         text = "\n".join(map(plain, lines))
-        super().__init__(_cut(text, LONGEST, tail=0))
+        super().__init__(_cut(text, MAX_MESSAGE_BYTES, tail=0))
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), tuple(str(self).split("\n")), self.__dict__

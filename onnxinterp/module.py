@@ -16,7 +16,7 @@ from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import NodeError, UnsupportedOpError, plain
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Graph
-from onnxinterp.graph.ties import Untie, settled, untied
+from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
 from onnxinterp.limits import Limits
 from onnxinterp.planning import planner
@@ -27,7 +27,7 @@ from onnxinterp.runtime.binding import forward_of
 from onnxinterp.runtime.guard import Guard, guard_of
 from onnxinterp.runtime.inputs import Arguments
 from onnxinterp.runtime.interpreter import Frame, Interpreter
-from onnxinterp.runtime.plan_cache import Planned, sizes_of
+from onnxinterp.runtime.plan_cache import BoundPlan, sizes_of
 from onnxinterp.values import Host
 from onnxinterp.weights import (
     Trainable,
@@ -116,8 +116,8 @@ class OnnxModule(Tunable):
             source, limits, data_root, kernels=self._kernels, allowed_ops=allowed_ops
         )
         model = build(proto, self._kernels, limits)
-        self.untied = settled(untie, model)
-        model = untied(model, untie)
+        self.untied = resolve_untie(untie, model)
+        model = untie_weights(model, untie)
         graph = model.graph.pruned(model.infos(outputs))
         _refuse_missing(graph)
         self.opset_imports = model.opset_imports
@@ -173,7 +173,7 @@ class OnnxModule(Tunable):
             raise
         if sizes and known is None:
             make = partial(self._make_plan, planned.training, overridden, guard=frame.guard)
-            planned.remember(sizes, values, make)
+            planned.specialize(sizes, values, make)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
         if current.kept:
             results = tuple([_copy(r) if i in current.kept else r for i, r in enumerate(results)])
@@ -275,7 +275,7 @@ class OnnxModule(Tunable):
         kernels = [node.kernel for node in self.graph.walk() if node.kernel]
         self._has_modes = any(k.state or "training" in k.attributes for k in kernels)
         self._setting = self._now()
-        self._plans: dict[tuple[bool, frozenset[str]], Planned] = {
+        self._plans: dict[tuple[bool, frozenset[str]], BoundPlan] = {
             (training, frozenset()): self._make_plan(training, frozenset())
             for training in {False, self._has_modes}
         }
@@ -299,11 +299,11 @@ class OnnxModule(Tunable):
             device=self._weights_device(),
             dtypes={self._float: now} if now is not None and self._float is not None else {},
             types={n: type_of(t) for n, t in self.weights.items()} | self._packed,
-            still=self.frozen_statistics,
+            frozen_stats=self.frozen_statistics,
             fuse=self.fuse,
         )
 
-    def _plan(self, overridden: frozenset[str] = frozenset()) -> Planned:
+    def _plan(self, overridden: frozenset[str] = frozenset()) -> BoundPlan:
         """The plan for the current mode, where `overridden` initializers are given by the call."""
         mode, plans = self._mode, self._plans  # a thread may put others there meanwhile
         planned = plans.get((mode, overridden))
@@ -322,7 +322,7 @@ class OnnxModule(Tunable):
         overridden: frozenset[str],
         sized: Mapping[str, Host] | None = None,
         guard: Guard | None = None,
-    ) -> Planned:
+    ) -> BoundPlan:
         base = self._setting
         constants = {n: t for n, t in base.constants.items() if n not in overridden}
         setting = replace(
@@ -339,7 +339,7 @@ class OnnxModule(Tunable):
             plan = planner.plan(self.graph, setting)
         wanted = {*plan.captures, *plan.inputs}
         reads = [(n, *self.weights.holder(n)) for n in self.weights if n in wanted]
-        return Planned(plan, reads, training)
+        return BoundPlan(plan, reads, training)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnnxModule:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # untyped in torch

@@ -23,7 +23,7 @@ Seven keyword-only parameters are given by the engine, not by the node:
     input_type        the ONNX number of the element type of the first input, of its values where
     output_type       it is a map, and of the first output; 0 where it is not known; as torch's
                       type, which is that of the moved module, where the annotation says so
-    straight          all that read the first output take floating numbers in place of its
+    straight_through  all that read the first output take floating numbers in place of its
                       integers, so that a gradient passes
     prepared          what the registration's `prepare` made of the attributes, once for all calls
     device            where new tensors go
@@ -49,16 +49,16 @@ from onnxinterp.values import Host, Strings, Subgraph
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # typing has it from Python 3.11 on
 
-LONGEST_NAME = 200  # characters of an operator and its domain that a schema may have
+MAX_OP_NAME_CHARS = 200  # characters of an operator and its domain that a schema may have
 F = TypeVar("F", bound=Callable[..., Any])
 Pattern: TypeAlias = tuple[Any, ...]  # nodes as `fusion` describes them
 
 # keywords that the engine provides
-GIVEN = frozenset(
-    {"training", "n_outputs", "input_type", "output_type", "device", "straight", "prepared"}
+ENGINE_KEYWORDS = frozenset(
+    {"training", "n_outputs", "input_type", "output_type", "device", "straight_through", "prepared"}
 )
 # attributes that only say something about memory, or how often training met a node
-WITHOUT_MEANING = frozenset({"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"})
+IGNORED_ATTRIBUTES = frozenset({"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"})
 NEWEST = {"": 28, "ai.onnx.ml": 5, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1}
 """Domain -> the newest opset the kernels are written for: what a later one means is not known."""
 
@@ -115,19 +115,19 @@ class Kernel:
         strings: whether strings may come as positions (see `carriers`): not where it computes.
         uint64: how the function gets uint64: as "bits" of int64 where the answer is right modulo
             2**64, in "order" where elements are compared and moved only; None: as torch has it.
-        gives: where the schema leaves the element type of the first output open, makes of the
-            node's attributes, as the file has them, and of the ONNX types of its inputs (0 where
-            unknown) that of the output.
+        infer_output_type: where the schema does not determine the element type of the first
+            output: computes it from the node's attributes, as stored, and the ONNX types of its
+            inputs (0 where unknown).
         alias: the output is the input (Identity): exporters leave one where they merged equal
             weights (see `ties`).
-        straight: names of inputs that may come as floating numbers in place of integers.
-        between: attribute that names a value of the graph -> attributes that list others. In place
-            of the name, the function gets the part of the graph that lies between these and it,
-            as a `Subgraph` whose inputs are the node's.
-        early: it also serves opsets before `since`: onnxruntime writes the operator into files of
-            any opset.
-        own_results: how many results of its subgraphs are no outputs of the node (the condition of
-            a Loop).
+        accepts_float_for_int: inputs that may be floating-point tensors in place of integers.
+        subgraph_of: attribute that names a value of the graph -> attributes that list others. The
+            function gets the part of the graph between those values and this one, as a `Subgraph`
+            whose inputs are the node's.
+        any_opset: the kernel also implements opsets before `since`: onnxruntime writes the
+            operator into files of any opset.
+        extra_body_outputs: number of subgraph outputs that are not outputs of the node (the
+            condition of a Loop).
         prepare: makes of attributes, once when a model is loaded, what the function gets as
             `prepared`. Its keyword-only parameters are the attributes it reads, as the file has
             them, tensors as numpy arrays; the function may take the same ones. What it gives goes
@@ -147,13 +147,13 @@ class Kernel:
     any_type: bool = False
     strings: bool = True
     uint64: Literal["bits", "order"] | None = None
-    gives: Callable[[dict[str, Any], Sequence[int]], int] | None = None
+    infer_output_type: Callable[[dict[str, Any], Sequence[int]], int] | None = None
     alias: bool = False
-    straight: tuple[str, ...] = ()
-    between: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    accepts_float_for_int: tuple[str, ...] = ()
+    subgraph_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prepare: Callable[..., Any] | None = None
-    early: bool = False
-    own_results: int = 0
+    any_opset: bool = False
+    extra_body_outputs: int = 0
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -255,7 +255,7 @@ FUSIONS: dict[Callable[..., Any], list[tuple[Pattern, Callable[..., Any]]]] = {}
 COMMUTATIVE: set[Callable[..., Any]] = set()
 
 
-class Declared(TypedDict, total=False):
+class KernelOptions(TypedDict, total=False):
     """What a registration may say; `Kernel` tells what each means."""
 
     frozen: tuple[str, ...]
@@ -265,13 +265,13 @@ class Declared(TypedDict, total=False):
     any_type: bool
     strings: bool
     uint64: Literal["bits", "order"] | None
-    gives: Callable[[dict[str, Any], Sequence[int]], int] | None
+    infer_output_type: Callable[[dict[str, Any], Sequence[int]], int] | None
     alias: bool
-    straight: tuple[str, ...]
-    between: Mapping[str, tuple[str, ...]]
+    accepts_float_for_int: tuple[str, ...]
+    subgraph_of: Mapping[str, tuple[str, ...]]
     prepare: Callable[..., Any] | None
-    early: bool
-    own_results: int
+    any_opset: bool
+    extra_body_outputs: int
 
 
 def op(
@@ -281,7 +281,7 @@ def op(
     domain: str = "",
     data_shaped: bool | None = None,
     commutative: bool = False,
-    **declared: Unpack[Declared],
+    **options: Unpack[KernelOptions],
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
 
@@ -298,7 +298,7 @@ def op(
         versions = KERNELS.setdefault((domain, name), {})
         if since in versions:
             raise ValueError(f"{name}-{since} is registered twice")
-        versions[since] = Kernel(function, name, domain, since, data_shaped=shaped, **declared)
+        versions[since] = Kernel(function, name, domain, since, data_shaped=shaped, **options)
         if commutative:
             COMMUTATIVE.add(function)
         return function
@@ -353,14 +353,14 @@ def lookup(op_type: str, opset: int, domain: str = "") -> Kernel | None:
     versions = KERNELS.get((domain, op_type), {})
     beyond = opset > NEWEST.get(domain, opset)
     fit = [v for v in versions if v <= opset and (not beyond or v > NEWEST[domain])]
-    early = [v for v in versions if versions[v].early and v > opset]
+    early = [v for v in versions if versions[v].any_opset and v > opset]
     since = max(fit, default=min(early, default=None))
     return None if since is None else versions[since]
 
 
 def schema_of(op_type: str, opset: int, domain: str = "") -> onnx.defs.OpSchema | None:
     """The schema of an operator at an opset; None where it has none, or the opset is not known."""
-    if len(op_type) + len(domain) > LONGEST_NAME:  # what a file says is not kept, see _schema_of
+    if len(op_type) + len(domain) > MAX_OP_NAME_CHARS:
         return None
     return _schema_of(op_type, opset, domain)
 
@@ -375,6 +375,6 @@ def _schema_of(op_type: str, opset: int, domain: str) -> onnx.defs.OpSchema | No
         return None
 
 
-def naming(op_type: str, domain: str = "") -> frozenset[str]:
+def value_name_attributes(op_type: str, domain: str = "") -> frozenset[str]:
     """The attributes that name values of the graph the node stands in, whatever its version."""
-    return frozenset().union(*(k.between for k in KERNELS.get((domain, op_type), {}).values()))
+    return frozenset().union(*(k.subgraph_of for k in KERNELS.get((domain, op_type), {}).values()))

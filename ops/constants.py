@@ -74,7 +74,7 @@ def _filled_type(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
     return int(value.data_type) if isinstance(value, TensorProto) else int(TensorProto.FLOAT)
 
 
-@op("ConstantOfShape", since=9, gives=_filled_type)
+@op("ConstantOfShape", since=9, infer_output_type=_filled_type)
 def constant_of_shape(input: Ints, *, value: Host | None = None, device: torch.device) -> Tensor:
     """One element seen everywhere: the result costs no memory, and must not be written to."""
     value = value or ZERO

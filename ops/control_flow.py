@@ -35,7 +35,7 @@ def if_(cond: Scalar, *, then_branch: Subgraph, else_branch: Subgraph) -> tuple[
     return then_branch() if cond else else_branch()
 
 
-@op("Loop", since=1, any_type=True, own_results=1)
+@op("Loop", since=1, any_type=True, extra_body_outputs=1)
 def loop(
     M: Scalar | None = None,
     cond: Scalar | None = None,

@@ -19,7 +19,7 @@ from onnxinterp.values import Host, Subgraph
     "Gradient",
     since=1,
     domain="ai.onnx.preview.training",
-    between={"y": ("xs", "zs")},
+    subgraph_of={"y": ("xs", "zs")},
     data_shaped=False,
     any_type=True,
 )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from onnxinterp.extras import require
 from onnxinterp.registry import op, sample
-from onnxinterp.runtime.guard import Exceeded, reserve
+from onnxinterp.runtime.guard import LimitExceeded, reserve
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import bytes_of
 
@@ -45,7 +45,7 @@ def _decode(stream: Tensor, mode: str) -> Tensor:
         with pil.open(io.BytesIO(bytes_of(stream)), formats=FORMATS) as image:
             _refuse_bombs(image, pil)
             pixels = _pixels(image, mode, pil)
-    except (pil.DecompressionBombError, Exceeded):
+    except (pil.DecompressionBombError, LimitExceeded):
         raise
     except Exception:  # the specification has an answer to whatever is wrong with a file
         return stream.new_empty((0, 0, len(mode)))

@@ -60,7 +60,7 @@ def group_normalization_18(
     return torch.group_norm(X, num_groups, scale, bias, epsilon)
 
 
-@op("LayerNormalization", since=17, early=True)
+@op("LayerNormalization", since=17, any_opset=True)
 def layer_normalization(
     X: Tensor,
     Scale: Tensor,

@@ -10,8 +10,8 @@ Scales and zero points are settings, not weights, unless `trainable` names them.
 Gradients pass straight through: rounding counts as identity within the range of the quantized type,
 and nothing passes from outside it (Bengio et al., 2013, arXiv:1308.3432). What a scale then gets is
 the gradient of learned step sizes (Esser et al., 2020, arXiv:1902.08153). An integer tensor carries
-no gradient. So where all that read a quantized value dequantize it (`straight`), it stays in
-floating point: the same numbers, in a type that does. Integers that anything else reads, and the
+no gradient. So where all readers of a quantized value dequantize it (`straight_through`), it stays
+in floating point: the same numbers, in a type that does. Integers that anything else reads, and the
 operators that compute with integers (QLinearConv, MatMulInteger, ...), pass no gradient.
 """
 
@@ -47,7 +47,7 @@ def quantize_linear(
     precision: torch.dtype | None = None,
     saturate: Flag = 1,
     output_type: int = 0,
-    straight: bool = False,
+    straight_through: bool = False,
 ) -> Tensor:
     """Divide in the type of the scale (or `precision`), round half to even, shift, saturate.
 
@@ -58,7 +58,7 @@ def quantize_linear(
     y = x.to(divided_in) / scale.to(divided_in)
     dtype = output_dtype or (torch.uint8 if y_zero_point is None else y_zero_point.dtype)
     y = y.to(_wide(divided_in))
-    if straight and not dtype.is_floating_point:
+    if straight_through and not dtype.is_floating_point:
         return saturated(y, shift, *_range(dtype, output_type))
     y = rounded(y, shift, dtype, bool(saturate), limits(output_type))
     return through(y, fitted(y, output_type)) if y.is_floating_point() else fitted(y, output_type)
@@ -156,7 +156,7 @@ def quantize_linear_21(
     output_dtype: torch.dtype | None = None,
     saturate: Flag = 1,
     output_type: int = 0,
-    straight: bool = False,
+    straight_through: bool = False,
 ) -> Tensor:
     """Before opset 23 nothing is said of the division; onnxruntime divides halves as float32."""
     return quantize_linear(
@@ -169,7 +169,7 @@ def quantize_linear_21(
         precision=_wide(y_scale.dtype),
         saturate=saturate,
         output_type=output_type,
-        straight=straight,
+        straight_through=straight_through,
     )
 
 
@@ -181,10 +181,10 @@ def quantize_linear_19(
     *,
     axis: int = 1,
     saturate: Flag = 1,
-    straight: bool = False,
+    straight_through: bool = False,
 ) -> Tensor:
     return quantize_linear_21(
-        x, y_scale, y_zero_point, axis=axis, saturate=saturate, straight=straight
+        x, y_scale, y_zero_point, axis=axis, saturate=saturate, straight_through=straight_through
     )
 
 
@@ -195,19 +195,25 @@ def quantize_linear_13(
     y_zero_point: Tensor | None = None,
     *,
     axis: int = 1,
-    straight: bool = False,
+    straight_through: bool = False,
 ) -> Tensor:
-    return quantize_linear_21(x, y_scale, y_zero_point, axis=axis, straight=straight)
+    return quantize_linear_21(
+        x, y_scale, y_zero_point, axis=axis, straight_through=straight_through
+    )
 
 
 @op("QuantizeLinear", since=10, any_type=True, frozen=("y_scale", "y_zero_point"))
 def quantize_linear_10(
-    x: Tensor, y_scale: Tensor, y_zero_point: Tensor | None = None, *, straight: bool = False
+    x: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor | None = None,
+    *,
+    straight_through: bool = False,
 ) -> Tensor:
-    return quantize_linear_21(x, y_scale, y_zero_point, straight=straight)
+    return quantize_linear_21(x, y_scale, y_zero_point, straight_through=straight_through)
 
 
-@op("DequantizeLinear", since=23, any_type=True, frozen=X_SETTINGS, straight=("x",))
+@op("DequantizeLinear", since=23, any_type=True, frozen=X_SETTINGS, accepts_float_for_int=("x",))
 def dequantize_linear(
     x: Tensor,
     x_scale: Tensor,
@@ -230,7 +236,7 @@ def dequantize_linear(
     return (y.to(wide) * scale.to(wide)).to(dtype)
 
 
-@op("DequantizeLinear", since=21, any_type=True, frozen=X_SETTINGS, straight=("x",))
+@op("DequantizeLinear", since=21, any_type=True, frozen=X_SETTINGS, accepts_float_for_int=("x",))
 def dequantize_linear_21(
     x: Tensor,
     x_scale: Tensor,
@@ -242,20 +248,22 @@ def dequantize_linear_21(
     return dequantize_linear(x, x_scale, x_zero_point, axis=axis, block_size=block_size)
 
 
-@op("DequantizeLinear", since=13, any_type=True, frozen=X_SETTINGS, straight=("x",))
+@op("DequantizeLinear", since=13, any_type=True, frozen=X_SETTINGS, accepts_float_for_int=("x",))
 def dequantize_linear_13(
     x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None = None, *, axis: int = 1
 ) -> Tensor:
     return dequantize_linear(x, x_scale, x_zero_point, axis=axis)
 
 
-@op("DequantizeLinear", since=10, any_type=True, frozen=X_SETTINGS, straight=("x",))
+@op("DequantizeLinear", since=10, any_type=True, frozen=X_SETTINGS, accepts_float_for_int=("x",))
 def dequantize_linear_10(x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None = None) -> Tensor:
     return dequantize_linear(x, x_scale, x_zero_point)
 
 
 @op("DynamicQuantizeLinear", since=11)
-def dynamic_quantize_linear(x: Tensor, *, straight: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def dynamic_quantize_linear(
+    x: Tensor, *, straight_through: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """To uint8, with the scale that spans all elements and 0.
 
     Where all elements are 0 the scale is 1 as onnxruntime has it; the formula of the specification
@@ -265,7 +273,7 @@ def dynamic_quantize_linear(x: Tensor, *, straight: bool = False) -> tuple[Tenso
     scale = torch.where(low == high, torch.ones_like(low), (high - low) / 255)
     zero_point = rounded(-low / scale, None, torch.uint8)
     y = x / scale
-    if straight:
+    if straight_through:
         return saturated(y, zero_point, 0, 255), scale, zero_point
     return rounded(y, zero_point, torch.uint8), scale, zero_point
 

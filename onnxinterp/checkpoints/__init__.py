@@ -26,8 +26,8 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from onnxinterp.checkpoints import pickle_reader
-from onnxinterp.checkpoints.metadata import decoded
-from onnxinterp.checkpoints.same_model import clear, refuse_another
+from onnxinterp.checkpoints.metadata import parse_metadata
+from onnxinterp.checkpoints.same_model import check_same_model, clear
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.format import atomic
@@ -78,7 +78,7 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
         "template": module.template.plain(),
         "untied": module.untied,
     }
-    atomic.whole(path, lambda out: _write(state, out))
+    atomic.atomic_write(path, lambda out: _write(state, out))
 
 
 def _write(state: dict[str, Any], out: BinaryIO) -> None:
@@ -112,7 +112,7 @@ def load(
     """
     state, found = _read(path)
     try:
-        known = decoded(found)
+        known = parse_metadata(found)
         model = read(known.graph, limits, allowed_ops=allowed_ops).proto
         _fill_all(model, known.keys, state)
         module = OnnxModule(
@@ -125,7 +125,7 @@ def load(
         )
         _refuse_misfits(module, known.keys, state)
         if known.wire is not None:
-            refuse_another(known.wire, known.graph, module.template.places.keys(), known.sizes)
+            check_same_model(known.wire, known.graph, module.template.places.keys(), known.sizes)
             module.template = module.template.filled(known.wire, known.sizes)
     except InvalidModelError as error:
         raise type(error)(f"{path} holds a damaged graph: {error}") from error

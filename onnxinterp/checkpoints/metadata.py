@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from onnxinterp.errors import InvalidModelError
-from onnxinterp.format.wire import LARGEST, Wire
+from onnxinterp.format.wire import MAX_PROTOBUF_BYTES, Wire
 
 ESCAPED = re.compile(r"\[([*?[])\]")
 
 
 @dataclass(frozen=True)
-class Known:
+class CheckpointMetadata:
     """What stands beside the tensors.
 
     Attributes:
@@ -45,7 +45,7 @@ class Known:
     sizes: dict[str, int]
 
 
-def decoded(found: object) -> Known:
+def parse_metadata(found: object) -> CheckpointMetadata:
     """What a file has in its metadata, each entry of the type that `checkpoints.save` gives it.
 
     Raises:
@@ -60,7 +60,7 @@ def decoded(found: object) -> Known:
     if not outputs:
         raise _damaged("outputs is empty")
     wire, sizes = _template(entries.get("template"))
-    return Known(
+    return CheckpointMetadata(
         graph=graph,
         keys=keys,
         trainable=frozenset(_texts(entries.get("trainable"), "trainable")),
@@ -98,7 +98,7 @@ def _template(found: object) -> tuple[Wire | None, dict[str, int]]:
     data = [_bytes(piece, "template") for piece in pieces]
     stops = [start + len(piece) for start, piece in zip(starts, data, strict=True)]
     ends = [0, *(edge for span in zip(starts, stops, strict=True) for edge in span), size]
-    if not data or starts[0] or size > LARGEST or any(a > b for a, b in pairwise(ends)):
+    if not data or starts[0] or size > MAX_PROTOBUF_BYTES or any(a > b for a, b in pairwise(ends)):
         raise _damaged("the pieces of the template do not follow one another")
     return Wire(list(zip(starts, data, strict=True)), size), sizes
 

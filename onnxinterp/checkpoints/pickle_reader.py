@@ -29,7 +29,7 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
-from onnxinterp.format.tensor_checks import LARGEST, RANK
+from onnxinterp.format.tensor_checks import MAX_TENSOR_BYTES, RANK
 
 BLOCK = 2**24  # bytes read at once
 LARGEST_PICKLE = 2**26  # bytes; a tensor takes some 150
@@ -61,7 +61,7 @@ class Storage(NamedTuple):
     dtype: torch.dtype | None
 
 
-class Entries:
+class ZipEntries:
     """The zip archive that is a PyTorch file.
 
     Attributes:
@@ -119,22 +119,22 @@ def read(file: BinaryIO) -> object:
         UnsafeModelError: it asks for more than its bytes hold.
     """
     try:
-        entries = Entries(file)
-        return Machine(entries).run(entries.pickle())
+        entries = ZipEntries(file)
+        return Unpickler(entries).run(entries.pickle())
     except DAMAGE as error:
         if isinstance(error, InvalidModelError):
             raise
         raise InvalidModelError(f"it is damaged: {error}") from error
 
 
-class Machine:
+class Unpickler:
     """The stack machine that a pickle is a program of, with the opcodes that `torch.save` uses.
 
     Nothing here hashes, compares or descends into what it did not find to be a text or a number:
     what a pickle holds twice may be in it 2**40 times.
     """
 
-    def __init__(self, entries: Entries) -> None:
+    def __init__(self, entries: ZipEntries) -> None:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -240,7 +240,7 @@ class Machine:
         sizes, strides, (start,) = _numbers(size), _numbers(stride), _numbers((offset,))
         if len(sizes) != len(strides) or len(sizes) > RANK:
             raise _not_plain("a tensor of no shape")
-        if math.prod(max(n, 1) for n in sizes) * kind.itemsize > LARGEST:
+        if math.prod(max(n, 1) for n in sizes) * kind.itemsize > MAX_TENSOR_BYTES:
             raise UnsafeModelError("it holds a tensor that is too large for any memory")
         if 0 in sizes:
             return torch.empty(sizes, dtype=kind)
@@ -269,7 +269,7 @@ def _not_plain(what: str) -> InvalidModelError:
     return InvalidModelError(f"it holds {what}, which is no plain data")
 
 
-def _named(machine: Machine, name: str) -> None:
+def _named(machine: Unpickler, name: str) -> None:
     """A global is a text here; what may be done with it is seen when it is used."""
     if name not in GLOBALS:
         raise _not_plain(f"the object {name!r}")
@@ -302,7 +302,7 @@ GLOBALS = {
     *(f"torch._utils _rebuild_{what}" for what in ("tensor_v2", "tensor_v3", "parameter")),
 }
 
-Step = Callable[[Machine, Any], None]
+Step = Callable[[Unpickler, Any], None]
 VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE")
 STEPS: Mapping[str, Step] = MappingProxyType(
     {

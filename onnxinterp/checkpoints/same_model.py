@@ -1,6 +1,6 @@
 """Whether the bytes of a template are those of a graph: what is saved is what was loaded.
 
-refuse_another      by the parsed messages, all of them but for the data of the weights
+check_same_model      by the parsed messages, all of them but for the data of the weights
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def clear(tensor: TensorProto) -> None:
         tensor.ClearField(field)
 
 
-def refuse_another(
+def check_same_model(
     wire: Wire, graph: bytes, weights: Collection[Place], sizes: dict[str, int]
 ) -> None:
     """Refuse bytes of another model than the graph.

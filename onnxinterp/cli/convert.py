@@ -26,7 +26,7 @@ from onnxinterp.cli.display import bytes_text, say
 from onnxinterp.cli.verify import show_report, verify_if_installed
 from onnxinterp.errors import InputError, OnnxError
 from onnxinterp.extras import require
-from onnxinterp.format.atomic import whole
+from onnxinterp.format.atomic import atomic_write
 from onnxinterp.graph.ir import ValueInfo
 from onnxinterp.module import OnnxModule
 from onnxinterp.reading.source import read
@@ -198,7 +198,7 @@ def simplify(source: Path, target: Path) -> tuple[int, int]:
         data = simple.SerializeToString()
     except REFUSALS as error:
         raise ConversionError(f"onnxoptimizer cannot simplify {source}: {error}") from error
-    whole(target, lambda out: out.write(data))
+    atomic_write(target, lambda out: out.write(data))
     return before, len(simple.graph.node)
 
 
@@ -257,5 +257,5 @@ def _export(
         torch.export.save(program, file)
     except Exception as error:  # torch.export raises whatever the failing stage raises
         raise ConversionError(f"torch.export cannot capture the model: {error}") from error
-    whole(out, lambda part: part.write(file.getbuffer()))
+    atomic_write(out, lambda part: part.write(file.getbuffer()))
     return chosen.sizes

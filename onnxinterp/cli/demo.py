@@ -22,7 +22,7 @@ from torch import Tensor
 from onnxinterp.cli.arguments import Commands, command, positive
 from onnxinterp.cli.display import percentages, progress, say, table
 from onnxinterp.cli.verify import verify_if_installed
-from onnxinterp.format.atomic import whole
+from onnxinterp.format.atomic import atomic_write
 from onnxinterp.module import OnnxModule
 from onnxinterp.training import loop
 from onnxinterp.training.datasets import Examples, tensors
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     epochs = "1 epoch" if options.epochs == 1 else f"{options.epochs} epochs"
     say(f"trained {trained} of {loop.counts(module)[1]} weights for {epochs} in {seconds:.1f} s")
     if options.save:
-        whole(options.save, lambda file: file.write(saved))
+        atomic_write(options.save, lambda file: file.write(saved))
         say(f"wrote {options.save}: the same graph with the new weights")
     return 0 if after.rotated > before.rotated and before.agrees and after.agrees else 1
 

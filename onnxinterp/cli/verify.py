@@ -22,7 +22,7 @@ from onnxinterp.cli.arguments import (
 from onnxinterp.cli.display import say, table
 from onnxinterp.errors import InputError
 from onnxinterp.extras import MissingExtraError
-from onnxinterp.format.atomic import whole
+from onnxinterp.format.atomic import atomic_write
 from onnxinterp.module import OnnxModule
 from onnxinterp.reading.source import Source, read, serialized
 from onnxinterp.verify import Comparison, NodeReport, Report, Tolerance, isolate, trace
@@ -158,10 +158,10 @@ def _show_first(first: NodeReport, reports: list[NodeReport]) -> None:
 
 def _write_submodel(model: Path, report: Report, first: NodeReport, out: Path) -> None:
     part = isolate(model, report.inputs, first, tolerance=report.tolerance)
-    whole(out, lambda file: file.write(serialized(part.model)))
+    atomic_write(out, lambda file: file.write(serialized(part.model)))
     beside = out.with_suffix(".npz")
     arrays = {k: _array(k, v) for k, v in part.inputs.items()}
-    whole(beside, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    atomic_write(beside, lambda file: np.savez(file, allow_pickle=False, **arrays))
     nodes = "1 node" if part.nodes == 1 else f"{part.nodes} nodes"
     shown = "shows the difference" if not part.report.ok else "does not show it any more"
     say(f"wrote {out} ({nodes}) and {beside}: alone, the part {shown}")

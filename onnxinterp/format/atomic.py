@@ -27,7 +27,7 @@ BLOCK = 2**24  # bytes copied at once
 NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
-class Parts:
+class StagedFiles:
     """Files on their way to their names; a context, at whose end the unfinished ones are removed.
 
     Attributes:
@@ -37,9 +37,9 @@ class Parts:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.litter: list[Path] = []
+        self.cleanup: list[Path] = []
 
-    def __enter__(self) -> Parts:
+    def __enter__(self) -> StagedFiles:
         return self
 
     def __exit__(
@@ -48,7 +48,7 @@ class Parts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for path in reversed(self.litter):
+        for path in reversed(self.cleanup):
             with suppress(OSError):  # a folder that others use by now; a disk that fails
                 if path.is_dir():
                     path.rmdir()
@@ -73,7 +73,7 @@ class Parts:
     def _create(self, path: Path, rights: int | None) -> BinaryIO:
         """A new file, never one that is there; the usual rights where none are given."""
         first = 0o666 if rights is None else rights & 0o600
-        self.litter.append(path)
+        self.cleanup.append(path)
         file = os.fdopen(os.open(path, NEW_FILE, first), "w+b")
         if rights is not None:
             path.chmod(rights)
@@ -84,7 +84,7 @@ class Parts:
             if self.root in level.parents:
                 with suppress(FileExistsError):
                     level.mkdir()
-                    self.litter.append(level)
+                    self.cleanup.append(level)
 
     def copy(self, part: Path, target: Path) -> None:
         """A copy of a part, of the same rights, under a new name, on the disk."""
@@ -96,7 +96,7 @@ class Parts:
 
     def hold(self, paths: Collection[Path]) -> None:
         """Take files from the litter: they are in use now."""
-        self.litter = [path for path in self.litter if path not in paths]
+        self.cleanup = [path for path in self.cleanup if path not in paths]
 
     def put(self, part: Path, target: Path) -> None:
         """Give a part its name, in place of what had it."""
@@ -105,7 +105,7 @@ class Parts:
         bring_to_disk(target.parent)
 
 
-def whole(path: str | os.PathLike[str], write: Write) -> None:
+def atomic_write(path: str | os.PathLike[str], write: Write) -> None:
     """Write one file; it appears whole or not at all.
 
     Args:
@@ -116,12 +116,12 @@ def whole(path: str | os.PathLike[str], write: Write) -> None:
         OSError: the disk is full, the folder is missing, the name is that of a device, ...
     """
     target = Path(os.path.abspath(path))
-    with Parts(target.parent) as parts:
+    with StagedFiles(target.parent) as parts:
         parts.put(parts.write(target, write), target)
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Wait until no other thread or process is here for this folder.
 
     For files that belong together: two who write them at once would leave some of each.

@@ -22,7 +22,7 @@ from onnxinterp.errors import ChangedFileError
 
 
 @dataclass(frozen=True)
-class Mapped:
+class MappedFile:
     """One file as it was when it was mapped.
 
     Attributes:
@@ -53,7 +53,7 @@ class MappedFiles:
     """The files that the weights of one module are mapped from; a copy of it is empty."""
 
     def __init__(self) -> None:
-        self._files: list[Mapped] = []
+        self._files: list[MappedFile] = []
 
     def __bool__(self) -> bool:
         return bool(self._files)
@@ -72,7 +72,7 @@ class MappedFiles:
         info = os.fstat(file.fileno())
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         identity, state = (info.st_dev, info.st_ino), (info.st_size, info.st_mtime_ns)
-        self._files.append(Mapped(os.path.abspath(path), weakref.ref(pages), identity, state))
+        self._files.append(MappedFile(os.path.abspath(path), weakref.ref(pages), identity, state))
         return pages
 
     def check(self) -> None:

@@ -26,7 +26,7 @@ from onnxinterp.format.wire import messages
 from onnxinterp.limits import GIB, Limits
 
 RANK = 64  # dimensions that torch's kernels take
-LARGEST = 2**63 - 1  # bytes of a tensor
+MAX_TENSOR_BYTES = 2**63 - 1  # bytes of a tensor
 DECIMAL = re.compile("[0-9]{1,19}").fullmatch
 SPREAD = 4 * GIB  # bytes that a sparse tensor may become where no limit on weights is set
 DATA = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
@@ -196,7 +196,7 @@ def dense_bytes(proto: TensorProto | SparseTensorProto) -> int:
         raise InvalidModelError(f"tensor {header.name!r} has {len(shape)} dimensions, over {RANK}")
     least, count = min(shape, default=1), math.prod(shape)
     spread = count if least else math.prod(max(n, 1) for n in shape)  # torch counts with these, too
-    if least < 0 or spread * size > LARGEST:
+    if least < 0 or spread * size > MAX_TENSOR_BYTES:
         raise InvalidModelError(f"tensor {header.name!r} has the shape {list(shape)}")
     if header.HasField("segment"):
         raise InvalidModelError(f"tensor {header.name!r} is a segment of one, which none may be")
@@ -255,7 +255,7 @@ def _decimal(proto: TensorProto, entries: dict[object, object], key: str, defaul
     text = entries.get(key)
     if text is None:
         return default
-    if not isinstance(text, str) or not DECIMAL(text) or int(text) > LARGEST:
+    if not isinstance(text, str) or not DECIMAL(text) or int(text) > MAX_TENSOR_BYTES:
         raise _wrong(proto, f"{key} of its external data is {text!r}, no number of bytes")
     return int(text)
 

@@ -1,6 +1,6 @@
 """Names and other texts of a model: UTF-8, as protobuf has it.
 
-    check_texts    all of a parsed model
+    check_utf8    all of a parsed model
 
 Parsing does not see to it: a text that is no UTF-8 comes as `bytes`, where everybody expects `str`.
 Only documentation may be in any encoding: nothing reads it.
@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.limits import Limits
 
-FEW = 10_000  # nodes, for which there is room in any case
+MIN_NODE_ALLOWANCE = 10_000  # nodes, for which there is room in any case
 PARTS = 64  # messages and texts for each node: attributes, names, shapes of values, metadata
 
 
@@ -40,7 +40,7 @@ class Texts(NamedTuple):
     inners: tuple[str, ...]
 
 
-def check_texts(model: onnx.ModelProto, limits: Limits) -> None:
+def check_utf8(model: onnx.ModelProto, limits: Limits) -> None:
     """Refuse a text that is no UTF-8, and more messages and texts than nodes could need.
 
     A message without anything in it is two bytes of a file, and a hundred times that in Python; so
@@ -50,7 +50,7 @@ def check_texts(model: onnx.ModelProto, limits: Limits) -> None:
         InvalidModelError: there is such a text.
         UnsafeModelError: there are more than 64 messages and texts for each of `limits.nodes`.
     """
-    most = math.inf if limits.nodes is None else PARTS * max(limits.nodes, FEW)
+    most = math.inf if limits.nodes is None else PARTS * max(limits.nodes, MIN_NODE_ALLOWANCE)
     left = most
     waiting: list[Iterator[Message]] = [iter([model])]
     while waiting:

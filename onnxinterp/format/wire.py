@@ -32,7 +32,7 @@ Place: TypeAlias = "tuple[int, ...]"
 """Where a message stands in a model: field number and index, from the model inwards."""
 
 VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = range(6)
-LARGEST = 2**31 - 1  # bytes of a protobuf message
+MAX_PROTOBUF_BYTES = 2**31 - 1  # bytes of a protobuf message
 DEEPEST = 100  # messages in each other, that protobuf reads
 ON_THE_WAY: dict[type[Message], tuple[str, ...]] = {
     onnx.ModelProto: ("graph", "functions", "training_info"),
@@ -308,7 +308,7 @@ def write(wire: Wire, edits: Sequence[Edit], out: BinaryIO) -> None:
     # what ends a message comes before what stands behind it
     edits = sorted([*edits, *_sizes(edits)], key=lambda e: (e.start, e.stop, -len(e.around)))
     size = wire.size + sum(e.size - (e.stop - e.start) for e in edits)
-    if size > LARGEST:
+    if size > MAX_PROTOBUF_BYTES:
         raise SaveError(f"the model would have {size} bytes; without external data 2 GB is the end")
     at = 0
     for change in edits:

@@ -29,16 +29,16 @@ from onnxinterp.graph.decode import (
     ATTRIBUTE_VALUE,
     Attribute,
     Signature,
-    declared,
     is_of,
-    made,
-    said,
+    output_names,
+    parse_graph,
+    parse_node,
     signature_of,
 )
 from onnxinterp.graph.extract import extract
 from onnxinterp.graph.ir import Graph, Holder, Model, Node, WeightRef
 from onnxinterp.limits import REPEATED, Limits
-from onnxinterp.reading.toposort import sort
+from onnxinterp.reading.toposort import toposort
 from onnxinterp.reading.validation.expansion import WIDTH
 from onnxinterp.reading.validation.operators import FunctionKey, schema_function
 from onnxinterp.reading.validation.structure import depth_of, functions_of, opsets_of
@@ -46,7 +46,7 @@ from onnxinterp.registry import Kernel, lookup
 
 Scope: TypeAlias = "ChainMap[str, str]"  # name in the file -> name in the whole model
 
-LONGEST = 256  # characters of a name that its copies keep
+MAX_COPIED_NAME_CHARS = 256  # characters of a name that its copies keep
 
 
 def build(
@@ -113,7 +113,7 @@ class _Builder:
 
     def fresh(self, name: str) -> str:
         """`name`, or `name` with a number behind it where it is taken."""
-        unique, name = name, name[:LONGEST]
+        unique, name = name, name[:MAX_COPIED_NAME_CHARS]
         while unique in self._taken:
             self._copies[name] += 1
             unique = f"{name}.{self._copies[name]}"
@@ -130,7 +130,7 @@ class _Builder:
     ) -> Graph:
         """Decode a graph; `outer` holds the names a subgraph may capture."""
         context = _Context(outer.new_child(), opsets, bound or {}, functions)
-        declares = self._once(context, "declared", proto, declared, proto)
+        declares = self._once(context, "declared", proto, parse_graph, proto)
         inputs = [replace(i, name=self._define(i.name, context)) for i in declares.inputs]
         for name, tensor in declares.stored.items():
             known = context.scope.maps[0].get(name)
@@ -149,10 +149,10 @@ class _Builder:
     def nodes(self, body: GraphProto | FunctionProto, context: _Context) -> list[Node]:
         """Decode nodes in order, functions replaced by their bodies."""
         protos = self._once(context, "nodes", body, list, body.node)
-        for output in self._once(context, "made", body, made, protos):
+        for output in self._once(context, "made", body, output_names, protos):
             if output not in context.results:
                 self._define(output, context)
-        ordered = self._once(context, "sorted", body, sort, protos)
+        ordered = self._once(context, "sorted", body, toposort, protos)
         return [n for proto in ordered for n in self._node(proto, context)]
 
     def _define(self, name: str, context: _Context) -> str:
@@ -168,7 +168,7 @@ class _Builder:
         return context.scope[name] if name else ""
 
     def _node(self, proto: NodeProto, context: _Context) -> list[Node]:
-        says = self._once(context, "said", proto, said, proto)
+        says = self._once(context, "said", proto, parse_node, proto)
         op_type, domain, label = says.op_type, says.domain, says.label
         inputs = tuple(self._resolve(i, context, label) for i in says.inputs)
         outputs = tuple(context.scope[o] if o else self.fresh("unused") for o in says.outputs)
@@ -182,7 +182,7 @@ class _Builder:
             raise InvalidModelError(f"{what}, which the model does not import")
         opset = context.opsets[domain]
         kernel = explicit or lookup(op_type, opset, domain)
-        opset = max(opset, kernel.since) if kernel is not None and kernel.early else opset
+        opset = max(opset, kernel.since) if kernel is not None and kernel.any_opset else opset
         if kernel is None and (body := schema_function(domain, op_type, opset)) is not None:
             return self._call(body, key, inputs, outputs, attributes, context)
         if not outputs:
@@ -193,7 +193,7 @@ class _Builder:
             _check_inputs(kernel, label, inputs)
             if says.unnamed and kernel.has_many_outputs:  # each counts: so many parts are made
                 outputs += tuple(self.fresh("unused") for _ in range(says.unnamed))
-        if kernel is not None and kernel.between:
+        if kernel is not None and kernel.subgraph_of:
             self._extract(kernel, attributes, label, context)
         prepared = self._prepared(kernel, label, attributes, context)
         node = Node(
@@ -252,7 +252,7 @@ class _Builder:
         self, kernel: Kernel, attributes: dict[str, Any], label: str, context: _Context
     ) -> None:
         """Put parts of the graph in place of the names that tell where they end."""
-        for attribute, starts in kernel.between.items():
+        for attribute, starts in kernel.subgraph_of.items():
             named = [name for start in starts for name in attributes.get(start, [])]
             inputs = [self._resolve(name, context, label) for name in named]
             if len(set(inputs)) < len(inputs):
@@ -319,9 +319,9 @@ class _Builder:
         inside = _Context(ChainMap(), self.opsets, functions=chain)
         says: Signature = self._once(inside, "signature", function, signature_of, function)
         imports = self._once(inside, "imports", function, opsets_of, function.opset_import, 0)
-        given = dict(zip(says.gives, outputs, strict=False))
-        inside.scope.update(dict.fromkeys(says.takes, ""))
-        inside.scope.update(zip(says.takes, inputs, strict=False))
+        given = dict(zip(says.outputs, outputs, strict=False))
+        inside.scope.update(dict.fromkeys(says.inputs, ""))
+        inside.scope.update(zip(says.inputs, inputs, strict=False))
         inside.scope.update(given)
         around_it = replace(inside, opsets=imports or self.opsets)
         defaults = self._once(inside, "defaults", function, self._attributes, says.defaults, inside)

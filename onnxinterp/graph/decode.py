@@ -32,7 +32,7 @@ def _scope(node: NodeProto) -> str:
     return quoted[-2].partition("@")[0] if len(quoted) > 1 else ""
 
 
-class Said(NamedTuple):
+class NodeFields(NamedTuple):
     """What a node says.
 
     Attributes:
@@ -53,10 +53,10 @@ class Said(NamedTuple):
     scope: str
 
 
-def said(proto: NodeProto) -> Said:
+def parse_node(proto: NodeProto) -> NodeFields:
     """Read a node."""
     wanted = max((i for i, name in enumerate(proto.output, 1) if name), default=0)
-    return Said(
+    return NodeFields(
         proto.op_type,
         domain_of(proto.domain),
         proto.overload,
@@ -70,7 +70,7 @@ def said(proto: NodeProto) -> Said:
     )
 
 
-class Declared(NamedTuple):
+class GraphFields(NamedTuple):
     """What a graph says, but for its nodes."""
 
     name: str
@@ -79,28 +79,28 @@ class Declared(NamedTuple):
     stored: dict[str, TensorProto | SparseTensorProto]
 
 
-def declared(proto: GraphProto) -> Declared:
+def parse_graph(proto: GraphProto) -> GraphFields:
     """Read a graph but for its nodes."""
     stored: dict[str, TensorProto | SparseTensorProto] = {
         **{t.name: t for t in proto.initializer},
         **{s.values.name: s for s in proto.sparse_initializer},
     }
     inputs, outputs = (tuple(map(value_info, infos)) for infos in (proto.input, proto.output))
-    return Declared(proto.name, inputs, outputs, stored)
+    return GraphFields(proto.name, inputs, outputs, stored)
 
 
 class Signature(NamedTuple):
     """What a function says, but for its nodes.
 
     Attributes:
-        takes: names of its inputs.
-        gives: names of its outputs.
+        inputs: names of its inputs.
+        outputs: names of its outputs.
         defaults: attributes that need not be given.
         graphs: those of them that are graphs, which each call has of its own.
     """
 
-    takes: tuple[str, ...]
-    gives: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     defaults: tuple[Attribute, ...]
     graphs: tuple[Attribute, ...]
 
@@ -113,7 +113,7 @@ def signature_of(function: FunctionProto) -> Signature:
     return Signature(tuple(function.input), tuple(function.output), others, graphs)
 
 
-def made(protos: Iterable[NodeProto]) -> tuple[str, ...]:
+def output_names(protos: Iterable[NodeProto]) -> tuple[str, ...]:
     """The names of what nodes make."""
     return tuple(name for proto in protos for name in proto.output if name)
 

@@ -173,7 +173,7 @@ class Graph:
         return max((1 + v.depth for v in values if isinstance(v, Graph)), default=0)
 
     @cached_property
-    def straight(self) -> frozenset[str]:
+    def straight_through(self) -> frozenset[str]:
         """Values all of whose readers take floating numbers in place of integers."""
         taken: set[str] = set()
         others = {o.name for o in self.outputs}
@@ -181,7 +181,7 @@ class Graph:
             kernel = node.kernel
             for index, name in enumerate(node.inputs):
                 parameter = kernel.parameter(index) if kernel else None
-                takes = kernel and parameter and parameter.name in kernel.straight
+                takes = kernel and parameter and parameter.name in kernel.accepts_float_for_int
                 (taken if takes else others).add(name)
             others.update(set(node.reads).difference(node.inputs))
         return frozenset(taken - others)

@@ -33,8 +33,8 @@ from onnxinterp.graph.ir import Graph, Model, Node, Tie
 Untie: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool]"
 
 
-FEW = 4  # weights of one name before they are numbered
-LONGEST = 512  # characters of a name, or of a module's, of which others are made
+MAX_UNNUMBERED_COPIES = 4  # weights of one name before they are numbered
+MAX_NAME_CHARS = 512  # characters of a name, or of a module's, of which others are made
 
 
 class Use(NamedTuple):
@@ -45,7 +45,7 @@ class Use(NamedTuple):
     state: str
 
 
-def untied(model: Model, untie: Untie) -> Model:
+def untie_weights(model: Model, untie: Untie) -> Model:
     """The model with a weight of its own for each tensor that an exporter merged into another.
 
     Args:
@@ -83,7 +83,7 @@ def untied(model: Model, untie: Untie) -> Model:
 
 def _suffix(copies: int) -> str:
     """What goes behind a name that others have: a number where they are many."""
-    return ".untied" * copies if copies < FEW else f".untied.{copies}"
+    return ".untied" * copies if copies < MAX_UNNUMBERED_COPIES else f".untied.{copies}"
 
 
 def _with(model: Model, graph: Graph, ties: dict[str, Tie]) -> Model:
@@ -162,18 +162,18 @@ def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[st
     first = owner or computed[0]
     stored = model.tensors[name]
     vector = isinstance(stored, TensorProto) and len(stored.dims) < 2
-    named = vector and bool(home) and len(name) <= LONGEST
+    named = vector and bool(home) and len(name) <= MAX_NAME_CHARS
     own: dict[str, list[Use]] = {}
     for number, use in enumerate(uses):
-        scope = use.node.scope if len(use.node.scope) <= LONGEST else ""
+        scope = use.node.scope if len(use.node.scope) <= MAX_NAME_CHARS else ""
         apart = named and owner is not None and _apart(scope, home)
         if use.state and not first.state:  # the name that torch gives to an input (input_)mean
-            around = (scope or home or name)[:LONGEST]
+            around = (scope or home or name)[:MAX_NAME_CHARS]
             new = f"{around}.running_{use.state.removeprefix('input_')}"
         elif apart:
             new = f"{scope}.{leaf}"
         elif whole and use is not first:
-            new = f"{name[:LONGEST]}.{number}"
+            new = f"{name[:MAX_NAME_CHARS]}.{number}"
         else:
             continue
         own.setdefault(new, []).append(use)
@@ -204,7 +204,7 @@ def _trains(stored: object) -> bool:
     return dtype is not None and dtype.is_floating_point
 
 
-def settled(untie: Untie, model: Model) -> bool | list[str]:
+def resolve_untie(untie: Untie, model: Model) -> bool | list[str]:
     """The same wish in plain data, for files: a predicate becomes the names it chooses."""
     if isinstance(untie, bool):
         return untie

@@ -14,7 +14,7 @@ from onnxinterp.graph.ir import Graph, Node
 from onnxinterp.planning.carriers import admitted_types
 from onnxinterp.registry import lookup, schema_of
 
-NUMBERS = frozenset({"floating", "integer", "complex"})
+NUMERIC_KINDS = frozenset({"floating", "integer", "complex"})
 STRUCTURE = {"tensor": "tensor", "seq": "sequence", "map": "map"}
 """How the type strings of schemas begin -> `ValueInfo.kind`; optionals stand for what they hold."""
 
@@ -83,7 +83,7 @@ def _check(node: Node, schema: onnx.defs.OpSchema, told: list[int]) -> None:
         if not elem_type or formal.type_str not in admitted:
             continue
         kind, kinds = _kind(elem_type), {_kind(t) for t in admitted[formal.type_str]}
-        fits = kind in kinds or (kind in NUMBERS and not kinds.isdisjoint(NUMBERS))
+        fits = kind in kinds or (kind in NUMERIC_KINDS and not kinds.isdisjoint(NUMERIC_KINDS))
         what = f"node {node.name!r} ({node.op_type}): {node.inputs[index]!r}"
         if not fits:
             raise InvalidModelError(f"{what} is {onnx_name(elem_type)}, which it does not take")

@@ -90,8 +90,8 @@ def output_types(
         else 0
         for formal in formals
     )
-    gives = node.kernel.gives if node.kernel is not None else None
-    return types if gives is None else (gives(node.attributes, inputs), *types[1:])
+    infer = node.kernel.infer_output_type if node.kernel is not None else None
+    return types if infer is None else (infer(node.attributes, inputs), *types[1:])
 
 
 def _candidates(
@@ -114,7 +114,7 @@ def admitted_types(schema: onnx.defs.OpSchema) -> dict[str, frozenset[int]]:
     return {c.type_param_str: element_types(c.allowed_type_strs) for c in schema.type_constraints}
 
 
-def carried(
+def emulate(
     kernel: Kernel,
     attributes: Mapping[str, Any],
     kinds: Sequence[Kind],
@@ -171,7 +171,7 @@ def _over_positions(function: Callable[..., Any], are_strings: list[bool]) -> Ca
             out[...] = table[array_of(positions)]
             return out
 
-        return _told(result, are_strings, strings)
+        return _map_outputs(result, are_strings, strings)
 
     return call
 
@@ -214,7 +214,7 @@ def _over_int64(
         return x.to(dtype) if dtype is not torch.uint64 else turn(x).view(dtype)
 
     def call(*args: Any, **attributes: Any) -> Any:
-        return _told(function(*_each(args, widen), **attributes), dtypes, narrow)
+        return _map_outputs(function(*_each(args, widen), **attributes), dtypes, narrow)
 
     return call
 
@@ -231,7 +231,7 @@ def _over_bytes(
         return x.view(dtype) if dtype in FLOAT8 else x
 
     def call(*args: Any, **attributes: Any) -> Any:
-        return _told(function(*_each(args, to_bytes), **attributes), dtypes, from_bytes)
+        return _map_outputs(function(*_each(args, to_bytes), **attributes), dtypes, from_bytes)
 
     return call
 
@@ -252,8 +252,8 @@ def _each(value: Any, change: Callable[[Any], Any]) -> Any:
     return change(value)
 
 
-def _told(result: Any, told: Sequence[Any], change: Callable[[Any, Any], Any]) -> Any:
+def _map_outputs(result: Any, told: Sequence[Any], change: Callable[[Any, Any], Any]) -> Any:
     """Change what a kernel gives, be it one value or a tuple of them."""
     if not isinstance(result, tuple):
         return _each(result, lambda r: change(r, told[0]))
-    return tuple(_told(r, [t], change) for r, t in zip(result, told, strict=False))
+    return tuple(_map_outputs(r, [t], change) for r, t in zip(result, told, strict=False))

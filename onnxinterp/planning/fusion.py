@@ -30,7 +30,7 @@ from typing import Any, get_type_hints
 
 import torch
 
-from onnxinterp.registry import COMMUTATIVE, FUSIONS, GIVEN, Kind, kind_of
+from onnxinterp.registry import COMMUTATIVE, ENGINE_KEYWORDS, FUSIONS, Kind, kind_of
 from onnxinterp.runtime.interpreter import Step
 from onnxinterp.values import Host
 
@@ -138,7 +138,7 @@ class _Matcher:
         constants = dict(match.constants)
         assert step.node.kernel is not None
         for name, parameter in step.node.kernel.attributes.items():
-            if name not in GIVEN:
+            if name not in ENGINE_KEYWORDS:
                 value = step.attributes.get(name, parameter.default)
                 known = constants.setdefault(name, value) if name in keywords else parameter.default
                 if value != wanted.get(name, known):

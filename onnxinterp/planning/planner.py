@@ -29,13 +29,13 @@ from onnxinterp.graph.ir import Graph, Node, ValueInfo, WeightRef
 from onnxinterp.limits import Limits
 from onnxinterp.planning import carriers, fusion
 from onnxinterp.planning.attributes import decode, placed
-from onnxinterp.registry import GIVEN, HOST_RULES, WITHOUT_MEANING, Kernel, Kind
-from onnxinterp.runtime.guard import Exceeded, Guard, bytes_of_strings
+from onnxinterp.registry import ENGINE_KEYWORDS, HOST_RULES, IGNORED_ATTRIBUTES, Kernel, Kind
+from onnxinterp.runtime.guard import Guard, LimitExceeded, bytes_of_strings
 from onnxinterp.runtime.interpreter import Frame, Interpreter, Plan, Step, describe
 from onnxinterp.values import HOST_DTYPES, HOST_LENGTH, READABLE, Dtype, Host, host_of, number
 
-NUMBERS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
-LANES = (Kind.TENSOR, Kind.OPERAND)  # what a host rule can stand in for
+NUMBER_KINDS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
+TENSOR_KINDS = (Kind.TENSOR, Kind.OPERAND)  # what a host rule can stand in for
 Constant: TypeAlias = "Tensor | Host | np.ndarray[Any, Any]"
 
 
@@ -52,7 +52,7 @@ class Setting:
         dtypes: what the module's floating type has become since loading (float32 -> bfloat16).
         sized: host values that are known because the shapes of the inputs are.
         types: the ONNX types of the weights.
-        still: names of the state that is not brought up to date in training.
+        frozen_stats: names of the state that is not brought up to date in training.
         fuse: whether nodes that are one function in torch run as one.
         guard: what watches the nodes that are run to make the plan.
     """
@@ -65,7 +65,7 @@ class Setting:
     dtypes: Mapping[torch.dtype, torch.dtype]
     sized: Mapping[str, Host] = field(default_factory=dict)
     types: Mapping[str, int] = field(default_factory=dict)
-    still: Set[str] = frozenset()
+    frozen_stats: Set[str] = frozenset()
     fuse: bool = True
     guard: Guard = field(default_factory=lambda: Guard.of_plan(Limits()))
 
@@ -106,7 +106,7 @@ class _Planner:
         self.constants: dict[str, Any] = {}
         self.types = {name: carriers.type_of(value) for name, value in self.known.items()}
         self.types.update(setting.types)
-        self.straight: set[str] = set()
+        self.straight_through: set[str] = set()
         self.may_be_host: set[str] = set()
         self.interpreter = Interpreter()
 
@@ -116,7 +116,7 @@ class _Planner:
         self.types.update({i.name: i.elem_type for i in graph.inputs if i.elem_type})
         if not is_root:
             self.may_be_host.update(inputs)
-        self.straight |= graph.straight
+        self.straight_through |= graph.straight_through
         steps = [s for node in graph.nodes if (s := self._resolved(node)) is not None]
         answer = Kind.TENSOR if is_root else Kind.ANY
         outputs = tuple(self._place(o.name, answer) for o in graph.outputs)
@@ -164,12 +164,12 @@ class _Planner:
         if all(o in self.known for o in node.outputs):
             return None
         kinds = tuple(self._kind(kernel, node, i) for i in range(len(node.inputs)))
-        lanes = [n for n, k in zip(node.inputs, kinds, strict=True) if n and k not in NUMBERS]
+        lanes = [n for n, k in zip(node.inputs, kinds, strict=True) if n and k not in NUMBER_KINDS]
         host_rule = HOST_RULES.get(kernel.function)
         if not all(n in self.may_be_host or self._is_host(n) for n in lanes):
             host_rule = None
         wanted = [
-            Kind.HOST if host_rule and k in LANES else self._setting_kind(kernel, i, n, k)
+            Kind.HOST if host_rule and k in TENSOR_KINDS else self._setting_kind(kernel, i, n, k)
             for i, (n, k) in enumerate(zip(node.inputs, kinds, strict=True))
         ]
         weights = {k: v.name for k, v in node.attributes.items() if isinstance(v, WeightRef)}
@@ -199,7 +199,9 @@ class _Planner:
     def _numbers(self, node: Node, kinds: tuple[Kind, ...]) -> tuple[tuple[int, Kind], ...]:
         """The inputs that must be read into plain numbers at run time."""
         wanted = enumerate(zip(node.inputs, kinds, strict=True))
-        return tuple((i, k) for i, (n, k) in wanted if n and n not in self.known and k in NUMBERS)
+        return tuple(
+            (i, k) for i, (n, k) in wanted if n and n not in self.known and k in NUMBER_KINDS
+        )
 
     def _trace_sizes(self, step: Step, kernel: Kernel) -> None:
         """Note which outputs are host values made of shapes alone, and whose shape is not."""
@@ -209,7 +211,7 @@ class _Planner:
         shaped = kernel.data_shaped or bool(step.subgraphs)
         shaped |= any(n in self.data_shaped for n in reads)
         shaped |= any(
-            n in reads and n not in self.sized and k not in LANES
+            n in reads and n not in self.sized and k not in TENSOR_KINDS
             for n, k in zip(node.inputs, step.kinds, strict=True)
         )
         if shaped:
@@ -223,11 +225,11 @@ class _Planner:
         bodies = [
             [self._elem_type(o) for o in graph.outputs]
             for graph in node.attributes.values()
-            if isinstance(graph, Graph) and not kernel.between
+            if isinstance(graph, Graph) and not kernel.subgraph_of
         ]
         outputs = carriers.output_types(node, inputs, bodies)
         self.types.update(zip(node.outputs, outputs, strict=True))
-        return carriers.carried(kernel, node.attributes, kinds, inputs, outputs)
+        return carriers.emulate(kernel, node.attributes, kinds, inputs, outputs)
 
     @staticmethod
     def _kind(kernel: Kernel, node: Node, index: int) -> Kind:
@@ -258,7 +260,7 @@ class _Planner:
         if any(isinstance(v, (Graph, WeightRef)) for v in node.attributes.values()):
             return False
         return not any(
-            n in self.may_be_host or (n and n not in self.known and k in NUMBERS)
+            n in self.may_be_host or (n and n not in self.known and k in NUMBER_KINDS)
             for n, k in zip(node.inputs, kinds, strict=True)
         )
 
@@ -268,8 +270,8 @@ class _Planner:
             "n_outputs": len(node.outputs),
             "input_type": self.types.get(node.inputs[0], 0) if node.inputs else 0,
             "output_type": self.types.get(node.outputs[0], 0),
-            "training": None if self._is_still(kernel, node) else self.setting.training,
-            "straight": node.outputs[0] in self.straight,
+            "training": None if self._has_frozen_stats(kernel, node) else self.setting.training,
+            "straight_through": node.outputs[0] in self.straight_through,
             "prepared": placed(node.prepared, self.setting.device),
         }
         placing = self.setting.dtypes, self.setting.device
@@ -277,8 +279,8 @@ class _Planner:
             k: decode(kernel, k, v, *placing) for k, v in given.items() if k in kernel.keywords
         }
         for name, value in node.attributes.items():
-            if name not in kernel.attributes or name in GIVEN:
-                if name in WITHOUT_MEANING:
+            if name not in kernel.attributes or name in ENGINE_KEYWORDS:
+                if name in IGNORED_ATTRIBUTES:
                     continue
                 message = f"node {node.name!r}: {kernel.op_type} has no attribute {name!r}"
                 raise InvalidModelError(f"{message} at opset {node.opset}")
@@ -299,16 +301,18 @@ class _Planner:
 
     def _updates(self, kernel: Kernel, node: Node) -> tuple[tuple[str, int], ...]:
         """The state that this step brings up to date when training."""
-        if not self.setting.training or self._is_still(kernel, node) or node.is_copy:
+        if not self.setting.training or self._has_frozen_stats(kernel, node) or node.is_copy:
             return ()
         position = {p.name: i for i, p in enumerate(kernel.parameters)}
         updates = [(node.inputs[position[p]], output) for p, output in kernel.state.items()]
         return tuple((name, output) for name, output in updates if name in self.setting.weights)
 
-    def _is_still(self, kernel: Kernel, node: Node) -> bool:
+    def _has_frozen_stats(self, kernel: Kernel, node: Node) -> bool:
         """Whether the statistics that a node reads are frozen."""
         names = zip(kernel.parameters, node.inputs, strict=False)
-        return any(p.name in kernel.state and name in self.setting.still for p, name in names)
+        return any(
+            p.name in kernel.state and name in self.setting.frozen_stats for p, name in names
+        )
 
     def _place(self, name: str, kind: Kind) -> str:
         """The name under which a value stands in the frame in the form a kernel wants."""
@@ -320,7 +324,7 @@ class _Planner:
             and not self.hosts[name].dtype.is_floating_point
         ):
             kind = Kind.HOST  # a counter or a condition that a loop carries
-        value, as_it_is = self.known[name], kind in (*LANES, Kind.ANY)
+        value, as_it_is = self.known[name], kind in (*TENSOR_KINDS, Kind.ANY)
         if as_it_is and name in self.setting.weights:
             return name  # read from the module's weights at every run
         key = f"{name}\0{kind.value}"
@@ -331,7 +335,7 @@ class _Planner:
     def _convert(self, name: str, value: Constant, kind: Kind) -> Any:
         if isinstance(value, np.ndarray):
             return value
-        if kind in (*LANES, Kind.ANY):
+        if kind in (*TENSOR_KINDS, Kind.ANY):
             return value.tensor(self.setting.device) if isinstance(value, Host) else value
         host = self.hosts.get(name) or host_of(value)
         if kind is Kind.HOST:
@@ -351,7 +355,7 @@ class _Planner:
         try:
             with guard:
                 result = self.interpreter.run_step(step, Frame(values, self.setting.device, guard))
-                guard.took(result)
+                guard.record(result)
         except Exception:
             self._refuse_delay(step, values)
             return False  # what is wrong with the node is said when it runs, with its inputs
@@ -371,7 +375,7 @@ class _Planner:
         """Say so where folding has taken all the time there is; no other limit ends it."""
         try:
             self.setting.guard.seconds_left()
-        except Exceeded as error:
+        except LimitExceeded as error:
             raise UnsafeModelError(f"{describe(step, values)}: {error}") from None
 
 

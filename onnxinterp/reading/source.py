@@ -26,10 +26,10 @@ from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.format.files import open_model
 from onnxinterp.format.tensor_checks import check_tensor, check_weights
 from onnxinterp.format.tensor_reader import TensorReader
-from onnxinterp.format.utf8 import check_texts
-from onnxinterp.format.wire import LARGEST, messages
+from onnxinterp.format.utf8 import check_utf8
+from onnxinterp.format.wire import MAX_PROTOBUF_BYTES, messages
 from onnxinterp.limits import Limits
-from onnxinterp.reading.toposort import sort
+from onnxinterp.reading.toposort import toposort
 from onnxinterp.reading.validation import validate
 from onnxinterp.registry import Kernel
 
@@ -78,7 +78,7 @@ def read(
         FileNotFoundError: the path does not exist.
     """
     found = _parsed(source, limits, data_root)
-    check_texts(found.proto, limits)
+    check_utf8(found.proto, limits)
     check_weights(found.proto, limits)
     validate(found.proto, kernels, limits, allowed_ops)
     return found
@@ -118,7 +118,7 @@ def complete(
         FileNotFoundError: the path does not exist.
     """
     proto, reader, _ = read(source, limits, data_root)
-    sort(proto.graph.node)  # those who change models go from node to node
+    toposort(proto.graph.node)  # those who change models go from node to node
     model = copy.deepcopy(proto) if proto is source else proto
     for _, message in messages(model):
         if isinstance(message, TensorProto):
@@ -167,7 +167,7 @@ def _allowed(size: int, limits: Limits, what: str) -> int:
         raise UnsafeModelError(
             f"{what} has more than {limits.model_bytes} bytes, which limits.model_bytes allows"
         )
-    if size > LARGEST:
+    if size > MAX_PROTOBUF_BYTES:
         raise InvalidModelError(f"{what} has {size} bytes; protobuf ends at 2 GiB")
     return size
 

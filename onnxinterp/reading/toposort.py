@@ -8,13 +8,13 @@ from onnx import NodeProto
 
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.reading.validation.operators import GRAPH_TYPES, label_of
-from onnxinterp.registry import naming
+from onnxinterp.registry import value_name_attributes
 
 
 def _free_names(node: NodeProto) -> Iterable[str]:
     """Names that a node reads around it: its inputs, what its attributes name, its subgraphs."""
     yield from node.input
-    names_values = naming(node.op_type, node.domain)
+    names_values = value_name_attributes(node.op_type, node.domain)
     for attribute in node.attribute:
         if attribute.name in names_values:
             yield attribute.s.decode("utf-8", "surrogateescape")
@@ -24,7 +24,7 @@ def _free_names(node: NodeProto) -> Iterable[str]:
             yield from (r for r in (*reads, *(o.name for o in graph.output)) if r not in own)
 
 
-def sort(nodes: Sequence[NodeProto]) -> list[NodeProto]:
+def toposort(nodes: Sequence[NodeProto]) -> list[NodeProto]:
     """The nodes in an order in which every value is made before it is read.
 
     A list that is already sorted, as the specification asks for, keeps its order.

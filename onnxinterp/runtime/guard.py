@@ -49,7 +49,7 @@ PURGED_FROM = 4096  # weak references
 PORTION = 2**14  # elements that Python passes through between two looks at the clock
 
 
-class Exceeded(Exception):  # noqa: N818  # never leaves: the interpreter says at which node
+class LimitExceeded(Exception):  # noqa: N818  # never leaves: the interpreter says at which node
     """A call went over one of its limits."""
 
 
@@ -131,10 +131,10 @@ class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in t
         cost = cost_of(func, args, keywords) if _makes_tensors(func) else NOTHING
         if cost is NOTHING:
             return func(*args, **keywords)
-        self.admit(cost.largest, cost.total)
+        self.reserve(cost.largest, cost.total)
         if cost.flops and cost.flops > left * (self._flops if _on_cpu(args) else DEVICE_FLOPS):
             message = f"{func} has {cost.flops:.3g} operations for the {left:.3g} seconds left"
-            raise Exceeded(f"{message} of limits.seconds = {self.limits.seconds:g}")
+            raise LimitExceeded(f"{message} of limits.seconds = {self.limits.seconds:g}")
         result = func(*args, **keywords)
         for tensor in (result,) if isinstance(result, Tensor) else _tensors(result):
             if tensor.layout is torch.strided and not tensor.is_meta:
@@ -145,42 +145,46 @@ class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in t
         """How long the call may still take.
 
         Raises:
-            Exceeded: its time is over.
+            LimitExceeded: its time is over.
         """
         left = self._deadline - monotonic()
         if left < 0:
-            raise Exceeded(f"the call took longer than limits.seconds = {self.limits.seconds:g}")
+            raise LimitExceeded(
+                f"the call took longer than limits.seconds = {self.limits.seconds:g}"
+            )
         return left
 
-    def admit(self, largest: int, total: int) -> None:
+    def reserve(self, largest: int, total: int) -> None:
         """Let a call make something: `total` bytes, of which one thing has `largest`.
 
         Raises:
-            Exceeded: that is more than one thing may have, or than may live at a time.
+            LimitExceeded: that is more than one thing may have, or than may live at a time.
         """
         most, live = self.limits.tensor_bytes, self.limits.live_bytes
         if most is not None and largest > most:
-            raise Exceeded(f"it makes {largest:,} bytes at once; limits.tensor_bytes = {most:,}")
+            raise LimitExceeded(
+                f"it makes {largest:,} bytes at once; limits.tensor_bytes = {most:,}"
+            )
         if live is None or self._bytes + total <= live:
             return
         self._purge()
         if self._bytes + total > live:
             message = f"it makes {total:,} bytes beside {self._bytes:,} that live"
-            raise Exceeded(f"{message}; limits.live_bytes = {live:,}")
+            raise LimitExceeded(f"{message}; limits.live_bytes = {live:,}")
 
-    def took(self, result: Any) -> None:
+    def record(self, result: Any) -> None:
         """Count a step of the interpreter, and what it gave that torch does not see.
 
         Raises:
-            Exceeded: too many steps, too late, or too much.
+            LimitExceeded: too many steps, too late, or too much.
         """
         self._steps += 1
         if self.limits.steps is not None and self._steps > self.limits.steps:
-            raise Exceeded(f"the call takes more than limits.steps = {self.limits.steps:,}")
+            raise LimitExceeded(f"the call takes more than limits.steps = {self.limits.steps:,}")
         self.seconds_left()
         for value in result if isinstance(result, tuple) else (result,):
             if isinstance(value, list):
-                self.admit(0, PLACE * len(value))
+                self.reserve(0, PLACE * len(value))
                 for element in value:
                     self._hold_object(element)
             elif isinstance(value, np.ndarray):
@@ -199,7 +203,7 @@ class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in t
         if known is not None and not known[0]():
             return
         size = TENSOR_OBJECT if isinstance(value, Tensor) else bytes_of_strings(value)
-        self.admit(size, size)
+        self.reserve(size, size)
         reference = weakref.ref(value)
         self._hold(-id(value), lambda: reference() is None, size)
 
@@ -250,13 +254,13 @@ def reserve(size: int, seconds: float = 0) -> None:
     """Ask before making Python objects or numpy arrays of `size` bytes, in so many seconds.
 
     Raises:
-        Exceeded: the limits of the call that runs in this thread do not admit it.
+        LimitExceeded: the limits of the call that runs in this thread do not admit it.
     """
     for guard in _entered():
         if (left := guard.seconds_left()) < seconds:
             message = f"it can take {seconds:.3g} of the {left:.3g} seconds left"
-            raise Exceeded(f"{message} of limits.seconds = {guard.limits.seconds:g}")
-        guard.admit(size, size)
+            raise LimitExceeded(f"{message} of limits.seconds = {guard.limits.seconds:g}")
+        guard.reserve(size, size)
 
 
 def portions(count: int) -> Iterator[slice]:

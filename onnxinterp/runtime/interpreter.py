@@ -30,7 +30,7 @@ from onnxinterp.errors import InputError, NodeError, UnsafeModelError, plain
 from onnxinterp.extras import MissingExtraError
 from onnxinterp.graph.ir import Node
 from onnxinterp.registry import Kind
-from onnxinterp.runtime.guard import Exceeded, Guard
+from onnxinterp.runtime.guard import Guard, LimitExceeded
 from onnxinterp.values import Host, OutputType, Subgraph, host_of, number
 
 T = TypeVar("T")
@@ -173,10 +173,10 @@ class Interpreter:
             try:
                 result = self.run_step(step, frame)
                 if guard is not None:
-                    guard.took(result)
+                    guard.record(result)
             except (NodeError, InputError, MissingExtraError, UnsafeModelError):
                 raise  # it says where already, or what to do
-            except Exceeded as error:
+            except LimitExceeded as error:
                 raise UnsafeModelError(f"{describe(step, values)}: {error}") from None
             except Exception as error:
                 if _is_signal(error):
@@ -252,7 +252,7 @@ def _numbers(value: Any, kind: Kind, guard: Guard | None) -> Any:
         return None
     if guard is not None and isinstance(value, Tensor):
         size = NUMBER_OBJECT * value.numel()
-        guard.admit(size, size)
+        guard.reserve(size, size)
     if kind is Kind.LIST:
         return host_of(value).numbers
     return host_of(value) if kind is Kind.HOST else number(value)

@@ -22,7 +22,7 @@ PLAIN = (Tensor, nn.Parameter)
 
 
 @dataclass
-class Planned:
+class BoundPlan:
     """A plan, where the weights it reads stand, and plans for sizes that came more than once.
 
     Attributes:
@@ -36,15 +36,15 @@ class Planned:
     plan: Plan
     reads: list[tuple[str, nn.Module, str]]
     training: bool
-    by_sizes: dict[Sizes, Planned | None] = field(default_factory=dict)
+    by_sizes: dict[Sizes, BoundPlan | None] = field(default_factory=dict)
     kept: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:
         own = {*self.plan.constants, *(name for name, _, _ in self.reads)}
         self.kept = frozenset(i for i, name in enumerate(self.plan.outputs) if name in own)
 
-    def remember(
-        self, sizes: Sizes, values: Mapping[str, Any], make: Callable[[dict[str, Host]], Planned]
+    def specialize(
+        self, sizes: Sizes, values: Mapping[str, Any], make: Callable[[dict[str, Host]], BoundPlan]
     ) -> None:
         """Shapes that come a second time get a plan of their own: their arithmetic is done.
 

@@ -22,7 +22,7 @@ import numpy as np
 from onnxinterp.runtime.guard import is_watched, portions, reserve
 from onnxinterp.values import Strings
 
-FEW = 1024
+SMALL_ARRAY = 1024
 
 Places: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
@@ -36,7 +36,7 @@ def numbers_of(values: Strings | Sequence[Any], number: Callable[..., int], *mor
         more: its other arguments.
     """
     reserve(8 * len(values))
-    if len(values) <= FEW:
+    if len(values) <= SMALL_ARRAY:
         return np.fromiter(map(number, values, *map(repeat, more)), np.int64, len(values))
     numbers = np.empty(len(values), np.int64)
     for part in portions(len(values)):
@@ -87,7 +87,7 @@ def each(X: Strings, function: Callable[[str], Any], dtype: Any = object) -> np.
     texts: Any = X.reshape(-1)
     size = sys.getsizeof if dtype is object else _nothing
     reserve(np.dtype(dtype).itemsize * X.size)
-    if len(texts) <= FEW or 2 * len(set(texts[:FEW])) > FEW:
+    if len(texts) <= SMALL_ARRAY or 2 * len(set(texts[:SMALL_ARRAY])) > SMALL_ARRAY:
         made = np.fromiter(map(function, watched(texts, size)), dtype, X.size)
         return np.asarray(made.reshape(X.shape))
     texts, places = distinct(texts)

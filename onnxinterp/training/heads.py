@@ -22,7 +22,7 @@ from torch import Tensor
 from onnxinterp.errors import OnnxError
 from onnxinterp.limits import Limits
 from onnxinterp.reading.source import Source, complete, read
-from onnxinterp.reading.toposort import sort
+from onnxinterp.reading.toposort import toposort
 
 LINEAR = ("Gemm", "MatMul", "Conv")
 ARITHMETIC = ("Add", "Sub", "Mul", "Div")
@@ -258,7 +258,7 @@ class _Surgery:
         rank = len(head.weight.tensor.dims)
         axes = {head.node.output[0]: -1 if head.node.op_type == "MatMul" else 1}
         self._redeclare(head.node.output[0], axes[head.node.output[0]], after)
-        for node in sort(self.graph.node):
+        for node in toposort(self.graph.node):
             read = [name for name in node.input if name in axes]
             if not read or node.op_type in ENDING:
                 continue

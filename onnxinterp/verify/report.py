@@ -14,7 +14,7 @@ from onnxinterp.errors import InputError
 from onnxinterp.graph.ir import ValueInfo, value_info
 from onnxinterp.module import OnnxModule
 from onnxinterp.reading.source import Source, read, reusable
-from onnxinterp.reading.toposort import sort
+from onnxinterp.reading.toposort import toposort
 from onnxinterp.verify.comparison import Comparison, Tolerance, compare
 from onnxinterp.verify.inputs import choose_shapes, random_inputs
 from onnxinterp.verify.reference import Reference, carrier_of, to_value
@@ -151,7 +151,7 @@ def _intermediate(source: Source, names: list[str], values: Mapping[str, Any]) -
 
 def computing_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """The nodes of the main graph in their order, without those that only hold a weight."""
-    return [n for n in sort(model.graph.node) if n.op_type != "Constant" and any(n.output)]
+    return [n for n in toposort(model.graph.node) if n.op_type != "Constant" and any(n.output)]
 
 
 def answers(module: Callable[..., Any], inputs: Mapping[str, Any], count: int) -> tuple[Any, ...]:

@@ -31,8 +31,8 @@ from onnxinterp.registry import Kind
 Trainable: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"
 
 TENSORS = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)
-LEVELS = 64  # that names may nest: torch goes through them one inside the other
-LONGEST = 512  # characters of a name that nests: each level keeps the rest of it
+MAX_LEVELS = 64  # that names may nest: torch goes through them one inside the other
+MAX_NESTED_NAME_CHARS = 512  # characters of a name that nests: each level keeps the rest of it
 ROOM = 6  # levels for each weight, the deepest first; models of torch modules have up to 3
 SPARE = 1000  # levels beside these
 KEY = 1 / 8  # of a level: what a name takes in one that is there
@@ -54,7 +54,7 @@ class Weights(nn.ParameterDict):
         values = values or {}
         room = SPARE + ROOM * float(len(values))
         for name in sorted(values, key=lambda n: -n.count(".")):  # levels before their namesakes
-            room -= self._enter(name, LEVELS if room > 0 else 0)
+            room -= self._enter(name, MAX_LEVELS if room > 0 else 0)
             self[name] = values[name]
         in_order = {name: self._keys[name] for name in values}
         self._keys = in_order  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
@@ -74,13 +74,13 @@ class Weights(nn.ParameterDict):
             level = cast("nn.Module", level._modules[part])
         return level
 
-    def _enter(self, name: str, deepest: int = LEVELS) -> float:
+    def _enter(self, name: str, deepest: int = MAX_LEVELS) -> float:
         """Find a free place for a new name; make the levels on the way and tell them.
 
         Returns:
             The memory this takes, in levels.
         """
-        parts = name.split(".", deepest if len(name) <= LONGEST else 0)
+        parts = name.split(".", deepest if len(name) <= MAX_NESTED_NAME_CHARS else 0)
         levels: list[Weights] = [self]
         path: list[str] = []
         made = 0

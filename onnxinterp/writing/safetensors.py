@@ -23,7 +23,7 @@ from torch import Tensor
 from onnxinterp.dtypes import CARRIER, NATIVE
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.extras import require
-from onnxinterp.format.atomic import whole
+from onnxinterp.format.atomic import atomic_write
 from onnxinterp.format.tensor_bytes import raw
 from onnxinterp.weights import Weights
 
@@ -94,7 +94,7 @@ def save(weights: Weights, path: str | os.PathLike[str], graph: str) -> None:
         names[view] = name
         tensors[name] = weight
     metadata = {**others, "format": "pt", "onnxinterp.graph": graph}
-    whole(path, lambda out: _write(out, tensors, metadata))
+    atomic_write(path, lambda out: _write(out, tensors, metadata))
 
 
 def _write(out: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

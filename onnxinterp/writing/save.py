@@ -30,14 +30,14 @@ from onnx import AttributeProto, TensorProto
 from torch import Tensor
 
 from onnxinterp.errors import InvalidModelError, SaveError
-from onnxinterp.format.atomic import BLOCK, Parts, alone, differs, rights_of
+from onnxinterp.format.atomic import BLOCK, StagedFiles, differs, folder_lock, rights_of
 from onnxinterp.format.files import external_path
 from onnxinterp.format.tensor_bytes import check
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.wire import Chain, Edit, Place, Wire, walk, write
 from onnxinterp.reading.source import content_of
 from onnxinterp.weights import Weights
-from onnxinterp.writing.split_ties import parted
+from onnxinterp.writing.split_ties import tie_edits
 from onnxinterp.writing.template import AGAIN, Template
 from onnxinterp.writing.tensor_edits import EXTERNAL, Stored, attribute_edits, sparse_edits
 
@@ -75,7 +75,7 @@ def save(weights: Weights, kept: Template, path: str | os.PathLike[str]) -> None
     target = Path(os.path.abspath(path))
     rights_of(target)  # a device must not even be read
     changes = _changes(weights, kept, wire)
-    with alone(target.parent) if changes.external else nullcontext():
+    with folder_lock(target.parent) if changes.external else nullcontext():
         _write_files(changes, kept, wire, target)
 
 
@@ -88,7 +88,7 @@ def _write_files(changes: Changes, kept: Template, wire: Wire, target: Path) -> 
         moves = [edit for stored in external for edit in stored.moved(names)]
         return lambda out: write(wire, [*changes.edits, *moves], out)
 
-    with Parts(target.parent) as parts:
+    with StagedFiles(target.parent) as parts:
         new = parts.write(target, model(names))
         data = {}
         for location, name in names.items():
@@ -107,7 +107,7 @@ def _write_files(changes: Changes, kept: Template, wire: Wire, target: Path) -> 
 
 
 def _change_over(
-    parts: Parts, data: Mapping[Path, Path], second: str, over: Path, new: Path, target: Path
+    parts: StagedFiles, data: Mapping[Path, Path], second: str, over: Path, new: Path, target: Path
 ) -> None:
     """Replace data files that the model in place uses; `over` uses them under a second name."""
     copies = [file.with_name(file.name + second) for file in data]
@@ -118,12 +118,12 @@ def _change_over(
         parts.put(over, target)
     except BaseException:
         if over.exists():  # it has not taken its name: nothing uses the copies yet
-            parts.litter += copies
+            parts.cleanup += copies
         raise
     for file, part in data.items():
         parts.put(part, file)
     parts.put(new, target)
-    parts.litter += copies
+    parts.cleanup += copies
 
 
 def _changes(weights: Weights, kept: Template, wire: Wire) -> Changes:
@@ -152,7 +152,7 @@ def _changes(weights: Weights, kept: Template, wire: Wire) -> Changes:
         else:
             reader = TensorReader(kept.opened())
             changes.edits += sparse_edits(wire, around, value, names[0], reader)
-    changes.edits += parted(weights, kept, wire, chains)
+    changes.edits += tie_edits(weights, kept, wire, chains)
     return changes
 
 

@@ -25,7 +25,7 @@ from onnxinterp.writing.tensor_edits import EXTERNAL, FORMS, RAW, Stored
 INPUT = number_of(NodeProto, "input")
 
 
-def parted(
+def tie_edits(
     weights: Weights, kept: Template, wire: Wire, chains: Mapping[Place, Chain]
 ) -> list[Edit]:
     """What gives each weight that differs from its origin a tensor of its own.

@@ -31,7 +31,7 @@ from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.wire import Chain, Place, Wire, edit, has_pieces, messages, walk, write
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Graph, Model, Node
-from onnxinterp.graph.ties import untied
+from onnxinterp.graph.ties import untie_weights
 from onnxinterp.limits import Limits
 from onnxinterp.reading import source as reading
 from onnxinterp.registry import Kernel
@@ -219,7 +219,7 @@ def template_of(
         data = reading.serialized(reading.read(like, limits, kernels=kernels).proto)
         wire = Wire([(0, data)], len(data))
     proto = reading.read(_bare(wire), limits, kernels=kernels).proto
-    model = untied(build(proto, kernels, limits), untie)
+    model = untie_weights(build(proto, kernels, limits), untie)
     _refuse_another(graph, model.graph.pruned(graph.outputs))
     places, ties = _places(proto, model, [name for name in weights if name in model.tensors])
     folder = Path(like).parent if isinstance(like, (str, os.PathLike)) else None

@@ -96,7 +96,7 @@ def _encoding(
     domain=ML,
     any_type=True,
     data_shaped=False,
-    gives=_type_of_values,
+    infer_output_type=_type_of_values,
     prepare=_encoding,
 )
 def label_encoder(
@@ -132,7 +132,7 @@ def _encoding_2(
     domain=ML,
     any_type=True,
     data_shaped=False,
-    gives=_type_of_values,
+    infer_output_type=_type_of_values,
     prepare=_encoding_2,
 )
 def label_encoder_2(
@@ -155,7 +155,7 @@ def _classes(*, classes_strings: Given = None) -> Labels:
     domain=ML,
     any_type=True,
     data_shaped=False,
-    gives=_other_type,
+    infer_output_type=_other_type,
     prepare=_classes,
 )
 def label_encoder_1(
@@ -185,7 +185,7 @@ def _mapping(*, cats_int64s: Given = None, cats_strings: Given = None) -> Coding
     domain=ML,
     any_type=True,
     data_shaped=False,
-    gives=_other_type,
+    infer_output_type=_other_type,
     prepare=_mapping,
 )
 def category_mapper(

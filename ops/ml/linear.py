@@ -29,7 +29,7 @@ from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Ints
 
 
-@op("LinearClassifier", since=1, domain=ML, data_shaped=False, gives=type_of_labels)
+@op("LinearClassifier", since=1, domain=ML, data_shaped=False, infer_output_type=type_of_labels)
 def linear_classifier(
     X: Tensor,
     *,

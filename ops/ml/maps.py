@@ -33,7 +33,14 @@ def _type_of_a_map(_attributes: dict[str, Any], inputs: Sequence[int]) -> int:
     return inputs[0] if inputs else 0
 
 
-@op("DictVectorizer", since=1, domain=ML, any_type=True, data_shaped=False, gives=_type_of_a_map)
+@op(
+    "DictVectorizer",
+    since=1,
+    domain=ML,
+    any_type=True,
+    data_shaped=False,
+    infer_output_type=_type_of_a_map,
+)
 def dict_vectorizer(
     X: dict[Any, Any],
     *,
@@ -77,7 +84,9 @@ def _type_cast_to(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
     return CASTS.get(attributes.get("cast_to", "TO_FLOAT"), (0,))[0]
 
 
-@op("CastMap", since=1, domain=ML, any_type=True, data_shaped=False, gives=_type_cast_to)
+@op(
+    "CastMap", since=1, domain=ML, any_type=True, data_shaped=False, infer_output_type=_type_cast_to
+)
 def cast_map(
     X: dict[int, Any],
     *,

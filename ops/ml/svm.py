@@ -81,7 +81,7 @@ def _all_positive(*, coefficients: Floats | None = None) -> bool:
     domain=ML,
     data_shaped=False,
     prepare=_all_positive,
-    gives=type_of_labels,
+    infer_output_type=type_of_labels,
 )
 def svm_classifier(
     X: Tensor,

@@ -314,7 +314,7 @@ def _rule(trees: Forest, voted: set[int], n_base: int, positive: bool) -> Classi
     frozen=("X",),
     data_shaped=False,
     prepare=_classifier,
-    gives=type_of_labels,
+    infer_output_type=type_of_labels,
 )
 def tree_ensemble_classifier(
     X: Tensor,

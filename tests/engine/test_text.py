@@ -12,8 +12,8 @@ import pytest
 from onnxinterp import Limits, OnnxModule
 from onnxinterp.errors import NodeError, UnsafeModelError
 from onnxinterp.extras import MissingExtraError
-from onnxinterp.runtime.guard import Exceeded, Guard
-from onnxinterp.runtime.strings import FEW, distinct, each
+from onnxinterp.runtime.guard import Guard, LimitExceeded
+from onnxinterp.runtime.strings import SMALL_ARRAY, distinct, each
 
 
 def run(node: str, opset: int, words: list[str], **options: Any) -> Any:
@@ -61,12 +61,12 @@ def test_a_string_at_many_places_is_worked_on_once() -> None:
         seen.append(text)
         return text.upper()
 
-    words = np.array(["a", "b"] * FEW, object).reshape(FEW, 2)
-    assert each(words, upper).tolist() == [["A", "B"]] * FEW
+    words = np.array(["a", "b"] * SMALL_ARRAY, object).reshape(SMALL_ARRAY, 2)
+    assert each(words, upper).tolist() == [["A", "B"]] * SMALL_ARRAY
     assert seen == ["a", "b"]
 
 
-@pytest.mark.parametrize("count", [0, 1, FEW, FEW + 1, 2**15 + 1])
+@pytest.mark.parametrize("count", [0, 1, SMALL_ARRAY, SMALL_ARRAY + 1, 2**15 + 1])
 @pytest.mark.parametrize("different", [1, 7, 2**20])
 def test_each_string_has_its_own_answer(count: int, different: int) -> None:
     numbers = [i % different for i in range(count)]
@@ -89,7 +89,7 @@ def test_the_clock_is_looked_at_between_strings(words: list[str]) -> None:
         done.append(text)
         return True
 
-    with guard, pytest.raises(Exceeded, match=r"limits\.seconds"):
+    with guard, pytest.raises(LimitExceeded, match=r"limits\.seconds"):
         each(np.array(["first", *words], object), late, np.bool_)
     assert len(done) == 1
 
@@ -97,7 +97,7 @@ def test_the_clock_is_looked_at_between_strings(words: list[str]) -> None:
 def test_what_is_made_of_strings_is_counted_while_it_is_made() -> None:
     done: list[str] = []
     words = np.array([f"{i:01000}" for i in range(2000)], object)
-    with Guard(Limits(live_bytes=2**20)), pytest.raises(Exceeded, match=r"limits\.live_bytes"):
+    with Guard(Limits(live_bytes=2**20)), pytest.raises(LimitExceeded, match=r"limits\.live_bytes"):
         each(words, lambda text: done.append(text) or text.upper())  # type: ignore[func-returns-value]
     assert 0 < len(done) < 1100
 

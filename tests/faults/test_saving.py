@@ -302,7 +302,7 @@ def test_a_folder_that_others_use_stays(tmp_path: Path) -> None:
         (tmp_path / "sub" / "of somebody").write_bytes(b"")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="No space left"), atomic.Parts(tmp_path) as parts:
+    with pytest.raises(OSError, match="No space left"), atomic.StagedFiles(tmp_path) as parts:
         parts.write(tmp_path / "sub" / "w.bin", fail)
     assert names(tmp_path / "sub") == ["of somebody"]
 

@@ -61,7 +61,7 @@ def _row(name: str, served: list[tuple[int, str, Kernel]]) -> str:
     newest = served[-1][2]
     judges = dict.fromkeys(" + ".join(sorted(JUDGED[text])) or "-" for _, text, _ in served)
     gradient = GRADIENT.get(f"{name}-{served[-1][0]}", "-")
-    if newest.random or "straight" in newest.keywords:
+    if newest.random or "straight_through" in newest.keywords:
         gradient = "random" if newest.random else "straight through"
     judged = sum(len(TYPES[text]["judged"]) for _, text, _ in served)
     admitted = sum(len(cells) for _, text, _ in served for cells in TYPES[text].values())

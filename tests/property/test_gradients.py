@@ -29,7 +29,7 @@ NARROW_STEP = (1e-2, 2e-2)
 HAS_A_SLOPE = [
     schema
     for schema in NEWEST.values()
-    if not (kernel := kernel_of(schema)).random and "straight" not in kernel.keywords
+    if not (kernel := kernel_of(schema)).random and "straight_through" not in kernel.keywords
 ]
 
 

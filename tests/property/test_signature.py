@@ -8,12 +8,12 @@ import torch
 from onnx.defs import OpSchema
 
 from onnxinterp.dtypes import CARRIER
-from onnxinterp.registry import GIVEN, KERNELS, SAMPLES, Kernel
+from onnxinterp.registry import ENGINE_KEYWORDS, KERNELS, SAMPLES, Kernel
 from tests.property.served import SCHEMAS, kernel_of, label
 
 OPTIONAL = OpSchema.FormalParameterOption.Optional
 VARIADIC = OpSchema.FormalParameterOption.Variadic
-WITHOUT_MEANING = {"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"}
+IGNORED_ATTRIBUTES = {"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"}
 
 ALL_KERNELS = [k for versions in KERNELS.values() for k in versions.values()]
 
@@ -47,8 +47,8 @@ def same(signature: object, schema: object) -> bool:
 @pytest.mark.parametrize("schema", SCHEMAS, ids=label)
 def test_attributes_are_the_schemas(schema: OpSchema) -> None:
     kernel = kernel_of(schema)
-    declared = {n: p for n, p in kernel.attributes.items() if n not in GIVEN}
-    wanted = {n: a for n, a in schema.attributes.items() if n not in WITHOUT_MEANING}
+    declared = {n: p for n, p in kernel.attributes.items() if n not in ENGINE_KEYWORDS}
+    wanted = {n: a for n, a in schema.attributes.items() if n not in IGNORED_ATTRIBUTES}
     assert declared.keys() == wanted.keys()
     for name, parameter in declared.items():
         said = ... if parameter.default is parameter.empty else parameter.default

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from onnxinterp import Limits, OnnxModule, UnsafeModelError, checkpoints
 from onnxinterp.graph.build import build
-from onnxinterp.graph.ties import untied
+from onnxinterp.graph.ties import untie_weights
 from tests.training.merged import IDS, Normalized, Twins, dynamo, torchscript
 
 by_both = pytest.mark.parametrize("write", [torchscript, dynamo])
@@ -148,7 +148,7 @@ def test_weights_that_want_one_name_are_numbered() -> None:
 def test_long_names_are_not_made_again_for_each_weight(scope: str, leaf: str) -> None:
     model = build(crowded(20, scope, leaf))
     tracemalloc.start()
-    ties = untied(model, True).ties
+    ties = untie_weights(model, True).ties
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert not ties

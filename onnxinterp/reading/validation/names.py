@@ -17,7 +17,7 @@ from onnxinterp.errors import InvalidModelError
 from onnxinterp.reading.validation.traversal import Body
 
 
-def made_in(body: Body, nodes: Sequence[NodeProto]) -> set[str]:
+def defined_names(body: Body, nodes: Sequence[NodeProto]) -> set[str]:
     """The names of the values that a graph or a function makes, inputs and tensors included.
 
     Raises:
@@ -60,7 +60,7 @@ def _refuse_twice(names: Iterable[str], verb: str) -> None:
         raise InvalidModelError(f"{verb} {what} twice")
 
 
-def unmade(names: Iterable[str], scopes: Sequence[set[str]]) -> str | None:
+def first_undefined(names: Iterable[str], scopes: Sequence[set[str]]) -> str | None:
     """The first of some names that nothing in these scopes makes; absent inputs have none."""
     for name in names:
         if name and not any(name in scope for scope in scopes):

@@ -16,7 +16,7 @@ from onnx import AttributeProto, FunctionProto, NodeProto
 from onnx.defs import OpSchema
 
 from onnxinterp.errors import InvalidModelError
-from onnxinterp.registry import GIVEN, WITHOUT_MEANING, Kernel, lookup, schema_of
+from onnxinterp.registry import ENGINE_KEYWORDS, IGNORED_ATTRIBUTES, Kernel, lookup, schema_of
 
 FunctionKey: TypeAlias = "tuple[str, str, str | int]"
 """Domain, name, overload; of a schema's function its opset in place of the overload."""
@@ -87,7 +87,7 @@ class Operator:
         attributes: name -> type; None where there is no telling which it may have.
         known: names of attributes that pass, whatever their type.
         required: names of attributes that must be there.
-        own_results: how many results of its subgraphs are no outputs of the node.
+        extra_body_outputs: how many results of its subgraphs are no outputs of the node.
         has_schema: a schema says all this.
     """
 
@@ -99,7 +99,7 @@ class Operator:
     attributes: Mapping[str, int] | None = None
     known: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
-    own_results: int = 0
+    extra_body_outputs: int = 0
     has_schema: bool = False
 
     def check_arity(self, node: NodeProto) -> str:
@@ -220,7 +220,7 @@ def _by_kernel(name: str, kernel: Kernel | None) -> Operator:
     parameters = kernel.parameters
     variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     least = sum(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in parameters)
-    known = frozenset(kernel.attributes) - GIVEN | WITHOUT_MEANING
+    known = frozenset(kernel.attributes) - ENGINE_KEYWORDS | IGNORED_ATTRIBUTES
     most = MANY if variadic else len(parameters)
     return Operator(name, None, (least, most), attributes={}, known=known)
 
@@ -236,8 +236,9 @@ def _by_schema(
         (min(schema.min_output, 1), schema.max_output),
         tuple(i for i, p in enumerate(schema.inputs) if p.option is single),
         {a.name: a.type.value for a in schema.attributes.values()},  # type: ignore[attr-defined]  # as above
-        WITHOUT_MEANING | (frozenset(kernel.attributes) - GIVEN if kernel else frozenset()),
-        frozenset(a.name for a in schema.attributes.values() if a.required) - WITHOUT_MEANING,
-        kernel.own_results if kernel else 0,
+        IGNORED_ATTRIBUTES
+        | (frozenset(kernel.attributes) - ENGINE_KEYWORDS if kernel else frozenset()),
+        frozenset(a.name for a in schema.attributes.values() if a.required) - IGNORED_ATTRIBUTES,
+        kernel.extra_body_outputs if kernel else 0,
         has_schema=True,
     )

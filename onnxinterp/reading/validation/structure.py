@@ -11,7 +11,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.limits import Limits
 from onnxinterp.reading.validation.expansion import WIDTH, Size, Unit, check_size
-from onnxinterp.reading.validation.names import made_in, unmade
+from onnxinterp.reading.validation.names import defined_names, first_undefined
 from onnxinterp.reading.validation.operators import (
     GRAPH_TYPES,
     FunctionKey,
@@ -189,7 +189,7 @@ class _Validator:
 
     def _body(self, place: _Place) -> None:
         nodes = list(place.body.node)
-        scopes = (made_in(place.body, nodes), *place.around)
+        scopes = (defined_names(place.body, nodes), *place.around)
         place.unit.width = len(scopes[0]) + len(place.body.output)
         if isinstance(place.body, FunctionProto):
             self._defaults(place.body, place, scopes)
@@ -197,7 +197,7 @@ class _Validator:
             for info in (*place.body.input, *place.body.output):
                 _check_type(info)
             for info in place.body.output:
-                if not info.name or unmade([info.name], scopes):
+                if not info.name or first_undefined([info.name], scopes):
                     raise InvalidModelError(f"gives {info.name!r}, which nothing provides")
         for node in nodes:
             self._now = node
@@ -218,7 +218,7 @@ class _Validator:
         if bytes in map(type, (node.name, node.op_type, node.domain, node.overload)):
             raise InvalidModelError("it has a name that is no UTF-8")
         operator = self.operators.of(node, place.opsets)
-        if unknown := unmade(node.input, scopes):
+        if unknown := first_undefined(node.input, scopes):
             raise InvalidModelError(f"reads {unknown!r}, which nothing provides")
         if wrong := operator.check_arity(node):
             raise InvalidModelError(wrong)
@@ -230,7 +230,7 @@ class _Validator:
                 raise InvalidModelError(f"has an attribute {name!r} that {wrong}")
         if wrong := operator.check_attributes(attributes):
             raise InvalidModelError(wrong)
-        wanted = len(node.output) + operator.own_results
+        wanted = len(node.output) + operator.extra_body_outputs
         for name, attribute in attributes.items() if operator.has_schema else ():
             for made in (len(graph.output) for graph in _graphs(attribute)):
                 if made != wanted:

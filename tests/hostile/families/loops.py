@@ -115,8 +115,8 @@ def _scanned() -> Iterator[tuple[str, ModelProto, Must]]:
     built = loop(wide, F([1]), trips=3)
     built.graph.initializer.append(tensor(np.array([7]), "one64"))
     yield "condition-of-seven", built, "refused"
-    unmade = loop([STILL], F([1]), trips=3)
-    yield "condition-unmade", unmade, "refused"
+    first_undefined = loop([STILL], F([1]), trips=3)
+    yield "condition-unmade", first_undefined, "refused"
     shape = [KEEP, node("Concat", ["a", "a"], ["a_out"], axis=0), identity("a", "row")]
     yield "rows-of-unlike-sizes", loop(shape, F([1]), trips=5, scanned=["row"], answer=1), "refused"
     views = [node("Unsqueeze", ["one", "zero"], [f"row{i}"]) for i in range(20)]
