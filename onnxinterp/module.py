@@ -175,6 +175,8 @@ class OnnxModule(Tunable):
             make = partial(self._make_plan, planned.training, overridden, guard=frame.guard)
             planned.specialize(sizes, values, make)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
+        if frame.guard is not None:
+            frame.guard.check_outputs(self.output_names, results)
         if current.kept:
             results = tuple([_copy(r) if i in current.kept else r for i, r in enumerate(results)])
         return results[0] if len(results) == 1 else results

@@ -24,8 +24,8 @@ from torch.nn import functional
 from onnxinterp.dtypes import onnx_name
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
-from onnxinterp.runtime.guard import TENSOR_OBJECT as ROW
-from onnxinterp.runtime.guard import portions, reserve
+from onnxinterp.runtime.costs import TENSOR_OBJECT as ROW
+from onnxinterp.runtime.guard import chunks, reserve
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Ints, OutputType, Scalar, Subgraph, number
 
@@ -186,7 +186,7 @@ def _unbound(x: Any, axis: int) -> Sequence[Any]:
     if isinstance(x, np.ndarray):
         slices = np.moveaxis(x, axis, 0)
         reserve(ROW * len(slices))
-        parts = (part for some in portions(len(slices)) for part in slices[some])
+        parts = (part for some in chunks(len(slices)) for part in slices[some])
         return [np.asarray(part, dtype=object) for part in parts]
     return list(x.unbind(axis))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.ops.narrow import MINIFLOATS
-from onnxinterp.runtime.guard import portions, reserve
+from onnxinterp.runtime.guard import chunks, reserve
 from onnxinterp.runtime.strings import each
 from onnxinterp.values import Strings, host_of
 
@@ -60,7 +60,7 @@ def write(x: Tensor | Strings) -> Strings:
     reserve(NUMERAL * x.numel())
     numbers = host_of(x.flatten()).numbers
     texts = np.empty(len(numbers), dtype=object)
-    for part in portions(len(numbers)):
+    for part in chunks(len(numbers)):
         texts[part] = [_float(n) if x.is_floating_point() else str(int(n)) for n in numbers[part]]
     return texts.reshape(x.shape)
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from onnxinterp.dtypes import onnx_name
 from onnxinterp.ops.joining import concat
 from onnxinterp.registry import op, sample
-from onnxinterp.runtime.guard import TENSOR_OBJECT, reserve
+from onnxinterp.runtime.costs import TENSOR_OBJECT
+from onnxinterp.runtime.guard import reserve
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Host, Scalar, Subgraph
 

@@ -31,7 +31,7 @@ from torch import Tensor
 from onnxinterp.dtypes import CARRIER, FLOAT8, NATIVE, onnx_name
 from onnxinterp.graph.ir import Node
 from onnxinterp.registry import Kernel, Kind, schema_of
-from onnxinterp.runtime.guard import portions, reserve
+from onnxinterp.runtime.guard import chunks, reserve
 from onnxinterp.runtime.strings import numbers_of
 from onnxinterp.values import array_of
 
@@ -183,7 +183,7 @@ def _numbered(
     different = {""}
     flat = [a.reshape(-1) for a in arrays]
     for texts in flat:
-        for part in portions(len(texts)):
+        for part in chunks(len(texts)):
             different.update(texts[part])
     reserve(PLACE_OF_STRING * len(different) + 8 * sum(map(len, flat)))
     table = sorted(different)

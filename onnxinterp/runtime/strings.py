@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxinterp.runtime.guard import is_watched, portions, reserve
+from onnxinterp.runtime.guard import chunks, is_watched, reserve
 from onnxinterp.values import Strings
 
 SMALL_ARRAY = 1024
@@ -39,7 +39,7 @@ def numbers_of(values: Strings | Sequence[Any], number: Callable[..., int], *mor
     if len(values) <= SMALL_ARRAY:
         return np.fromiter(map(number, values, *map(repeat, more)), np.int64, len(values))
     numbers = np.empty(len(values), np.int64)
-    for part in portions(len(values)):
+    for part in chunks(len(values)):
         some = values[part]
         numbers[part] = np.fromiter(map(number, some, *map(repeat, more)), np.int64, len(some))
     return numbers
