@@ -52,7 +52,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--atol", type=float, default=default.atol, help="default %(default)s")
     parser.add_argument("--mse", type=float, default=default.mse, help="limit, default %(default)s")
     parser.add_argument(
-        "--unoptimized", action="store_true", help="let onnxruntime run the graph as written"
+        "--unoptimized", action="store_true", help="leave out onnxruntime's optimised runs"
     )
     add_untrusted(parser)
     parser.add_argument(
@@ -110,6 +110,8 @@ def show_report(report: Report, title: str) -> None:
     limit = report.tolerance
     bounds = f"MSE < {limit.mse:g}, rtol {limit.rtol:g}, atol {limit.atol:g}"
     say(f"{'agrees' if report.ok else 'DIFFERS'} ({bounds})")
+    for note in report.notes:
+        say(f"note: {note}")
 
 
 def _rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:

@@ -107,7 +107,7 @@ class _Cutter:
         self.sparse = {s.values.name: s for s in graph.sparse_initializer}
         self.constants = {n.output[0]: n for n in graph.node if n.op_type == "Constant"}
         self.declared: dict[str, onnx.ValueInfoProto] = {i.name: i for i in graph.input}
-        reference = Reference(source, self.maker, optimize=False)
+        reference = Reference(source, self.maker, level="disabled")
         self.known = {**values, **reference(values)}
         self.narrow = reference.narrow
 

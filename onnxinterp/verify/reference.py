@@ -34,6 +34,12 @@ WIDER: dict[int, int] = {
 """Element type -> the one that holds all its values and that numpy has."""
 
 NARROW = {f"tensor({onnx_name(t)})": t for t in WIDER}
+LEVELS = {  # optimisation level -> its name in onnxruntime
+    "disabled": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -50,17 +56,18 @@ class Reference:
     """
 
     def __init__(
-        self, source: Source, outputs: Iterable[str] | None = None, *, optimize: bool = True
+        self, source: Source, outputs: Iterable[str] | None = None, *, level: str = "all"
     ) -> None:
         """Open a session.
 
         Args:
             source: the model; it is not changed.
             outputs: values of the main graph to answer; the graph's outputs by default.
-            optimize: let onnxruntime rewrite the graph; without, every value exists as written.
+            level: a key of `LEVELS`: how far onnxruntime may rewrite the graph; "disabled" keeps
+                every value of the graph as written.
         """
         self._runtime = require("onnxruntime", "verify")
-        self._optimize = optimize
+        self._level = level
         given, reader, _ = read(source)
         self._folder = None if reader.folder is None else reader.folder.path
         model = onnx.ModelProto()
@@ -81,9 +88,8 @@ class Reference:
     def _open(self, model: onnx.ModelProto) -> Any:
         runtime, options = self._runtime, self._runtime.SessionOptions()
         options.log_severity_level = 4  # what matters comes as an exception
-        if not self._optimize:
-            levels = runtime.GraphOptimizationLevel
-            options.graph_optimization_level = levels.ORT_DISABLE_ALL
+        levels = runtime.GraphOptimizationLevel
+        options.graph_optimization_level = getattr(levels, LEVELS[self._level])
         if self._folder is not None:
             options.add_session_config_entry(EXTERNAL_FOLDER, str(self._folder.resolve()))
         try:

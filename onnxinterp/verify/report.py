@@ -17,6 +17,7 @@ from onnxinterp.reading.source import Source, read, reusable
 from onnxinterp.reading.toposort import toposort
 from onnxinterp.verify.comparison import Comparison, Tolerance, compare
 from onnxinterp.verify.inputs import choose_shapes, random_inputs
+from onnxinterp.verify.levels import judge
 from onnxinterp.verify.reference import Reference, carrier_of, to_value
 
 Inputs = Mapping[str, Any] | Sequence[Any]
@@ -32,12 +33,19 @@ class Report:
         tolerance: what they were judged by.
         inputs: the values both were given.
         assumed: sizes chosen for dimensions that neither the model nor the caller fixes.
+        level: the optimisation level of the onnxruntime run that the outputs are compared with:
+            "disabled", or another one where onnxruntime's levels differ and the outputs agree with
+            that one.
+        notes: sentences about onnxruntime's own results: where its levels differ or fail, and
+            where its 8-bit products saturate.
     """
 
     outputs: tuple[Comparison, ...]
     tolerance: Tolerance
     inputs: dict[str, Any]
     assumed: dict[str, int]
+    level: str = "disabled"
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -97,8 +105,9 @@ def verify(
         seed: of the random values.
         module: what to judge in place of a fresh import of `source`: called with the inputs in
             order, it answers the outputs in order.
-        optimize: let onnxruntime rewrite the graph, as it does for its users; without, it runs
-            the graph as written.
+        optimize: let onnxruntime also run the graph as it optimises it for its users. Outputs are
+            compared with the run of the graph as written; where onnxruntime's levels differ from
+            each other, outputs that agree with one of them are accepted, and the notes say so.
 
     Raises:
         OnnxError: the model, the inputs or onnxruntime's own run fail; no verdict is possible.
@@ -109,9 +118,8 @@ def verify(
     judged = OnnxModule(source) if module is None else module
     names = [o.name for o in read(source).proto.graph.output]
     ours = dict(zip(names, answers(judged, values, len(names)), strict=True))  # may have limits
-    reference = Reference(source, optimize=optimize)(values)
-    outputs = [c for n in names for c in compare(n, ours[n], reference[n], tolerance)]
-    return Report(tuple(outputs), tolerance, values, assumed)
+    verdict = judge(source, values, ours, tolerance, optimize=optimize)
+    return Report(verdict.outputs, tolerance, values, assumed, verdict.level, verdict.notes)
 
 
 def trace(
@@ -134,7 +142,7 @@ def trace(
     nodes = computing_nodes(read(source).proto)
     names = [o for node in nodes for o in node.output if o]
     ours = dict(zip(names, _intermediate(source, names, values), strict=True))
-    reference = Reference(source, names, optimize=False)(values)
+    reference = Reference(source, names, level="disabled")(values)
     reports = []
     for index, node in enumerate(nodes):
         made = [o for o in node.output if o]

@@ -56,7 +56,7 @@ def test_any_value_can_be_asked_for_and_the_model_stays_as_it_is() -> None:
         "g (bfloat16[2] x) => (float[2] z) { y = Identity(x) w = Cast<to = 1>(y) z = Neg(w) }"
     )
     before = source.SerializeToString(deterministic=True)
-    answers = Reference(source, ["y", "z"], optimize=False)(
+    answers = Reference(source, ["y", "z"], level="disabled")(
         {"x": torch.tensor([1.0, 2]).bfloat16()}
     )
     assert {k: (v.dtype, v.tolist()) for k, v in answers.items()} == {
@@ -90,7 +90,7 @@ def test_external_data_is_found_also_when_other_values_are_asked_for(tmp_path: P
         save_as_external_data=True,
         location="m.data",
     )
-    answers = Reference(path, ["v", "y"], optimize=False)({"x": torch.zeros(2000)})
+    answers = Reference(path, ["v", "y"], level="disabled")({"x": torch.zeros(2000)})
     assert torch.equal(answers["v"], -torch.from_numpy(weight))
     assert torch.equal(answers["y"], answers["v"])
 
