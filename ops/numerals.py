@@ -10,7 +10,7 @@ from torch import Tensor
 
 from onnxinterp.ops.narrow import MINIFLOATS
 from onnxinterp.runtime.guard import chunks, reserve
-from onnxinterp.runtime.strings import each
+from onnxinterp.runtime.strings import map_strings
 from onnxinterp.values import Strings, host_of
 
 NUMERAL = 100  # bytes of a number, its text and their places in arrays, as Python objects
@@ -35,7 +35,7 @@ def read(texts: Strings, to: torch.dtype, elem_type: int = 0) -> Tensor:
     """
     whole = not (to.is_floating_point or to is torch.bool or elem_type in MINIFLOATS)
     wide = np.float64 if not whole else np.uint64 if to is torch.uint64 else np.int64
-    return torch.from_numpy(each(texts, _integer if whole else _real, wide))
+    return torch.from_numpy(map_strings(texts, _integer if whole else _real, wide))
 
 
 def _integer(text: str) -> int:

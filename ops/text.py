@@ -22,7 +22,7 @@ from torch import Tensor
 from onnxinterp.extras import require
 from onnxinterp.registry import op, sample
 from onnxinterp.runtime.guard import PLACE, is_watched, reserve
-from onnxinterp.runtime.strings import distinct, each, numbers_of, watched
+from onnxinterp.runtime.strings import iter_watched, map_strings, map_to_int64, unique_values
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Floats, Host, Ints, Strings
 
@@ -34,7 +34,7 @@ RE2_STEPS = 1e8  # a second, each of a byte of the text and an instruction of th
 
 def _bytes(X: Strings) -> int:
     """What the texts would take if none of them stood at two places."""
-    return int(each(X, sys.getsizeof, np.int64).sum())
+    return int(map_strings(X, sys.getsizeof, np.int64).sum())
 
 
 def _strings(rows: Sequence[str], shape: Sequence[int]) -> Strings:
@@ -70,8 +70,8 @@ def string_split(
     def size(x: str) -> int:
         return PART * (x.count(delimiter) if delimiter else len(x) // 2) + sys.getsizeof(x)
 
-    texts, places = distinct(X.reshape(-1))
-    trimmed = (x if delimiter else x.strip() for x in watched(texts, size))
+    texts, places = unique_values(X.reshape(-1))
+    trimmed = (x if delimiter else x.strip() for x in iter_watched(texts, size))
     parts = [x.split(delimiter or None, limit) if x else [] for x in trimmed]
     lengths = np.fromiter(map(len, parts), np.int64, len(parts))
     longest = int(lengths.max(initial=0))
@@ -97,7 +97,7 @@ def regex_full_match(X: Strings, *, pattern: str | None = None, device: torch.de
         reserve(0, len(x) * instructions / RE2_STEPS)  # nothing interrupts RE2
         return compiled.fullmatch(x) is not None
 
-    return torch.from_numpy(each(X, matches, np.bool_)).to(device)
+    return torch.from_numpy(map_strings(X, matches, np.bool_)).to(device)
 
 
 CaseChange: TypeAlias = Callable[[str], str]
@@ -135,8 +135,8 @@ def string_normalizer(
     same = cases["NONE" if is_case_sensitive else "LOWER"]
     dropped = {same(word) for word in stopwords or ()}
     change = cases[case_change_action]
-    kept = X[each(X, lambda word: same(word) not in dropped, np.bool_)] if dropped else X
-    words = each(kept.reshape(-1), change) if kept.size else _strings([""], (1,))
+    kept = X[map_strings(X, lambda word: same(word) not in dropped, np.bool_)] if dropped else X
+    words = map_strings(kept.reshape(-1), change) if kept.size else _strings([""], (1,))
     return words.reshape(*X.shape[:-1], words.size)
 
 
@@ -194,7 +194,7 @@ def _tokens(
     """The input, of rank 1 at least, and the pool as numbers."""
     if isinstance(X, np.ndarray):
         known = {word: i for i, word in enumerate(dict.fromkeys(words or ()))}
-        tokens = torch.from_numpy(numbers_of(X.reshape(-1), known.get, -1)).to(device)
+        tokens = torch.from_numpy(map_to_int64(X.reshape(-1), known.get, -1)).to(device)
         return tokens.reshape(X.shape or (1,)), [known[word] for word in words or ()]
     tokens = X.tensor(device) if isinstance(X, Host) else X
     return tokens.reshape(tokens.shape or (1,)), list(numbers or ())

@@ -32,7 +32,7 @@ from onnxinterp.dtypes import CARRIER, FLOAT8, NATIVE, onnx_name
 from onnxinterp.graph.ir import Node
 from onnxinterp.registry import Kernel, Kind, schema_of
 from onnxinterp.runtime.guard import chunks, reserve
-from onnxinterp.runtime.strings import numbers_of
+from onnxinterp.runtime.strings import map_to_int64
 from onnxinterp.values import array_of
 
 UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}
@@ -188,7 +188,7 @@ def _numbered(
     reserve(PLACE_OF_STRING * len(different) + 8 * sum(map(len, flat)))
     table = sorted(different)
     places = {text: place for place, text in enumerate(table)}
-    numbered = [numbers_of(texts, places.__getitem__) for texts in flat]
+    numbered = [map_to_int64(texts, places.__getitem__) for texts in flat]
     shaped = [n.reshape(a.shape) for n, a in zip(numbered, arrays, strict=True)]
     return np.array(table, dtype=object), shaped
 

@@ -1,12 +1,12 @@
-"""Arrays of strings: a kernel works on their different strings, each of them once.
+"""Arrays of strings: kernels compute once for each different string, within the limits of a call.
 
-    distinct      the different strings of an array, and which of them stands where
-    each          what a function makes of every string
-    numbers_of    the number that a table gives to every string
-    watched       strings one by one, for what else is made of them
+    unique_values   the different values of an array, and the index of each element among them
+    map_strings     the results of a function for all strings
+    map_to_int64    the results of a function from strings to integers, such as a table look-up
+    iter_watched    strings one by one, for what else a kernel makes of them
 
-One string can stand at a hundred million places and take no memory there. Torch sees nothing of
-what Python does with it: here is where a call's clock and memory are looked at meanwhile.
+One string can be the element of a hundred million places and take no memory there. Torch does not
+see what Python does with them, so the time and the memory of the call are checked here.
 """
 
 from __future__ import annotations
@@ -22,78 +22,84 @@ import numpy as np
 from onnxinterp.runtime.guard import chunks, is_watched, reserve
 from onnxinterp.values import Strings
 
-SMALL_ARRAY = 1024
+SMALL_ARRAY = 1024  # elements: up to here, to look for different strings does not pay
 
-Places: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+Integers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 
-def numbers_of(values: Strings | Sequence[Any], number: Callable[..., int], *more: Any) -> Places:
-    """What `number(value, *more)`, which takes no time, gives for each value: int64 of shape [n].
+def map_to_int64(
+    values: Strings | Sequence[Any], function: Callable[..., int], *more: Any
+) -> Integers:
+    """`function(value, *more)` for each value, as int64 of shape [n].
 
     Args:
         values: an array of shape [n], or a list.
-        number: as a rule how a dict looks things up.
+        function: a fast one, as a rule a look-up in a dict.
         more: its other arguments.
     """
     reserve(8 * len(values))
     if len(values) <= SMALL_ARRAY:
-        return np.fromiter(map(number, values, *map(repeat, more)), np.int64, len(values))
-    numbers = np.empty(len(values), np.int64)
+        return np.fromiter(map(function, values, *map(repeat, more)), np.int64, len(values))
+    results = np.empty(len(values), np.int64)
     for part in chunks(len(values)):
         some = values[part]
-        numbers[part] = np.fromiter(map(number, some, *map(repeat, more)), np.int64, len(some))
-    return numbers
+        results[part] = np.fromiter(map(function, some, *map(repeat, more)), np.int64, len(some))
+    return results
 
 
-def distinct(values: Strings | Sequence[Any]) -> tuple[list[Any], Places]:
-    """The different values in the order they come, and the place among them of each: int64 [n]."""
-    places: defaultdict[Any, int] = defaultdict(count().__next__)
-    numbers = numbers_of(values, places.__getitem__)
-    return list(places), numbers
+def unique_values(values: Strings | Sequence[Any]) -> tuple[list[Any], Integers]:
+    """The different values in order of appearance, and for each element its index among them."""
+    indices: defaultdict[Any, int] = defaultdict(count().__next__)
+    numbers = map_to_int64(values, indices.__getitem__)
+    return list(indices), numbers
 
 
-def watched(texts: Iterable[str], size: Callable[[str], int] = sys.getsizeof) -> Iterable[str]:
-    """The same texts; before each of them the clock is looked at, where a call is bounded.
+def iter_watched(
+    strings: Iterable[str], size: Callable[[str], int] = sys.getsizeof
+) -> Iterable[str]:
+    """The same strings; where a call has limits, they are checked before each string.
 
     Args:
-        texts: different ones, or few.
-        size: bytes of what is made of a text and kept.
+        strings: different ones, or few.
+        size: the bytes that a kernel makes of a string and keeps.
     """
-    return _reserved(texts, size) if is_watched() else texts
+    return _reserving(strings, size) if is_watched() else strings
 
 
-def _reserved(texts: Iterable[str], size: Callable[[str], int]) -> Iterator[str]:
+def _reserving(strings: Iterable[str], size: Callable[[str], int]) -> Iterator[str]:
     kept = 0
-    for text in texts:
-        kept += size(text)
+    for string in strings:
+        kept += size(string)
         reserve(kept)
-        yield text
+        yield string
 
 
-def each(X: Strings, function: Callable[[str], Any], dtype: Any = object) -> np.ndarray[Any, Any]:
-    """What a function gives for each string, called once for each different one.
+def map_strings(
+    X: Strings, function: Callable[[str], Any], dtype: Any = object
+) -> np.ndarray[Any, Any]:
+    """The results of a function for all strings, called once for each different string.
 
-    Of few strings, or where the first of many hardly repeat, as often as there are strings: to find
-    the different ones takes longer than most functions do.
+    In a small array, or where the first strings of a large one hardly repeat, it is called for each
+    element: to find the different strings takes longer than most functions do.
 
     Args:
         X: strings of any shape.
-        function: with the same answer for the same string.
-        dtype: of what it gives; objects are taken for as large as the string.
+        function: with the same result for the same string.
+        dtype: of the results; objects are counted as if they were as large as the string.
 
     Returns:
         An array of the shape of X.
     """
-    texts: Any = X.reshape(-1)
-    size = sys.getsizeof if dtype is object else _nothing
+    strings: Any = X.reshape(-1)
+    size = sys.getsizeof if dtype is object else _no_bytes
     reserve(np.dtype(dtype).itemsize * X.size)
-    if len(texts) <= SMALL_ARRAY or 2 * len(set(texts[:SMALL_ARRAY])) > SMALL_ARRAY:
-        made = np.fromiter(map(function, watched(texts, size)), dtype, X.size)
-        return np.asarray(made.reshape(X.shape))
-    texts, places = distinct(texts)
-    made = np.fromiter(map(function, watched(texts, size)), dtype, len(texts))
-    return np.asarray(made[places].reshape(X.shape))
+    if len(strings) <= SMALL_ARRAY or 2 * len(set(strings[:SMALL_ARRAY])) > SMALL_ARRAY:
+        results = np.fromiter(map(function, iter_watched(strings, size)), dtype, X.size)
+        return np.asarray(results.reshape(X.shape))
+    strings, indices = unique_values(strings)
+    results = np.fromiter(map(function, iter_watched(strings, size)), dtype, len(strings))
+    return np.asarray(results[indices].reshape(X.shape))
 
 
-def _nothing(_text: str) -> int:
+def _no_bytes(_string: str) -> int:
     return 0

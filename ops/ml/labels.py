@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.runtime.guard import PLACE, reserve
-from onnxinterp.runtime.strings import numbers_of
+from onnxinterp.runtime.strings import map_to_int64
 from onnxinterp.values import Strings, array_of
 
 Given: TypeAlias = "list[Any] | np.ndarray[Any, Any] | None"  # an attribute, or what it may be
@@ -45,7 +45,7 @@ class Labels(NamedTuple):
         if isinstance(X, np.ndarray):
             if self.strings is None:
                 raise TypeError("the labels are numbers, the input is strings")
-            listed = numbers_of(X.reshape(-1), self.position.get, self.size)
+            listed = map_to_int64(X.reshape(-1), self.position.get, self.size)
             return np.asarray(listed.reshape(X.shape))
         if self.ascending is None or self.place is None:
             raise TypeError("the labels are strings, the input is numbers")

@@ -13,7 +13,7 @@ from onnxinterp import Limits, OnnxModule
 from onnxinterp.errors import NodeError, UnsafeModelError
 from onnxinterp.extras import MissingExtraError
 from onnxinterp.runtime.guard import Guard, LimitExceeded
-from onnxinterp.runtime.strings import SMALL_ARRAY, distinct, each
+from onnxinterp.runtime.strings import SMALL_ARRAY, map_strings, unique_values
 
 
 def run(node: str, opset: int, words: list[str], **options: Any) -> Any:
@@ -62,7 +62,7 @@ def test_a_string_at_many_places_is_worked_on_once() -> None:
         return text.upper()
 
     words = np.array(["a", "b"] * SMALL_ARRAY, object).reshape(SMALL_ARRAY, 2)
-    assert each(words, upper).tolist() == [["A", "B"]] * SMALL_ARRAY
+    assert map_strings(words, upper).tolist() == [["A", "B"]] * SMALL_ARRAY
     assert seen == ["a", "b"]
 
 
@@ -71,8 +71,8 @@ def test_a_string_at_many_places_is_worked_on_once() -> None:
 def test_each_string_has_its_own_answer(count: int, different: int) -> None:
     numbers = [i % different for i in range(count)]
     words = np.array([str(n) for n in numbers], object)
-    assert each(words, int, np.int64).tolist() == numbers
-    texts, places = distinct(words)
+    assert map_strings(words, int, np.int64).tolist() == numbers
+    texts, places = unique_values(words)
     assert [texts[place] for place in places] == words.tolist()
     assert len(texts) == min(count, different)
 
@@ -90,7 +90,7 @@ def test_the_clock_is_looked_at_between_strings(words: list[str]) -> None:
         return True
 
     with guard, pytest.raises(LimitExceeded, match=r"limits\.seconds"):
-        each(np.array(["first", *words], object), late, np.bool_)
+        map_strings(np.array(["first", *words], object), late, np.bool_)
     assert len(done) == 1
 
 
@@ -98,7 +98,7 @@ def test_what_is_made_of_strings_is_counted_while_it_is_made() -> None:
     done: list[str] = []
     words = np.array([f"{i:01000}" for i in range(2000)], object)
     with Guard(Limits(live_bytes=2**20)), pytest.raises(LimitExceeded, match=r"limits\.live_bytes"):
-        each(words, lambda text: done.append(text) or text.upper())  # type: ignore[func-returns-value]
+        map_strings(words, lambda text: done.append(text) or text.upper())  # type: ignore[func-returns-value]
     assert 0 < len(done) < 1100
 
 
