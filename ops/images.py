@@ -33,13 +33,12 @@ def image_decoder(encoded_stream: Tensor, *, pixel_format: str = "RGB") -> Tenso
 
     Transparency is dropped, of several frames the first is read, and 16 bits are rounded to 8.
     """
-    pixels = cast(Tensor, _decode(encoded_stream, MODES[pixel_format]))
+    decode = _decode_captured if torch.compiler.is_compiling() else _decode
+    pixels = cast(Tensor, decode(encoded_stream, MODES[pixel_format]))
     return pixels.flip(-1) if pixel_format == "BGR" else pixels
 
 
-@torch.library.custom_op("onnxinterp::decode_image", mutates_args=())
 def _decode(stream: Tensor, mode: str) -> Tensor:
-    """One operator for a captured graph: the size of the image stands in the data."""
     pil = require("PIL.Image", "images")
     try:
         with pil.open(io.BytesIO(bytes_of(stream)), formats=FORMATS) as image:
@@ -52,7 +51,12 @@ def _decode(stream: Tensor, mode: str) -> Tensor:
     return torch.from_numpy(pixels).to(stream.device)
 
 
-@_decode.register_fake
+# One operator for a captured graph, because the size of the image is in the data. Its first call
+# imports torch's compiler, for seconds.
+_decode_captured = torch.library.custom_op("onnxinterp::decode_image", _decode, mutates_args=())
+
+
+@_decode_captured.register_fake
 def _(stream: Tensor, mode: str) -> Tensor:
     height, width = (torch.library.get_ctx().new_dynamic_size() for _ in range(2))
     return stream.new_empty((height, width, len(mode)))

@@ -299,7 +299,6 @@ _WORDS: dict[str, Callable[[Arguments], Sizes]] = {
     "_linalg_det": _determinant,
     "_fft_r2c _fft_c2r _fft_c2c": _transformed,
     "mkldnn_rnn_layer": _recurrent,
-    "onnxinterp::decode_image": lambda a: [_like(a.stream)],  # it reserves the pixels itself
     # the values decide: the largest results that are possible
     "nonzero": lambda a: [(a.self.numel() * max(a.self.ndim, 1), 8)],
     "masked_select": lambda a: [(max(a.self.numel(), a.mask.numel()), a.self.itemsize)],

@@ -47,7 +47,7 @@ def refusals() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_bombs_are_refused_before_memory_grows(name: str, refusals: dict[str, str]) -> None:
+def test_bombs_raise_before_memory_grows(name: str, refusals: dict[str, str]) -> None:
     answer, megabytes = refusals[name].rsplit(" ", 1)
     assert answer == "refused"
     assert int(megabytes) < GROWS.get(name, 64)
@@ -55,7 +55,7 @@ def test_bombs_are_refused_before_memory_grows(name: str, refusals: dict[str, st
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_the_same_graphs_pass_where_they_are_small(name: str) -> None:
-    """A negative control; and what passes in larger limits is refused in smaller ones."""
+    """A negative control; and what passes within larger limits raises within smaller ones."""
     within, free = (bombs.call(BOMBS[name], SMALL, limits) for limits in (TIGHT, Limits()))
     if name != "RandomNormalLike":
         np.testing.assert_array_equal(np.asarray(within), np.asarray(free))
@@ -212,7 +212,7 @@ def test_such_a_pass_does_not_begin_while_constants_are_folded(node: str, limits
         assert time.monotonic() - before < 4
 
 
-def test_an_output_that_nobody_can_copy_is_refused() -> None:
+def test_an_output_that_nobody_can_copy_raises() -> None:
     """Expand makes a view: it is small, and its copy is not."""
     text = """(float[1] x, int64[1] n) => (float[m] y, float[1] s)
         { y = Expand (x, n) s = ReduceMax (y) }"""
@@ -222,7 +222,7 @@ def test_an_output_that_nobody_can_copy_is_refused() -> None:
         m(torch.ones(1), torch.tensor([1001]))
 
 
-def test_an_element_of_an_output_that_nobody_can_copy_is_refused() -> None:
+def test_an_element_of_an_output_that_nobody_can_copy_raises() -> None:
     text = """(float[1] x, int64[1] n) => (seq(float[m]) y)
         { z = Expand (x, n) y = SequenceConstruct (x, z) }"""
     m = module(text, limits=Limits(tensor_bytes=4000))
@@ -242,16 +242,22 @@ def test_a_view_within_a_call_may_have_any_logical_size() -> None:
 FIRST_CALL = """
 import sys, onnx, torch
 from onnxinterp import Limits, OnnxModule
-from tests.engine.test_guard import HEAD, ORDINARY
+from tests.engine.test_guard import HEAD, IMAGE, ORDINARY
 model = onnx.parser.parse_model(HEAD + ORDINARY)
 free = OnnxModule(model)
+import PIL.Image
+PIL.Image.init()
 inputs = [torch.rand(i.shape) for i in free.inputs]
 free(*inputs)
 before = set(sys.modules)
 assert "sympy" not in before, "a call without limits imports it"
 OnnxModule(model, limits=Limits.untrusted())(*inputs)
+image = onnx.parser.parse_model(HEAD + IMAGE)
+broken = torch.zeros(4, dtype=torch.uint8)
+assert OnnxModule(image, limits=Limits.untrusted())(broken).shape == (0, 0, 3)
 print(*sorted(set(sys.modules) - before))
 """
+IMAGE = "(uint8[n] x) => (uint8[h, w, c] y) { y = ImageDecoder (x) }"
 ORDINARY = """(float[1, 3, 8, 8] x, float[4, 3, 3, 3] w, float[4] b, float[4, 4] m, float[16] g)
     => (y, u)
     <int64[2] shape = {4, 16}, int64[1] k = {2}, int64 zero = {0}, float[4] scales = {1, 1, 2, 2}>
@@ -290,7 +296,7 @@ def test_a_first_call_in_limits_imports_nothing_large() -> None:
     assert new == set()
 
 
-def test_memory_that_is_given_back_does_not_count() -> None:
+def test_freed_memory_does_not_count() -> None:
     steps = " ".join(f"a{i + 1} = Sin (a{i})" for i in range(50))
     text = f"(float[n] a0) => (float[n] a50) {{ {steps} }}"
     limits = Limits(live_bytes=3_000_000)
@@ -299,7 +305,7 @@ def test_memory_that_is_given_back_does_not_count() -> None:
         module(text, limits=limits)(torch.ones(250_000, requires_grad=True))  # kept for a gradient
 
 
-def test_threads_have_budgets_of_their_own() -> None:
+def test_each_thread_has_its_own_budget() -> None:
     steps = " ".join(f"a{i + 1} = Sin (a{i})" for i in range(60))
     limits = Limits(steps=60, live_bytes=1_300_000)
     m = module(f"(float[n] a0) => (float[n] a60) {{ {steps} }}", limits=limits)
@@ -310,7 +316,7 @@ def test_threads_have_budgets_of_their_own() -> None:
     assert not torch.utils._python_dispatch._get_current_dispatch_mode_stack()
 
 
-def test_capture_is_not_watched_and_gives_the_same() -> None:
+def test_capture_is_not_watched_and_has_the_same_results() -> None:
     text = "(float[n, 4] x) => (float[n, 4] y) { a = Softmax (x) b = Shape (a) y = Reshape (a, b) }"
     m = module(text, limits=Limits.untrusted())
     x = torch.randn(3, 4)
@@ -320,7 +326,7 @@ def test_capture_is_not_watched_and_gives_the_same() -> None:
         torch.testing.assert_close(run(x), m(x))
 
 
-def test_gradients_and_copies_are_as_without_limits() -> None:
+def test_gradients_and_copies_are_the_same_as_without_limits() -> None:
     w = "<float[4, 4] w = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}>"
     text = f"(float[n, 4] x) => (float[n, 4] y) {w} {{ a = MatMul (x, w) y = Tanh (a) }}"
     free, held = (module(text, limits=limits) for limits in (Limits(), Limits.untrusted()))
@@ -336,7 +342,7 @@ BY_VALUES = {"aten.nonzero.default", "aten.index.Tensor", "aten._unique2.default
 BY_VALUES |= {"aten.unique_dim.default"}  # the most that values can need, by formula
 
 
-def test_onnx_cases_give_the_same_when_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_cases_have_the_same_results_with_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the formula of each function that makes tensors returns what torch's meta run does."""
     without_formula: set[str] = set()
     wrong: dict[str, Any] = {}
@@ -370,7 +376,7 @@ def test_onnx_cases_give_the_same_when_watched(monkeypatch: pytest.MonkeyPatch) 
 
 
 def _answer(case: Any, limits: Limits) -> Any:
-    """None where the case is not for this library; such are listed in tests/backend/cases.txt."""
+    """None where this library does not run the case: tests/backend/cases.txt lists these."""
     torch.manual_seed(0)
     try:
         m = OnnxModule(case.model.SerializeToString(), limits=limits)
@@ -390,17 +396,17 @@ def _same(a: Any, b: Any) -> bool:
     return bool(np.all(a == b))
 
 
-def test_folding_is_bounded_without_limits() -> None:
-    """A file that names a huge constant loads; the node that makes it is refused where it runs."""
+def test_constant_folding_has_limits_of_its_own() -> None:
+    """A file with a huge computed constant loads; its node raises when it runs."""
     text = """(float[1] x) => (float[n] y) { n = Constant <value = int64[1] {40000000000}> ()
         z = ConstantOfShape (n) y = Neg (z) }"""
     m = module(text, limits=Limits(tensor_bytes=2**20))
     with pytest.raises(UnsafeModelError, match=r"Neg.*limits\.tensor_bytes"):
         m(torch.ones(1))
-    assert module(text).graph.nodes  # loaded, and nothing of it made
+    assert module(text).graph.nodes  # loaded, and nothing was computed
 
 
-def test_whatever_a_kernel_raises_names_the_node() -> None:
+def test_any_exception_of_a_kernel_names_the_node() -> None:
     errors: list[Callable[[], BaseException]] = [
         lambda: np._core._exceptions._ArrayMemoryError((2**60,), np.dtype("f4")),  # type: ignore[attr-defined]
         lambda: RecursionError("deep"),
@@ -448,7 +454,7 @@ def test_odd_inputs_are_input_errors(x: Any) -> None:
         module("(float[2] x) => (float[2] y) { y = Neg (x) }")(x)
 
 
-def test_what_no_plan_can_be_made_of_names_the_node() -> None:
+def test_an_invalid_attribute_names_the_node() -> None:
     text = 'y = Conv <auto_pad = "EVIL"> (x, x)'
     with pytest.raises(InvalidModelError, match="auto_pad is 'EVIL', not one of"):
         module(f"(float[1, 1, 2] x) => (float[1, 1, 1] y) {{ {text} }}")
@@ -464,7 +470,7 @@ def test_what_no_plan_can_be_made_of_names_the_node() -> None:
         "CumSum <reverse = 9223372036854775807> (x, x)",
     ],
 )
-def test_a_flag_that_is_neither_0_nor_1_is_refused(node: str) -> None:
+def test_a_flag_must_be_0_or_1(node: str) -> None:
     """Runtimes differ in whether it counts as set."""
     with pytest.raises(InvalidModelError, match=r"not one of \[0, 1\]"):
         module(f"(float[1, 1, 2] x) => (y) {{ y = {node} }}")
@@ -480,7 +486,7 @@ def test_fewer_results_than_outputs_are_a_node_error(results: tuple[int, ...] | 
         m(torch.ones(2))
 
 
-def test_verify_refuses_before_onnxruntime_runs(tmp_path: Any, capsys: Any) -> None:
+def test_verify_checks_the_limits_before_onnxruntime_runs(tmp_path: Any, capsys: Any) -> None:
     path = tmp_path / "bomb.onnx"
     text = """(float[1] x) => (float[n] y) { n = Constant <value = int64[1] {4000000000}> ()
         z = Expand (x, n) y = Neg (z) }"""
