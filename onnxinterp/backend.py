@@ -1,13 +1,13 @@
-"""ONNX's standard backend interface, so that whatever drives a backend can drive us.
+"""ONNX's standard backend interface.
 
     import onnxinterp.backend as backend
 
     outputs = backend.prepare(model).run([x])
     outputs = backend.run_node(node, [x])
 
-Inputs and outputs are numpy arrays; bfloat16, 8-bit floats and narrower types those of `ml_dtypes`,
-as `onnx.numpy_helper` makes them. Strings are arrays of objects, sequences lists, an empty optional
-is None.
+Inputs and outputs are numpy arrays, with the dtypes of `ml_dtypes` for bfloat16, 8-bit floats and
+narrower types, as in `onnx.numpy_helper`. Strings are object arrays, sequences are lists, and an
+empty optional is None.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TorchBackendRep(BackendRep):
     """A model ready to run.
 
     Attributes:
-        module: the module that answers, in evaluation mode.
+        module: the module, in evaluation mode.
     """
 
     def __init__(self, model: onnx.ModelProto, device: str) -> None:
@@ -43,12 +43,12 @@ class TorchBackendRep(BackendRep):
         self._names = [info.name for info in model.graph.input]
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Answer all outputs, in graph order.
+        """All outputs, in graph order.
 
         Args:
             inputs: arrays by name, or in the order of the graph's inputs, those with an
                 initializer left out or all given.
-            kwargs: none is known.
+            kwargs: there are none.
         """
         if kwargs:
             raise TypeError(f"unknown arguments: {', '.join(kwargs)}")
@@ -68,7 +68,7 @@ class TorchBackend(Backend):
 
     @classmethod
     def is_compatible(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> bool:
-        """Every model may be tried: what it lacks is said by `prepare`."""
+        """Always True: `prepare` raises where an operator is missing."""
         return True
 
     @classmethod
@@ -77,7 +77,7 @@ class TorchBackend(Backend):
 
         Raises:
             OnnxError: the model is invalid, or an operator is missing.
-            ValueError: there is no such device.
+            ValueError: the device is unknown.
         """
         return TorchBackendRep(model, _torch_device(device))
 
@@ -101,7 +101,7 @@ class TorchBackend(Backend):
 
         Args:
             node: the node.
-            inputs: an array for each input that the node names, in order, or by name.
+            inputs: an array for each named input of the node, in order, or by name.
             device: "CPU" or "CUDA".
             outputs_info: not needed.
             kwargs: `opset_version`, the opset of the node's domain; by default the newest.
@@ -121,7 +121,7 @@ class TorchBackend(Backend):
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
-        """Whether `device` ("CPU", "CUDA" or "CUDA:1") is there."""
+        """Whether `device` ("CPU", "CUDA" or "CUDA:1") is available."""
         try:
             return torch.device(_torch_device(device)).type == "cpu" or torch.cuda.is_available()
         except ValueError:
@@ -131,24 +131,24 @@ class TorchBackend(Backend):
 def _torch_device(device: str) -> str:
     kind, _, index = device.partition(":")
     if kind not in DEVICES:
-        raise ValueError(f"no device {device!r}; there are {', '.join(DEVICES)}")
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
     return DEVICES[kind] + (f":{index}" if index else "")
 
 
 def to_torch(value: Any, device: str = "cpu") -> Any:
-    """An array as the module takes it; sequences element by element; strings as they are."""
+    """An array as an input of the module; a sequence element by element; strings unchanged."""
     if isinstance(value, (list, tuple)):
         return [to_torch(v, device) for v in value]
     if not isinstance(value, (np.ndarray, np.generic)) or value.dtype.kind in "OUS":
         return value
     array = np.array(value)
-    if array.dtype.isbuiltin == 1:  # numpy has two types called uint64, of which torch knows one
+    if array.dtype.isbuiltin == 1:  # numpy has two dtypes named uint64, and torch accepts one
         array = array.view(np.dtype(array.dtype.str))
     return from_array(array, helper.np_dtype_to_tensor_dtype(array.dtype)).to(device)
 
 
 def to_numpy(value: Any, info: ValueInfo) -> Any:
-    """What the module gives as an array of the type that the graph declares."""
+    """An output of the module as an array of the type that the graph declares."""
     if isinstance(value, (list, tuple)):
         return [to_numpy(v, info) for v in value]
     if not isinstance(value, Tensor):

@@ -1,10 +1,10 @@
-"""Does a model compute here what it computes in onnxruntime?
+"""Comparison of a model's results here and in onnxruntime.
 
     verify(source, inputs) -> Report                 every output, measured and judged
     trace(source, inputs) -> list[NodeReport]        every intermediate tensor, in graph order
     isolate(source, inputs, node) -> Isolated        the smallest sub-model that shows a divergence
 
-Nothing here prints; `onnxinterp verify` does. onnxruntime is imported when the first of these runs.
+Nothing here prints; `onnxinterp verify` does. onnxruntime is imported by the first call.
 """
 
 from onnxinterp.verify.comparison import Comparison, Tolerance, compare

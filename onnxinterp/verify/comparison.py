@@ -1,6 +1,6 @@
-"""Two values side by side: how far apart they are, and whether that is close enough.
+"""Comparison of two values: their differences, and whether these are within a tolerance.
 
-NaN equals NaN and an infinity equals itself: both runtimes agree that there is no number.
+NaN equals NaN, and an infinity equals itself.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ INTEGER_OF = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What counts as equal: |a - b| <= atol + rtol * |b| for each element, and the mean square.
+    """What is close: |a - b| <= atol + rtol * |b| for each element, and a small mean square.
 
     Attributes:
         rtol: allowed difference relative to the reference.
         atol: allowed absolute difference.
-        mse: limit that the mean squared difference has to stay below.
+        mse: the mean squared difference must be below this.
     """
 
     rtol: float = 1e-3
@@ -43,7 +43,7 @@ class Comparison:
         max_abs: largest absolute difference.
         max_ulp: largest difference counted in representable floats; None where it has no meaning.
         close: every element is within the tolerance (exactly equal, unless floating).
-        problem: what keeps the two from being compared at all; "" where nothing does.
+        problem: why the two cannot be compared; "" where they can.
         ok: the verdict.
     """
 
@@ -59,7 +59,7 @@ class Comparison:
 
 
 def compare(name: str, ours: Any, reference: Any, tolerance: Tolerance) -> list[Comparison]:
-    """Measure `ours` against `reference`: tensors, string arrays, sequences, maps or None.
+    """Compare tensors, string arrays, sequences, maps or None with their reference.
 
     Returns:
         One comparison; one per element for a sequence.
@@ -95,7 +95,7 @@ def _incomparable(name: str, ours: Any, problem: str) -> Comparison:
 def _maps(
     name: str, ours: dict[Any, Any], reference: dict[Any, Any], tolerance: Tolerance
 ) -> Comparison:
-    """Maps from classes to scores, as ai.onnx.ml makes them."""
+    """Compare maps from classes to scores, the results of ai.onnx.ml classifiers."""
     if ours.keys() != reference.keys():
         return _incomparable(name, ours, f"keys {list(ours)} instead of {list(reference)}")
     scores = [torch.tensor([float(m[k]) for k in reference]) for m in (ours, reference)]
@@ -142,14 +142,14 @@ def _tensors(name: str, ours: Tensor, reference: Tensor, tolerance: Tolerance) -
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
-    """|a - b|, 0 for a pair of NaN or of equal infinities, infinite for NaN beside a number."""
+    """|a - b|, 0 for a pair of NaN or of equal infinities, infinite for NaN and a number."""
     distance = (a - b).abs()
     same = (a == b) | (a.isnan() & b.isnan())
     return torch.where(same, 0.0, distance.nan_to_num(torch.inf, torch.inf))
 
 
 def max_ulp(ours: Tensor, reference: Tensor) -> float:
-    """The largest number of representable floats between two elements; inf for NaN beside one."""
+    """The largest number of representable floats between two elements; inf for NaN and a number."""
     if not ours.numel():
         return 0.0
     a, b = _position(ours), _position(reference)
@@ -161,7 +161,7 @@ def max_ulp(ours: Tensor, reference: Tensor) -> float:
 
 
 def _position(x: Tensor) -> Tensor:
-    """Where a float stands among all floats of its type, counted from zero."""
+    """The index of a float among all floats of its type, counted from zero."""
     integer = INTEGER_OF[x.element_size()]
     bits = x.contiguous().view(integer).long()
     magnitude = bits & torch.iinfo(integer).max

@@ -1,4 +1,4 @@
-"""Example inputs for a model: shapes for its dynamic dimensions, seeded random values by type."""
+"""Example inputs for a model: shapes for dynamic dimensions, and seeded random values."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from onnxinterp.graph.ir import ValueInfo
 
 Shape = tuple[int, ...]
 
-IMAGE = {1: 3, 2: 224, 3: 224}  # axes of a rank-4 input: channels, height, width
-LENGTH = 16  # any other dynamic dimension: a sequence, a number of boxes, ...
+IMAGE_SIZES = {1: 3, 2: 224, 3: 224}  # of a rank-4 input: axis -> channels, height, width
+DEFAULT_SIZE = 16  # of any other dynamic dimension: a sequence, a number of boxes, ...
 IMAGE_TYPES = (TensorProto.UINT8, TensorProto.INT8)
 
 
@@ -29,7 +29,7 @@ class Shapes:
 
     Attributes:
         sizes: input name -> shape.
-        assumed: what nobody said and was chosen here: "batch" or "image axis 0" -> size.
+        assumed: sizes chosen here: "batch" or "image axis 0" -> size.
     """
 
     sizes: dict[str, Shape] = field(default_factory=dict)
@@ -39,17 +39,17 @@ class Shapes:
 def choose_shapes(
     inputs: Sequence[ValueInfo], given: Mapping[str, Sequence[int]], *, batch: int = 1
 ) -> Shapes:
-    """Give every dimension a size: as declared, as given, or a default.
+    """Choose a size for every dimension: as declared, as given, or a default.
 
-    A symbol has the same size wherever it stands, and sums such as `past + 1` follow their parts.
+    A symbol has the same size everywhere, and sums such as `past + 1` are computed.
 
     Args:
-        inputs: what the model takes.
-        given: input name -> shape; decides every dimension of that input.
+        inputs: of the model.
+        given: input name -> shape, with every dimension of that input.
         batch: default of a dynamic first dimension.
 
     Raises:
-        InputError: a given shape fits no input, or contradicts the model.
+        InputError: a given shape is for an unknown input, or contradicts the model.
     """
     known = {i.name for i in inputs}
     if unknown := sorted(set(given) - known):
@@ -82,7 +82,7 @@ def _declared(info: ValueInfo) -> tuple[int | str | None, ...]:
 
 
 def _bind(info: ValueInfo, shape: Shape, symbols: dict[str, int]) -> None:
-    """Check a given shape against the declared one and learn what its symbols stand for."""
+    """Check a given shape against the declared one, and store the sizes of its symbols."""
     declared = shape if info.shape is None else _declared(info)
     fits = len(declared) == len(shape)
     for dim, size in zip(declared, shape, strict=False):
@@ -96,11 +96,11 @@ def _bind(info: ValueInfo, shape: Shape, symbols: dict[str, int]) -> None:
 def _default(info: ValueInfo, axis: int, batch: int) -> int:
     if axis == 0:
         return batch
-    return IMAGE.get(axis, LENGTH) if len(_declared(info)) == 4 else LENGTH
+    return IMAGE_SIZES.get(axis, DEFAULT_SIZE) if len(_declared(info)) == 4 else DEFAULT_SIZE
 
 
 def _filled(info: ValueInfo, symbols: dict[str, int], assumed: dict[str, int], batch: int) -> Shape:
-    """The declared shape with every symbol replaced."""
+    """The declared shape with a size for every symbol."""
     sizes = []
     for axis, dim in enumerate(_declared(info)):
         size = dim if isinstance(dim, int) else evaluate(dim or "", symbols)
@@ -122,7 +122,7 @@ ARITHMETIC = {
 
 
 def _is_sum(dimension: str) -> bool:
-    """Whether a dimension is made of others; all else, `x.1` or `batch` alike, is a symbol."""
+    """Whether a dimension is an expression of others; `x.1` and `batch` are symbols."""
     try:
         return isinstance(ast.parse(dimension, mode="eval").body, ast.BinOp)
     except (SyntaxError, ValueError):
@@ -130,7 +130,7 @@ def _is_sum(dimension: str) -> bool:
 
 
 def evaluate(expression: str, symbols: Mapping[str, int]) -> int | None:
-    """The value of a dimension such as `past_length + 1`; None where it is no such sum."""
+    """The value of a dimension such as `past_length + 1`; None where it has no value."""
     if expression in symbols:
         return symbols[expression]
 
@@ -152,10 +152,10 @@ def random_inputs(
 ) -> dict[str, Any]:
     """Values for every input: floats standard normal, 8-bit integers 0..127, other integers 0 or 1.
 
-    0 and 1 are valid wherever integers mean something: as a token, a mask, a type or an index.
+    0 and 1 are valid tokens, masks, types and indices.
 
     Raises:
-        InputError: an input is no tensor, or of an unknown type.
+        InputError: an input is not a tensor, or its type is unknown.
     """
     generator = np.random.default_rng(seed)
     return {info.name: _random(info, shapes, generator) for info in inputs}
@@ -163,7 +163,7 @@ def random_inputs(
 
 def _random(info: ValueInfo, shapes: Mapping[str, Shape], generator: np.random.Generator) -> Any:
     if info.kind != "tensor":
-        raise InputError(f"input {info} is no tensor: random values cannot be made for it")
+        raise InputError(f"input {info} must be a tensor for random values: give its value")
     shape = shapes[info.name]
     if info.elem_type == TensorProto.STRING:
         return generator.choice(np.array(["a", "b", "c"], dtype=object), size=shape)

@@ -1,8 +1,8 @@
 """The smallest sub-model that shows a divergence, with the inputs that show it.
 
-Starts from the node alone, fed with onnxruntime's own values, and takes in the nodes before it,
-one layer at a time, until the difference shows: a single wrong operator comes out as one node, an
-accumulated rounding as the chain that it takes. onnxruntime runs it as written, as in `trace`.
+It starts as the node alone, with onnxruntime's own values as inputs, and grows by the nodes before
+it, one layer at a time, until the difference shows: a wrong operator results in one node, an
+accumulated rounding in a chain. onnxruntime runs it without optimisation, as in `trace`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from onnxinterp.verify.report import (
 
 @dataclass(frozen=True)
 class Isolated:
-    """A sub-model that stands on its own.
+    """A sub-model with its inputs.
 
     Attributes:
-        model: it takes the values below and answers what the diverging node makes.
+        model: from the inputs below to the outputs of the diverging node.
         inputs: by name.
-        nodes: how many computing nodes it has.
+        nodes: the number of its nodes, without those that hold a weight.
         report: its own comparison; `report.ok` is False where the difference shows.
     """
 
@@ -52,16 +52,16 @@ class Isolated:
 def isolate(
     source: Source, inputs: Inputs, node: NodeReport, *, tolerance: Tolerance = DEFAULT
 ) -> Isolated:
-    """Cut out of a model what makes `node` diverge.
+    """Cut the part out of a model that makes `node` diverge.
 
     Args:
         source: the model that was traced.
         inputs: the values it was traced with.
         node: an entry of `trace(source, inputs)`.
-        tolerance: what the part cut out is judged by.
+        tolerance: for the part.
 
     Raises:
-        OnnxError: onnxruntime cannot run the model, or the part cut out of it.
+        OnnxError: onnxruntime cannot run the model, or the part.
     """
     source = reusable(source)
     values, _ = prepare(source, inputs, {}, 0)
@@ -71,7 +71,7 @@ def isolate(
     taken = {node.index}
     while True:
         model, feeds = cutter.cut(taken, targets)
-        grown = taken | {cutter.maker[n] for n in feeds if n in cutter.maker}
+        grown = taken | {cutter.producer[n] for n in feeds if n in cutter.producer}
         whole = all(
             isinstance(v, (Tensor, np.ndarray)) for n, v in feeds.items() if n not in values
         )
@@ -90,35 +90,35 @@ def isolate(
 
 
 class _Cutter:
-    """Cuts sub-models out of one model whose values are known.
+    """Cuts sub-models out of one model whose intermediate values are known.
 
     Attributes:
         nodes: the computing nodes of the main graph, in order.
-        maker: name of a value -> index of the node that makes it.
-        known: name of a value -> what onnxruntime has there.
+        producer: name of a value -> index of its node.
+        known: name of a value -> onnxruntime's value.
     """
 
     def __init__(self, source: Source, values: Mapping[str, Any]) -> None:
         self.model, self._reader, _ = read(source)
         graph = self.model.graph
         self.nodes = computing_nodes(self.model)
-        self.maker = {o: i for i, n in enumerate(self.nodes) for o in n.output if o}
+        self.producer = {o: i for i, n in enumerate(self.nodes) for o in n.output if o}
         self.stored = {t.name: t for t in graph.initializer}
         self.sparse = {s.values.name: s for s in graph.sparse_initializer}
         self.constants = {n.output[0]: n for n in graph.node if n.op_type == "Constant"}
         self.declared: dict[str, onnx.ValueInfoProto] = {i.name: i for i in graph.input}
-        reference = Reference(source, self.maker, level="disabled")
+        reference = Reference(source, self.producer, level="disabled")
         self.known = {**values, **reference(values)}
         self.narrow = reference.narrow
 
     def roots(self, names: Iterable[str]) -> set[str]:
-        """The values that compared elements belong to: `boxes` for `boxes[0]`."""
-        return {n if n in self.maker else n.rpartition("[")[0] for n in names}
+        """The values that elements of sequences belong to: `boxes` for `boxes[0]`."""
+        return {n if n in self.producer else n.rpartition("[")[0] for n in names}
 
     def cut(
         self, taken: set[int], outputs: Iterable[str]
     ) -> tuple[onnx.ModelProto, dict[str, Any]]:
-        """A model of the nodes taken, and the values it has to be given."""
+        """A model of the nodes taken, and its inputs."""
         nodes = [self.nodes[i] for i in sorted(taken)]
         made = {o for n in nodes for o in n.output}
         reads = [r for r in dict.fromkeys(r for n in nodes for r in _reads(n)) if r not in made]
@@ -140,7 +140,7 @@ class _Cutter:
         return model, feeds
 
     def _info(self, name: str) -> onnx.ValueInfoProto:
-        """The type of a value: as declared, or as it is."""
+        """The declared type of a value, or that of its value here."""
         if name in self.declared:
             return self.declared[name]
         value = self.known[name]
@@ -163,7 +163,7 @@ ELEMENT_TYPE: dict[torch.dtype, int] = {CARRIER[t]: t for t in NATIVE}
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Names a node reads, those inside its subgraphs included."""
+    """The names that a node reads, also in its subgraphs."""
     yield from filter(None, node.input)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):

@@ -1,7 +1,7 @@
-"""What onnxruntime answers, for any element type and any value of the main graph.
+"""Results of onnxruntime, for any element type and any value of the main graph.
 
-Some element types (bfloat16, 8-bit floats, 4-bit integers) cannot cross onnxruntime's Python
-boundary. They travel as a wider type through Cast nodes added around the model, which is exact.
+onnxruntime's Python interface lacks some element types (bfloat16, 8-bit floats, 4-bit integers).
+Cast nodes around the model convert inputs and outputs of these to a wider type, which is exact.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WIDER: dict[int, int] = {
     TensorProto.INT4: TensorProto.INT8,
     TensorProto.UINT4: TensorProto.UINT8,
 }
-"""Element type -> the one that holds all its values and that numpy has."""
+"""Element type -> one that has all its values, and that numpy has."""
 
 NARROW = {f"tensor({onnx_name(t)})": t for t in WIDER}
 LEVELS = {  # optimisation level -> its name in onnxruntime
@@ -44,15 +44,15 @@ EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class ReferenceFailedError(OnnxError, RuntimeError):
-    """onnxruntime itself refuses the model or the inputs, so there is nothing to compare with."""
+    """onnxruntime cannot run the model or the inputs, so there is nothing to compare with."""
 
 
 class Reference:
     """A model in onnxruntime.
 
     Attributes:
-        output_names: what a call answers.
-        narrow: output name -> its ONNX element type, for those that numpy lacks.
+        output_names: of a call.
+        narrow: output name -> its ONNX element type, where numpy lacks it.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Reference:
 
         Args:
             source: the model; it is not changed.
-            outputs: values of the main graph to answer; the graph's outputs by default.
+            outputs: values of the main graph; by default the graph's outputs.
             level: a key of `LEVELS`: how far onnxruntime may rewrite the graph; "disabled" keeps
                 every value of the graph as written.
         """
@@ -87,7 +87,7 @@ class Reference:
 
     def _open(self, model: onnx.ModelProto) -> Any:
         runtime, options = self._runtime, self._runtime.SessionOptions()
-        options.log_severity_level = 4  # what matters comes as an exception
+        options.log_severity_level = 4  # errors are exceptions
         levels = runtime.GraphOptimizationLevel
         options.graph_optimization_level = getattr(levels, LEVELS[self._level])
         if self._folder is not None:
@@ -95,7 +95,7 @@ class Reference:
         try:
             providers = ["CPUExecutionProvider"]
             return runtime.InferenceSession(model.SerializeToString(), options, providers=providers)
-        except Exception as error:  # its exceptions have no base of their own
+        except Exception as error:  # onnxruntime's exceptions have no base class
             raise ReferenceFailedError(f"onnxruntime cannot open the model: {error}") from error
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Reference:
             Output name -> value of the same kinds.
 
         Raises:
-            ReferenceFailedError: onnxruntime does not take these inputs, or fails.
+            ReferenceFailedError: onnxruntime fails, or the inputs do not fit.
         """
         feeds = {}
         for name, value in inputs.items():
@@ -116,7 +116,7 @@ class Reference:
             feeds[name if narrow is None else _alias(name)] = _to_numpy(value, narrow)
         try:
             results = self._session.run(None, feeds)
-        except Exception as error:  # its exceptions have no base of their own
+        except Exception as error:  # onnxruntime's exceptions have no base class
             raise ReferenceFailedError(f"onnxruntime cannot run the model: {error}") from error
         return {
             name: _from_numpy(value, self.narrow.get(name))
@@ -125,7 +125,7 @@ class Reference:
 
 
 def to_value(array: Any) -> Any:
-    """A numpy array as what flows through an OnnxModule: a tensor, or strings as they are."""
+    """A numpy array as a value of an OnnxModule: a tensor, or the same array of strings."""
     array = np.asarray(array)
     if array.dtype.kind in "OUS":
         return array.astype(object)
@@ -159,7 +159,7 @@ def _alias(name: str) -> str:
 def _widened(
     model: onnx.ModelProto, inputs: Mapping[str, int], outputs: Mapping[str, int]
 ) -> onnx.ModelProto:
-    """The model with Cast nodes around it; the inputs and outputs named get an alias."""
+    """The model with Cast nodes around it; these inputs and outputs have an alias."""
     graph = model.graph
     if not any(o.domain in ("", "ai.onnx") for o in model.opset_import):
         model.opset_import.append(helper.make_opsetid("", 21))

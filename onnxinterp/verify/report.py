@@ -1,4 +1,4 @@
-"""Run a model here and in onnxruntime on the same inputs, and put the answers side by side."""
+"""Run a model here and in onnxruntime on the same inputs, and compare the results."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Report:
 
     Attributes:
         outputs: one comparison per output (per element, where an output is a sequence).
-        tolerance: what they were judged by.
-        inputs: the values both were given.
-        assumed: sizes chosen for dimensions that neither the model nor the caller fixes.
+        tolerance: what counts as close.
+        inputs: the values of the inputs of both.
+        assumed: sizes chosen for dimensions that neither the model nor the caller declares.
         level: the optimisation level of the onnxruntime run that the outputs are compared with:
             "disabled", or another one where onnxruntime's levels differ and the outputs agree with
             that one.
@@ -60,10 +60,10 @@ class Report:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What one node of the main graph made, against onnxruntime.
+    """The results of one node of the main graph, against onnxruntime.
 
     Attributes:
-        index: its place in the order of execution.
+        index: in the order of execution.
         name: its name, or that of its first output.
         op_type: operator name.
         outputs: one comparison per output tensor.
@@ -76,7 +76,7 @@ class NodeReport:
 
     @property
     def ok(self) -> bool:
-        """Whether everything it made agrees."""
+        """Whether all its outputs agree."""
         return all(o.ok for o in self.outputs)
 
 
@@ -92,25 +92,25 @@ def verify(
     module: Callable[..., Any] | None = None,
     optimize: bool = True,
 ) -> Report:
-    """Compare every output of a model with what onnxruntime answers.
+    """Compare every output of a model with onnxruntime's.
 
     Args:
         source: the model: a path, bytes, a binary file or a ModelProto.
-        inputs: arrays or tensors by input name, or in the order of the inputs; without, seeded
+        inputs: arrays or tensors by input name, or in the order of the inputs; by default seeded
             random values.
         rtol: allowed difference of an element relative to the reference.
         atol: allowed absolute difference of an element.
         mse: limit of the mean squared difference of an output.
-        shapes: input name -> shape of the random values; default sizes for what is left out.
+        shapes: input name -> shape of the random values; others have default sizes.
         seed: of the random values.
-        module: what to judge in place of a fresh import of `source`: called with the inputs in
-            order, it answers the outputs in order.
+        module: compared in place of a fresh import of `source`: called with the inputs in order,
+            it returns the outputs in order.
         optimize: let onnxruntime also run the graph as it optimises it for its users. Outputs are
             compared with the run of the graph as written; where onnxruntime's levels differ from
             each other, outputs that agree with one of them are accepted, and the notes say so.
 
     Raises:
-        OnnxError: the model, the inputs or onnxruntime's own run fail; no verdict is possible.
+        OnnxError: the model, the inputs or onnxruntime's own run fail: there is no verdict.
     """
     source = reusable(source)
     tolerance = Tolerance(rtol, atol, mse)
@@ -132,7 +132,7 @@ def trace(
     Args:
         source: the model.
         inputs: as for `verify`.
-        tolerance: what every value is judged by.
+        tolerance: for every value.
 
     Raises:
         OnnxError: the model, the inputs or onnxruntime's own run fail.
@@ -163,10 +163,10 @@ def computing_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def answers(module: Callable[..., Any], inputs: Mapping[str, Any], count: int) -> tuple[Any, ...]:
-    """Call a module without gradients; always a tuple of `count` answers.
+    """Call a module without gradients; the result is always a tuple of `count` outputs.
 
     Raises:
-        InputError: it gives another number of answers.
+        InputError: the module returns another number of outputs.
     """
     by_name = isinstance(module, OnnxModule) and module.input_names != tuple(inputs)
     with torch.no_grad():  # by name where inputs with a default stand between the others
@@ -174,12 +174,12 @@ def answers(module: Callable[..., Any], inputs: Mapping[str, Any], count: int) -
     several = isinstance(result, tuple) or (isinstance(result, list) and count > 1)
     results = tuple(result) if several else (result,)  # one list is a sequence
     if len(results) != count:
-        raise InputError(f"the module answers {len(results)} outputs, the model has {count}")
+        raise InputError(f"the module must return {count} outputs, got {len(results)}")
     return results
 
 
 def declared_inputs(model: onnx.ModelProto) -> list[ValueInfo]:
-    """The inputs a caller has to give: those without an initializer as their default."""
+    """The required inputs: those without an initializer as their default."""
     stored = {t.name for t in model.graph.initializer}
     stored.update(s.values.name for s in model.graph.sparse_initializer)
     return [value_info(i) for i in model.graph.input if i.name not in stored]
@@ -188,10 +188,10 @@ def declared_inputs(model: onnx.ModelProto) -> list[ValueInfo]:
 def prepare(
     source: Source, inputs: Inputs | None, shapes: Mapping[str, Sequence[int]], seed: int
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """The values to run on, in the order of the model's inputs, and the sizes assumed for them.
+    """The values of the inputs in the order of the model, and the sizes assumed for them.
 
     Raises:
-        InputError: names, numbers or shapes do not fit the model.
+        InputError: names, number or shapes do not fit the model.
     """
     declared = declared_inputs(read(source).proto)
     if inputs is None:
@@ -201,12 +201,12 @@ def prepare(
     given = inputs if isinstance(inputs, Mapping) else dict(zip(names, inputs, strict=False))
     if set(given) != set(names) or len(given) != len(inputs):
         got = ", ".join(map(repr, given)) if isinstance(inputs, Mapping) else f"{len(inputs)}"
-        raise InputError(f"the model takes {', '.join(map(repr, names))}; it got {got}")
+        raise InputError(f"inputs must be {', '.join(map(repr, names))}, got {got}")
     return {info.name: _given(info, given[info.name]) for info in declared}, {}
 
 
 def _given(info: ValueInfo, value: Any) -> Any:
-    """What a caller gave as a value; element types that numpy lacks are cast to."""
+    """An input as a value of the module, cast to the element types that numpy lacks."""
     if isinstance(value, (list, tuple)):
         return [_given(info, v) for v in value]
     if isinstance(value, dict):

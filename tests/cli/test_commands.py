@@ -79,7 +79,7 @@ def test_wrong_usage_exits_2(arguments: list[str], capsys: Captured) -> None:
         (["verify", "{digits}", "--input_shape", "picture:1,1,8,8"], "no input 'picture'"),
         (["verify", "{two_inputs}", "--input_shape", "4,3"], "one of 'x', 'y'"),
         (["verify", "{digits}", "--inputs", "{broken}"], "no .npz file"),
-        (["verify", "{digits}", "--inputs", "{wrong}"], "the model takes 'image'; it got 'img'"),
+        (["verify", "{digits}", "--inputs", "{wrong}"], "inputs must be 'image', got 'img'"),
         (
             ["verify", "{digits}", "--inputs", "{wrong}", "--input_shape", "1"],
             "leave --input_shape",

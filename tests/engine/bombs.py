@@ -1,7 +1,7 @@
-"""Small files that ask for more than there is, run in a child process that watches its memory.
+"""Small files that need more memory than there is, run in a child process that measures its memory.
 
-Each is a graph with an input n, to which what it makes grows. What the child answers tells whether
-it was refused, and by how much the memory of the process has grown.
+Each is a graph with an input n, the size of what it computes. The answer of the child is whether it
+raised the error, and by how much the memory of the process has grown.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def model(body: str) -> onnx.ModelProto:
 
 
 def call(body: str, n: int, limits: Limits) -> Any:
-    """What the graph gives."""
+    """The result of the graph."""
     bomb = OnnxModule(model(body), limits=limits, trainable="none")
     return bomb(torch.ones(1), torch.tensor([n]))
 
@@ -109,7 +109,7 @@ def peak() -> int:
 
 
 def measured(run: Callable[[], Any]) -> str:
-    """`refused`, unless it is not; and how far memory has grown, in MB."""
+    """`refused` where a limit was exceeded; and by how much memory has grown, in MB."""
     peak()
     before = peak()
     try:
@@ -122,7 +122,7 @@ def measured(run: Callable[[], Any]) -> str:
 
 def cases() -> dict[str, Callable[[], str]]:
     """Every bomb, large."""
-    call(BOMBS["Expand"], SMALL, TIGHT)  # what torch loads at the first call is not counted
+    call(BOMBS["Expand"], SMALL, TIGHT)  # imports at the first call are not counted
     call(BOMBS["Resize"], SMALL, TIGHT)
     return dict(_cases())
 

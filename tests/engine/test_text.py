@@ -1,4 +1,4 @@
-"""Strings where no oracle tells: languages with cases of their own, missing packages, time."""
+"""Strings where there is no oracle: upper case by language, missing packages, time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(node: str, opset: int, words: list[str], **options: Any) -> Any:
     ("locale", "lower", "upper"),
     [("en_US", "iéß", "IÉSS"), ("C", "ié", "Ié"), ("tr_TR.UTF-8", "i\u0131é", "İIÉ")],
 )
-def test_cases_are_those_of_the_locale(locale: str, lower: str, upper: str) -> None:
+def test_upper_and_lower_case_follow_the_locale(locale: str, lower: str, upper: str) -> None:
     node = f'StringNormalizer <locale = "{locale}", case_change_action = "%s">'
     assert run(node % "UPPER", 10, [lower]) == [upper]
     assert run(node % "LOWER", 10, [upper]) == [lower.replace("ß", "ss")]
@@ -39,13 +39,13 @@ def test_no_pattern_takes_exponential_time() -> None:
     assert run('RegexFullMatch <pattern = "(a*)*b">', 20, ["a" * 1000]) == [False]
 
 
-def test_what_is_not_of_re2_is_refused() -> None:
+def test_a_pattern_that_re2_lacks_raises() -> None:
     with pytest.raises(Exception, match="RegexFullMatch") as error:
         run(r'RegexFullMatch <pattern = "(a)\\1">', 20, ["aa"])
     assert "invalid escape sequence" in str(error.value.__cause__)
 
 
-def test_without_re2_the_message_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_re2_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "re2", None)
     with pytest.raises(MissingExtraError, match=r"pip install onnxinterp\[regex\]"):
         run('RegexFullMatch <pattern = "a">', 20, ["a"])
@@ -54,7 +54,7 @@ def test_without_re2_the_message_names_the_remedy(monkeypatch: pytest.MonkeyPatc
 STATES = "((a?){30}){30}b"  # 1,800 instructions, of which each byte can reach each
 
 
-def test_a_string_at_many_places_is_worked_on_once() -> None:
+def test_the_function_is_called_once_for_a_string_at_many_places() -> None:
     seen: list[str] = []
 
     def upper(text: str) -> str:
@@ -68,7 +68,7 @@ def test_a_string_at_many_places_is_worked_on_once() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, SMALL_ARRAY, SMALL_ARRAY + 1, 2**15 + 1])
 @pytest.mark.parametrize("different", [1, 7, 2**20])
-def test_each_string_has_its_own_answer(count: int, different: int) -> None:
+def test_each_string_has_its_own_result(count: int, different: int) -> None:
     numbers = [i % different for i in range(count)]
     words = np.array([str(n) for n in numbers], object)
     assert map_strings(words, int, np.int64).tolist() == numbers
@@ -80,7 +80,7 @@ def test_each_string_has_its_own_answer(count: int, different: int) -> None:
 @pytest.mark.parametrize(
     "words", [["a"] * 2**15, [str(i) for i in range(2**15)]], ids=["one", "many"]
 )
-def test_the_clock_is_looked_at_between_strings(words: list[str]) -> None:
+def test_the_time_is_checked_between_strings(words: list[str]) -> None:
     done: list[str] = []
     guard = Guard(Limits(seconds=3600.0))
 
@@ -94,7 +94,7 @@ def test_the_clock_is_looked_at_between_strings(words: list[str]) -> None:
     assert len(done) == 1
 
 
-def test_what_is_made_of_strings_is_counted_while_it_is_made() -> None:
+def test_results_of_strings_are_counted_one_by_one() -> None:
     done: list[str] = []
     words = np.array([f"{i:01000}" for i in range(2000)], object)
     with Guard(Limits(live_bytes=2**20)), pytest.raises(LimitExceeded, match=r"limits\.live_bytes"):
@@ -110,7 +110,7 @@ def test_a_match_that_can_take_minutes_does_not_begin() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["(\\pL{100}){10}", "(" * 500, "a{1000}{1000}", "[[:no:]]"])
-def test_a_pattern_that_is_refused_writes_nothing(pattern: str, capfd: Any) -> None:
+def test_an_invalid_pattern_writes_nothing(pattern: str, capfd: Any) -> None:
     escaped = pattern.replace("\\", "\\\\")
     with pytest.raises(NodeError, match="RegexFullMatch"):
         run(f'RegexFullMatch <pattern = "{escaped}">', 20, ["a"])

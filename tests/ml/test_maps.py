@@ -163,5 +163,5 @@ def test_the_command_line_knows_maps(tmp_path: Path) -> None:
     shown = subprocess.run([*command, "inspect", path], capture_output=True, text=True, check=True)
     assert "map of string to float" in shown.stdout
     verified = subprocess.run([*command, "verify", path], capture_output=True, text=True)
-    assert "features: map of string to float is no tensor" in verified.stderr
+    assert "features: map of string to float must be a tensor" in verified.stderr
     assert "Traceback" not in verified.stderr

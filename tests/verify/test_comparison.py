@@ -1,4 +1,4 @@
-"""What two values differ by is measured right, and judged right."""
+"""Differences of two values, and the verdict on them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def one(ours: object, reference: object, tolerance: Tolerance = TOLERANCE) -> Co
     return comparison
 
 
-def test_measures_are_what_they_are_called() -> None:
+def test_each_measure_has_its_definition() -> None:
     found = one(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.5, 2.0]))
     assert found.mse == pytest.approx((0.25 + 1.0) / 3)
     assert found.max_abs == 1.0

@@ -1,4 +1,4 @@
-"""Example inputs have the declared types, and shapes that fit together."""
+"""Example inputs have the declared types, and shapes that match."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_unknown_name_and_an_unknown_rank_are_refused() -> None:
     ("text", "value"),
     [("n", 4), ("n + 1", 5), ("2*n - 1", 7), ("n // 2", 2), ("m", None), ("n/0", None), ("", None)],
 )
-def test_sums_of_symbols(text: str, value: int | None) -> None:
+def test_expressions_of_symbols(text: str, value: int | None) -> None:
     assert evaluate(text, {"n": 4}) == value
 
 
@@ -109,6 +109,6 @@ def test_strings_and_seeds() -> None:
     assert isinstance(words, np.ndarray)
 
 
-def test_what_is_no_tensor_is_refused() -> None:
-    with pytest.raises(InputError, match="no tensor"):
+def test_only_tensors_have_random_values() -> None:
+    with pytest.raises(InputError, match="must be a tensor"):
         random_inputs([ValueInfo("s", kind="sequence")], {})

@@ -1,4 +1,4 @@
-"""onnxruntime answers for every element type and every value, wherever the weights lie."""
+"""onnxruntime's results for every element type and every value, wherever the weights are stored."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ def model(text: str, opset: int = 21) -> onnx.ModelProto:
         ("uint8", torch.tensor([1, 255], dtype=torch.uint8)),
     ],
 )
-def test_values_cross_unchanged(name: str, value: torch.Tensor) -> None:
+def test_values_are_unchanged(name: str, value: torch.Tensor) -> None:
     reference = Reference(model(f"g ({name}[2] x) => ({name}[2] y) {{ y = Identity(x) }}"))
     (answer,) = reference({"x": value}).values()
     assert answer.dtype == value.dtype
     assert torch.equal(answer.double(), value.double())
 
 
-def test_four_bit_integers_cross() -> None:
-    """Few of its kernels take them; DequantizeLinear does."""
+def test_four_bit_integers_are_unchanged() -> None:
+    """Few of its kernels accept them; DequantizeLinear does."""
     text = "g (int4[2] x, float s) => (float[2] y) { y = DequantizeLinear(x, s) }"
     value = torch.tensor([-8, 7], dtype=torch.int8)
     answer = Reference(model(text))({"x": value, "s": torch.tensor(0.5)})["y"]
     assert answer.tolist() == [-4.0, 3.5]
 
 
-def test_strings_cross() -> None:
+def test_strings_are_unchanged() -> None:
     words = np.array(["a", "ü"], dtype=object)
     reference = Reference(model("g (string[2] x) => (string[2] y) { y = Identity(x) }"))
     assert reference({"x": words})["y"].tolist() == ["a", "ü"]
 
 
-def test_any_value_can_be_asked_for_and_the_model_stays_as_it_is() -> None:
+def test_any_value_can_be_an_output_and_the_model_is_not_changed() -> None:
     source = model(
         "g (bfloat16[2] x) => (float[2] z) { y = Identity(x) w = Cast<to = 1>(y) z = Neg(w) }"
     )
@@ -66,14 +66,14 @@ def test_any_value_can_be_asked_for_and_the_model_stays_as_it_is() -> None:
     assert source.SerializeToString(deterministic=True) == before
 
 
-def test_sequences_come_as_lists() -> None:
+def test_sequences_are_lists() -> None:
     text = "g (float[2] x) => (seq(float[2]) s) { s = SequenceConstruct(x, x) }"
     x = torch.tensor([1.0, 2.0])
     answer = Reference(model(text))({"x": x})["s"]
     assert [torch.equal(a, x) for a in answer] == [True, True]
 
 
-def test_external_data_is_found_also_when_other_values_are_asked_for(tmp_path: Path) -> None:
+def test_external_data_is_found_also_for_other_outputs(tmp_path: Path) -> None:
     weight = np.arange(2000, dtype=np.float32)
     graph = helper.make_graph(
         [helper.make_node("Neg", ["w"], ["v"]), helper.make_node("Add", ["x", "v"], ["y"])],
@@ -95,7 +95,7 @@ def test_external_data_is_found_also_when_other_values_are_asked_for(tmp_path: P
     assert torch.equal(answers["y"], answers["v"])
 
 
-def test_failures_say_who_failed() -> None:
+def test_failures_name_onnxruntime() -> None:
     fine = Reference(model("g (float[2] x) => (float[2] y) { y = Neg(x) }"))
     with pytest.raises(ReferenceFailedError, match="cannot run"):
         fine({"x": torch.zeros(3)})

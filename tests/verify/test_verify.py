@@ -1,4 +1,4 @@
-"""verify() finds what is wrong, trace() where, and isolate() cuts it out."""
+"""verify() finds a difference, trace() its node, and isolate() a model of that node."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGES = {"image": np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float3
 
 @contextmanager
 def replaced(op_type: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Serve an operator of opset 20 by another function."""
+    """Replace the kernel of an operator of opset 20."""
     kernel = lookup(op_type, 20)
     assert kernel is not None
     with pytest.MonkeyPatch.context() as patch:
@@ -43,7 +43,7 @@ def slightly_wrong_relu(X: Tensor) -> Tensor:
     return X.relu() * 1.0008
 
 
-def test_the_shipped_model_agrees() -> None:
+def test_the_included_model_agrees() -> None:
     report = verify(DIGITS, IMAGES)
     assert report.ok
     assert [o.name for o in report.outputs] == ["logits"]
@@ -76,8 +76,8 @@ def test_ten_per_cent_of_noise_on_one_weight_is_found() -> None:
     assert report.mse > 1e-4
 
 
-def test_another_model_is_judged_by_its_own_outputs() -> None:
-    with pytest.raises(InputError, match="answers 2 outputs"):
+def test_another_module_is_compared_by_its_outputs() -> None:
+    with pytest.raises(InputError, match="must return 1 outputs, got 2"):
         verify(DIGITS, IMAGES, module=lambda image: (image, image))
     report = verify(DIGITS, IMAGES, module=lambda image: image)
     assert report.outputs[0].problem == "shape [4, 1, 8, 8] instead of [4, 10]"
@@ -93,7 +93,7 @@ def test_inputs_by_order_by_name_and_at_random() -> None:
 
 @pytest.mark.parametrize("wrong", [{"picture": IMAGES["image"]}, [], [IMAGES["image"]] * 2])
 def test_inputs_that_do_not_fit_are_named(wrong: Any) -> None:
-    with pytest.raises(InputError, match="the model takes 'image'"):
+    with pytest.raises(InputError, match="inputs must be 'image', got"):
         verify(DIGITS, wrong)
 
 
