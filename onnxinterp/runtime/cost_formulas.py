@@ -113,15 +113,11 @@ def _padded(a: Arguments) -> Sizes:
 
 
 def _indexed(a: Arguments) -> Sizes:
-    indices = [i for i in a.indices if i is not None]
-    if any(i.dtype in (torch.bool, torch.uint8) for i in indices):
-        return [(a.self.numel(), a.self.itemsize)]  # the most that a mask can select
-    rest = _other_sizes(a.self, [axis for axis, i in enumerate(a.indices) if i is not None])
-    return [(rest * math.prod(_broadcast(indices)), a.self.itemsize)]
-
-
-def _broadcast(tensors: Iterable[Tensor]) -> tuple[int, ...]:
-    return np.broadcast_shapes(*[t.shape for t in tensors])
+    masks = [i for i in a.indices if i is not None and i.dtype in (torch.bool, torch.uint8)]
+    indexed = [axis for axis, i in enumerate(a.indices) if i is not None]
+    rest = a.self.numel() if masks else _other_sizes(a.self, indexed)  # a mask selects at most all
+    shapes = [i.shape for i in a.indices if i is not None and i.dtype in (torch.int64, torch.int32)]
+    return [(rest * math.prod(np.broadcast_shapes(*shapes)), a.self.itemsize)]
 
 
 def _top(a: Arguments) -> Sizes:

@@ -104,7 +104,7 @@ def test_a_product_that_cannot_end_in_time_does_not_begin() -> None:
     assert time.monotonic() - before < 1
 
 
-ROWS, COLUMNS = 10**6, 10**7  # logical: 1e13 elements of one number
+ROWS, COLUMNS = 10**7, 10**8  # 1e15 elements: minutes, at 2e10 a second for each of 256 threads
 PASSES: dict[str, Callable[[Tensor], Any]] = {
     "sum": lambda x: x.sum(),
     "sum of columns": lambda x: x.sum(0),
@@ -118,7 +118,7 @@ PASSES: dict[str, Callable[[Tensor], Any]] = {
     "norm": lambda x: torch.linalg.vector_norm(x),
     "var": lambda x: x.var(),
     "std of rows": lambda x: x.std(1),
-    "any": lambda x: (x[:1] > 0).expand(ROWS, COLUMNS).any(),
+    "any": lambda x: (x[:1, :1] > 0).expand(ROWS, COLUMNS).any(),
     "all of rows": lambda x: x.all(1),
     "prod": lambda x: x.prod(),
     "median": lambda x: x.median(),
@@ -148,7 +148,7 @@ PASSES: dict[str, Callable[[Tensor], Any]] = {
     "a linear solver": lambda x: torch.linalg.cholesky(x[:, :ROWS]),  # without a formula
     "indices": lambda x: torch.searchsorted(x[0, :5].contiguous(), x),
     "padding": lambda x: torch.nn.functional.pad(x, [1, 1]),
-    "a convolution": lambda x: torch.conv1d(x[:1, None], x[:1, None, :100_000].expand(9, 1, -1)),
+    "a convolution": lambda x: torch.conv1d(x[:1, None], x[:1, None, :100_000].expand(ROWS, 1, -1)),
     "rows of an index": lambda x: x[torch.zeros(1, dtype=torch.int64).expand(ROWS)],
 }
 
@@ -156,12 +156,13 @@ PASSES: dict[str, Callable[[Tensor], Any]] = {
 @pytest.mark.parametrize("name", PASSES)
 def test_a_pass_over_an_expanded_tensor_that_cannot_end_in_time_does_not_begin(name: str) -> None:
     x = torch.ones(1, 1).expand(ROWS, COLUMNS)
-    guard = Guard(Limits(seconds=1.0))
     before = time.monotonic()
-    with guard, pytest.raises(LimitExceeded, match=r"takes at least .* of limits\.seconds = 1"):
+    guard = Guard(Limits(seconds=30.0))
+    started = guard._deadline - 30
+    with guard, pytest.raises(LimitExceeded, match=r"takes at least .* of limits\.seconds = 30"):
         PASSES[name](x)
-    waited = guard._deadline - before - 1.0  # imports for a run on meta tensors, once
-    assert time.monotonic() - before < 0.5 + waited
+    imports = guard._deadline - 30 - started  # for runs on meta tensors, once
+    assert time.monotonic() - before < 10 + imports
 
 
 READ_IN_PART: dict[str, Callable[[Tensor], Any]] = {
@@ -181,7 +182,7 @@ def test_a_part_of_an_expanded_tensor_takes_little_time(name: str) -> None:
         READ_IN_PART[name](torch.ones(1, 1).expand(ROWS, COLUMNS))
 
 
-EXPANDED = "n = Constant <value = int64[2] {1000000, 10000000}> () z = Expand (c, n)"
+EXPANDED = "n = Constant <value = int64[2] {10000000, 100000000}> () z = Expand (c, n)"
 NODES = [
     "ReduceSum <keepdims = 0> (z)",
     "ReduceMax <keepdims = 0> (z)",
@@ -198,18 +199,18 @@ NODES = [
 
 
 @pytest.mark.parametrize("node", NODES)
-@pytest.mark.parametrize("limits", [Limits(), Limits(seconds=1.0)], ids=["no limits", "seconds"])
+@pytest.mark.parametrize("limits", [Limits(), Limits(seconds=30.0)], ids=["no limits", "seconds"])
 def test_such_a_pass_does_not_begin_while_constants_are_folded(node: str, limits: Limits) -> None:
     results = "y, i" if "TopK" in node else "y"
     text = f"""(float[1] x) => (y) <float[1, 1] c = {{1}}, int64 axis = {{1}}, int64[1] one = {{1}}>
         {{ {EXPANDED} t = Transpose (z) {results} = {node} }}"""
     before = time.monotonic()
     m = module(text, limits=limits, trainable="none")
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < 10
     if limits.seconds is not None:
         with pytest.raises(UnsafeModelError, match=rf"{node.split()[0]}.*limits\.seconds"):
             m(torch.ones(1))
-        assert time.monotonic() - before < 4
+        assert time.monotonic() - before < 15
 
 
 def test_an_output_that_nobody_can_copy_raises() -> None:
