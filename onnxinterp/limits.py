@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 GIB = 2**30
-REPEATED = (
-    4 * GIB
-)  # bytes of weights that are copied or read again, where no limit on weights is set
+# Bytes of weights that are copied or read again, where weights have no limit.
+REPEATED = 4 * GIB
 
 
 @dataclass(frozen=True)
