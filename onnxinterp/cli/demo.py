@@ -155,7 +155,7 @@ def with_weights_of(module: OnnxModule, model: bytes) -> bytes:
 
 
 def _say_model(module: OnnxModule, train: Portion, test: Portion) -> None:
-    kinds = dict.fromkeys(node.op_type for node in module.graph.nodes)
+    kinds = dict.fromkeys(node.op_type for node in module.onnx_graph.nodes)
     say(f"digits.onnx ({module.producer}): {loop.counts(module)[1]} weights, {', '.join(kinds)}")
     say(f"{len(train.labels)} digits to train on, {len(test.labels)} others to test with")
     say("the task changes: from now on the digits arrive rotated by 90 degrees")

@@ -79,7 +79,7 @@ def test_simplified_model_is_written_and_converted(
     kinds = {n.op_type for n in onnx.load(simple).graph.node}
     assert kinds == {"MatMul", "Add", "Relu"}
     module = checkpoints.load(tmp_path / "m.pth")
-    assert {n.op_type for n in module.graph.nodes} == kinds
+    assert {n.op_type for n in module.onnx_graph.nodes} == kinds
     assert module.output_names == ("sum", "same")
 
 

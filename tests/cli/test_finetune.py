@@ -101,7 +101,7 @@ def test_a_folder_of_images_gets_a_head_of_its_own(
     assert "classes: 0 bright, 1 dark, 2 grey" in text
     module, old = OnnxModule(out), OnnxModule(digits)
     assert module.weights["head.weight"].shape == (3, 128)
-    assert module.graph.outputs[0].shape == ("batch", 3)
+    assert module.onnx_graph.outputs[0].shape == ("batch", 3)
     assert torch.equal(module.weights["conv2.weight"], old.weights["conv2.weight"])
     assert verify(out).ok
     reader = ImageReader((1, 1, 8, 8), torch.float32, Scaling(1 / 255))
