@@ -19,6 +19,7 @@ from onnxinterp.limits import Limits
 from onnxinterp.planning.plans import Plans, device_of, sizes_of
 from onnxinterp.reading.source import Source, read
 from onnxinterp.registry import kernel_of
+from onnxinterp.runtime import fx
 from onnxinterp.runtime.binding import forward_of
 from onnxinterp.runtime.guard import guard_of
 from onnxinterp.runtime.inputs import Arguments
@@ -165,6 +166,8 @@ class OnnxModule(Tunable):
             UnsafeModelError: the call exceeded `limits`.
             ChangedFileError: external data were written to while the module has them mapped.
         """
+        if fx.is_traced(args, keywords):
+            return self._trace(args, keywords)
         if self._mapped and not torch.compiler.is_compiling():
             self._mapped.check()
         given = self._call.gather(args, keywords)
@@ -190,6 +193,16 @@ class OnnxModule(Tunable):
         if current.own:
             results = tuple([_copy(r) if i in current.own else r for i, r in enumerate(results)])
         return results[0] if len(results) == 1 else results
+
+    def _trace(self, args: Any, keywords: Mapping[str, Any]) -> Any:
+        """Record the plan for `torch.fx`, which passes one proxy in place of all arguments."""
+        if isinstance(args, fx.Proxy):
+            inputs = {name: args[i] for i, name in enumerate(self.input_names)}
+        else:
+            given = self._call.signature().bind(*args, **keywords).arguments
+            inputs = {self._call.aliases[name]: proxy for name, proxy in given.items()}
+        bound = self._plans.get(self.training, frozenset(inputs).difference(self.input_names))
+        return fx.trace(bound.plan, inputs, bound.reads, device_of(self.weights))
 
     def _device(self, given: Mapping[str, Any]) -> torch.device:
         flat = (x for v in given.values() for x in (v if isinstance(v, list) else (v,)))

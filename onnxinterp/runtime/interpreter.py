@@ -96,7 +96,7 @@ class Interpreter:
             if result.__class__ is not tuple and len(step.outputs) == 1:
                 values[step.outputs[0]] = result
             else:
-                values.update(_by_name(step, result))
+                values.update(by_name(step, result))
             if step.updates:
                 with torch.no_grad():
                     for name, index in step.updates:
@@ -151,7 +151,7 @@ class Interpreter:
         return Subgraph(call, len(plan.inputs), plan.output_types)
 
 
-def _by_name(step: Step, result: Any) -> Iterable[tuple[str, Any]]:
+def by_name(step: Step, result: Any) -> Iterable[tuple[str, Any]]:
     """Results by the names of the node's outputs; a kernel may return more than the node names.
 
     Raises:
