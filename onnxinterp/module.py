@@ -195,8 +195,8 @@ class OnnxModule(Tunable):
         return results[0] if len(results) == 1 else results
 
     def _trace(self, args: Any, keywords: Mapping[str, Any]) -> Any:
-        """Record the plan for `torch.fx`, which passes one proxy in place of all arguments."""
-        if isinstance(args, fx.Proxy):
+        """Record the plan for `torch.fx`."""
+        if fx.is_root(args):
             inputs = {name: args[i] for i, name in enumerate(self.input_names)}
         else:
             given = self._call.signature().bind(*args, **keywords).arguments

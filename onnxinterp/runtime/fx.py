@@ -48,7 +48,12 @@ class StepCall:
 
 def is_traced(args: Any, keywords: Mapping[str, Any]) -> bool:
     """Whether fx is tracing a call: of the module itself, or of one around it."""
-    return args.__class__ is Proxy or Proxy in map(type, (*args, *keywords.values()))
+    return is_root(args) or Proxy in map(type, (*args, *keywords.values()))
+
+
+def is_root(args: Any) -> bool:
+    """Whether fx is tracing the module itself: it passes one proxy in place of all arguments."""
+    return args.__class__ is Proxy
 
 
 def trace(
@@ -76,12 +81,13 @@ def trace(
             "symbolic_trace cannot record updated statistics: call eval() first"
         )
     tracer = next(iter(inputs.values())).tracer
-    values: dict[Key, Any] = {**inputs}
+    values: dict[Key, Any] = {}
+    values.update(inputs)
     values.update({name: getattr(holder, attribute) for name, holder, attribute in reads})
     for step in plan.steps:
         keys = [k for k in dict.fromkeys(step.reads) if k in values]
         call = StepCall(step, keys, plan.constants, device)
-        result = tracer.create_proxy("call_function", call, tuple(values[k] for k in keys), {})
+        result: Any = tracer.create_proxy("call_function", call, tuple(values[k] for k in keys), {})
         if len(step.outputs) == 1:
             values[step.outputs[0]] = result
         else:

@@ -6,6 +6,8 @@ import copy
 import inspect
 import io
 import pickle
+import re
+from pathlib import Path
 
 import onnx
 import pytest
@@ -35,6 +37,19 @@ def test_a_plan_prints_what_runs() -> None:
     assert listing[2] == "1        t = silu(h)  # Sigmoid + Mul, frees h"
     assert listing[3].startswith("2        y = add(t, w)  # Add")
     assert listing[-1] == "outputs  y"
+
+
+def test_the_example_of_the_architecture_page_is_true() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+    text, graph, plan = re.findall(r"```(?:python)?\n(<ir_version.*?|>>>.*?)\n```", page, re.DOTALL)
+    net = module(text)
+    nodes = [
+        f"{n.op_type} {n.inputs} {n.outputs} {n.kernel.function.__name__}"
+        for n in net.onnx_graph.nodes
+        if n.kernel is not None
+    ]
+    assert graph.splitlines()[2:] == nodes
+    assert plan.splitlines()[1:] == str(net.plan).splitlines()
 
 
 def test_a_plan_prints_its_constants() -> None:
