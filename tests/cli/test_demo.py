@@ -38,7 +38,7 @@ def test_the_demo_wins_accuracy_back(tmp_path: Path, capsys: Captured) -> None:
     for text in (
         "rotated by 90 degrees",
         "MSE against onnxruntime",
-        "trained 6186 of 6284 weights",
+        "trained 6186 of 6284 parameters",
     ):
         assert text in out
     _, _, test = demo.load()

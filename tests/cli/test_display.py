@@ -41,7 +41,7 @@ def test_on_a_terminal_rich_draws_and_takes_nothing_for_markup(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
-    assert display.fancy()
+    assert display.uses_rich()
     display.table("things", COLUMNS, ROWS)
     out = capsys.readouterr().out
     assert "[red]conv[/red]" in out
@@ -92,4 +92,4 @@ def test_markdown_escapes_bars(capsys: Captured) -> None:
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2.5e9, "2.5 GB"), (9e15, "9000.0 TB")],
 )
 def test_sizes_for_people(count: int, text: str) -> None:
-    assert display.bytes_text(count) == text
+    assert display.format_bytes(count) == text

@@ -56,10 +56,10 @@ def test_the_shipped_model_learns_rotated_digits(
     assert finetune(digits, rotated, out, *options) == 0
     text = capsys.readouterr().out
     for line in (
-        "6186 of 6284 weights train, on ",
+        "6186 of 6284 parameters are trainable, on ",
         "examples: 288 train, 320 test, 32 validation",
         "accuracy, 320 test examples",
-        f"wrote {out} (31.0 kB): the weights of epoch",
+        f"wrote {out} (31.0 kB) with the weights of epoch",
         "tuned.onnx against onnxruntime",
         "agrees",
     ):
@@ -96,8 +96,8 @@ def test_a_folder_of_images_gets_a_head_of_its_own(
     options = ("--head", "auto", "--train", "head.*", "--epochs", 8, "--lr", 0.05)
     assert finetune(digits, data, out, *options, "--batch-size", 8) == 0
     text = capsys.readouterr().out
-    assert "new head (head.weight, head.bias): 3 outputs, 10 before" in text
-    assert "387 of 5381 weights train" in text
+    assert "new head (head.weight, head.bias): 3 outputs instead of 10" in text
+    assert "387 of 5381 parameters are trainable" in text
     assert "classes: 0 bright, 1 dark, 2 grey" in text
     module, old = OnnxModule(out), OnnxModule(digits)
     assert module.weights["head.weight"].shape == (3, 128)
@@ -188,7 +188,7 @@ def test_every_loss_falls(
     options = ("--loss", loss, "--epochs", 3, "--lr", 0.1, "--optimizer", "sgd")
     assert finetune(model, tmp_path / "data.npz", out, *options, "--validation", 0.25) == 0
     text = capsys.readouterr().out
-    assert ("the loss is taken before" in text) == (loss in ("ce", "bce"))
+    assert ("the loss is computed on" in text) == (loss in ("ce", "bce"))
     assert ("accuracy" in text) == (loss in ("ce", "bce"))
     assert [n.op_type for n in onnx.load(out).graph.node] == [
         n.op_type for n in onnx.load(model).graph.node
@@ -248,17 +248,21 @@ def test_where_nothing_gets_better_the_model_stays_and_the_status_says_so(
     np.savez(tmp_path / "data.npz", x=np.eye(2), targets=np.eye(2))
     options = ("--loss", "mse", "--epochs", 2, "--weight-decay", 0.5)
     assert finetune(model, tmp_path / "data.npz", out, *options) == 1
-    assert "no epoch was better" in capsys.readouterr().out
+    assert "no epoch improved" in capsys.readouterr().out
     assert out.read_bytes() == model.read_bytes()
 
 
 @pytest.mark.parametrize(
     ("arrays", "more", "message"),
     [
-        ({"x": X, "labels": L}, (), "labels from 0 to 3, but the model tells 2 classes apart"),
-        ({"x": X, "labels": L + 0.5}, (), "cross-entropy wants the number of a class"),
-        ({"x": X, "labels": X}, (), "cross-entropy wants the number of a class"),
-        ({"x": X, "labels": X[:, :1]}, ("--loss", "mse"), "targets do not fit the output"),
+        ({"x": X, "labels": L}, (), "labels must be 0 to 1, got 0 to 3; see --head auto"),
+        ({"x": X, "labels": L + 0.5}, (), "targets for cross-entropy must be integer class labels"),
+        ({"x": X, "labels": X}, (), "targets for cross-entropy must be integer class labels"),
+        (
+            {"x": X, "labels": X[:, :1]},
+            ("--loss", "mse"),
+            "targets must have shape [2] per example, got [1]; see --head",
+        ),
         ({"x": X, "z": X, "labels": L}, (), "the model takes 'x'; the train arrays are 'x', 'z'"),
         ({"x": X, "y": L, "labels": L}, (), "one array is to be called labels or"),
         ({"x": X, "label": L[:3]}, (), "4 examples of 'x', but 3 label"),
@@ -267,10 +271,22 @@ def test_where_nothing_gets_better_the_model_stays_and_the_status_says_so(
         ({"test_x": X, "test_y": L}, (), "no arrays to train on, only test"),
         ({"x": X[:1], "label": L[:1]}, (), "cannot be divided"),
         ({"x": X, "label": L % 2}, ("--freeze", "nothing.*"), "has a name like 'nothing.*'"),
-        ({"x": X, "label": L % 2}, ("--freeze", "*"), "no weight of the model trains"),
+        (
+            {"x": X, "label": L % 2},
+            ("--freeze", "*"),
+            "at least one weight must be trainable, got none",
+        ),
         ({"x": X, "label": L % 2}, ("--freeze-statistics",), "no statistics"),
-        ({"x": X, "label": L % 2}, ("--answer", "z"), "no output 'z'; its outputs are y"),
-        ({"x": X, "label": L % 2}, ("--curve", "/nowhere/at/all.svg"), "there is no folder"),
+        (
+            {"x": X, "label": L % 2},
+            ("--answer", "z"),
+            "--answer must be an output of the model (y), got 'z'",
+        ),
+        (
+            {"x": X, "label": L % 2},
+            ("--curve", "/nowhere/at/all.svg"),
+            "the folder of an output file must exist, got /nowhere",
+        ),
         ({"x": X + np.float32("inf"), "label": L % 2}, (), "the loss is nan in epoch 1"),
         ({"x": X, "label": L % 2}, ("--mean", 1, 2, 3), "3 for 2 channels"),
     ],

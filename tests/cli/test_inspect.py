@@ -60,7 +60,7 @@ def test_ops_lists_every_operator_of_the_specification() -> None:
     for schema in onnx.defs.get_all_schemas_with_history():
         if not schema.deprecated:
             row = rows[schema.domain or "ai.onnx", schema.name]
-            assert (schema.since_version in row.served) != (schema.since_version in row.missing)
+            assert (schema.since_version in row.supported) != (schema.since_version in row.missing)
     assert all((d or "ai.onnx", n) in rows for d, n in KERNELS)
 
 
@@ -68,7 +68,7 @@ def test_ops_names_the_file_and_the_versions() -> None:
     (row,) = [r for r in operators() if r.op_type == "Clip"]
     assert row.source == "ops/clip.py"
     assert row.kernels == tuple(sorted(KERNELS["", "Clip"]))
-    assert {11, 12, 13} <= set(row.served)
+    assert {11, 12, 13} <= set(row.supported)
 
 
 def test_ops_prints_a_table_and_markdown(capsys: Captured) -> None:
