@@ -38,8 +38,8 @@ schema.
   order of the versions;
 - *types*: how many of the element types in the type constraints were tested, over all versions;
 - *gradient*: whether the gradient of the newest version was compared with finite differences in
-  float64, or the reason why not. *zero gradient* means that the float outputs do not change with the
-  float inputs.
+  float64, or the reason why not. *zero gradient* means that the float outputs do not change with
+  the float inputs.
 
 | operator | versions | kernels in | tested against | types | gradient |
 |---|---|---|---|---|---|

@@ -28,19 +28,20 @@ Generated; do not edit:
 python -m pytest tests/zoo && python -m tests.zoo.report
 ```
 
-Every model runs in onnxinterp and in onnxruntime {onnxruntime} on the same seeded inputs, with torch
-{torch}, Python {python} and {threads} threads each.
+Every model runs in onnxinterp and in onnxruntime {onnxruntime} on the same seeded inputs, with
+torch {torch}, Python {python} and {threads} threads each.
 
-- It **matches** if for every input and output the mean squared error (MSE) is below {mse:.0e}, every
-  element is within rtol {rtol:.0e} and atol {atol:.0e}, and the relative error (norm of the difference
-  divided by the norm of the reference) is below {relative:.0e}. The table shows the maximum of each.
-- **noise** is the relative error with 10 % noise on one early weight. This is a negative control: the
-  comparison must fail.
+- It **matches** if for every input and output the mean squared error (MSE) is below {mse:.0e},
+  every element is within rtol {rtol:.0e} and atol {atol:.0e}, and the relative error (norm of the
+  difference divided by the norm of the reference) is below {relative:.0e}. The table shows the
+  maximum of each.
+- **noise** is the relative error with 10 % noise on one early weight. This is a negative control:
+  the comparison must fail.
 - **ours** and **ort** are milliseconds: medians of alternating runs of the first input, in `eval()`
   and without gradients. {load}
 - **compile** is `torch.compile(fullgraph=True, dynamic=True)` with the `aot_eager` backend,
-  **export** is `torch.export.export` with the symbolic dimensions of the file as dynamic dimensions.
-  Both must match on every input.
+  **export** is `torch.export.export` with the symbolic dimensions of the file as dynamic
+  dimensions. Both must match on every input.
 
 **{matching} of {total} models match.**
 """
@@ -59,17 +60,18 @@ Models with trained weights, from packages on PyPI. The sha256 of every file is 
     "seeded": """\
 ## Architectures with seeded weights
 
-These graphs have the layers, names, opsets and IR versions of files in the ONNX model zoo. **They are
-not the original files, and their weights are not trained**: weights are random with a fixed seed and
-calibrated layer by layer, so that activations keep unit variance and outputs differ between inputs.
-They test the arithmetic of an architecture, not the accuracy of a classifier.
+These graphs have the layers, names, opsets and IR versions of files in the ONNX model zoo. **They
+are not the original files, and their weights are not trained**: weights are random with a fixed
+seed and calibrated layer by layer, so that activations keep unit variance and outputs differ
+between inputs. They test the arithmetic of an architecture, not the accuracy of a classifier.
 """,
     "light": """\
 ## Light models of the onnx package
 
 Full-size graphs whose large weights are constants created by ConstantOfShape nodes. **They prove
-little**: all classes get the same probability for every input, so noise has no effect. They show that
-graphs of this size load and run. Their outputs are also compared with those in the onnx package.
+little**: all classes get the same probability for every input, so noise has no effect. They show
+that graphs of this size load and run. Their outputs are also compared with those in the onnx
+package.
 """,
 }
 
