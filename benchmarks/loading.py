@@ -48,8 +48,8 @@ def _model(layers: int, *, numbers: bool = False) -> onnx.ModelProto:
     """Return a model of `layers` times Mul and Add, with 100 MB of weights in total.
 
     Args:
-        layers: Half the number of nodes.
-        numbers: Store weights in `float_data` instead of `raw_data`.
+        layers: half the number of nodes.
+        numbers: store weights in `float_data` instead of `raw_data`.
     """
     width = BYTES // 4 // (2 * layers)
     generator = np.random.default_rng(0)

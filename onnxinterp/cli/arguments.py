@@ -91,7 +91,7 @@ def shapes_by_name(
     """Return shapes by input name; a shape without a name belongs to the only input.
 
     Raises:
-        InputError: A name is missing, and the model has several inputs.
+        InputError: a name is missing, and the model has several inputs.
     """
     if any(not name for name, _ in shapes) and len(inputs) != 1:
         names = ", ".join(repr(i.name) for i in inputs)

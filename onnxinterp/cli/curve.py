@@ -15,8 +15,8 @@ def svg(title: str, series: Mapping[str, Sequence[float]]) -> str:
     """Return an SVG plot over epochs 1, 2, ... with one line per series.
 
     Args:
-        title: The title of the plot.
-        series: Name -> one finite number per epoch.
+        title: the title of the plot.
+        series: name -> one finite number per epoch.
     """
     numbers = [n for line in series.values() for n in line]
     low, high = min(numbers, default=0.0), max(numbers, default=1.0)

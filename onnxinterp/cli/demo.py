@@ -59,9 +59,9 @@ class Measurement:
     """Accuracy of the model before or after fine-tuning.
 
     Attributes:
-        upright: Accuracy on the original test digits.
-        rotated: Accuracy on the test digits rotated by 90 degrees.
-        comparison: Comparison with onnxruntime; None if it is not installed.
+        upright: accuracy on the original test digits.
+        rotated: accuracy on the test digits rotated by 90 degrees.
+        comparison: comparison with onnxruntime; None if it is not installed.
     """
 
     upright: float
@@ -156,12 +156,12 @@ def _say_model(module: OnnxModule, train: Portion, test: Portion) -> None:
 
 def _show(before: Measurement, after: Measurement) -> None:
     rows = [
-        ("accuracy, digits rotated by 90 degrees", *percentages(before.rotated, after.rotated)),
-        ("accuracy, digits upright", *percentages(before.upright, after.upright)),
+        ("accuracy, rotated digits", *percentages(before.rotated, after.rotated)),
+        ("accuracy, upright digits", *percentages(before.upright, after.upright)),
         ("MSE against onnxruntime", *(_mse(m.comparison) for m in (before, after)), ""),
     ]
     say()
-    table("results on the test digits", ("", "original", "fine-tuned", "change"), rows)
+    table("results on the test digits", ("", "before", "fine-tuned", "change"), rows)
 
 
 def _mse(report: Report | None) -> str:

@@ -283,7 +283,7 @@ def _check_targets(
     """Check that outputs and targets match, with the first batch.
 
     Raises:
-        InputError: They do not match.
+        InputError: they do not match.
     """
     train = portions["train"]
     with torch.no_grad():

@@ -32,12 +32,12 @@ class Row:
     """One operator and its versions.
 
     Attributes:
-        domain: The domain; "ai.onnx" for the default domain.
-        op_type: The operator name.
-        supported: Supported schema versions.
-        missing: Schema versions without a kernel or a function body that runs.
-        kernels: Versions that have their own kernel.
-        source: The file of the kernels, or "function body".
+        domain: the domain; "ai.onnx" for the default domain.
+        op_type: the operator name.
+        supported: supported schema versions.
+        missing: schema versions without a kernel or a function body that runs.
+        kernels: versions that have their own kernel.
+        source: the file of the kernels, or "function body".
     """
 
     domain: str

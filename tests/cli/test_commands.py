@@ -1,4 +1,4 @@
-"""Usage, help, exit status and errors of every command."""
+"""Usage, help, exit status and errors of all commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = [c.__name__.rpartition(".")[2] for c in COMMANDS]
 Captured = pytest.CaptureFixture[str]
 
 
-def test_there_are_the_commands_that_are_documented() -> None:
+def test_the_documented_commands_exist() -> None:
     assert set(NAMES) == {"demo", "finetune", "convert", "verify", "inspect", "ops"}
 
 
@@ -125,7 +125,7 @@ def test_errors_exit_2_with_one_message(
         ("onnxoptimizer", "pip install onnxinterp[simplify]"),
     ],
 )
-def test_missing_extras_name_the_command_to_run(
+def test_missing_extras_print_the_install_command(
     package: str,
     command: str,
     digits: Path,
@@ -146,7 +146,7 @@ def test_missing_extras_name_the_command_to_run(
     assert command in capsys.readouterr().err
 
 
-def test_importing_the_library_imports_none_of_this() -> None:
+def test_importing_the_library_does_not_import_the_commands() -> None:
     code = (
         "import sys, onnxinterp\n"
         "names = ('onnxinterp.cli', 'onnxinterp.verify', 'onnxruntime', 'rich', 'onnxoptimizer')\n"
@@ -157,7 +157,7 @@ def test_importing_the_library_imports_none_of_this() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_a_closed_pipe_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     code = "import sys; from onnxinterp.cli import main; sys.exit(main(['ops']))"
     command = f'{sys.executable} -c "{code}" | head -1; echo ${{PIPESTATUS[0]}}'
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""`onnxinterp inspect` and `onnxinterp ops` tell what is there and what is missing."""
+"""`onnxinterp inspect` and `onnxinterp ops` list operators, weights and missing operators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnxinterp.registry import KERNELS, lookup
 Captured = pytest.CaptureFixture[str]
 
 
-def test_inspect_tells_what_is_in_a_model(digits: Path, capsys: Captured) -> None:
+def test_inspect_shows_the_content_of_a_model(digits: Path, capsys: Captured) -> None:
     assert main(["inspect", str(digits)]) == 0
     out = capsys.readouterr().out
     kernel = lookup("Conv", 20)
@@ -28,7 +28,7 @@ def test_inspect_tells_what_is_in_a_model(digits: Path, capsys: Captured) -> Non
         assert text in out
 
 
-def test_inspect_counts_what_the_module_trains(digits: Path) -> None:
+def test_inspect_and_the_module_have_the_same_trainable_weights(digits: Path) -> None:
     weights = {w.name: w for w in weights_of(build(read(digits).proto))}
     module = OnnxModule(digits)
     assert list(weights) == list(module.weights)
