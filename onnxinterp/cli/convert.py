@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import torch
 from google.protobuf.message import EncodeError
+from onnx.checker import ValidationError
 
 from onnxinterp import checkpoints
 from onnxinterp.cli.arguments import (
@@ -68,13 +69,7 @@ CONSTANT_DTYPES = {
     "value_float": np.float32,
     "value_floats": np.float32,
 }
-SIMPLIFY_ERRORS = (
-    RuntimeError,
-    ValueError,
-    AttributeError,
-    EncodeError,
-    onnx.checker.ValidationError,
-)
+SIMPLIFY_ERRORS = (RuntimeError, ValueError, AttributeError, EncodeError, ValidationError)
 """Errors of onnxoptimizer and onnx for a model that is too new, too large or incomplete."""
 
 
@@ -86,34 +81,23 @@ def add_to(commands: Commands) -> None:
     """Declare the command."""
     summary = "convert an ONNX model to a PyTorch file or back, and compare with onnxruntime"
     parser = add_command(commands, "convert", run, summary, EXAMPLES)
-    parser.add_argument(
-        "--onnx_path",
-        "--onnx-path",
-        "--source",
-        type=Path,
-        required=True,
-        metavar="MODEL",
-        help="input: an ONNX model, or a .pth or .pt file of this command to convert back to ONNX",
-    )
-    parser.add_argument(
-        "--pytorch_path",
-        "--pytorch-path",
-        "--output",
-        type=_output_path,
-        required=True,
-        metavar="OUT",
-        help="output; the suffix selects the format: .pth or .pt (state dict and graph), .pt2 "
+    add = parser.add_argument
+    source = "input: an ONNX model, or a .pth or .pt file of this command to convert back to ONNX"
+    names = ("--onnx_path", "--onnx-path", "--source")
+    add(*names, type=Path, required=True, metavar="MODEL", help=source)
+    target = (
+        "output; the suffix selects the format: .pth or .pt (state dict and graph), .pt2 "
         "(torch.export), .safetensors (weights only), .onnx (a .pth back to ONNX, into the "
-        "original graph)",
+        "original graph)"
     )
-    parser.add_argument(
-        "--simplify_path",
-        "--simplify-path",
-        type=Path,
-        metavar="OUT.onnx",
-        help="first simplify the model (no Dropout, Identity and Constant nodes), write it to this "
-        "file and convert it",
+    names = ("--pytorch_path", "--pytorch-path", "--output")
+    add(*names, type=_output_path, required=True, metavar="OUT", help=target)
+    simplified = (
+        "first simplify the model (no Dropout, Identity and Constant nodes), write it to this file "
+        "and convert it"
     )
+    names = ("--simplify_path", "--simplify-path")
+    add(*names, type=Path, metavar="OUT.onnx", help=simplified)
     add_input_shape(parser)
     add_untrusted(parser)
 

@@ -78,12 +78,8 @@ def add_to(commands: Commands) -> None:
     """Declare the command."""
     summary = "load, verify, fine-tune and save a small model from the package"
     parser = add_command(commands, "demo", run, summary, EXAMPLES)
-    parser.add_argument(
-        "--epochs",
-        type=positive_int,
-        default=15,
-        help="number of fine-tuning epochs, default %(default)s",
-    )
+    epochs = "number of fine-tuning epochs, default %(default)s"
+    parser.add_argument("--epochs", type=positive_int, default=15, help=epochs)
     parser.add_argument("--seed", type=int, default=0, help="seed of the order of the images")
     parser.add_argument("--save", type=Path, metavar="OUT.onnx", help="save the fine-tuned model")
 

@@ -109,15 +109,11 @@ def _lines(title: str, total: int) -> Iterator[Advance]:
 def _bar(title: str, total: int) -> Iterator[Advance]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (
-        TextColumn(title),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+    note = TextColumn("{task.description}")
+    columns = (TextColumn(title), BarColumn(), TimeElapsedColumn(), note)
     with Progress(*columns) as bar:
-        task = bar.add_task(title, total=total, note="")
-        yield lambda message: bar.update(task, advance=1, note=message)
+        task = bar.add_task("", total=total)
+        yield lambda message: bar.update(task, advance=1, description=message)
 
 
 def format_bytes(count: int) -> str:

@@ -52,12 +52,8 @@ def add_to(commands: Commands) -> None:
     """Declare the command."""
     summary = "list the supported operators and versions"
     parser = add_command(commands, "ops", run, summary, EXAMPLES)
-    parser.add_argument(
-        "--missing",
-        type=Path,
-        metavar="MODEL",
-        help="list the operators of this model that have no kernel",
-    )
+    missing = "list the operators of this model that have no kernel"
+    parser.add_argument("--missing", type=Path, metavar="MODEL", help=missing)
     add_untrusted(parser)
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
 
