@@ -83,21 +83,21 @@ def add_to(commands: Commands) -> None:
     parser = add_command(commands, "convert", run, summary, EXAMPLES)
     add = parser.add_argument
     source = "input: an ONNX model, or a .pth or .pt file of this command to convert back to ONNX"
-    names = ("--onnx_path", "--onnx-path", "--source")
-    add(*names, type=Path, required=True, metavar="MODEL", help=source)
+    source_names = ("--onnx_path", "--onnx-path", "--source")
+    add(*source_names, type=Path, required=True, metavar="MODEL", help=source)
     target = (
         "output; the suffix selects the format: .pth or .pt (state dict and graph), .pt2 "
         "(torch.export), .safetensors (weights only), .onnx (a .pth back to ONNX, into the "
         "original graph)"
     )
-    names = ("--pytorch_path", "--pytorch-path", "--output")
-    add(*names, type=_output_path, required=True, metavar="OUT", help=target)
+    target_names = ("--pytorch_path", "--pytorch-path", "--output")
+    add(*target_names, type=_output_path, required=True, metavar="OUT", help=target)
     simplified = (
         "first simplify the model (no Dropout, Identity and Constant nodes), write it to this file "
         "and convert it"
     )
-    names = ("--simplify_path", "--simplify-path")
-    add(*names, type=Path, metavar="OUT.onnx", help=simplified)
+    simplified_names = ("--simplify_path", "--simplify-path")
+    add(*simplified_names, type=Path, metavar="OUT.onnx", help=simplified)
     add_input_shape(parser)
     add_untrusted(parser)
 
