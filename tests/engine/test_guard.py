@@ -404,7 +404,7 @@ def test_constant_folding_has_limits_of_its_own() -> None:
     m = module(text, limits=Limits(tensor_bytes=2**20))
     with pytest.raises(UnsafeModelError, match=r"Neg.*limits\.tensor_bytes"):
         m(torch.ones(1))
-    assert module(text).graph.nodes  # loaded, and nothing was computed
+    assert module(text).onnx_graph.nodes  # loaded, and nothing was computed
 
 
 def test_any_exception_of_a_kernel_names_the_node() -> None:
