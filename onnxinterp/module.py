@@ -29,15 +29,9 @@ from onnxinterp.runtime.inputs import Arguments
 from onnxinterp.runtime.interpreter import Frame, Interpreter
 from onnxinterp.runtime.plan_cache import BoundPlan, sizes_of
 from onnxinterp.values import Host
-from onnxinterp.weights import (
-    Trainable,
-    Weights,
-    elem_type,
-    parameters,
-    read,
-    read_tensors,
-    roles,
-)
+from onnxinterp.weights import Weights, read
+from onnxinterp.weights.loading import elem_type, read_tensors
+from onnxinterp.weights.trainable import Trainable, parameters, roles
 from onnxinterp.weights.tunable import Tunable
 from onnxinterp.writing import safetensors as tensorfiles
 from onnxinterp.writing.save import save

@@ -20,7 +20,7 @@ from onnxinterp.errors import InvalidModelError, MissingOp
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Holder, Model, Node
 from onnxinterp.reading.source import read
-from onnxinterp.weights import parameters
+from onnxinterp.weights.trainable import parameters
 
 EXAMPLES = """\
   onnxinterp inspect model.onnx

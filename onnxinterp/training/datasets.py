@@ -11,6 +11,7 @@ may have any name. A portion is called train, validation (val) or test, before o
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxinterp.cli.arguments import read_arrays
 from onnxinterp.errors import InputError
 from onnxinterp.extras import require
 from onnxinterp.graph.ir import ValueInfo
@@ -202,6 +202,19 @@ class ImageReader:
         except OSError as error:
             raise InputError(f"{path} cannot be read as an image: {error}") from error
         return torch.from_numpy(np.array(resized)).reshape(self.height, self.width, -1)
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz file by name; nothing in it is executed.
+
+    Raises:
+        InputError: it is no such file, or holds pickled objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is no .npz file of plain arrays: {error}") from error
 
 
 def _arrays(path: Path, inputs: Sequence[ValueInfo], scaling: Scaling) -> dict[str, Examples]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name by which torch's users know it
 from torch import Tensor, nn
 
-from onnxinterp.cli.display import Advance
 from onnxinterp.errors import OnnxError
 from onnxinterp.training.datasets import Examples
 
 Loss = Literal["ce", "bce", "mse", "l1"]
+Advance = Callable[[str], None]  # called once per step, with a remark
 IGNORED = -100  # the label of what does not count, as in torch
 
 

@@ -13,24 +13,11 @@ the weights, dots are underscores. `weights[...]` always takes the ONNX name, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
-from fnmatch import fnmatchcase
-from typing import Any, TypeAlias, cast
+from collections.abc import Iterable, Iterator, KeysView, Mapping
+from typing import Any, cast
 
-import numpy as np
-import onnx
-import torch
 from torch import Tensor, nn
 
-from onnxinterp.errors import InvalidModelError, UnsafeModelError
-from onnxinterp.format.tensor_reader import TensorReader
-from onnxinterp.graph.ir import Graph, Holder, Model, WeightRef
-from onnxinterp.limits import REPEATED
-from onnxinterp.registry import Kind
-
-Trainable: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"
-
-TENSORS = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)
 MAX_LEVELS = 64  # that names may nest: torch goes through them one inside the other
 MAX_NESTED_NAME_CHARS = 512  # characters of a name that nests: each level keeps the rest of it
 ROOM = 6  # levels for each weight, the deepest first; models of torch modules have up to 3
@@ -204,130 +191,3 @@ def read(holder: nn.Module, attribute: str) -> Tensor:
     if found is None:
         found = holder._buffers.get(attribute)
     return cast("Tensor", getattr(holder, attribute)) if found is None else found
-
-
-def roles(graph: Graph) -> tuple[frozenset[str], frozenset[str]]:
-    """What the kernels say of the values they read.
-
-    Returns:
-        The names some kernel takes as a tensor to compute with, neither frozen nor state: weights
-        among them train. And the names that are state, brought up to date in training.
-    """
-    computed: set[str] = set()
-    state: set[str] = set()
-    for node in graph.walk():
-        kernel = node.kernel
-        for index, name in enumerate(node.inputs):
-            parameter = kernel.parameter(index) if kernel else None
-            if kernel is None or parameter is None:
-                continue
-            if parameter.name in kernel.state:
-                state.add(name)
-            elif parameter.name not in kernel.frozen and kernel.kinds[parameter.name] in TENSORS:
-                computed.add(name)
-        frozen = kernel.frozen if kernel else ()
-        held = {k: v for k, v in node.attributes.items() if isinstance(v, WeightRef)}
-        computed.update(v.name for k, v in held.items() if k not in frozen)
-    return frozenset(computed), frozenset(state)
-
-
-def parameters(
-    tensors: Mapping[str, Tensor], graph: Graph, trainable: Trainable
-) -> dict[str, Tensor]:
-    """Wrap the tensors that train, or may be made to, as parameters.
-
-    By default a floating tensor of rank 1 or more trains when a kernel computes with it. A rank-0
-    tensor is taken for a setting (an epsilon, a scale), not for a weight.
-
-    Args:
-        tensors: all weights of the model.
-        graph: the graph that uses them.
-        trainable: "weights" (the default set), "none" (the default set, frozen), "all" (every
-            floating tensor but statistics), a name pattern or several (`fnmatch`), or a predicate
-            of name and tensor.
-    """
-    computed, state = roles(graph)
-    wrapped: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        floating = tensor.is_floating_point() or tensor.is_complex()
-        default = name in computed and tensor.ndim > 0
-        trains = _trains(trainable, name, tensor, default)
-        if floating and name not in state and (default or trains):
-            wrapped[name] = nn.Parameter(tensor, requires_grad=trains)
-        else:
-            wrapped[name] = tensor
-    return wrapped
-
-
-def _trains(trainable: Trainable, name: str, tensor: Tensor, default: bool) -> bool:
-    if isinstance(trainable, str) and trainable in ("weights", "all", "none"):
-        return {"weights": default, "all": True, "none": False}[trainable]
-    if callable(trainable):
-        return bool(trainable(name, tensor))
-    patterns = [trainable] if isinstance(trainable, str) else list(trainable)
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def read_tensors(
-    model: Model, graph: Graph, reader: TensorReader
-) -> tuple[dict[str, Tensor], dict[str, np.ndarray[Any, Any]]]:
-    """The tensors the graph uses, and apart from them the arrays of strings.
-
-    Raises:
-        InvalidModelError: the data of one does not fit.
-        UnsafeModelError: what `ties` made weights of their own is too large for so many copies.
-    """
-    most = reader.limits.weight_bytes
-    left = REPEATED if most is None else most
-    used = set(graph.captures).union(i.name for i in graph.inputs)
-    tensors: dict[str, Tensor] = {}
-    strings: dict[str, np.ndarray[Any, Any]] = {}
-    seen: set[int] = set()
-    for name, stored in model.tensors.items():
-        if name not in used:
-            continue
-        value = _read_tensor(stored, reader)
-        if isinstance(value, Tensor):  # untied weights do not share the memory of a mapped file
-            if id(stored) in seen:
-                left -= value.nbytes
-                if left < 0:
-                    raise UnsafeModelError(f"tensor {name!r} is too large for as many copies of it")
-                value = value.clone()
-            tensors[name] = value
-            seen.add(id(stored))
-        else:
-            strings[name] = value
-    return tensors, strings
-
-
-def _read_tensor(stored: Holder, reader: TensorReader) -> Tensor | np.ndarray[Any, Any]:
-    if isinstance(stored, onnx.TensorProto):
-        return reader(stored)
-    if isinstance(stored, onnx.SparseTensorProto):
-        return reader.sparse(stored)
-    if isinstance(stored, onnx.AttributeProto):
-        return torch.tensor(stored.floats, dtype=torch.float32)
-    assert stored.kernel is not None, "a node becomes a weight only by its kernel's declaration"
-    protos = (onnx.TensorProto, onnx.SparseTensorProto)
-    attributes = {
-        k: _read_tensor(v, reader) if isinstance(v, protos) else v
-        for k, v in stored.attributes.items()
-    }
-    try:
-        value: Tensor | np.ndarray[Any, Any] = stored.kernel.function(**attributes)
-    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        what = f"node {stored.name!r} ({stored.op_type})"
-        raise InvalidModelError(f"{what}: {error}") from error
-    return value
-
-
-def elem_type(stored: Holder) -> int:
-    """The ONNX type of a weight; 0 where a node holds it as something else than a tensor."""
-    if isinstance(stored, onnx.TensorProto):
-        return stored.data_type
-    if isinstance(stored, onnx.SparseTensorProto):
-        return stored.values.data_type
-    if isinstance(stored, onnx.AttributeProto):
-        return onnx.TensorProto.FLOAT
-    value = stored.attributes.get("value")
-    return value.data_type if isinstance(value, onnx.TensorProto) else 0

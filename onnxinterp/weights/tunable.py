@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor, nn
 
 from onnxinterp.graph.ir import Graph
-from onnxinterp.weights import Weights, roles
+from onnxinterp.weights import Weights
+from onnxinterp.weights.trainable import roles
 
 Selection: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"
 
