@@ -30,8 +30,8 @@ from onnxinterp.runtime.interpreter import Frame, Interpreter
 from onnxinterp.runtime.plan_cache import BoundPlan, sizes_of
 from onnxinterp.values import Host
 from onnxinterp.weights import Weights, read
-from onnxinterp.weights.loading import elem_type, read_tensors
-from onnxinterp.weights.trainable import Trainable, parameters, roles
+from onnxinterp.weights.loading import header, read_tensors
+from onnxinterp.weights.trainable import Trainable, parameters, state_names
 from onnxinterp.weights.tunable import Tunable
 from onnxinterp.writing import safetensors as tensorfiles
 from onnxinterp.writing.save import save
@@ -111,18 +111,18 @@ class OnnxModule(Tunable):
         )
         model = build(proto, self._kernels, limits)
         self.untied = resolve_untie(untie, model)
-        model = untie_weights(model, untie)
+        model = untie_weights(model, self.untied)
         graph = model.graph.pruned(model.infos(outputs))
         _refuse_missing(graph)
         self.opset_imports = model.opset_imports
         self.producer = model.producer
         self.interpreter = Interpreter()
-        stored = {name: elem_type(held) for name, held in model.tensors.items()}
+        stored = {name: header(held)[0] for name, held in model.tensors.items()}
         check_types(graph, stored)
         tensors, self._literals = read_tensors(model, graph, reader)
         self._mapped = reader.mapped
         self._packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
-        self.weights = Weights(parameters(tensors, graph, trainable))
+        self.weights = Weights(parameters(model, graph, tensors, trainable))
         self.template = make_template(content, proto, model, self.weights, reader)
         self.graph = graph
         self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)
@@ -277,7 +277,7 @@ class OnnxModule(Tunable):
 
     def _now(self) -> planner.Setting:
         """What plans depend on, as it is now: `functional_call` may put other weights in place."""
-        state = roles(self.graph)[1]
+        state = state_names(self.graph)
         buffers = {n: t for n, t in self.weights.items() if not isinstance(t, nn.Parameter)}
         constants = {n: t for n, t in buffers.items() if n not in state}
         hosts = self._hosts

@@ -1,14 +1,14 @@
-"""The weights of a model under their ONNX names, and what of them trains.
+"""The weights of a model by their ONNX names.
 
-`Weights` is a ParameterDict whose dotted names nest: `weights["layer1.0.weight"]` stands in the
+`Weights` is a ParameterDict whose dotted names nest: `weights["layer1.0.weight"]` is stored in the
 module tree at `layer1` / `0` / `weight`, so that its state_dict key is `layer1.0.weight` too.
 
-Escape: a part of a name that nn.Module or ParameterDict uses itself (`half`, `type`, `training`,
-the empty part, ...) and a tensor whose name is also a prefix (`a` beside `a.b`) get underscores
-appended in attribute and state_dict names, a number too after the first, until they are free. Below
-the 64th level, in names of over 512 characters, and where levels would take far more memory than
-the weights, dots are underscores. `weights[...]` always takes the ONNX name, and
-`weights.path(name)` tells where it stands.
+Some names are escaped in attribute and state_dict names: a part that nn.Module or ParameterDict
+uses itself (`half`, `type`, `training`, the empty part, ...), and a name that is also a prefix (`a`
+beside `a.b`). Underscores are appended, and a number after the first, until the name is free. Dots
+become underscores below level 64, in names of over 512 characters, and where levels would take far
+more memory than the weights. `weights[...]` always takes the ONNX name, and `weights.path(name)`
+returns the state_dict key.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-MAX_LEVELS = 64  # that names may nest: torch goes through them one inside the other
-MAX_NESTED_NAME_CHARS = 512  # characters of a name that nests: each level keeps the rest of it
-ROOM = 6  # levels for each weight, the deepest first; models of torch modules have up to 3
-SPARE = 1000  # levels beside these
-KEY = 1 / 8  # of a level: what a name takes in one that is there
+MAX_LEVELS = 64  # of nested names: torch visits them by recursion
+MAX_NESTED_NAME_CHARS = 512  # characters of a name that nests: each level stores the rest of it
+LEVELS_PER_WEIGHT = 6  # on average, the deepest names first; torch modules have up to 3
+SPARE_LEVELS = 1000  # in addition
+LEVELS_PER_KEY = 1 / 8  # memory of a name in a level that exists
 RESERVED = frozenset(dir(nn.ParameterDict())) | {"training", ""}
 
 
@@ -33,13 +33,13 @@ class Weights(nn.ParameterDict):
     `weights.layer1`, is a `Weights` of its own with names relative to it.
     """
 
-    # ParameterDict keeps an ordered set of its names here; ours also tells where each stands
+    # ParameterDict has an ordered set of its names here; ours also has the path of each
     _keys: dict[str, tuple[str, ...]]  # type: ignore[assignment]
 
     def __init__(self, values: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         values = values or {}
-        room = SPARE + ROOM * float(len(values))
+        room = SPARE_LEVELS + LEVELS_PER_WEIGHT * float(len(values))
         for name in sorted(values, key=lambda n: -n.count(".")):  # levels before their namesakes
             room -= self._enter(name, MAX_LEVELS if room > 0 else 0)
             self[name] = values[name]
@@ -62,10 +62,10 @@ class Weights(nn.ParameterDict):
         return level
 
     def _enter(self, name: str, deepest: int = MAX_LEVELS) -> float:
-        """Find a free place for a new name; make the levels on the way and tell them.
+        """Find a free place for a new name; add the levels on the way, and the name to each.
 
         Returns:
-            The memory this takes, in levels.
+            The memory for it, in levels.
         """
         parts = name.split(".", deepest if len(name) <= MAX_NESTED_NAME_CHARS else 0)
         levels: list[Weights] = [self]
@@ -76,17 +76,17 @@ class Weights(nn.ParameterDict):
             while part in level._parameters or part in level._buffers:
                 part += "_"
             if part not in level._modules:
-                level._modules[part] = Weights()
+                _register(level, "module", part, Weights())
                 made += 1
             levels.append(cast("Weights", level._modules[part]))
             path.append(part)
         path.append(levels[-1]._free(_escape(parts[-1].replace(".", "_"))))
         for depth, level in enumerate(levels):
             level._keys[".".join(parts[depth:])] = tuple(path[depth:])
-        return made + KEY * len(levels)
+        return made + LEVELS_PER_KEY * len(levels)
 
     def _free(self, part: str) -> str:
-        """A part of a name with as much behind it as it takes to be alone on this level."""
+        """A part of a name, with a suffix where this level has the name already."""
         tables: tuple[Mapping[str, object], ...] = (self._modules, self._parameters, self._buffers)
 
         def is_taken(name: str) -> bool:
@@ -96,7 +96,7 @@ class Weights(nn.ParameterDict):
             part += "_"
         if not is_taken(part):
             return part
-        number = sum(map(len, tables))  # grows with the names, so that few are tried
+        number = sum(map(len, tables))  # it grows with the names, so that few are tried
         while is_taken(f"{part}{number}"):
             number *= 2
         return f"{part}{number}"
@@ -112,10 +112,8 @@ class Weights(nn.ParameterDict):
         holder._buffers.pop(leaf, None)
         if old is not None and not isinstance(value, nn.Parameter):
             value = nn.Parameter(value, old.requires_grad)
-        table: dict[str, Any] = holder._buffers
-        if isinstance(value, nn.Parameter):
-            table = holder._parameters
-        table[leaf] = value
+        kind = "parameter" if isinstance(value, nn.Parameter) else "buffer"
+        _register(holder, kind, leaf, value)
 
     def __delitem__(self, name: str) -> None:
         holder, leaf = self.holder(name)
@@ -149,7 +147,7 @@ class Weights(nn.ParameterDict):
         return [self[name] for name in self._keys]
 
     def popitem(self) -> tuple[str, Tensor]:
-        """Remove and give the last (ONNX name, tensor)."""
+        """Remove and return the last (ONNX name, tensor)."""
         name = next(reversed(self._keys))
         return name, self.pop(name)
 
@@ -158,7 +156,7 @@ class Weights(nn.ParameterDict):
         return Weights(dict(self.items()))
 
     def extra_repr(self) -> str:
-        """How many there are: a model has too many to print."""
+        """The number of tensors and elements: a model has too many to print."""
         count = sum(v.numel() for v in self.values())
         return f"{len(self)} tensors, {count} elements"
 
@@ -168,7 +166,7 @@ class Weights(nn.ParameterDict):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *rest: Any, **keywords: Any
     ) -> None:
-        """A torch model's count of batches is no weight of ONNX: ignored where it is given."""
+        """Ignore the count of batches of a torch model: it is not a weight in ONNX."""
         paths = {self.path(name) for name in self._keys}
         for key in [k for k in state_dict if k.startswith(prefix)]:
             if key.endswith("num_batches_tracked") and key.removeprefix(prefix) not in paths:
@@ -177,16 +175,27 @@ class Weights(nn.ParameterDict):
 
 
 def _escape(part: str) -> str:
-    """`half` -> `half_`, `half_` -> `half__`: told apart from names that need no escape.
+    """`half` -> `half_`, `half_` -> `half__`: different from names that need no escape.
 
-    NUL, which the guards of torch.compile cannot hold, becomes an underscore.
+    NUL becomes an underscore: the guards of torch.compile cannot contain it.
     """
     part = part.replace("\0", "_")
     return part + "_" if part.rstrip("_") in RESERVED else part
 
 
+def _register(level: nn.Module, kind: str, name: str, value: Any) -> None:
+    """Register a "parameter", "buffer" or "module" as torch does, so that torch's hooks see it.
+
+    Torch refuses names that a level has as attributes beyond `RESERVED`, such as `path`.
+    """
+    if hasattr(level, name):
+        getattr(level, f"_{kind}s")[name] = value
+    else:
+        getattr(level, f"register_{kind}")(name, value)
+
+
 def read(holder: nn.Module, attribute: str) -> Tensor:
-    """A weight as it is now: a parameter, a buffer, or what a parametrization makes of one."""
+    """The current value of a weight: a parameter, a buffer, or the result of a parametrization."""
     found: Tensor | None = holder._parameters.get(attribute)
     if found is None:
         found = holder._buffers.get(attribute)

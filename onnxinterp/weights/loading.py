@@ -11,8 +11,10 @@ from torch import Tensor
 
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.format.tensor_reader import TensorReader
-from onnxinterp.graph.ir import Graph, Holder, Model
+from onnxinterp.graph.ir import Graph, Holder, Model, Node
 from onnxinterp.limits import REPEATED
+
+PROTOS = (onnx.TensorProto, onnx.SparseTensorProto)
 
 
 def read_tensors(
@@ -33,7 +35,7 @@ def read_tensors(
     for name, stored in model.tensors.items():
         if name not in used:
             continue
-        value = _read_tensor(stored, reader)
+        value = read_tensor(stored, reader)
         if isinstance(value, Tensor):  # untied weights do not share the memory of a mapped file
             if id(stored) in seen:
                 left -= value.nbytes
@@ -47,7 +49,12 @@ def read_tensors(
     return tensors, strings
 
 
-def _read_tensor(stored: Holder, reader: TensorReader) -> Tensor | np.ndarray[Any, Any]:
+def read_tensor(stored: Holder, reader: TensorReader) -> Tensor | np.ndarray[Any, Any]:
+    """One weight; strings are an array.
+
+    Raises:
+        InvalidModelError: the data does not fit shape and type, or a node cannot be evaluated.
+    """
     if isinstance(stored, onnx.TensorProto):
         return reader(stored)
     if isinstance(stored, onnx.SparseTensorProto):
@@ -55,9 +62,8 @@ def _read_tensor(stored: Holder, reader: TensorReader) -> Tensor | np.ndarray[An
     if isinstance(stored, onnx.AttributeProto):
         return torch.tensor(stored.floats, dtype=torch.float32)
     assert stored.kernel is not None, "a node becomes a weight only by its kernel's declaration"
-    protos = (onnx.TensorProto, onnx.SparseTensorProto)
     attributes = {
-        k: _read_tensor(v, reader) if isinstance(v, protos) else v
+        k: read_tensor(v, reader) if isinstance(v, PROTOS) else v
         for k, v in stored.attributes.items()
     }
     try:
@@ -68,13 +74,16 @@ def _read_tensor(stored: Holder, reader: TensorReader) -> Tensor | np.ndarray[An
     return value
 
 
-def elem_type(stored: Holder) -> int:
-    """The ONNX type of a weight; 0 where a node holds it as something else than a tensor."""
-    if isinstance(stored, onnx.TensorProto):
-        return stored.data_type
-    if isinstance(stored, onnx.SparseTensorProto):
-        return stored.values.data_type
+def header(stored: Holder) -> tuple[int, tuple[int, ...]]:
+    """The ONNX type and the shape of a weight, without its data; a sparse one counts as dense.
+
+    The type is 0 where a node has it as numbers or strings, not as a tensor.
+    """
+    if isinstance(stored, Node):
+        held = (v for v in stored.attributes.values() if isinstance(v, PROTOS))
+        tensor = next(held, None)
+        return (0, ()) if tensor is None else header(tensor)
     if isinstance(stored, onnx.AttributeProto):
-        return onnx.TensorProto.FLOAT
-    value = stored.attributes.get("value")
-    return value.data_type if isinstance(value, onnx.TensorProto) else 0
+        return onnx.TensorProto.FLOAT, (len(stored.floats),)
+    sparse = isinstance(stored, onnx.SparseTensorProto)
+    return (stored.values if sparse else stored).data_type, tuple(stored.dims)

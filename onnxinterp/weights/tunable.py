@@ -6,17 +6,15 @@ over ONNX names ("layer1.*"); a predicate gets name and tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from onnxinterp.graph.ir import Graph
+from onnxinterp.patterns import Names, select
 from onnxinterp.weights import Weights
-from onnxinterp.weights.trainable import roles
-
-Selection: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"
+from onnxinterp.weights.trainable import state_names
 
 
 class Tunable(nn.Module):
@@ -30,7 +28,7 @@ class Tunable(nn.Module):
         """Take over constants that were changed in place."""
         raise NotImplementedError
 
-    def freeze(self, names: Selection = "*") -> tuple[str, ...]:
+    def freeze(self, names: Names = "*") -> tuple[str, ...]:
         """Make weights stay as they are: `requires_grad` of their parameters becomes False.
 
         That is all it does, so it survives `train()`, copies and pickling, and whatever else sets
@@ -48,7 +46,7 @@ class Tunable(nn.Module):
         """
         return self._require_grad(names, False)
 
-    def unfreeze(self, names: Selection = "*") -> tuple[str, ...]:
+    def unfreeze(self, names: Names = "*") -> tuple[str, ...]:
         """Make weights train: `requires_grad` of their parameters becomes True.
 
         Weights that cannot train by default (quantization scales, rank-0 settings) are no
@@ -65,14 +63,14 @@ class Tunable(nn.Module):
         """
         return self._require_grad(names, True)
 
-    def _require_grad(self, names: Selection, required: bool) -> tuple[str, ...]:
+    def _require_grad(self, names: Names, required: bool) -> tuple[str, ...]:
         parameters = {n: t for n, t in self.weights.items() if isinstance(t, nn.Parameter)}
-        chosen = _chosen(names, parameters, "parameter")
+        chosen = select(names, parameters, "names must match a parameter", parameters)
         for name in chosen:
             parameters[name].requires_grad_(required)
         return chosen
 
-    def freeze_statistics(self, names: Selection = "*") -> tuple[str, ...]:
+    def freeze_statistics(self, names: Names = "*") -> tuple[str, ...]:
         """Make normalisation use the statistics it has, in `train()` too, and never change them.
 
         That is what small batches want, and what detectors do to their backbones. Scale and bias
@@ -89,21 +87,22 @@ class Tunable(nn.Module):
             ValueError: no statistics have such a name; exporters fold normalisation into
                 convolutions by default.
         """
-        chosen = _chosen(names, self._statistics(), "statistics")
+        chosen = self._statistics(names)
         self.frozen_statistics |= set(chosen)
         self.refresh()
         return chosen
 
-    def unfreeze_statistics(self, names: Selection = "*") -> tuple[str, ...]:
+    def unfreeze_statistics(self, names: Names = "*") -> tuple[str, ...]:
         """Undo `freeze_statistics`."""
-        chosen = _chosen(names, self._statistics(), "statistics")
+        chosen = self._statistics(names)
         self.frozen_statistics -= set(chosen)
         self.refresh()
         return chosen
 
-    def _statistics(self) -> dict[str, Tensor]:
-        state = roles(self.graph)[1]
-        return {name: tensor for name, tensor in self.weights.items() if name in state}
+    def _statistics(self, names: Names) -> tuple[str, ...]:
+        state = state_names(self.graph)
+        statistics = {name: tensor for name, tensor in self.weights.items() if name in state}
+        return select(names, statistics, "names must match a running statistic", statistics)
 
     def parameter_groups(
         self,
@@ -209,13 +208,3 @@ def _by_prefix(weights: Iterable[str], prefixes: Sequence[str]) -> dict[str, int
 def _is_under(name: str, prefix: str) -> bool:
     rest = name.removeprefix(prefix)
     return name.startswith(prefix) and not (prefix[-1:].isalnum() and rest[:1].isalnum())
-
-
-def _chosen(names: Selection, tensors: Mapping[str, Tensor], what: str) -> tuple[str, ...]:
-    if callable(names):
-        return tuple(n for n, t in tensors.items() if names(n, t))
-    patterns = [names] if isinstance(names, str) else list(names)
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in tensors):
-            raise ValueError(f"no {what} of this model has a name like {pattern!r}")
-    return tuple(n for n in tensors if any(fnmatchcase(n, p) for p in patterns))
