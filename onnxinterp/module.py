@@ -56,8 +56,8 @@ class OnnxModule(Tunable):
             a path only.
         outputs: names of any tensors of the graph to give instead of the graph's outputs; nodes
             they do not need are dropped.
-        trainable: which weights train: "weights" (all floating tensors that kernels compute with;
-            not statistics, quantization scales, bounds, exponents, rank-0 settings), "all",
+        trainable: which weights train: "weights" (all floating tensors that kernels compute with
+            and that a gradient can reach, except settings: see `weights.trainable`), "all",
             "none", a name pattern (`fnmatch`) or several, or a predicate of name and tensor.
         untie: whether weights that an exporter merged because their values were equal become
             weights of their own (`ties` tells how it knows); False keeps one parameter for each
@@ -87,6 +87,7 @@ class OnnxModule(Tunable):
         UnsafeModelError: it points outside its folder, asks for more than `limits`, or for an
             operator that is not in `allowed_ops`.
         UnsupportedOpError: operators are missing; all are listed, before any weight is read.
+        ValueError: a pattern of `trainable` or `untie` matches no tensor.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Reading the tensors that a graph uses."""
+"""Reading the weights that a graph uses: tensors, and nodes or attributes that contain one."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PROTOS = (onnx.TensorProto, onnx.SparseTensorProto)
 def read_tensors(
     model: Model, graph: Graph, reader: TensorReader
 ) -> tuple[dict[str, Tensor], dict[str, np.ndarray[Any, Any]]]:
-    """The tensors the graph uses, and apart from them the arrays of strings.
+    """The tensors that the graph uses, and separately the arrays of strings.
 
     Raises:
-        InvalidModelError: the data of one does not fit.
-        UnsafeModelError: what `ties` made weights of their own is too large for so many copies.
+        InvalidModelError: the data of a tensor does not fit its shape and type.
+        UnsafeModelError: the copies that untied weights need are too large.
     """
     most = reader.limits.weight_bytes
     left = REPEATED if most is None else most

@@ -266,9 +266,17 @@ def test_where_nothing_gets_better_the_model_stays_and_the_status_says_so(
         ({"x": X.astype(str), "label": L}, (), "holds no numbers"),
         ({"test_x": X, "test_y": L}, (), "no arrays to train on, only test"),
         ({"x": X[:1], "label": L[:1]}, (), "cannot be divided"),
-        ({"x": X, "label": L % 2}, ("--freeze", "nothing.*"), "has a name like 'nothing.*'"),
+        (
+            {"x": X, "label": L % 2},
+            ("--freeze", "nothing.*"),
+            "a parameter, got 'nothing.*'",
+        ),
         ({"x": X, "label": L % 2}, ("--freeze", "*"), "no weight of the model trains"),
-        ({"x": X, "label": L % 2}, ("--freeze-statistics",), "no statistics"),
+        (
+            {"x": X, "label": L % 2},
+            ("--freeze-statistics",),
+            "a running statistic, got '*'",
+        ),
         ({"x": X, "label": L % 2}, ("--answer", "z"), "no output 'z'; its outputs are y"),
         ({"x": X, "label": L % 2}, ("--curve", "/nowhere/at/all.svg"), "there is no folder"),
         ({"x": X + np.float32("inf"), "label": L % 2}, (), "the loss is nan in epoch 1"),
@@ -299,7 +307,7 @@ def test_a_model_without_a_head_and_a_missing_pillow_are_said(
     text = TINY.replace("a = Gemm(x, w, b) END", "y = LayerNormalization(x, b)")
     onnx.save(onnx.parser.parse_model(text), model)
     assert finetune(model, tmp_path / "data.npz", tmp_path / "o.onnx", "--head", "auto") == 2
-    assert "stands LayerNormalization 'y', which is no linear" in capsys.readouterr().err
+    assert "is LayerNormalization 'y', which is not a linear" in capsys.readouterr().err
     data = images(tmp_path / "photos", a=50)
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert finetune(digits, data, tmp_path / "o.onnx") == 2

@@ -147,7 +147,7 @@ def test_groups_by_prefix() -> None:
         "head.weight": 1.0,
     }
     assert rates(module, decay=0.5, by=["a.", "", "head"])["a.10.weight"] == 0.25
-    with pytest.raises(ValueError, match=r"'a\.10\.weight' is under none"):
+    with pytest.raises(ValueError, match=r"by must have a prefix of 'a\.10\.weight', got"):
         module.parameter_groups(1.0, by=["a.1", "head"])
 
 
