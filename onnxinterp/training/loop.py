@@ -50,7 +50,7 @@ class Objective:
 
     @staticmethod
     def _by_class(answers: Tensor, targets: Tensor) -> Tensor:
-        """Logits with classes in dimension 1; the model may have them last: [batch, time, classes]."""
+        """Logits with classes in dimension 1; they may come last: [batch, time, classes]."""
         last = answers.ndim > 2 and answers.shape[:-1] == targets.shape
         return answers.movedim(-1, 1) if last else answers
 
