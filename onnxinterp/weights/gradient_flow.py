@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from onnxinterp.dtypes import CARRIER
+from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph.ir import Graph, Node, WeightRef
 from onnxinterp.planning.carriers import output_types
 from onnxinterp.registry import Kind
@@ -24,6 +25,9 @@ def infer_types(graph: Graph, weights: Mapping[str, int]) -> dict[str, int]:
     Args:
         graph: the main graph.
         weights: the types of its weights.
+
+    Raises:
+        InvalidModelError: no types can be inferred for a node.
     """
     types = dict(weights)
     _infer_types(graph, types)
@@ -40,7 +44,11 @@ def _infer_types(graph: Graph, types: dict[str, int]) -> None:
                 types.update({i.name: t for i, t in zip(body.inputs, inputs, strict=True)})
             _infer_types(body, types)
             results.append([o.elem_type or types.get(o.name, 0) for o in body.outputs])
-        types.update(zip(node.outputs, output_types(node, inputs, results), strict=True))
+        try:
+            types.update(zip(node.outputs, output_types(node, inputs, results), strict=True))
+        except Exception as error:
+            message = f"node {node.name!r} ({node.op_type}, opset {node.opset}): {error}"
+            raise InvalidModelError(message) from error
 
 
 def reached_inputs(graph: Graph, types: Mapping[str, int], frozen: bool = False) -> set[str]:
@@ -80,12 +88,14 @@ class _Backward:
 
     def _follow(self, node: Node) -> None:
         """Go through a node to the inputs that its kernel computes with."""
-        for body in _bodies(node):
+        bodies = _bodies(node)
+        for body in bodies:
             self.visit(body)
         if node.kernel is None:  # it may compute with anything
             self.values.update(node.reads)
             return
         kernel = node.kernel
+        aligned = [b.inputs for b in bodies if len(b.inputs) == len(node.inputs)]
         closed = {*kernel.state, *(() if self.frozen else kernel.frozen)}
         names = [
             name
@@ -93,17 +103,12 @@ class _Backward:
             if (parameter := kernel.parameter(index))
             and kernel.kinds[parameter.name] in TENSORS
             and parameter.name not in closed
-            and self._is_used(node, index)
+            and (not aligned or any(i[index].name in self.values for i in aligned))
         ]
         held = node.attributes.items()
         names += [v.name for k, v in held if isinstance(v, WeightRef) and k not in closed]
         self.inputs.update(names)
         self.values.update(names)
-
-    def _is_used(self, node: Node, index: int) -> bool:
-        """Whether a subgraph that takes the inputs of its node passes a gradient to one of them."""
-        taken = [b.inputs[index].name for b in _bodies(node) if len(b.inputs) == len(node.inputs)]
-        return not taken or not self.values.isdisjoint(taken)
 
 
 def _straight(graph: Graph, node: Node) -> Iterable[str]:
