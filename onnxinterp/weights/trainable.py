@@ -78,19 +78,26 @@ def choose_parameters(
         return [n for n, t in floating.items() if n in reached and _is_finite(range_of(n), t.dtype)]
 
     able = can_train(reached_inputs(graph, types))
-    single = {n for n in able if tensors[n].numel() == 1}
-    settings = _apart_from_readers(graph, single).union(
-        name
-        for name in able
-        if not tensors[name].ndim
-        or (isinstance(model.tensors[name], Node) and len(set(range_of(name))) == 1)
-    )
+    settings = _numbers(model, graph, {n: tensors[n] for n in able}, range_of)
     default = [name for name in able if name not in settings]
     if trainable in ("weights", "none"):
         return dict.fromkeys(default, trainable == "weights")
     able = can_train(reached_inputs(graph, types, frozen=True))
     chosen = set(able if trainable == "all" else select(trainable, able, CAN_TRAIN, tensors))
-    return {n: n in chosen for n in able if n in chosen.union(default)}
+    wrapped = chosen.union(default)
+    return {name: name in chosen for name in able if name in wrapped}
+
+
+def _numbers(
+    model: Model, graph: Graph, tensors: Mapping[str, Tensor], range_of: Callable[[str], Range]
+) -> set[str]:
+    """The tensors that are settings because they are one number."""
+    single = {name for name, t in tensors.items() if t.numel() == 1}
+    small = (name for name, t in tensors.items() if t.numel() <= MAX_TESTED_ELEMENTS)
+    repeated = single.union(name for name in small if len(set(range_of(name))) == 1)
+    constants = {name for name in repeated if isinstance(model.tensors[name], Node)}
+    scalars = {name for name in single if not tensors[name].ndim}
+    return scalars | constants | _apart_from_readers(graph, single)
 
 
 def state_names(graph: Graph) -> frozenset[str]:
@@ -105,26 +112,17 @@ def state_names(graph: Graph) -> frozenset[str]:
 
 
 def value_range(tensor: Tensor) -> Range:
-    """The least and the largest element; NaN where an element is.
-
-    Of a tensor with more than `MAX_TESTED_ELEMENTS`, so many are compared; all, where these are
-    one number.
-    """
+    """The least and the largest of at most `MAX_TESTED_ELEMENTS`; NaN where an element is."""
     flat, count = tensor.reshape(-1), tensor.numel()
     if not count:
         return UNKNOWN_RANGE
-    if count <= MAX_TESTED_ELEMENTS:
-        return _range(flat)
-    size = MAX_TESTED_ELEMENTS // TESTED_PARTS
-    starts = [i * (count - size) // (TESTED_PARTS - 1) for i in range(TESTED_PARTS)]
-    low, high = _range(torch.cat([flat[start : start + size] for start in starts]))
-    return _range(flat) if low == high else (low, high)
-
-
-def _range(flat: Tensor) -> Range:
+    if count > MAX_TESTED_ELEMENTS:
+        size = MAX_TESTED_ELEMENTS // TESTED_PARTS
+        starts = [i * (count - size) // (TESTED_PARTS - 1) for i in range(TESTED_PARTS)]
+        flat = torch.cat([flat[start : start + size] for start in starts])
     if flat.is_complex():
         flat = torch.view_as_real(flat)
-    if flat.dtype.itemsize == 1:  # torch compares no 8-bit floats
+    if flat.dtype.itemsize == 1:  # torch cannot compare 8-bit floats
         flat = flat.float()
     low, high = torch.aminmax(flat)
     return float(low), float(high)
