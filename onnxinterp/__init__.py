@@ -19,9 +19,11 @@ from onnxinterp.limits import Limits
 from onnxinterp.module import OnnxModule
 from onnxinterp.registry import host, op
 from onnxinterp.runtime.interpreter import Interpreter
-from onnxinterp.training.batchnorm import reinsert_normalization
+from onnxinterp.training.batchnorm import reinsert_batchnorm
 from onnxinterp.training.heads import HeadError, replace_head
 from onnxinterp.values import Floats, Host, Ints, Operand, Scalar, Subgraph
+
+reinsert_normalization = reinsert_batchnorm  # its previous name
 
 __all__ = [
     "ChangedFileError",
@@ -44,6 +46,7 @@ __all__ = [
     "UnsupportedOpError",
     "host",
     "op",
+    "reinsert_batchnorm",
     "reinsert_normalization",
     "replace_head",
 ]

@@ -26,14 +26,9 @@ from onnxinterp.runtime.inputs import Arguments
 from onnxinterp.runtime.interpreter import Frame, Interpreter
 from onnxinterp.runtime.plan import Key, Plan
 from onnxinterp.values import Host
-from onnxinterp.weights import (
-    Trainable,
-    Weights,
-    elem_type,
-    parameters,
-    read_tensors,
-    read_weight,
-)
+from onnxinterp.weights import Weights, read_weight
+from onnxinterp.weights.loading import header, read_tensors
+from onnxinterp.weights.trainable import Trainable, parameters
 from onnxinterp.weights.tunable import Tunable
 from onnxinterp.writing import safetensors as tensorfiles
 from onnxinterp.writing.save import save
@@ -58,8 +53,8 @@ class OnnxModule(Tunable):
             a path only.
         outputs: names of any tensors of the graph to give instead of the graph's outputs; nodes
             they do not need are dropped.
-        trainable: which weights train: "weights" (all floating tensors that kernels compute with;
-            not statistics, quantization scales, bounds, exponents, rank-0 settings), "all",
+        trainable: which weights train: "weights" (all floating tensors that kernels compute with
+            and that a gradient can reach, except settings: see `weights.trainable`), "all",
             "none", a name pattern (`fnmatch`) or several, or a predicate of name and tensor.
         untie: whether weights that an exporter merged because their values were equal become
             weights of their own (`ties` tells how it knows); False keeps one parameter for each
@@ -89,6 +84,7 @@ class OnnxModule(Tunable):
         UnsafeModelError: it points outside its folder, asks for more than `limits`, or for an
             operator that is not in `allowed_ops`.
         UnsupportedOpError: operators are missing; all are listed, before any weight is read.
+        ValueError: a pattern of `trainable` or `untie` matches no tensor.
     """
 
     def __init__(
@@ -113,18 +109,18 @@ class OnnxModule(Tunable):
         )
         model = build(proto, self._kernels, limits)
         self.untied = resolve_untie(untie, model)
-        model = untie_weights(model, untie)
+        model = untie_weights(model, self.untied)
         graph = model.graph.pruned(model.infos(outputs))
         _refuse_missing(graph)
         self.opset_imports = model.opset_imports
         self.producer = model.producer
         self.interpreter = Interpreter()
-        stored = {name: elem_type(held) for name, held in model.tensors.items()}
+        stored = {name: header(held)[0] for name, held in model.tensors.items()}
         check_types(graph, stored)
         tensors, strings = read_tensors(model, graph, reader)
         self._mapped = reader.mapped
         packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
-        self.weights = Weights(parameters(tensors, graph, trainable))
+        self.weights = Weights(parameters(model, graph, tensors, trainable))
         self.template = make_template(content, proto, model, self.weights, reader)
         self.onnx_graph = graph
         self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)

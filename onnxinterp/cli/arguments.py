@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import zipfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from onnxinterp.cli.display import say
 from onnxinterp.errors import InputError
@@ -97,19 +93,6 @@ def shapes_by_name(
         names = ", ".join(repr(i.name) for i in inputs)
         raise InputError(f"--input_shape must be NAME:SIZES, where NAME is one of {names}")
     return {name or inputs[0].name: shape for name, shape in shapes}
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of an .npz file by name; nothing in it is executed.
-
-    Raises:
-        InputError: it is no such file, or holds pickled objects.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except (ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no .npz file of plain arrays: {error}") from error
 
 
 def say_default_sizes(defaults: dict[str, int]) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
 from onnxinterp.errors import plain
+from onnxinterp.training.loop import Advance
 
-Advance = Callable[[str], None]
 MAX_CELL_BYTES = 200
 
 

@@ -1,32 +1,33 @@
-"""`onnxinterp inspect`: what is in a model, without running it and without reading its weights."""
+"""`onnxinterp inspect`: what a model contains, without running it or reading external data."""
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import torch
-from onnx import TensorProto
+from onnx import SparseTensorProto, TensorProto
 
 from onnxinterp.cli.arguments import Commands, add_command, add_untrusted
 from onnxinterp.cli.display import format_bytes, say, table
 from onnxinterp.cli.ops import AI_ONNX, show_missing
 from onnxinterp.dtypes import CARRIER, onnx_name
-from onnxinterp.errors import InvalidModelError, MissingOp
+from onnxinterp.errors import MissingOp
+from onnxinterp.format.tensor_checks import raw_bytes
+from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Holder, Model, Node
+from onnxinterp.graph.ties import untie_weights
+from onnxinterp.planning.carriers import type_of
 from onnxinterp.reading.source import read
-from onnxinterp.weights import parameters
+from onnxinterp.weights.loading import header, read_tensor
+from onnxinterp.weights.trainable import UNKNOWN_RANGE, Range, choose_parameters, value_range
 
 EXAMPLES = """\
   onnxinterp inspect model.onnx
   onnxinterp inspect model.onnx --weights"""
-
-FOUR_BITS = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,8 @@ class Weight:
 
     @property
     def bytes(self) -> int:
-        """The size of its data; of strings, 0."""
-        carrier = CARRIER.get(self.elem_type)
-        if carrier is None:
-            return 0
-        return -(-self.count // 2) if self.elem_type in FOUR_BITS else self.count * carrier.itemsize
+        """The size of its data in the file; 0 for strings."""
+        return raw_bytes(self.elem_type, self.count)
 
 
 def add_to(commands: Commands) -> None:
@@ -70,7 +68,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what the file holds; 1 where an operator has no kernel."""
+    """Print what the file contains; 1 if an operator has no kernel."""
     model = build(read(options.model, options.limits).proto, limits=options.limits)
     weights = weights_of(model)
     _show_summary(options.model, model, weights)
@@ -84,51 +82,50 @@ def run(options: argparse.Namespace) -> int:
         table("weights", ("name", "type", "shape", "bytes", "trains"), rows)
     if missing:
         show_missing(missing)
-        say("what trains is known for sure once every operator has a kernel")
+        say("which weights train is certain only if every operator has a kernel")
     return 1 if missing else 0
 
 
 def weights_of(model: Model) -> list[Weight]:
-    """Every tensor of a model that its graph uses, described by its header alone."""
-    used = {*model.graph.captures, *(i.name for i in model.graph.inputs)}
-    headers = {n: _header(t) for n, t in model.tensors.items() if n in used}
+    """Every weight of the module that `OnnxModule` makes of a model; reads no external data.
+
+    Whether external data is finite is not known; it counts as finite.
+    """
+    model = untie_weights(model, True)
+    graph = model.graph.pruned(model.infos(None))
+    used = {*graph.captures, *(i.name for i in graph.inputs)}
+    headers = {n: _header(stored) for n, stored in model.tensors.items() if n in used}
     shells = {
         name: torch.empty(shape, dtype=CARRIER[kind], device="meta")
         for name, (kind, shape) in headers.items()
         if kind in CARRIER
     }
-    trains: Mapping[str, torch.Tensor] = parameters(shells, model.graph, "weights")
-    return [
-        Weight(name, kind, shape, name in trains and trains[name].requires_grad)
-        for name, (kind, shape) in headers.items()
-    ]
+
+    def range_of(name: str) -> Range:
+        if _is_external(model.tensors[name]):
+            return UNKNOWN_RANGE
+        value = read_tensor(model.tensors[name], TensorReader(None))
+        assert isinstance(value, torch.Tensor), "strings have no carrier"
+        return value_range(value)
+
+    trains = choose_parameters(model, graph, shells, range_of=range_of)
+    return [Weight(n, kind, shape, trains.get(n, False)) for n, (kind, shape) in headers.items()]
 
 
-SCALARS = {
-    "value_float": TensorProto.FLOAT,
-    "value_int": TensorProto.INT64,
-    "value_string": TensorProto.STRING,
-}
-"""Attributes of Constant besides tensors -> element type; with an s behind, a list of them."""
+def _is_external(stored: Holder) -> bool:
+    held = stored.attributes.values() if isinstance(stored, Node) else (stored,)
+    tensors = [t.values if isinstance(t, SparseTensorProto) else t for t in held]
+    external = TensorProto.EXTERNAL
+    return any(isinstance(t, TensorProto) and t.data_location == external for t in tensors)
 
 
 def _header(stored: Holder) -> tuple[int, tuple[int, ...]]:
-    """Element type and shape; a sparse tensor counts as the dense one it stands for."""
-    if isinstance(stored, TensorProto):
-        return stored.data_type, tuple(stored.dims)
-    if isinstance(stored, onnx.SparseTensorProto):
-        return stored.values.data_type, tuple(stored.dims)
-    if isinstance(stored, onnx.AttributeProto):
-        return TensorProto.FLOAT, (len(stored.floats),)
-    if len(stored.attributes) != 1:
-        what = f"node {stored.name!r} ({stored.op_type})"
-        raise InvalidModelError(f"{what} has {len(stored.attributes)} values, not one")
-    (name, value), *_ = stored.attributes.items()
-    if isinstance(value, (TensorProto, onnx.SparseTensorProto)):
-        return _header(value)
-    if name in SCALARS:
-        return SCALARS[name], ()
-    return SCALARS.get(name.removesuffix("s"), TensorProto.UNDEFINED), (len(value),)
+    """Element type and shape, also of a node that has numbers or strings."""
+    elem_type, shape = header(stored)
+    if elem_type or not isinstance(stored, Node):
+        return elem_type, shape
+    value = read_tensor(stored, TensorReader(None))
+    return type_of(value), tuple(value.shape)
 
 
 def _show_summary(path: Path, model: Model, weights: list[Weight]) -> None:
@@ -169,7 +166,7 @@ def _show_values(model: Model) -> None:
 
 
 def _show_operators(model: Model) -> list[MissingOp]:
-    """Print every operator with the kernel that serves it; what has none, once each."""
+    """Print every operator with its kernel; return those without one, once each."""
     count: Counter[tuple[str, str, int]] = Counter()
     first: dict[tuple[str, str, int], Node] = {}
     for node in model.graph.walk():
@@ -181,5 +178,5 @@ def _show_operators(model: Model) -> list[MissingOp]:
         kernel = first[domain, op_type, opset].kernel
         served = "MISSING" if kernel is None else f"{op_type}-{kernel.since}"
         rows.append((op_type, domain, times, opset, served))
-    table("operators", ("operator", "domain", "nodes", "opset", "served by"), rows)
+    table("operators", ("operator", "domain", "nodes", "opset", "supported by"), rows)
     return [node.missing() for node in first.values() if node.kernel is None]

@@ -15,7 +15,6 @@ from onnxinterp.cli.arguments import (
     add_command,
     add_input_shape,
     add_untrusted,
-    read_arrays,
     say_default_sizes,
     shapes_by_name,
 )
@@ -25,6 +24,7 @@ from onnxinterp.extras import MissingExtraError
 from onnxinterp.format.atomic import atomic_write
 from onnxinterp.module import OnnxModule
 from onnxinterp.reading.source import Source, read, serialized
+from onnxinterp.training.datasets import read_arrays
 from onnxinterp.verify import Comparison, NodeReport, Report, Tolerance, isolate, trace
 from onnxinterp.verify import verify as verify_model
 from onnxinterp.verify.report import Inputs, declared_inputs, prepare

@@ -1,40 +1,39 @@
-"""Ties between weights: those of the model stay, those that an exporter made of equal values go.
+"""Ties between weights: those of the model are kept, an exporter's merges of equal values undone.
 
 A weight that several nodes read is one parameter: that is how a model ties an embedding to its
-head. But torch's exporters also merge tensors which merely hold the same values, as two LayerNorms
-do before they are trained, and then one would train as the other. What they leave behind tells:
+head. But torch's exporters also merge tensors that only have equal values, as two LayerNorms have
+before training, and then both would train as one. Three traces in the file show such a merge:
 
-    Identity    The older exporter keeps one initializer and gives the other's name to an Identity
-                of it. A weight that a model ties itself is read under one name, without Identity.
-    scope       The newer one keeps one initializer and notes the torch module each node came from.
-                A vector (rank 0 or 1) called as the parameter of one module, and read by another
-                that is neither around nor inside it, was that module's own.
-    state       A running variance of ones may have become the weight of ones beside it: what is
-                brought up to date in training is never a parameter as well.
+    Identity    The older exporter keeps one initializer, and an Identity of it has the name of the
+                other. A weight that a model ties itself is read under one name, without Identity.
+    scope       The newer exporter keeps one initializer and records the torch module of each node.
+                A vector (rank 0 or 1) has the name of a parameter of one module, and another
+                module, neither around nor inside the first, reads it: it was that module's own.
+    state       A running variance of ones may be merged with the weight of ones beside it: a state
+                that training updates is never a parameter.
 
-Each of them becomes a weight of its own, under the name that it had in torch where the file tells
-it. Matrices that two modules read stay tied in the second case: equal by chance they hardly are.
+Each merged tensor becomes a weight of its own, under its torch name where the file has it. In the
+second case, matrices that two modules read stay tied: they are hardly ever equal by chance.
 """
 
 from __future__ import annotations
 
 import glob
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import NamedTuple, TypeAlias
 
 from onnx import TensorProto
 
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.graph.ir import Graph, Model, Node, Tie
+from onnxinterp.patterns import select
 
 Untie: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool]"
 
-
 MAX_UNNUMBERED_COPIES = 4  # weights of one name before they are numbered
-MAX_NAME_CHARS = 512  # characters of a name, or of a module's, of which others are made
+MAX_NAME_CHARS = 512  # characters of a name that other names are derived from
 
 
 class Use(NamedTuple):
@@ -45,18 +44,30 @@ class Use(NamedTuple):
     state: str
 
 
-def untie_weights(model: Model, untie: Untie) -> Model:
+def resolve_untie(untie: Untie, model: Model) -> bool | list[str]:
+    """The argument `untie` as plain data, which files can store: names in place of a predicate.
+
+    Raises:
+        ValueError: a pattern matches no tensor of the model.
+    """
+    if isinstance(untie, bool):
+        return untie
+    aliases = (n.outputs[0] for n in model.graph.nodes if n.kernel and n.kernel.alias)
+    names = dict.fromkeys((*model.tensors, *aliases))
+    return [glob.escape(n) for n in select(untie, names, "untie must match a tensor of the model")]
+
+
+def untie_weights(model: Model, untied: bool | Collection[str]) -> Model:
     """The model with a weight of its own for each tensor that an exporter merged into another.
 
     Args:
         model: a decoded model; not changed.
-        untie: True for the ties that the file shows to be an exporter's, False for none; names of
-            initializers (`fnmatch`) or a predicate of them: these are untied wherever several
-            nodes read them, also where the file shows nothing.
+        untied: True for the merges that the file shows, False for none; or escaped names: these are
+            untied wherever several nodes read them, also where the file shows nothing.
     """
-    if untie is False:
+    if untied is False:
         return model
-    asked = _predicate(untie)
+    asked = None if untied is True else frozenset(untied)
     if found := _identities(model, asked):
         nodes = tuple(n for n in model.graph.nodes if n.outputs[0] not in found)
         reads = _reads(model)
@@ -68,7 +79,7 @@ def untie_weights(model: Model, untie: Untie) -> Model:
     ties = {}
     copies = Counter[str]()  # how often a name was wanted again
     for name, uses in _uses(model).items():
-        whole = asked is not None and asked(name)
+        whole = asked is not None and glob.escape(name) in asked
         own = _own_names(model, name, uses, whole) if asked is None or whole else {}
         for new, its_uses in own.items():
             unique = new
@@ -110,16 +121,16 @@ def _reads(model: Model) -> Counter[str]:
     return count
 
 
-def _identities(model: Model, asked: Callable[[str], bool] | None) -> dict[str, str]:
-    """What nodes of the main graph give that only pass a merged initializer on -> this.
+def _identities(model: Model, asked: Collection[str] | None) -> dict[str, str]:
+    """Output of a node of the main graph that only returns a merged initializer -> its name.
 
-    What one gives may be merged again, and passed on by the next.
+    Such an output may be merged itself, and the next node may return it.
     """
     merged, count, found = _merged(model), _reads(model), dict[str, str]()
     for node in model.graph.nodes:
         if node.kernel is None or not node.kernel.alias or node.inputs[0] not in merged:
             continue
-        if asked is None or asked(node.inputs[0]):
+        if asked is None or glob.escape(node.inputs[0]) in asked:
             found[node.outputs[0]] = node.inputs[0]
             if count[node.outputs[0]] > 1:
                 merged.add(node.outputs[0])
@@ -166,7 +177,7 @@ def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[st
     own: dict[str, list[Use]] = {}
     for number, use in enumerate(uses):
         scope = use.node.scope if len(use.node.scope) <= MAX_NAME_CHARS else ""
-        apart = named and owner is not None and _apart(scope, home)
+        apart = named and owner is not None and are_separate(scope, home)
         if use.state and not first.state:  # the name that torch gives to an input (input_)mean
             around = (scope or home or name)[:MAX_NAME_CHARS]
             new = f"{around}.running_{use.state.removeprefix('input_')}"
@@ -180,7 +191,7 @@ def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[st
     return own
 
 
-def _apart(scope: str, home: str) -> bool:
+def are_separate(scope: str, home: str) -> bool:
     """Whether two torch modules are neither the same nor one inside the other."""
     return bool(scope) and not _within(scope, home) and not _within(home, scope)
 
@@ -202,21 +213,3 @@ def _trains(stored: object) -> bool:
     """Whether a stored tensor is one that may train; one in the form of a node stays as it is."""
     dtype = CARRIER.get(stored.data_type) if isinstance(stored, TensorProto) else None
     return dtype is not None and dtype.is_floating_point
-
-
-def resolve_untie(untie: Untie, model: Model) -> bool | list[str]:
-    """The same wish in plain data, for files: a predicate becomes the names it chooses."""
-    if isinstance(untie, bool):
-        return untie
-    asked = _predicate(untie)
-    return [glob.escape(name) for name in model.tensors if asked and asked(name)]
-
-
-def _predicate(untie: Untie) -> Callable[[str], bool] | None:
-    """What the caller asks for by name; None where the file is to tell."""
-    if isinstance(untie, bool):
-        return None
-    if callable(untie):
-        return untie
-    patterns = [untie] if isinstance(untie, str) else list(untie)
-    return lambda name: any(fnmatchcase(name, pattern) for pattern in patterns)

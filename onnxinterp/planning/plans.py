@@ -30,7 +30,8 @@ from onnxinterp.planning.planner import make_plan
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan
 from onnxinterp.values import Host
-from onnxinterp.weights import Weights, roles
+from onnxinterp.weights import Weights
+from onnxinterp.weights.trainable import state_names
 
 Sizes: TypeAlias = "tuple[torch.Size, ...]"
 MAX_SIZES = 16  # plans for particular sizes, each mode
@@ -166,7 +167,7 @@ class Plans:
 
     def _setting(self, frozen_stats: frozenset[str]) -> Setting:
         """What plans depend on, as it is now: `functional_call` may have replaced weights."""
-        state = roles(self.graph)[1]
+        state = state_names(self.graph)
         weights = dict(self.weights.items())
         constants = {
             n: t for n, t in weights.items() if not isinstance(t, nn.Parameter) and n not in state

@@ -1,19 +1,18 @@
-"""Normalisation put back behind convolutions that an exporter folded it into.
+"""BatchNormalization inserted again behind convolutions into which an exporter folded it.
 
-torch's exporters multiply BatchNormalization into the convolution before it, in eval mode, by
-default. The answers are the same, but what is left to train is another network: without batch
-statistics, and with the scale of each channel merged into its kernel.
+By default, torch's exporters fold BatchNormalization in eval mode into the convolution before it.
+The outputs are equal, but another network is left to train: it has no batch statistics, and its
+kernels contain the scale of each channel.
 
-What was folded is not in the file any more. But any channel can be normalised and then scaled and
-shifted back, which changes nothing in eval mode: with the mean m and the variance v of a
-calibration batch as statistics, sqrt(v + epsilon) as scale and m as bias.
+The file does not contain the folded layer any more. But normalizing a channel and then scaling and
+shifting it back changes nothing in eval mode: with the mean m and the variance v of a calibration
+batch as statistics, sqrt(v + epsilon) as scale and m as bias.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from typing import Any
 
 import onnx
@@ -23,53 +22,54 @@ from torch import Tensor
 
 from onnxinterp.limits import Limits
 from onnxinterp.module import OnnxModule
+from onnxinterp.patterns import Names, select
 from onnxinterp.reading.source import Source, complete
 from onnxinterp.runtime.interpreter import Frame, Interpreter
 from onnxinterp.runtime.plan import Step
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 NORMALIZATION = "BatchNormalization"
+WHERE = "where must match the weight of a convolution that no BatchNormalization follows"
 
 
-def reinsert_normalization(
+def reinsert_batchnorm(
     source: Source,
     *inputs: Any,
-    where: str | Iterable[str] | Callable[[str], bool] = "*",
+    where: Names = "*",
     epsilon: float = 1e-5,
     limits: Limits = Limits(),
     data_root: str | os.PathLike[str] | None = None,
 ) -> onnx.ModelProto:
-    """A model with BatchNormalization behind its convolutions, and the same answers in eval mode.
+    """A model with BatchNormalization behind its convolutions, and equal outputs in eval mode.
 
-    Give it to `OnnxModule`, fine-tune, save, verify: it is a plain ONNX model. A convolution whose
-    weight is called `conv.weight` gets `conv.normalization.weight`, `.bias`, `.running_mean` and
-    `.running_var`.
+    The result is an ordinary ONNX model: load it with `OnnxModule`, fine-tune it, save it. A
+    convolution with the weight `conv.weight` gets `conv.normalization.weight`, `.bias`,
+    `.running_mean` and `.running_var`.
 
     Example:
-        >>> model = reinsert_normalization("resnet.onnx", batch)  # doctest: +SKIP
+        >>> model = reinsert_batchnorm("resnet.onnx", batch)  # doctest: +SKIP
         >>> m = OnnxModule(model).train()  # doctest: +SKIP
 
     Args:
         source: the model; not changed.
-        inputs: a calibration batch, as for a call of the module: the larger and the more like the
-            data, the closer is `train()` to `eval()` at the start.
-        where: names of convolution weights, as patterns (`fnmatch`) or a predicate. Convolutions of
-            the main graph with a weight of that name are chosen, but for those that a
-            BatchNormalization follows.
-        epsilon: of the new nodes.
-        limits: what the model is held to, while it is read and called.
+        inputs: a calibration batch, as for a call of the module. The larger it is and the more it
+            resembles the data, the closer `train()` is to `eval()` at the start.
+        where: names of convolution weights: patterns (`fnmatch`) or a predicate. It chooses
+            convolutions of the main graph that no BatchNormalization follows.
+        epsilon: the attribute of the new nodes.
+        limits: the limits for reading and calling the model.
         data_root: a folder within which external data may lie behind links.
 
     Returns:
-        A new model with all its tensors inside.
+        A new model that contains all its tensors.
 
     Raises:
-        ValueError: no convolution is chosen.
+        ValueError: no convolution is chosen, or a pattern matches none.
     """
     model = complete(source, limits, data_root)
     chosen = _convolutions(model.graph, where)
     if not chosen:
-        raise ValueError(f"no convolution without normalisation has a weight like {where!r}")
+        raise ValueError(f"{WHERE}, got {where!r}")
     moments = _moments(OnnxModule(model, limits=limits), set(chosen), inputs)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     nodes = []
@@ -85,36 +85,30 @@ def reinsert_normalization(
     return model
 
 
-def _convolutions(
-    graph: onnx.GraphProto, where: str | Iterable[str] | Callable[[str], bool]
-) -> list[str]:
-    """Outputs of the convolutions that are chosen."""
-    patterns = [where] if isinstance(where, str) else [] if callable(where) else list(where)
+def _convolutions(graph: onnx.GraphProto, where: Names) -> list[str]:
+    """Outputs of the chosen convolutions."""
     weights = {t.name for t in graph.initializer}
     normalized = {n.input[0] for n in graph.node if n.op_type == NORMALIZATION}
-    return [
-        node.output[0]
+    weight_of = {
+        node.output[0]: node.input[1]
         for node in graph.node
         if node.op_type in CONVOLUTIONS
         and node.input[1] in weights
         and node.output[0] not in normalized
-        and (
-            where(node.input[1])
-            if callable(where)
-            else any(fnmatchcase(node.input[1], pattern) for pattern in patterns)
-        )
-    ]
+    }
+    chosen = select(where, dict.fromkeys(weight_of.values()), WHERE)
+    return [output for output, weight in weight_of.items() if weight in chosen]
 
 
 class _Observer(Interpreter):
-    """Notes mean and variance, one per channel, of some values on their way."""
+    """Records mean and variance per channel of some values."""
 
     def __init__(self, names: set[str]) -> None:
         self.names = names
         self.moments: dict[str, tuple[Tensor, Tensor]] = {}
 
     def run_step(self, step: Step, frame: Frame) -> Any:
-        """Run one step."""
+        """Run one step, and record its output."""
         result = super().run_step(step, frame)
         if step.outputs[0] in self.names:
             var, mean = torch.var_mean(result.float(), [0, *range(2, result.ndim)], correction=0)
@@ -139,7 +133,7 @@ def _normalization(
     epsilon: float,
     opset: int,
 ) -> NodeProto:
-    """The node behind one convolution; its four weights go into the graph."""
+    """The node behind one convolution; its four weights become initializers."""
     weight = next(t for t in graph.initializer if t.name == convolution.input[1])
     dtype = helper.tensor_dtype_to_np_dtype(weight.data_type)
     mean, var = moments
@@ -151,7 +145,7 @@ def _normalization(
     }
     prefix = f"{convolution.input[1].removesuffix('.weight')}.normalization"
     taken = {t.name for t in graph.initializer}
-    while f"{prefix}.weight" in taken:  # a convolution whose weight another one uses too
+    while f"{prefix}.weight" in taken:  # two convolutions with one weight
         prefix += "_"
     for name, value in values.items():
         array = value.numpy(force=True).astype(dtype)

@@ -1,16 +1,17 @@
-"""What a model is tuned on: a folder of images, or the arrays of an .npz file.
+"""Training data: a folder of images, or the arrays of an .npz file.
 
-    DIR/cat/1.png, DIR/dog/2.png               one folder a class
-    DIR/train/cat/..., DIR/validation/cat/...  likewise, already divided; test/ too
+    DIR/cat/1.png, DIR/dog/2.png               one folder per class
+    DIR/train/cat/..., DIR/validation/cat/...  the same, divided in portions; test/ too
     FILE.npz: image, labels                    arrays by input name, and the right answers
-    FILE.npz: train_image, train_labels, ...   likewise, already divided
+    FILE.npz: train_image, train_labels, ...   the same, divided in portions
 
-The answers are called labels, label, targets, target or y. Where a model has one input, its array
-may have any name. A portion is called train, validation (val) or test, before or behind the name.
+The answers have the name labels, label, targets, target or y. If a model has one input, its array
+may have any name. The portion is train, validation (val) or test, before or after the name.
 """
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxinterp.cli.arguments import read_arrays
 from onnxinterp.errors import InputError
 from onnxinterp.extras import require
 from onnxinterp.graph.ir import ValueInfo
@@ -34,12 +34,12 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs of a model and the answers that are right.
+    """Inputs of a model and the right answers.
 
     Attributes:
-        read: indices (n,) -> the inputs of these examples, in the order of the model's.
-        targets: what is right, one each along the first dimension.
-        classes: the names of the classes, where the data tell them.
+        read: indices (n,) -> the inputs of these examples, in the order of the model.
+        targets: the right answers, along the first dimension.
+        classes: the names of the classes, if the data has them.
     """
 
     read: Callable[[Tensor], tuple[Tensor, ...]]
@@ -50,14 +50,14 @@ class Examples:
         return len(self.targets)
 
     def part(self, indices: Tensor) -> Examples:
-        """Some of them."""
+        """The examples with these indices."""
         return replace(self, read=lambda i: self.read(indices[i]), targets=self.targets[indices])
 
     def split(self, fraction: float, seed: int) -> tuple[Examples, Examples]:
-        """Two portions: what is left, and a random `fraction`, at least one example each.
+        """Two portions, of at least one example each: the rest, and a random `fraction`.
 
         Raises:
-            InputError: there are less than two.
+            InputError: there are fewer than two examples.
         """
         if len(self) < 2:
             raise InputError(f"{len(self)} example(s) cannot be divided: give a validation portion")
@@ -68,12 +68,12 @@ class Examples:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How stored numbers become what the model takes: (x * scale - mean) / std.
+    """The conversion from stored numbers to inputs of the model: (x * scale - mean) / std.
 
     Attributes:
-        scale: None for 1/255 where an image file is read into floating numbers, else 1.
-        mean: one number, or one for each channel.
-        std: likewise.
+        scale: None for 1/255 if image files are read, else 1.
+        mean: one number, or one per channel.
+        std: one number, or one per channel.
     """
 
     scale: float | None = None
@@ -82,14 +82,14 @@ class Scaling:
 
     @property
     def plain(self) -> bool:
-        """Whether numbers stay as they are."""
+        """Whether numbers are not changed."""
         return self.scale in (None, 1.0) and self.mean == (0.0,) and self.std == (1.0,)
 
     def __call__(self, x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
         """Scale `x`, whose dimension `channels` has the channels; integers are only cast.
 
         Raises:
-            InputError: there are more or less channels than means or deviations.
+            InputError: the number of channels differs from that of means or deviations.
         """
         if self.plain or not dtype.is_floating_point:
             return x.to(dtype)
@@ -104,29 +104,29 @@ class Scaling:
 
 
 def channels_axis(shape: Sequence[int | str | None]) -> int:
-    """Which dimension has the channels: the last where only that is 1 or 3, else the second."""
+    """The dimension of channels: the last if only that is 1 or 3, else the second."""
     last = len(shape) == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3)
     return -1 if last else 1
 
 
 def tensors(inputs: Mapping[str, Tensor], targets: Tensor, classes: Sequence[str] = ()) -> Examples:
-    """Examples in memory; the first dimension of each tensor counts them."""
+    """Examples in memory, along the first dimension of each tensor."""
     return Examples(lambda i: tuple(x[i] for x in inputs.values()), targets, tuple(classes))
 
 
 def load(
     path: Path, inputs: Sequence[ValueInfo], shape: tuple[int, ...], scaling: Scaling
 ) -> dict[str, Examples]:
-    """Read examples: "train" always, "validation" and "test" where the data are so divided.
+    """Read examples: always "train", and "validation" and "test" if the data has these portions.
 
     Args:
         path: a folder of images or an .npz file.
-        inputs: what the model takes.
-        shape: that of the first input, every size chosen.
-        scaling: what is done to images and to floating inputs.
+        inputs: the inputs of the model.
+        shape: the shape of the first input, without unknown sizes.
+        scaling: for images and floating inputs.
 
     Raises:
-        InputError: the data are of another form, or do not fit the model.
+        InputError: the data has another form, or does not fit the model.
         MissingExtraError: images need Pillow.
     """
     if path.is_dir():
@@ -170,13 +170,13 @@ def _folder(path: Path, classes: list[str], reader: ImageReader) -> Examples:
 
 
 class ImageReader:
-    """Reads image files as one batch for a model's input.
+    """Reads image files as one batch for an input of a model.
 
-    Channels are where the shape has 1 or 3: [batch, channels, height, width], or last.
+    The layout is that of the shape: [batch, channels, height, width], or channels last.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, scaling: Scaling) -> None:
-        """Load Pillow, which only this needs."""
+        """Load Pillow: only images need it."""
         self.axis = channels_axis(shape)
         channels, *size = shape[1:] if self.axis == 1 else (shape[3], *shape[1:3])
         if channels not in (1, 3):
@@ -189,19 +189,32 @@ class ImageReader:
         self.threads = ThreadPoolExecutor(4)
 
     def __call__(self, paths: Sequence[Path]) -> Tensor:
-        """The images, resized and scaled."""
+        """The images, resized and scaled, as one batch."""
         images = torch.stack(list(self.threads.map(self._read, paths)))
         batch = images.movedim(-1, self.axis).contiguous()
         return self.scaling(batch, self.axis, self.dtype)
 
     def _read(self, path: Path) -> Tensor:
-        """One image: [height, width, channels], numbers 0..255."""
+        """One image: [height, width, channels], with numbers from 0 to 255."""
         try:
             with self.pillow.open(path) as file:
                 resized = file.convert(self.mode).resize((self.width, self.height))
         except OSError as error:
             raise InputError(f"{path} cannot be read as an image: {error}") from error
         return torch.from_numpy(np.array(resized)).reshape(self.height, self.width, -1)
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz file by name; nothing in the file is executed.
+
+    Raises:
+        InputError: it is not such a file, or contains pickled objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is no .npz file of plain arrays: {error}") from error
 
 
 def _arrays(path: Path, inputs: Sequence[ValueInfo], scaling: Scaling) -> dict[str, Examples]:
@@ -234,7 +247,7 @@ def _answer(arrays: Mapping[str, Array], inputs: Sequence[ValueInfo]) -> str:
 
 
 def _strings(arrays: Mapping[str, Array]) -> Array:
-    """The names among the answers; none where they are numbers."""
+    """The class names among the answers; none if the answers are numbers."""
     texts = [arrays[n].reshape(-1) for n in ANSWERS if n in arrays and arrays[n].dtype.kind == "U"]
     return np.concatenate([np.array([], "U1"), *texts])
 
@@ -267,7 +280,7 @@ def _portion_of_arrays(
 
 
 def _fitted(info: ValueInfo, array: Array, scaling: Scaling) -> Tensor:
-    """An array as the input's type and rank: dimensions of 1 that it lacks are put in."""
+    """An array with the type and rank of an input: missing dimensions of 1 are inserted."""
     if info.dtype is None:
         raise InputError(f"the input {info} is no tensor of numbers")
     try:

@@ -1,9 +1,9 @@
 """A new head: the last linear layer of a model with another number of outputs.
 
-The head is searched from an output of the graph backwards: a Gemm, a MatMul (and the Add of its
-bias) or a Conv of kernel size 1, whose weight the file stores. Between it and the output may stand
-what keeps the outputs apart: activations, Softmax, pooling, Flatten, Reshape, ... All values made
-of the head's are followed forwards, so that stored sizes and declared shapes change with it.
+The head is found by going back from an output of the graph: it is a Gemm, a MatMul (and the Add of
+its bias) or a Conv of kernel size 1, with a weight that the file stores. Operators that keep the
+dimension of outputs may follow it: activations, Softmax, pooling, Flatten, Reshape, ... From the
+head, all dependent values are followed forwards: their stored sizes and declared shapes change too.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from onnxinterp.reading.toposort import toposort
 
 LINEAR = ("Gemm", "MatMul", "Conv")
 ARITHMETIC = ("Add", "Sub", "Mul", "Div")
-KEEPING = (  # one input, whose dimension of outputs stays where it is
+KEEPING = (  # operators of one input that leave the dimension of outputs where it is
     *("Identity", "Cast", "Dropout", "Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh"),
     *("Relu", "LeakyRelu", "Elu", "Gelu", "Softplus", "Clip", "Exp", "Log", "Neg"),
     *("GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool", "Resize", "Upsample"),
 )
 MOVING = ("Flatten", "Reshape", "Squeeze", "Transpose")
-ENDING = ("ArgMax", "ArgMin", "TopK", "Shape", "ReduceMax", "ReduceSum")  # leave no such dimension
+ENDING = ("ArgMax", "ArgMin", "TopK", "Shape", "ReduceMax", "ReduceSum")  # they remove it
 
 
 class HeadError(OnnxError, ValueError):
-    """The model has no head that could be replaced; the message says what was found instead."""
+    """The model has no head that can be replaced; the message describes what was found."""
 
 
 class Stored(NamedTuple):
-    """A tensor of the file, and who reads it.
+    """A tensor of the file, and the node that reads it.
 
     Attributes:
         node: the node that reads it.
-        place: as which of its inputs.
+        place: the index of the input.
         tensor: the tensor.
-        turned: whether Transpose stands between it and the head.
+        turned: whether a Transpose is between the tensor and the head.
     """
 
     node: NodeProto
@@ -56,7 +56,7 @@ class Stored(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of the value that it is."""
+        """The name of the value that the node reads."""
         return str(self.node.input[self.place])
 
 
@@ -67,8 +67,8 @@ class Head:
     Attributes:
         node: the Gemm, MatMul or Conv.
         weight: its matrix or kernel.
-        axis: which dimension of the stored weight counts the outputs.
-        bias: the bias, also where an Add brings it.
+        axis: the dimension of outputs in the stored weight.
+        bias: the bias, also if an Add adds it.
     """
 
     node: NodeProto
@@ -78,7 +78,7 @@ class Head:
 
     @property
     def out_features(self) -> int:
-        """How many outputs it has."""
+        """The number of outputs."""
         return int(self.weight.tensor.dims[self.axis])
 
     @property
@@ -98,10 +98,10 @@ def replace_head(
 ) -> onnx.ModelProto:
     """A model whose last linear layer has another number of outputs, and fresh weights.
 
-    Give it to `OnnxModule`, fine-tune, save: it is a plain ONNX model, the same but for that layer
-    and the shapes that follow from it. The weights keep their names and types, and are drawn as
-    `nn.Linear` draws them. A weight that something else reads too (an embedding tied to the head)
-    stays there as it is, and the head gets one of its own.
+    The result is an ordinary ONNX model, to be loaded with `OnnxModule`. Only that layer and the
+    shapes that depend on it differ. The weights keep their names and types, and are initialized as
+    by `nn.Linear`. A weight that another node reads too (an embedding tied to the head) stays, and
+    the head gets its own.
 
     Example:
         >>> model = replace_head("resnet.onnx", 5)  # doctest: +SKIP
@@ -110,21 +110,20 @@ def replace_head(
     Args:
         source: the model; not changed.
         out_features: the number of outputs, at least 1.
-        output: the output of the graph to go back from; the first one by default.
-        generator: what draws the weights; torch's own by default.
-        limits: what the model is held to while it is read.
+        output: the output of the graph to start from; by default the first one.
+        generator: the random generator for the weights; by default that of torch.
+        limits: the limits for reading the model.
         data_root: a folder within which external data may lie behind links.
 
     Returns:
-        A new model with all its tensors inside.
+        A new model that contains all its tensors.
 
     Raises:
-        HeadError: there is no such layer, or something stands behind it that depends on the number
-            of its outputs.
+        HeadError: there is no such layer, or a node behind it depends on the number of its outputs.
         ValueError: `out_features` is less than 1.
     """
     if out_features < 1:
-        raise ValueError(f"a head has at least 1 output, not {out_features}")
+        raise ValueError(f"out_features must be at least 1, got {out_features}")
     surgery = _Surgery(complete(source, limits, data_root))
     head = surgery.head(output)
     before = head.out_features
@@ -144,13 +143,13 @@ def find_head(source: Source, output: str | None = None, limits: Limits = Limits
     """The last linear layer before an output (the first by default) of a model.
 
     Raises:
-        HeadError: there is none that could be replaced.
+        HeadError: there is none that can be replaced.
     """
     return _Surgery(read(source, limits).proto).head(output)
 
 
 class _Surgery:
-    """A model under change: who makes and who reads which value, and what is stored."""
+    """A model that is changed: the maker and the readers of each value, and stored tensors."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -170,7 +169,7 @@ class _Surgery:
         """Go back from an output to the last linear layer."""
         names = [o.name for o in self.graph.output]
         if output is not None and output not in names:
-            raise HeadError(f"the graph has no output {output!r}; its outputs are {names}")
+            raise HeadError(f"output must be one of {names}, got {output!r}")
         value = output or names[0]
         passed: list[NodeProto] = []
         while True:
@@ -181,12 +180,12 @@ class _Surgery:
                 return self._head(node, passed)
             data = self._data(node)
             if data is None:
-                raise self._no_head(passed, f"{_label(node)}, which is no linear layer")
+                raise self._no_head(passed, f"{_label(node)}, which is not a linear layer")
             passed.append(node)
             value = data
 
     def _data(self, node: NodeProto) -> str | None:
-        """The input that may come from the head; None where the node does not pass it on."""
+        """The input that may depend on the head; None if the node combines its outputs."""
         if node.op_type in ARITHMETIC:
             stored = [self.stored(node, index) is not None for index in range(2)]
             return node.input[stored.index(False)] if stored.count(True) == 1 else None
@@ -203,7 +202,7 @@ class _Surgery:
         if not flat or (node.op_type != "Conv" and len(dims) != 2):
             raise self._no_head(passed, f"{_label(node)} with a weight of shape {dims}")
         if weight.tensor.data_type not in _FLOATING:
-            raise self._no_head(passed, f"{_label(node)}, whose weight is no floating tensor")
+            raise self._no_head(passed, f"{_label(node)}, whose weight is not a floating tensor")
         outputs_first = node.op_type == "Conv" or bool(_attribute(node, "transB", 0))
         axis = int(outputs_first == weight.turned)
         bias = self.stored(node, 2) if len(node.input) > 2 and node.input[2] else None
@@ -215,7 +214,7 @@ class _Surgery:
         return Head(node, weight, axis, bias)
 
     def stored(self, node: NodeProto, index: int) -> Stored | None:
-        """The tensor of the file that an input is, also by way of Identity and Transpose."""
+        """The stored tensor that is an input, also through Identity and Transpose."""
         turned = False
         while (name := node.input[index]) not in self.tensors:
             made = self.makers.get(name)
@@ -229,7 +228,7 @@ class _Surgery:
         return Stored(node, index, self.tensors[name], turned)
 
     def put(self, old: Stored, value: Tensor) -> None:
-        """Store a value under the old name, or under a new one where something else reads it."""
+        """Store a value under the old name, or under a new one if another node reads the tensor."""
         node, name = old.node, old.name
         kind = helper.tensor_dtype_to_np_dtype(old.tensor.data_type)
         array = value.contiguous().numpy().astype(kind)
@@ -238,7 +237,7 @@ class _Surgery:
             for info in self.infos.get(name, ()):  # initializers may be inputs, too
                 _declare(info, array.shape)
             return
-        if node.op_type == "Identity":  # an exporter merged two tensors: this is the name it had
+        if node.op_type == "Identity":  # an exporter merged two tensors: this is the second name
             name = node.output[0]
             self.graph.node.remove(node)
         else:
@@ -254,7 +253,7 @@ class _Surgery:
         return name
 
     def follow(self, head: Head, before: int, after: int) -> None:
-        """Change what is stored and declared of the values that are made of the head's."""
+        """Change stored sizes and declared shapes of the values that depend on the head."""
         rank = len(head.weight.tensor.dims)
         axes = {head.node.output[0]: -1 if head.node.op_type == "MatMul" else 1}
         self._redeclare(head.node.output[0], axes[head.node.output[0]], after)
@@ -272,7 +271,7 @@ class _Surgery:
             self._redeclare(node.output[0], axis, after)
 
     def _refuse_own_numbers(self, node: NodeProto, head: Head, before: int) -> None:
-        """Arithmetic with one number for each output would need new ones; but the bias does."""
+        """Refuse arithmetic with one stored number per output, except the bias: it has new ones."""
         if node.op_type not in ARITHMETIC:
             return
         own = self.stored(node, 0) or self.stored(node, 1)
@@ -284,7 +283,7 @@ class _Surgery:
             )
 
     def _moved(self, node: NodeProto, axis: int, rank: int, before: int, after: int) -> int:
-        """Where the dimension of outputs is behind a node that moves it."""
+        """The dimension of outputs after a node that may move it."""
         if node.op_type == "Flatten" and _attribute(node, "axis", 1) in (1, -1):
             return 1
         if node.op_type == "Transpose":
@@ -298,7 +297,7 @@ class _Surgery:
         raise HeadError(f"{_label(node)} behind the head mixes its outputs with other dimensions")
 
     def _reshaped(self, node: NodeProto, axis: int, before: int, after: int) -> int:
-        """Change a stored size; the head's outputs are what it counts, or what is left over."""
+        """Change a stored size: that of the outputs, or none if it is inferred (-1 or 0)."""
         sizes = self._numbers(node, 1)
         target = self.stored(node, 1) if len(node.input) > 1 else None
         maker = self.makers.get(node.input[1]) if len(node.input) > 1 else None
@@ -320,7 +319,7 @@ class _Surgery:
         raise HeadError(f"{_label(node)} behind the head has the size {sizes or 'of an input'}")
 
     def _numbers(self, node: NodeProto, index: int) -> list[int]:
-        """The integers stored as an input; none where it is computed."""
+        """The integers stored for an input; none if they are computed."""
         stored = self.stored(node, index) if index < len(node.input) else None
         return [] if stored is None else numpy_helper.to_array(stored.tensor).reshape(-1).tolist()
 
@@ -333,7 +332,7 @@ class _Surgery:
     def _no_head(self, passed: Iterable[NodeProto], found: str) -> HeadError:
         way = ", ".join(node.op_type for node in passed)
         return HeadError(
-            f"no head to replace: back from the output{' through ' + way if way else ''} stands "
+            f"no head to replace: back from the output{' through ' + way if way else ''} is "
             f"{found}; a head is a Gemm, a MatMul or a Conv of kernel size 1 with a stored weight"
         )
 

@@ -1,6 +1,6 @@
-"""The loop of fine-tuning: epochs of steps, measuring, and the best weights kept.
+"""The training loop of fine-tuning.
 
-tune(...)  -> Iterator[float]     the loss of each epoch, as long as it is asked for more
+tune(...)  -> Iterator[float]     trains one epoch per iteration, and yields its loss
 fit(...)   -> list[Epoch]         with validation, patience, and the best weights at the end
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,21 +16,21 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name by which torch's users know it
 from torch import Tensor, nn
 
-from onnxinterp.cli.display import Advance
 from onnxinterp.errors import OnnxError
 from onnxinterp.training.datasets import Examples
 
 Loss = Literal["ce", "bce", "mse", "l1"]
-IGNORED = -100  # the label of what does not count, as in torch
+Advance = Callable[[str], None]  # called once per step, with a remark
+IGNORED = -100  # of examples that do not count, as in torch
 
 
 class DivergedError(OnnxError, ArithmeticError):
-    """The loss is no finite number any more."""
+    """The loss is not a finite number any more."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is to become small, and how often the model is right.
+    """The loss to minimize, and which answers are right.
 
     Attributes:
         loss: "ce" cross-entropy of logits, "bce" binary cross-entropy of logits, "mse" mean squared
@@ -50,12 +50,12 @@ class Objective:
 
     @staticmethod
     def _by_class(answers: Tensor, targets: Tensor) -> Tensor:
-        """Logits with classes in dimension 1; they may be last, as [batch, length, classes]."""
+        """Logits with classes in dimension 1; they may come last: [batch, time, classes]."""
         last = answers.ndim > 2 and answers.shape[:-1] == targets.shape
         return answers.movedim(-1, 1) if last else answers
 
     def right(self, answers: Tensor, targets: Tensor) -> Tensor | None:
-        """Which answers are right, for those that count; None where that is no question."""
+        """Which of the answers that count are right; None if the loss has no such notion."""
         if self.loss == "ce":
             return (self._by_class(answers, targets).argmax(1) == targets)[targets != IGNORED]
         if self.loss == "bce":
@@ -65,7 +65,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Score:
-    """A model on some examples: the mean loss, and the part of the answers that are right."""
+    """The mean loss of a model on some examples, and the fraction of right answers."""
 
     loss: float
     accuracy: float | None
@@ -73,7 +73,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One time through the training examples: their loss, and the score on the others."""
+    """One pass over the training examples: their loss, and the score on the validation examples."""
 
     loss: float
     validation: Score
@@ -81,15 +81,15 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """The settings of a training.
 
     Attributes:
-        epochs: times through the examples, at most.
-        batch_size: examples a step.
-        optimizer: over the parameters that train; its learning rates are where it starts.
-        schedule: "cosine" lets the rates fall to 0 at the end, "constant" keeps them.
+        epochs: the maximal number of passes over the examples.
+        batch_size: examples per step.
+        optimizer: over the parameters that train, with the initial learning rates.
+        schedule: "cosine" decreases the rates to 0 at the end, "constant" keeps them.
         patience: epochs without a better validation loss after which to stop; None for never.
-        seed: of the order of the examples.
+        seed: for the order of the examples.
     """
 
     epochs: int
@@ -100,11 +100,11 @@ class Recipe:
     seed: int = 0
 
     def steps(self, examples: Examples) -> int:
-        """How many steps all epochs have."""
+        """The number of steps of all epochs."""
         return self.epochs * math.ceil(len(examples) / self.batch_size)
 
     def scheduler(self, examples: Examples) -> torch.optim.lr_scheduler.LRScheduler:
-        """What sets the learning rates after each step."""
+        """The scheduler that sets the learning rates after each step."""
         steps = self.steps(examples)
 
         def factor(step: int) -> float:
@@ -117,17 +117,17 @@ class Recipe:
 def tune(
     module: nn.Module, examples: Examples, objective: Objective, recipe: Recipe, advance: Advance
 ) -> Iterator[float]:
-    """Train; the mean loss of each epoch as it ends. The module is in `train()` during an epoch.
+    """Train, and yield the mean loss of each epoch. The module is in `train()` during an epoch.
 
     Args:
-        module: takes the inputs of a batch and gives one tensor.
-        examples: to train on.
-        objective: what to make small.
-        recipe: how.
-        advance: told of each step.
+        module: takes the inputs of a batch and returns one tensor.
+        examples: the training examples.
+        objective: the loss.
+        recipe: the settings.
+        advance: called after each step.
 
     Raises:
-        DivergedError: the loss is no finite number.
+        DivergedError: the loss is not a finite number.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     optimizer, schedule = recipe.optimizer, recipe.scheduler(examples)
@@ -172,7 +172,7 @@ def answered(module: nn.Module, examples: Examples, batch: Tensor) -> tuple[Tens
 
 
 def counts(module: nn.Module) -> tuple[int, int]:
-    """How many numbers of a module train, and how many it has."""
+    """The number of elements of a module that train, and of all elements."""
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     return trained, sum(t.numel() for t in module.state_dict().values())
 
@@ -185,9 +185,9 @@ def fit(
     recipe: Recipe,
     advance: Advance,
 ) -> list[Epoch]:
-    """Train, and leave the module with the weights that were best on the validation examples.
+    """Train; at the end, the module has the weights with the least loss on the validation examples.
 
-    The weights it came with count, too: where no epoch is better, they are what is left.
+    If no epoch is better than the original weights, the module has these.
     """
     best = measure(module, validation, objective, recipe.batch_size).loss
     weights, epochs, waited = copy.deepcopy(module.state_dict()), [], 0

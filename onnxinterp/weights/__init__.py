@@ -1,41 +1,28 @@
-"""The weights of a model under their ONNX names, and what of them trains.
+"""The weights of a model by their ONNX names.
 
-`Weights` is a ParameterDict whose dotted names nest: `weights["layer1.0.weight"]` stands in the
+`Weights` is a ParameterDict whose dotted names nest: `weights["layer1.0.weight"]` is stored in the
 module tree at `layer1` / `0` / `weight`, so that its state_dict key is `layer1.0.weight` too.
 
-Escape: a part of a name that nn.Module or ParameterDict uses itself (`half`, `type`, `training`,
-the empty part, ...) and a tensor whose name is also a prefix (`a` beside `a.b`) get underscores
-appended in attribute and state_dict names, a number too after the first, until they are free. Below
-the 64th level, in names of over 512 characters, and where levels would take far more memory than
-the weights, dots are underscores. `weights[...]` always takes the ONNX name, and
-`weights.path(name)` tells where it stands.
+Some names are escaped in attribute and state_dict names: a part that nn.Module or ParameterDict
+uses itself (`half`, `type`, `training`, the empty part, ...), and a name that is also a prefix (`a`
+beside `a.b`). Underscores are appended, and a number after the first, until the name is free. Dots
+become underscores below level 64, in names of over 512 characters, and where levels would take far
+more memory than the weights. `weights[...]` always takes the ONNX name, and `weights.path(name)`
+returns the state_dict key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
-from fnmatch import fnmatchcase
-from typing import Any, TypeAlias, cast
+from collections.abc import Iterable, Iterator, KeysView, Mapping
+from typing import Any, cast
 
-import numpy as np
-import onnx
-import torch
 from torch import Tensor, nn
 
-from onnxinterp.errors import InvalidModelError, UnsafeModelError
-from onnxinterp.format.tensor_reader import TensorReader
-from onnxinterp.graph.ir import Graph, Holder, Model, WeightRef
-from onnxinterp.limits import REPEATED
-from onnxinterp.registry import Kind
-
-Trainable: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"
-
-TENSORS = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)
-MAX_LEVELS = 64  # that names may nest: torch goes through them one inside the other
-MAX_NESTED_NAME_CHARS = 512  # characters of a name that nests: each level keeps the rest of it
-ROOM = 6  # levels for each weight, the deepest first; models of torch modules have up to 3
-SPARE = 1000  # levels beside these
-KEY = 1 / 8  # of a level: what a name takes in one that is there
+MAX_LEVELS = 64  # of nested names: torch visits them by recursion
+MAX_NESTED_NAME_CHARS = 512  # characters of a name that nests: each level stores the rest of it
+LEVELS_PER_WEIGHT = 6  # on average, the deepest names first; torch modules have up to 3
+SPARE_LEVELS = 1000  # in addition
+LEVELS_PER_KEY = 1 / 8  # memory of a name in a level that exists
 RESERVED = frozenset(dir(nn.ParameterDict())) | {"training", ""}
 
 
@@ -46,13 +33,13 @@ class Weights(nn.ParameterDict):
     `weights.layer1`, is a `Weights` of its own with names relative to it.
     """
 
-    # ParameterDict keeps an ordered set of its names here; ours also tells where each stands
+    # ParameterDict has an ordered set of its names here; ours also has the path of each
     _keys: dict[str, tuple[str, ...]]  # type: ignore[assignment]
 
     def __init__(self, values: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         values = values or {}
-        room = SPARE + ROOM * float(len(values))
+        room = SPARE_LEVELS + LEVELS_PER_WEIGHT * float(len(values))
         for name in sorted(values, key=lambda n: -n.count(".")):  # levels before their namesakes
             room -= self._enter(name, MAX_LEVELS if room > 0 else 0)
             self[name] = values[name]
@@ -75,10 +62,10 @@ class Weights(nn.ParameterDict):
         return level
 
     def _enter(self, name: str, deepest: int = MAX_LEVELS) -> float:
-        """Find a free place for a new name; make the levels on the way and tell them.
+        """Find a free place for a new name; add the levels on the way, and the name to each.
 
         Returns:
-            The memory this takes, in levels.
+            The memory for it, in levels.
         """
         parts = name.split(".", deepest if len(name) <= MAX_NESTED_NAME_CHARS else 0)
         levels: list[Weights] = [self]
@@ -89,17 +76,17 @@ class Weights(nn.ParameterDict):
             while part in level._parameters or part in level._buffers:
                 part += "_"
             if part not in level._modules:
-                level._modules[part] = Weights()
+                _register(level, "module", part, Weights())
                 made += 1
             levels.append(cast("Weights", level._modules[part]))
             path.append(part)
         path.append(levels[-1]._free(_escape(parts[-1].replace(".", "_"))))
         for depth, level in enumerate(levels):
             level._keys[".".join(parts[depth:])] = tuple(path[depth:])
-        return made + KEY * len(levels)
+        return made + LEVELS_PER_KEY * len(levels)
 
     def _free(self, part: str) -> str:
-        """A part of a name with as much behind it as it takes to be alone on this level."""
+        """A part of a name, with a suffix where this level has the name already."""
         tables: tuple[Mapping[str, object], ...] = (self._modules, self._parameters, self._buffers)
 
         def is_taken(name: str) -> bool:
@@ -109,7 +96,7 @@ class Weights(nn.ParameterDict):
             part += "_"
         if not is_taken(part):
             return part
-        number = sum(map(len, tables))  # grows with the names, so that few are tried
+        number = sum(map(len, tables))  # it grows with the names, so that few are tried
         while is_taken(f"{part}{number}"):
             number *= 2
         return f"{part}{number}"
@@ -125,10 +112,8 @@ class Weights(nn.ParameterDict):
         holder._buffers.pop(leaf, None)
         if old is not None and not isinstance(value, nn.Parameter):
             value = nn.Parameter(value, old.requires_grad)
-        table: dict[str, Any] = holder._buffers
-        if isinstance(value, nn.Parameter):
-            table = holder._parameters
-        table[leaf] = value
+        kind = "parameter" if isinstance(value, nn.Parameter) else "buffer"
+        _register(holder, kind, leaf, value)
 
     def __delitem__(self, name: str) -> None:
         holder, leaf = self.holder(name)
@@ -162,7 +147,7 @@ class Weights(nn.ParameterDict):
         return [self[name] for name in self._keys]
 
     def popitem(self) -> tuple[str, Tensor]:
-        """Remove and give the last (ONNX name, tensor)."""
+        """Remove and return the last (ONNX name, tensor)."""
         name = next(reversed(self._keys))
         return name, self.pop(name)
 
@@ -171,7 +156,7 @@ class Weights(nn.ParameterDict):
         return Weights(dict(self.items()))
 
     def extra_repr(self) -> str:
-        """How many there are: a model has too many to print."""
+        """The number of tensors and elements: a model has too many to print."""
         count = sum(v.numel() for v in self.values())
         return f"{len(self)} tensors, {count} elements"
 
@@ -181,7 +166,7 @@ class Weights(nn.ParameterDict):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *rest: Any, **keywords: Any
     ) -> None:
-        """A torch model's count of batches is no weight of ONNX: ignored where it is given."""
+        """Ignore the count of batches of a torch model: it is not a weight in ONNX."""
         paths = {self.path(name) for name in self._keys}
         for key in [k for k in state_dict if k.startswith(prefix)]:
             if key.endswith("num_batches_tracked") and key.removeprefix(prefix) not in paths:
@@ -190,144 +175,28 @@ class Weights(nn.ParameterDict):
 
 
 def _escape(part: str) -> str:
-    """`half` -> `half_`, `half_` -> `half__`: told apart from names that need no escape.
+    """`half` -> `half_`, `half_` -> `half__`: different from names that need no escape.
 
-    NUL, which the guards of torch.compile cannot hold, becomes an underscore.
+    NUL becomes an underscore: the guards of torch.compile cannot contain it.
     """
     part = part.replace("\0", "_")
     return part + "_" if part.rstrip("_") in RESERVED else part
 
 
+def _register(level: nn.Module, kind: str, name: str, value: Any) -> None:
+    """Register a "parameter", "buffer" or "module" as torch does, so that torch's hooks see it.
+
+    Torch refuses names that a level has as attributes beyond `RESERVED`, such as `path`.
+    """
+    if hasattr(level, name):
+        getattr(level, f"_{kind}s")[name] = value
+    else:
+        getattr(level, f"register_{kind}")(name, value)
+
+
 def read_weight(holder: nn.Module, attribute: str) -> Tensor:
-    """A weight as it is now: a parameter, a buffer, or what a parametrization makes of one."""
+    """The current value of a weight: a parameter, a buffer, or the result of a parametrization."""
     found: Tensor | None = holder._parameters.get(attribute)
     if found is None:
         found = holder._buffers.get(attribute)
     return cast("Tensor", getattr(holder, attribute)) if found is None else found
-
-
-def roles(graph: Graph) -> tuple[frozenset[str], frozenset[str]]:
-    """What the kernels say of the values they read.
-
-    Returns:
-        The names some kernel takes as a tensor to compute with, neither frozen nor state: weights
-        among them train. And the names that are state, brought up to date in training.
-    """
-    computed: set[str] = set()
-    state: set[str] = set()
-    for node in graph.walk():
-        kernel = node.kernel
-        for index, name in enumerate(node.inputs):
-            parameter = kernel.parameter(index) if kernel else None
-            if kernel is None or parameter is None:
-                continue
-            if parameter.name in kernel.state:
-                state.add(name)
-            elif parameter.name not in kernel.frozen and kernel.kinds[parameter.name] in TENSORS:
-                computed.add(name)
-        frozen = kernel.frozen if kernel else ()
-        held = {k: v for k, v in node.attributes.items() if isinstance(v, WeightRef)}
-        computed.update(v.name for k, v in held.items() if k not in frozen)
-    return frozenset(computed), frozenset(state)
-
-
-def parameters(
-    tensors: Mapping[str, Tensor], graph: Graph, trainable: Trainable
-) -> dict[str, Tensor]:
-    """Wrap the tensors that train, or may be made to, as parameters.
-
-    By default a floating tensor of rank 1 or more trains when a kernel computes with it. A rank-0
-    tensor is taken for a setting (an epsilon, a scale), not for a weight.
-
-    Args:
-        tensors: all weights of the model.
-        graph: the graph that uses them.
-        trainable: "weights" (the default set), "none" (the default set, frozen), "all" (every
-            floating tensor but statistics), a name pattern or several (`fnmatch`), or a predicate
-            of name and tensor.
-    """
-    computed, state = roles(graph)
-    wrapped: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        floating = tensor.is_floating_point() or tensor.is_complex()
-        default = name in computed and tensor.ndim > 0
-        trains = _trains(trainable, name, tensor, default)
-        if floating and name not in state and (default or trains):
-            wrapped[name] = nn.Parameter(tensor, requires_grad=trains)
-        else:
-            wrapped[name] = tensor
-    return wrapped
-
-
-def _trains(trainable: Trainable, name: str, tensor: Tensor, default: bool) -> bool:
-    if isinstance(trainable, str) and trainable in ("weights", "all", "none"):
-        return {"weights": default, "all": True, "none": False}[trainable]
-    if callable(trainable):
-        return bool(trainable(name, tensor))
-    patterns = [trainable] if isinstance(trainable, str) else list(trainable)
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def read_tensors(
-    model: Model, graph: Graph, reader: TensorReader
-) -> tuple[dict[str, Tensor], dict[str, np.ndarray[Any, Any]]]:
-    """The tensors the graph uses, and apart from them the arrays of strings.
-
-    Raises:
-        InvalidModelError: the data of one does not fit.
-        UnsafeModelError: what `ties` made weights of their own is too large for so many copies.
-    """
-    most = reader.limits.weight_bytes
-    left = REPEATED if most is None else most
-    used = set(graph.captures).union(i.name for i in graph.inputs)
-    tensors: dict[str, Tensor] = {}
-    strings: dict[str, np.ndarray[Any, Any]] = {}
-    seen: set[int] = set()
-    for name, stored in model.tensors.items():
-        if name not in used:
-            continue
-        value = _read_tensor(stored, reader)
-        if isinstance(value, Tensor):  # untied weights do not share the memory of a mapped file
-            if id(stored) in seen:
-                left -= value.nbytes
-                if left < 0:
-                    raise UnsafeModelError(f"tensor {name!r} is too large for as many copies of it")
-                value = value.clone()
-            tensors[name] = value
-            seen.add(id(stored))
-        else:
-            strings[name] = value
-    return tensors, strings
-
-
-def _read_tensor(stored: Holder, reader: TensorReader) -> Tensor | np.ndarray[Any, Any]:
-    if isinstance(stored, onnx.TensorProto):
-        return reader(stored)
-    if isinstance(stored, onnx.SparseTensorProto):
-        return reader.sparse(stored)
-    if isinstance(stored, onnx.AttributeProto):
-        return torch.tensor(stored.floats, dtype=torch.float32)
-    assert stored.kernel is not None, "a node becomes a weight only by its kernel's declaration"
-    protos = (onnx.TensorProto, onnx.SparseTensorProto)
-    attributes = {
-        k: _read_tensor(v, reader) if isinstance(v, protos) else v
-        for k, v in stored.attributes.items()
-    }
-    try:
-        value: Tensor | np.ndarray[Any, Any] = stored.kernel.function(**attributes)
-    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        what = f"node {stored.name!r} ({stored.op_type})"
-        raise InvalidModelError(f"{what}: {error}") from error
-    return value
-
-
-def elem_type(stored: Holder) -> int:
-    """The ONNX type of a weight; 0 where a node holds it as something else than a tensor."""
-    if isinstance(stored, onnx.TensorProto):
-        return stored.data_type
-    if isinstance(stored, onnx.SparseTensorProto):
-        return stored.values.data_type
-    if isinstance(stored, onnx.AttributeProto):
-        return onnx.TensorProto.FLOAT
-    value = stored.attributes.get("value")
-    return value.data_type if isinstance(value, onnx.TensorProto) else 0

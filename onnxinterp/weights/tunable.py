@@ -1,21 +1,20 @@
-"""What of a module trains, how fast, and what stays as it is.
+"""Freezing weights and statistics, and groups of parameters for optimizers.
 
-`Tunable` is the part of `OnnxModule` that fine-tuning asks for. Its patterns are those of `fnmatch`
-over ONNX names ("layer1.*"); a predicate gets name and tensor.
+`Tunable` is the part of `OnnxModule` for fine-tuning. Its patterns are those of `fnmatch` over ONNX
+names ("layer1.*"); a predicate takes name and tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from onnxinterp.graph.ir import Graph
-from onnxinterp.weights import Weights, roles
-
-Selection: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"
+from onnxinterp.patterns import Names, select
+from onnxinterp.weights import Weights
+from onnxinterp.weights.trainable import state_names
 
 
 class Tunable(nn.Module):
@@ -29,80 +28,81 @@ class Tunable(nn.Module):
         """Take over constants that were changed in place."""
         raise NotImplementedError
 
-    def freeze(self, names: Selection = "*") -> tuple[str, ...]:
-        """Make weights stay as they are: `requires_grad` of their parameters becomes False.
+    def freeze(self, names: Names = "*") -> tuple[str, ...]:
+        """Freeze weights: `requires_grad` of their parameters becomes False.
 
-        That is all it does, so it survives `train()`, copies and pickling, and whatever else sets
-        `requires_grad` works beside it. Statistics of normalisation are no parameters: see
-        `freeze_statistics`.
+        It sets nothing else, so it survives `train()`, copies and pickling, and it can be combined
+        with other code that sets `requires_grad`. Statistics of normalization are not parameters:
+        see `freeze_statistics`.
 
         Args:
             names: a name pattern or several, or a predicate of name and tensor.
 
         Returns:
-            The names of the parameters concerned.
+            The names of the chosen parameters.
 
         Raises:
-            ValueError: no parameter has such a name.
+            ValueError: a pattern matches no parameter.
         """
         return self._require_grad(names, False)
 
-    def unfreeze(self, names: Selection = "*") -> tuple[str, ...]:
-        """Make weights train: `requires_grad` of their parameters becomes True.
+    def unfreeze(self, names: Names = "*") -> tuple[str, ...]:
+        """Unfreeze weights: `requires_grad` of their parameters becomes True.
 
-        Weights that cannot train by default (quantization scales, rank-0 settings) are no
-        parameters: name them in the module's `trainable=`.
+        Settings (quantization scales, tensors of rank 0, ...) are not parameters: name them in the
+        module's `trainable=`.
 
         Args:
             names: a name pattern or several, or a predicate of name and tensor.
 
         Returns:
-            The names of the parameters concerned.
+            The names of the chosen parameters.
 
         Raises:
-            ValueError: no parameter has such a name.
+            ValueError: a pattern matches no parameter.
         """
         return self._require_grad(names, True)
 
-    def _require_grad(self, names: Selection, required: bool) -> tuple[str, ...]:
+    def _require_grad(self, names: Names, required: bool) -> tuple[str, ...]:
         parameters = {n: t for n, t in self.weights.items() if isinstance(t, nn.Parameter)}
-        chosen = _chosen(names, parameters, "parameter")
+        chosen = select(names, parameters, "names must match a parameter", parameters)
         for name in chosen:
             parameters[name].requires_grad_(required)
         return chosen
 
-    def freeze_statistics(self, names: Selection = "*") -> tuple[str, ...]:
-        """Make normalisation use the statistics it has, in `train()` too, and never change them.
+    def freeze_statistics(self, names: Names = "*") -> tuple[str, ...]:
+        """Make normalization use its stored statistics, in `train()` too, and never update them.
 
-        That is what small batches want, and what detectors do to their backbones. Scale and bias
-        go on training. It also holds where the file itself asks for the statistics of the batch.
+        This suits small batches; detectors do it to their backbones. Scale and bias still train. It
+        also holds where the file itself requires the statistics of the batch.
 
         Args:
             names: of running means or variances: a pattern or several, or a predicate of name and
                 tensor.
 
         Returns:
-            The names of the statistics concerned.
+            The names of the chosen statistics.
 
         Raises:
-            ValueError: no statistics have such a name; exporters fold normalisation into
+            ValueError: a pattern matches no statistics; exporters fold normalization into
                 convolutions by default.
         """
-        chosen = _chosen(names, self._statistics(), "statistics")
+        chosen = self._statistics(names)
         self.frozen_statistics |= set(chosen)
         self.refresh()
         return chosen
 
-    def unfreeze_statistics(self, names: Selection = "*") -> tuple[str, ...]:
+    def unfreeze_statistics(self, names: Names = "*") -> tuple[str, ...]:
         """Undo `freeze_statistics`."""
-        chosen = _chosen(names, self._statistics(), "statistics")
+        chosen = self._statistics(names)
         self.frozen_statistics -= set(chosen)
         self.refresh()
         return chosen
 
-    def _statistics(self) -> dict[str, Tensor]:
-        state = roles(self.onnx_graph)[1]
-        return {name: tensor for name, tensor in self.weights.items() if name in state}
+    def _statistics(self, names: Names) -> tuple[str, ...]:
+        state = state_names(self.onnx_graph)
+        statistics = {name: tensor for name, tensor in self.weights.items() if name in state}
+        return select(names, statistics, "names must match a running statistic", statistics)
 
     def parameter_groups(
         self,
@@ -116,28 +116,28 @@ class Tunable(nn.Module):
         """Groups for an optimizer, with lower learning rates towards the input.
 
         The level nearest to the output trains with `lr`, the one before it with `lr * decay`, then
-        `lr * decay**2`, and so on. Frozen weights are left out; tied ones count where they are
-        first read.
+        `lr * decay**2`, and so on. Frozen weights are left out. A tied weight belongs to the level
+        that reads it first.
 
         Example:
             >>> torch.optim.AdamW(m.parameter_groups(lr=1e-4, decay=0.8))  # doctest: +SKIP
 
         Args:
             lr: the learning rate of the last level.
-            decay: how much lower that of each level before it is.
-            by: "depth", a level for each matrix or kernel on the longest way from the input
-                (vectors belong to the matrix before them), or prefixes of names, one a level, from
-                the input to the output.
-            levels: depths next to each other are joined to this many levels; None keeps them all.
-            weight_decay: given for matrices and kernels only; vectors then get 0 in groups of
-                their own, as is custom. None leaves it to the optimizer.
+            decay: the factor between the learning rates of adjacent levels.
+            by: "depth", a level for each matrix or kernel on the longest path from the input
+                (vectors belong to the matrix before them), or prefixes of names, one per level,
+                from the input to the output.
+            levels: adjacent depths are joined to this many levels; None keeps all depths.
+            weight_decay: for matrices and kernels only; vectors get 0 in groups of their own, as
+                usual. None leaves it to the optimizer.
 
         Returns:
             Dictionaries with "params", "lr" and "name", from the input to the output; and
-            "weight_decay" where it is given.
+            "weight_decay" if it is set.
 
         Raises:
-            ValueError: a weight that trains is under none of the prefixes.
+            ValueError: a trainable weight has none of the prefixes.
         """
         training = {
             name: tensor
@@ -147,7 +147,7 @@ class Tunable(nn.Module):
         if by == "depth":
             level_of = _joined(depths(self.onnx_graph, training), levels)
         elif isinstance(by, str):
-            raise ValueError(f'by is "depth" or a list of prefixes, not {by!r}')
+            raise ValueError(f'by must be "depth" or a list of prefixes, got {by!r}')
         else:
             level_of = _by_prefix(training, by)
         last = max(level_of.values(), default=0)
@@ -164,9 +164,10 @@ class Tunable(nn.Module):
 
 
 def depths(graph: Graph, weights: Mapping[str, Tensor]) -> dict[str, int]:
-    """How many matrices or kernels stand on the longest way from the input to each weight.
+    """The number of matrices or kernels on the longest path from the input to each weight.
 
-    What is made of weights alone (a transposed or quantized one) counts where it meets data.
+    A value computed from weights alone (a transposed or quantized one) counts where a node combines
+    it with data.
     """
     reached = {i.name: 0 for i in graph.inputs if i.name not in weights}
     made_of: dict[str, set[str]] = {name: {name} for name in weights}
@@ -186,7 +187,7 @@ def depths(graph: Graph, weights: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def _joined(depth_of: dict[str, int], levels: int | None) -> dict[str, int]:
-    """Depths numbered from 0 without gaps, or cut into `levels` equal parts."""
+    """Depths numbered from 0 without gaps, or divided into `levels` equal parts."""
     depths_used = sorted(set(depth_of.values()))
     count = len(depths_used)
     kept = count if levels is None else min(levels, count)
@@ -195,12 +196,12 @@ def _joined(depth_of: dict[str, int], levels: int | None) -> dict[str, int]:
 
 
 def _by_prefix(weights: Iterable[str], prefixes: Sequence[str]) -> dict[str, int]:
-    """The place of the longest prefix of each name; "layer.1" is no prefix of "layer.10"."""
+    """The index of the longest prefix of each name; "layer.1" is not a prefix of "layer.10"."""
     found: dict[str, int] = {}
     for name in weights:
         fitting = [(len(p), place) for place, p in enumerate(prefixes) if _is_under(name, p)]
         if not fitting:
-            raise ValueError(f"the weight {name!r} is under none of the prefixes {list(prefixes)}")
+            raise ValueError(f"by must have a prefix of {name!r}, got {list(prefixes)}")
         found[name] = max(fitting)[1]
     return found
 
@@ -208,13 +209,3 @@ def _by_prefix(weights: Iterable[str], prefixes: Sequence[str]) -> dict[str, int
 def _is_under(name: str, prefix: str) -> bool:
     rest = name.removeprefix(prefix)
     return name.startswith(prefix) and not (prefix[-1:].isalnum() and rest[:1].isalnum())
-
-
-def _chosen(names: Selection, tensors: Mapping[str, Tensor], what: str) -> tuple[str, ...]:
-    if callable(names):
-        return tuple(n for n, t in tensors.items() if names(n, t))
-    patterns = [names] if isinstance(names, str) else list(names)
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in tensors):
-            raise ValueError(f"no {what} of this model has a name like {pattern!r}")
-    return tuple(n for n in tensors if any(fnmatchcase(n, p) for p in patterns))

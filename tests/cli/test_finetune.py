@@ -268,13 +268,13 @@ def test_without_improvement_the_original_weights_are_saved_and_the_status_is_1(
         ({"x": X.astype(str), "label": L}, (), "holds no numbers"),
         ({"test_x": X, "test_y": L}, (), "no arrays to train on, only test"),
         ({"x": X[:1], "label": L[:1]}, (), "cannot be divided"),
-        ({"x": X, "label": L % 2}, ("--freeze", "nothing.*"), "has a name like 'nothing.*'"),
+        ({"x": X, "label": L % 2}, ("--freeze", "nothing.*"), "a parameter, got 'nothing.*'"),
         (
             {"x": X, "label": L % 2},
             ("--freeze", "*"),
             "at least one weight must be trainable, got none",
         ),
-        ({"x": X, "label": L % 2}, ("--freeze-statistics",), "no statistics"),
+        ({"x": X, "label": L % 2}, ("--freeze-statistics",), "a running statistic, got '*'"),
         (
             {"x": X, "label": L % 2},
             ("--answer", "z"),
@@ -313,7 +313,7 @@ def test_errors_name_a_missing_head_and_a_missing_pillow(
     text = TINY.replace("a = Gemm(x, w, b) END", "y = LayerNormalization(x, b)")
     onnx.save(onnx.parser.parse_model(text), model)
     assert finetune(model, tmp_path / "data.npz", tmp_path / "o.onnx", "--head", "auto") == 2
-    assert "stands LayerNormalization 'y', which is no linear" in capsys.readouterr().err
+    assert "is LayerNormalization 'y', which is not a linear" in capsys.readouterr().err
     data = images(tmp_path / "photos", a=50)
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert finetune(digits, data, tmp_path / "o.onnx") == 2

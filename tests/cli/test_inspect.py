@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx.defs
+import onnx.parser
 import pytest
 
 from onnxinterp.cli import main
 from onnxinterp.cli.inspect import weights_of
 from onnxinterp.cli.ops import missing_operators, operators
+from onnxinterp.format.tensor_checks import BITS
 from onnxinterp.graph.build import build
 from onnxinterp.module import OnnxModule
 from onnxinterp.reading.source import read
@@ -36,6 +39,37 @@ def test_inspect_and_the_module_have_the_same_trainable_weights(digits: Path) ->
         assert weights[name].shape == tuple(tensor.shape)
         assert weights[name].bytes == tensor.nbytes
         assert weights[name].trains == tensor.requires_grad
+
+
+PACKED = [n for n, bits in BITS.items() if bits < 8]
+
+
+@pytest.mark.parametrize("kind", PACKED, ids=onnx.TensorProto.DataType.Name)
+def test_inspect_counts_the_bytes_of_packed_types(kind: int) -> None:
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
+    stored = onnx.numpy_helper.from_array(np.array([1, 0, 1, 0, 1], dtype), "w")
+    model = onnx.parser.parse_model(
+        """<ir_version: 13, opset_import: ["": 25]> g (float[5] x) => (float[5] y) {
+            c = Cast<to = 1>(w) y = Add(x, c)
+        }"""
+    )
+    model.graph.initializer.append(stored)
+    (weight,) = weights_of(build(model))
+    assert (weight.count, weight.bytes) == (5, len(stored.raw_data))
+
+
+TIED = """<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[2,3] y)
+<float[3] w = {1, 2, 3}, float[2] unused = {1, 2}> {
+    v = Identity(w) a = Mul(x, w) b = Mul(a, v) y = Identity(b) z = Mul(unused, w)
+    lone = Constant<value_floats = [1.0, 2.0, 3.0]>() words = Constant<value_string = "word">()
+}"""
+
+
+def test_inspect_counts_weights_that_are_untied_and_not_those_that_no_output_needs() -> None:
+    model = onnx.parser.parse_model(TIED)
+    module = OnnxModule(model)
+    assert {w.name: w.trains for w in weights_of(build(model))} == {"w": True, "v": True}
+    assert {n: w.requires_grad for n, w in module.weights.items()} == {"w": True, "v": True}
 
 
 def test_inspect_reports_missing_operators(unserved: Path, capsys: Captured) -> None:

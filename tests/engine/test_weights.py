@@ -98,6 +98,24 @@ def test_plain_names_are_not_changed() -> None:
     assert weights.layer1["0.conv1.weight"] is weights[name]
 
 
+def test_parameters_are_registered_as_torch_does() -> None:
+    """Tools replace parameters there: torch's registration hooks, accelerate's empty weights."""
+    names = ["layer1.0.weight", "bias", "half", "a.type"]
+    own_methods = ["path", "b.holder"]  # torch refuses to register them
+    hook = torch.nn.modules.module.register_module_parameter_registration_hook(
+        lambda _module, _name, weight: nn.Parameter(weight.to("meta"))
+    )
+    with hook:
+        weights = Weights({n: nn.Parameter(torch.ones(1)) for n in names + own_methods})
+        module = OnnxModule(affine("layer.w"))
+    assert {n: weights[n].is_meta for n in weights} == dict.fromkeys(names, True) | dict.fromkeys(
+        own_methods, False
+    )
+    assert module.weights["layer.w"].is_meta
+    module.load_state_dict(OnnxModule(affine("layer.w")).state_dict(), assign=True)
+    torch.testing.assert_close(module(torch.zeros(2, 3))[0], torch.tensor([1.0, 2.0, 3.0]))
+
+
 def test_a_name_may_be_the_prefix_of_another() -> None:
     weights = Weights(
         {"a": nn.Parameter(torch.ones(1)), "a.b": torch.zeros(1), "a_": torch.ones(2)}

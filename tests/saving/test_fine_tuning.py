@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from onnxinterp import OnnxModule, reinsert_normalization
+from onnxinterp import OnnxModule, reinsert_batchnorm
 from tests.saving.models import (
     HEADER,
     differences,
@@ -55,7 +55,7 @@ def train(module: OnnxModule, x: torch.Tensor) -> None:
 @pytest.mark.parametrize("frozen", [(), ("one.*",), ("*",)])
 def test_reinserted_normalization(frozen: tuple[str, ...], tmp_path: Path) -> None:
     x, path = torch.randn(8, 3, 6, 6), tmp_path / "m.onnx"
-    model = reinsert_normalization(convolutions(), x)
+    model = reinsert_batchnorm(convolutions(), x)
     module = OnnxModule(model)
     assert saved(module, path) == model.SerializeToString()
     if frozen:

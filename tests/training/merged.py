@@ -56,10 +56,10 @@ def torchscript(network: nn.Module, x: Tensor) -> onnx.ModelProto:
     return onnx.load_from_string(file.getvalue())
 
 
-def dynamo(network: nn.Module, x: Tensor) -> onnx.ModelProto:
+def dynamo(network: nn.Module, *inputs: Tensor) -> onnx.ModelProto:
     with expected_warnings(), torch.no_grad():
         program = torch.onnx.export(
-            network.eval(), (x,), dynamo=True, opset_version=18, verbose=False, optimize=True
+            network.eval(), inputs, dynamo=True, opset_version=18, verbose=False, optimize=True
         )
     assert program is not None
     return program.model_proto

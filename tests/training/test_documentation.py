@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onnxinterp import OnnxModule, reinsert_normalization, replace_head
+from onnxinterp import OnnxModule, reinsert_batchnorm, replace_head
 from tests.exports.exporting import expected_warnings
 
 PAGE = Path(__file__).parents[2] / "docs" / "fine-tuning.md"
@@ -65,7 +65,7 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "x": x,
         "calibration_batch": x,
         "OnnxModule": OnnxModule,
-        "reinsert_normalization": reinsert_normalization,
+        "reinsert_batchnorm": reinsert_batchnorm,
         "replace_head": replace_head,
     }
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

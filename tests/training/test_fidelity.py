@@ -16,6 +16,7 @@ from tests.exports.case import Export
 from tests.exports.exporting import expected_warnings
 from tests.training.exporting import write
 from tests.training.networks import RESNET, TASKS, VIT, Task
+from tests.training.parameters import check_parameters, trained
 
 EXPORTS = (Export("torchscript", 11), Export("torchscript", 17), Export("dynamo", 18))
 STEPS = 50
@@ -27,11 +28,7 @@ def written(task: Task, how: Export) -> onnx.ModelProto:
 
 
 def imported(task: Task, how: Export) -> OnnxModule:
-    """Import a task's network; a state that starts as a constant is no weight of the original."""
-    original = dict(task.original().named_parameters())
-    module = OnnxModule(written(task, how))
-    module.freeze(lambda name, _: name not in original)
-    return module
+    return OnnxModule(written(task, how))
 
 
 def loss_of(network: nn.Module, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
@@ -62,6 +59,13 @@ def test_every_parameter_trains_with_the_gradient_of_the_original(task: Task, ho
         torch.testing.assert_close(
             got, want, rtol=1e-4, atol=smallest, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+@pytest.mark.parametrize(("task", "how"), WRITTEN)
+def test_no_parameter_is_one_that_the_original_lacks(task: Task, how: Export) -> None:
+    original, module = task.original(), OnnxModule(written(task, how))
+    assert set(trained(module)) == {n for n, _ in original.named_parameters()}
+    check_parameters(original, module, task.batch(0)[0])
 
 
 @pytest.mark.parametrize(("task", "how"), [p for p in WRITTEN if p.values[1].opset > 11])

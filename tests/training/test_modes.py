@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onnxinterp import OnnxModule, reinsert_normalization
+from onnxinterp import OnnxModule, reinsert_batchnorm
 from tests.exports.exporting import expected_warnings
 
 BODY = """(float[n,2] x) => (float[n,2] y)
@@ -124,10 +124,10 @@ def test_reinserted_normalization_changes_no_answer(opset: int, tmp_path: Path) 
     assert not any(n.op_type == "BatchNormalization" for n in model.graph.node)
     path = tmp_path / "model.onnx"
     onnx.save(folded(opset), path, save_as_external_data=True, size_threshold=0)
-    normalized = reinsert_normalization(path, x, where="onnx::Conv*")
+    normalized = reinsert_batchnorm(path, x, where="onnx::Conv*")
     assert len([n for n in normalized.graph.node if n.op_type == "BatchNormalization"]) == 1
     onnx.checker.check_model(normalized)
-    before, module = OnnxModule(model), OnnxModule(reinsert_normalization(model, x))
+    before, module = OnnxModule(model), OnnxModule(reinsert_batchnorm(model, x))
     other = torch.randn(2, 3, 9, 9)
     torch.testing.assert_close(module(other), before(other), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(OnnxModule(normalized)(other), before(other), rtol=1e-4, atol=1e-5)
@@ -145,7 +145,8 @@ def test_reinserted_normalization_changes_no_answer(opset: int, tmp_path: Path) 
 
 def test_reinserting_where_nothing_fits_is_an_error() -> None:
     x = torch.randn(8, 3, 9, 9)
-    with pytest.raises(ValueError, match="no convolution"):
-        reinsert_normalization(folded(17), x, where="fc.*")
-    with pytest.raises(ValueError, match="no convolution"):
-        reinsert_normalization(reinsert_normalization(folded(17), x), x)
+    wanted = "where must match the weight of a convolution that no BatchNormalization follows"
+    with pytest.raises(ValueError, match=rf"^{wanted}, got 'fc\.\*'"):
+        reinsert_batchnorm(folded(17), x, where="fc.*")
+    with pytest.raises(ValueError, match=rf"^{wanted}, got '\*'$"):
+        reinsert_batchnorm(reinsert_batchnorm(folded(17), x), x)

@@ -1,0 +1,42 @@
+"""Names chosen by a pattern, by several, or by a predicate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import Any, TypeAlias
+
+Names: TypeAlias = "str | Iterable[str] | Callable[..., bool]"
+"""A pattern of `fnmatch`, several patterns, or a predicate of the name."""
+
+MAX_COMPARED_NAMES = 1000  # names that are searched for ones like a pattern
+MAX_COMPARED_CHARS = 200  # characters of such a name
+
+
+def select(
+    wanted: Names, among: Iterable[str], what: str, tensors: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
+    """The names that are wanted, in their order.
+
+    Args:
+        wanted: a pattern, several patterns, or a predicate.
+        among: the names to choose from.
+        what: the argument and what its patterns must match, for the error message.
+        tensors: what a predicate takes as its second argument, by name.
+
+    Raises:
+        ValueError: a pattern matches none of the names.
+    """
+    names = tuple(among)
+    if callable(wanted):
+        return tuple(n for n in names if (wanted(n) if tensors is None else wanted(n, tensors[n])))
+    patterns = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            short = (name for name in names if len(name) <= MAX_COMPARED_CHARS)
+            compared = islice(short, MAX_COMPARED_NAMES)
+            near = ", ".join(map(repr, get_close_matches(pattern, compared, cutoff=0.4)))
+            raise ValueError(f"{what}, got {pattern!r}" + (f"; similar: {near}" if near else ""))
+    return tuple(n for n in names if any(fnmatchcase(n, p) for p in patterns))
