@@ -140,6 +140,23 @@ class Wire:
         at, data = self.pieces[bisect_right(self._starts, start) - 1]
         return start == stop or start < at + len(data)
 
+    @property
+    def holes(self) -> list[tuple[int, int]]:
+        """Where the bytes that are not here start and stop."""
+        edges = [edge for start, data in self.pieces for edge in (start, start + len(data))]
+        gaps = list(pairwise([0, *edges, self.size]))[::2]
+        return [(start, stop) for start, stop in gaps if start < stop]
+
+    @classmethod
+    def with_holes(cls, data: bytes, holes: Iterable[tuple[int, int]]) -> Wire:
+        """The bytes around some holes, which are in order and apart from each other."""
+        pieces: list[tuple[int, Buffer]] = []
+        at = used = 0
+        for start, stop in holes:
+            pieces.append((at, data[used : used + start - at]))
+            at, used = stop, used + start - at
+        return cls([*pieces, (at, data[used:])], at + len(data) - used)
+
     def without(self, holes: Iterable[tuple[int, int]]) -> Wire:
         """A copy with these payloads left out."""
         edges = [0, *(edge for hole in sorted(holes) for edge in hole), self.size]
@@ -203,10 +220,11 @@ def _inside(
         counts[series] += inner.repeated  # the pieces of a single message are one message
         if len(chain) > DEEPEST:
             raise InvalidModelError(f"the model has more than {DEEPEST} messages in each other")
-        if field.stop - field.start >= at_least:
+        is_large = field.stop - field.start >= at_least
+        if is_large:
             yield here, inner.message, (*chain, field)
-            if inner.message in INNER:
-                yield from _inside(wire, at_least, counts, inner.message, here, (*chain, field))
+        if inner.message in INNER and (is_large or not inner.repeated):  # another piece may follow
+            yield from _inside(wire, at_least, counts, inner.message, here, (*chain, field))
 
 
 def has_pieces(wire: Wire) -> bool:
