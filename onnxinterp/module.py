@@ -97,7 +97,7 @@ class OnnxModule(Tunable):
 
     def __init__(
         self,
-        source: reading.Source,
+        source: reading.Source | reading.Read,
         *,
         outputs: Sequence[str] | None = None,
         trainable: Trainable = "weights",

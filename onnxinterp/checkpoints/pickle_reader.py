@@ -48,7 +48,7 @@ DAMAGE = (
 """What zipfile and pickletools raise where bytes are none of theirs."""
 
 
-class Ordered(dict[str, Any]):
+class StateDict(dict[str, Any]):
     """An OrderedDict of the file; `metadata` is what a state dict has in `_metadata`."""
 
     metadata: object = None
@@ -163,7 +163,7 @@ class Unpickler:
     def put(self, items: list[Any]) -> None:
         """Enter keys and values, in turns, into the dict on the stack."""
         target = self.stack[-1]
-        if type(target) not in (dict, Ordered) or len(items) % 2:
+        if type(target) not in (dict, StateDict) or len(items) % 2:
             raise _not_plain("items of no dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) is not str:
@@ -190,7 +190,7 @@ class Unpickler:
         if type(arguments) is not tuple or not isinstance(function, str):
             raise _not_plain("a call")
         makers: dict[str, Callable[..., object]] = {
-            "OrderedDict": Ordered,
+            "OrderedDict": StateDict,
             "_rebuild_tensor_v2": self.tensor,
             "_rebuild_tensor_v3": self.tensor,
             "_rebuild_parameter": lambda data, _requires_grad, _hooks: data,
@@ -204,7 +204,7 @@ class Unpickler:
     def build(self) -> None:
         """Give a state dict its metadata."""
         target, state = self.take(2)
-        if type(target) is not Ordered or type(state) is not dict or [*state] != ["_metadata"]:
+        if type(target) is not StateDict or type(state) is not dict or [*state] != ["_metadata"]:
             raise _not_plain("an object with attributes")
         target.metadata = state["_metadata"]
         self.stack.append(target)

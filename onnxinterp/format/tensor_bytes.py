@@ -35,7 +35,7 @@ SIX_BITS = {n for name, n in TensorProto.DataType.items() if name.startswith("FL
 """Types that raw data pack, and the field does not; 4- and 2-bit types are packed in both."""
 
 
-def check(value: Tensor, kind: int, shape: tuple[int, ...], name: str) -> None:
+def check_weight(value: Tensor, kind: int, shape: tuple[int, ...], name: str) -> None:
     """Refuse a value that has no place in a tensor of an ONNX type and a shape.
 
     Raises:

@@ -27,7 +27,7 @@ from onnxinterp.format.files import open_model
 from onnxinterp.format.tensor_checks import check_tensor, check_weights
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.utf8 import check_utf8
-from onnxinterp.format.wire import MAX_PROTOBUF_BYTES, messages
+from onnxinterp.format.wire import MAX_PROTOBUF_BYTES, Wire, messages
 from onnxinterp.limits import Limits
 from onnxinterp.reading.toposort import toposort
 from onnxinterp.reading.validation import validate
@@ -36,7 +36,7 @@ from onnxinterp.registry import Kernel
 BLOCK = 2**24  # bytes read at once from a file object
 NONE: Mapping[str, Kernel] = MappingProxyType({})
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | onnx.ModelProto"
-Content: TypeAlias = "bytes | mmap.mmap | None"
+Content: TypeAlias = "bytes | mmap.mmap | Wire | None"
 """The bytes of a model; None where it came parsed."""
 
 
@@ -55,7 +55,7 @@ class Read(NamedTuple):
 
 
 def read(
-    source: Source,
+    source: Source | Read,
     limits: Limits = Limits(),
     data_root: str | os.PathLike[str] | None = None,
     *,
@@ -65,7 +65,7 @@ def read(
     """Parse and check a model without reading its external data.
 
     Args:
-        source: a path, bytes, a binary file or a ModelProto.
+        source: a path, bytes, a binary file, a ModelProto, or what `parse` has returned.
         limits: `model_bytes` is looked at before anything is read.
         data_root: a folder within which external data may be behind links.
         kernels: "domain::Op" (or "Op") -> kernel that takes precedence in this model.
@@ -77,14 +77,15 @@ def read(
             or for an operator that is not allowed.
         FileNotFoundError: the path does not exist.
     """
-    found = _parsed(source, limits, data_root)
+    found = source if isinstance(source, Read) else parse(source, limits, data_root)
     check_utf8(found.proto, limits)
     check_weights(found.proto, limits)
     validate(found.proto, kernels, limits, allowed_ops)
     return found
 
 
-def _parsed(source: Source, limits: Limits, data_root: str | os.PathLike[str] | None) -> Read:
+def parse(source: Source, limits: Limits, data_root: str | os.PathLike[str] | None = None) -> Read:
+    """Parse a model without any further check."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         file, folder = open_model(path, data_root)

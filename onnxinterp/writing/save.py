@@ -32,7 +32,7 @@ from torch import Tensor
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.format.atomic import BLOCK, StagedFiles, differs, folder_lock, rights_of
 from onnxinterp.format.files import external_path
-from onnxinterp.format.tensor_bytes import check
+from onnxinterp.format.tensor_bytes import check_weight
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.wire import Chain, Edit, Place, Wire, walk, write
 from onnxinterp.reading.source import content_of
@@ -157,7 +157,7 @@ def _changes(weights: Weights, kept: Template, wire: Wire) -> Changes:
 
 
 def _put(stored: Stored, value: Tensor, changes: Changes) -> None:
-    check(value, stored.header.data_type, tuple(stored.header.dims), stored.name)
+    check_weight(value, stored.header.data_type, tuple(stored.header.dims), stored.name)
     if stored.form == EXTERNAL:
         changes.external.setdefault(stored.location, []).append((stored, value))
     else:

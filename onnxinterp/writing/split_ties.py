@@ -15,7 +15,7 @@ from onnx import NodeProto, TensorProto
 from torch import Tensor
 
 from onnxinterp.errors import SaveError
-from onnxinterp.format.tensor_bytes import check, raw, raw_size, same
+from onnxinterp.format.tensor_bytes import check_weight, raw, raw_size, same
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.wire import Chain, Edit, Place, Wire, edit, fields, number_of, tagged
 from onnxinterp.weights import Weights
@@ -75,7 +75,7 @@ def _in_file(stored: Stored, kept: Template) -> Tensor:
 
 
 def _equal(value: Tensor, origin: Tensor, stored: Stored) -> bool:
-    check(value, stored.header.data_type, tuple(stored.header.dims), stored.name)
+    check_weight(value, stored.header.data_type, tuple(stored.header.dims), stored.name)
     return same(value, origin, stored.header.data_type, stored.name)
 
 

@@ -14,13 +14,12 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import onnx
-import torch
 from google.protobuf.message import Message
 from onnx import TensorProto
 from torch import Tensor
@@ -123,24 +122,6 @@ class Template:
             f"all that is in them ({needed_by!r}); {AGAIN}"
         )
 
-    def plain(self) -> dict[str, Any] | None:
-        """The bytes as numbers and tensors; None where there are none."""
-        if self.wire is None:
-            return None
-        return {
-            "starts": [start for start, _ in self.wire.pieces],
-            "pieces": [
-                torch.frombuffer(bytearray(piece), dtype=torch.uint8)
-                for _, piece in self.wire.pieces
-            ],
-            "size": self.wire.size,
-            "sizes": self.sizes,
-        }
-
-    def filled(self, wire: Wire, sizes: dict[str, int]) -> Template:
-        """This template, made of a copy of the graph, with the bytes of a file that is not here."""
-        return replace(self, wire=wire, folder=None, sizes=sizes, data_root=None, names_files=False)
-
 
 def template(
     content: reading.Content,
@@ -161,6 +142,8 @@ def template(
     places, ties = _places(proto, model, weights)
     homeless = weights.keys() - ties.keys() - {n for names in places.values() for n in names}
     fixed = {name: weights[name].detach().clone() for name in homeless}
+    if isinstance(content, Wire):
+        return Template(content, places, ties, fixed, None, reader.sizes, names_files=False)
     try:
         data = reading.serialized(proto) if content is None else content
     except InvalidModelError:
@@ -218,7 +201,9 @@ def template_of(
     if has_pieces(wire):
         data = reading.serialized(reading.read(like, limits, kernels=kernels).proto)
         wire = Wire([(0, data)], len(data))
-    proto = reading.read(_bare(wire), limits, kernels=kernels).proto
+    # parsed without the memory that its tensors would take
+    bare = _bare(wire, (Stored(wire, chain) for _, chain in _tensors(wire, CUT)))
+    proto = reading.read(bare, limits, kernels=kernels).proto
     model = untie_weights(build(proto, kernels, limits), untie)
     _refuse_another(graph, model.graph.pruned(graph.outputs))
     places, ties = _places(proto, model, [name for name in weights if name in model.tensors])
@@ -226,13 +211,27 @@ def template_of(
     return Template(wire, places, ties, fixed, _absolute(folder))
 
 
-def _bare(wire: Wire) -> bytes:
-    """A model that can be parsed without the memory its tensors would take."""
-    cuts = [
-        edit(payload.start, payload.stop, b"", (*chain, payload))
-        for _, chain in _tensors(wire, CUT)
-        if (payload := Stored(wire, chain).payload)
-    ]
+def without_holes(wire: Wire) -> tuple[bytes, set[Place]]:
+    """The bytes of a model whose tensors are empty where their data are in holes.
+
+    Returns:
+        The bytes, and the places of these tensors.
+
+    Raises:
+        InvalidModelError: other bytes are missing, too.
+    """
+    try:
+        tensors = ((place, Stored(wire, chain)) for place, chain in _tensors(wire, CUT))
+        empty = {place: stored for place, stored in tensors if not stored.is_here}
+        return _bare(wire, empty.values()), set(empty)
+    except KeyError as error:
+        raise InvalidModelError(f"the template lacks byte {error}, not of a tensor") from error
+
+
+def _bare(wire: Wire, tensors: Iterable[Stored]) -> bytes:
+    """The bytes of a model without the data of some tensors."""
+    payloads = ((stored.chain, stored.payload) for stored in tensors)
+    cuts = [edit(p.start, p.stop, b"", (*chain, p)) for chain, p in payloads if p]
     out = io.BytesIO()
     write(wire, cuts, out)
     return out.getvalue()

@@ -27,7 +27,7 @@ from onnxinterp.dtypes import CARRIER, NATIVE
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.format.tensor_bytes import (
     PACKED_AS_RAW,
-    check,
+    check_weight,
     converted,
     raw,
     raw_size,
@@ -208,7 +208,7 @@ def attribute_edits(wire: Wire, chain: Chain, value: Tensor, name: str) -> list[
     field, kind = NUMBERS[proto.type]
     numbers = getattr(proto, field)
     before = torch.tensor(numbers if field in "fi" else list(numbers), dtype=CARRIER[kind])
-    check(value, kind, tuple(before.shape), name)
+    check_weight(value, kind, tuple(before.shape), name)
     if same(value, before, kind, name):
         return []
     number = number_of(AttributeProto, field)
@@ -240,7 +240,7 @@ def sparse_edits(
     """
     proto = SparseTensorProto.FromString(wire.read(chain[-1].start, chain[-1].stop))
     kind, shape = proto.values.data_type, tuple(proto.dims)
-    check(value, kind, shape, name)
+    check_weight(value, kind, shape, name)
     if same(value, reader.sparse(proto), kind, name):
         return []
     inner = {f.number: f for f in fields(wire, chain[-1].start, chain[-1].stop)}
