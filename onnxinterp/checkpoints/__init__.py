@@ -34,6 +34,7 @@ from onnxinterp.dtypes import CARRIER, NARROW
 from onnxinterp.errors import InvalidModelError, SaveError, UnsafeModelError
 from onnxinterp.format import atomic
 from onnxinterp.format.files import open_model
+from onnxinterp.format.signatures import HEAD_BYTES, describe
 from onnxinterp.format.tensor_bytes import check_weight, raw_size
 from onnxinterp.format.tensor_checks import external_of
 from onnxinterp.format.tensor_reader import TensorReader
@@ -151,8 +152,11 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[object,
         try:
             state = pickle_reader.read(file)
         except InvalidModelError as error:
-            message = f"{path} is not a PyTorch file of plain tensors: {error}"
-            raise type(error)(message) from error
+            file.seek(0)
+            head = file.read(HEAD_BYTES)
+            found = "" if head.startswith(b"PK") else describe(head)
+            what = f"it is {found}" if found else str(error)
+            raise type(error)(f"{path} is not a PyTorch file of plain tensors: {what}") from error
     metadata = state.metadata if isinstance(state, pickle_reader.StateDict) else None
     root = metadata.get("") if isinstance(metadata, dict) else None
     if not isinstance(state, dict) or not isinstance(root, dict) or KEY not in root:

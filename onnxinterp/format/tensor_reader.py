@@ -23,6 +23,7 @@ from onnxinterp.dtypes import CARRIER, NATIVE, STRING
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.format.files import Folder
 from onnxinterp.format.mapped_files import MappedFiles
+from onnxinterp.format.signatures import HEAD_BYTES, describe
 from onnxinterp.format.tensor_checks import (
     External,
     check_numbers,
@@ -138,7 +139,11 @@ class TensorReader:
         if data is None:
             data, where = self._opened(where, proto.name)
         if where.offset + where.length > len(data):
-            raise InvalidModelError(f"external data of {proto.name!r} ends after its file")
+            found = describe(bytes(data[:HEAD_BYTES]))
+            raise InvalidModelError(
+                f"the external data {where.location!r} end before those of {proto.name!r}"
+                + f"; the file is {found}" * bool(found)
+            )
         return data, where
 
     def _opened(self, where: External, tensor: str) -> tuple[Buffer, External]:

@@ -24,6 +24,7 @@ from onnx import TensorProto
 
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.format.files import open_model
+from onnxinterp.format.signatures import describe
 from onnxinterp.format.tensor_checks import check_tensor, check_weights
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.utf8 import check_utf8
@@ -92,18 +93,20 @@ def parse(source: Source, limits: Limits, data_root: str | os.PathLike[str] | No
         with file:
             size = _size(file, limits, str(path))
             if not size:  # as files of a process claim, too
-                raise InvalidModelError(f"{path} is empty")
+                raise InvalidModelError(f"{path} is {describe(b'')}")
             data = file.read(size + 1)  # parsed from a copy: pages of a map would stay in memory
             if len(data) != size:
                 raise InvalidModelError(f"{path} has changed while it was read")
-            model = _parse(data, str(path))
+            model = _parse_bytes(data, str(path))
             del data
             return Read(model, TensorReader(folder, limits), _mapped(file))
     reader = TensorReader(None, limits)
     if isinstance(source, onnx.ModelProto):
-        return Read(_with_graph(source, "the ModelProto"), reader, None)
+        if not source.HasField("graph"):
+            raise InvalidModelError("the ModelProto has no graph")
+        return Read(source, reader, None)
     data = _read(source, limits)
-    return Read(_parse(data, "what was given"), reader, data)
+    return Read(_parse_bytes(data, "the source"), reader, data)
 
 
 def complete(
@@ -184,7 +187,7 @@ def _mapped(file: BinaryIO) -> mmap.mmap:
 def _read(source: bytes | BinaryIO, limits: Limits) -> bytes:
     """The bytes given, or those of a file; of one that is too large not many more than allowed."""
     if isinstance(source, bytes):
-        _allowed(len(source), limits, "what was given")
+        _allowed(len(source), limits, "the source")
         return source
     if not hasattr(source, "read"):
         kind = type(source)
@@ -198,16 +201,14 @@ def _read(source: bytes | BinaryIO, limits: Limits) -> bytes:
     return b"".join(parts)
 
 
-def _parse(data: bytes, what: str) -> onnx.ModelProto:
+def _parse_bytes(data: bytes, what: str) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        raise InvalidModelError(f"{what} cannot be parsed as an ONNX model: {error}") from error
-    return _with_graph(model, what)
-
-
-def _with_graph(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
+        found = describe(data)
+        message = f"is {found}" if found else f"cannot be parsed as an ONNX model: {error}"
+        raise InvalidModelError(f"{what} {message}") from error
     if not model.HasField("graph"):
-        raise InvalidModelError(f"{what} holds no ONNX graph")
+        raise InvalidModelError(f"{what} is {describe(data) or 'a model without a graph'}")
     return model

@@ -290,8 +290,8 @@ def test_a_module_from_a_hub_is_saved_with_its_data(hub: Path, tmp_path: Path) -
         ({"offset": "٤"}, "no number"),  # a digit, but not of ours
         ({"offset": "9" * 19}, "no number"),
         ({"offset": "9" * 5000}, "no number"),
-        ({"offset": str(2**63 - 1)}, "ends after its file"),
-        ({"offset": "4"}, "ends after its file"),
+        ({"offset": str(2**63 - 1)}, "end before those of"),
+        ({"offset": "4"}, "end before those of"),
         ({"length": "4092"}, "4092 bytes where 4096"),
         ({"length": "4100"}, "4100 bytes where 4096"),
         ({"length": "-4096"}, "no number"),
