@@ -47,6 +47,7 @@ class Folder:
 
     def __init__(self, path: Path, data_root: str | os.PathLike[str] | None = None) -> None:
         self.path = path
+        self._model = ""
         self.data_root = None if data_root is None else Folder(Path(os.path.realpath(data_root)))
         if BY_DESCRIPTOR:
             self._descriptor = os.open(path, _FOLDER)
@@ -59,7 +60,7 @@ class Folder:
             UnsafeModelError: it is a pipe, a device or a folder.
             OSError: it is missing, ...
         """
-        path = self.path / name
+        path, self._model = self.path / name, name
         try:
             descriptor = (
                 os.open(name, _FILE, dir_fd=self._descriptor)
@@ -90,19 +91,40 @@ class Folder:
             path.stat()  # a chain of links without end is for the system to refuse
             real = Path(os.path.realpath(path))
             if not real.is_relative_to(self.data_root.path):
-                raise UnsafeModelError(f"{what} leads out of data_root, {self.data_root.path}")
+                root = str(self.data_root.path)
+                raise UnsafeModelError(f"{what} leads out of data_root, {root!r}, to {str(real)!r}")
             inside = real.relative_to(self.data_root.path).parts
             if not inside:
                 raise UnsafeModelError(f"{what} is no plain file")
             return _regular(self.data_root._descend(inside), what)
         except FileNotFoundError as error:
-            raise InvalidModelError(f"{what} is missing in {self.path}") from error
+            hint = self._model_link(parts)
+            raise InvalidModelError(f"{what} is missing in {self.path}{hint}") from error
         except OSError as error:
             if error.errno in _REFUSED:
-                raise UnsafeModelError(f"{what} is behind a link, or no plain file") from error
+                hint = self._data_link(parts) or ", or is not a regular file"
+                raise UnsafeModelError(f"{what} is behind a link{hint}") from error
             raise InvalidModelError(f"{what} cannot be opened: {error.strerror}") from error
         except UnicodeError as error:
             raise InvalidModelError(f"{what} is no name in this file system") from error
+
+    def _data_link(self, parts: Sequence[str]) -> str:
+        """Where a link under external data leads, and what to do; "" where there is none."""
+        if self.data_root is not None:
+            return ""
+        folder = Path(os.path.realpath(self.path))
+        real = Path(os.path.realpath(folder.joinpath(*parts)))
+        if real == folder.joinpath(*parts):
+            return ""
+        shared = (p for p in real.parents if folder.is_relative_to(p) and p != p.parent)
+        root = next((f"; to allow it, set data_root={str(p)!r}" for p in shared), "")
+        return f", to {str(real)!r}{root}"
+
+    def _model_link(self, parts: Sequence[str]) -> str:
+        """Where the model is a link and its external data are beside the target: what to do."""
+        real = Path(os.path.realpath(self.path / self._model))
+        beside = self.path / self._model != real and real.parent.joinpath(*parts).exists()
+        return f"; the model is a link to {str(real)!r}: load it from there" if beside else ""
 
     def has(self, location: str) -> bool:
         """Whether external data is there.
@@ -187,7 +209,7 @@ def _regular(descriptor: int, what: str, links: int | None = None) -> BinaryIO:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     if stat.S_ISREG(info.st_mode):
-        raise UnsafeModelError(f"{what} has several names (hard links); see data_root=")
+        raise UnsafeModelError(f"{what} has several names (hard links): allow it with data_root=")
     raise UnsafeModelError(f"{what} is no plain file")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -240,6 +241,44 @@ def test_data_root_allows_links_within_it(hub: Path) -> None:
     assert is_read(path, data_root=link)
 
 
+@pytest.mark.usefixtures("way")
+def test_a_link_in_a_hub_says_what_allows_it(hub: Path) -> None:
+    """The value that the message gives for data_root is one that works, and no more than needed."""
+    path = hub / "snapshots" / "1" / "m.onnx"
+    with pytest.raises(UnsafeModelError, match="behind a link") as caught:
+        OnnxModule(path)
+    found = re.search(r"to '(.*)'; to allow it, set data_root='(.*)'$", str(caught.value))
+    assert found is not None
+    target, root = map(Path, found.groups())
+    assert target == Path(os.path.realpath(hub)) / "blobs" / "bb"
+    assert root == Path(os.path.realpath(hub))
+    assert is_read(path, data_root=root)
+
+
+def test_no_message_gives_the_whole_file_system_as_data_root(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    (tmp_path / "w.bin").symlink_to("/dev/null")
+    with pytest.raises(UnsafeModelError, match=r"is behind a link, to '/dev/null'$"):
+        OnnxModule(path)
+
+
+def test_a_linked_model_without_its_data_says_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "given").mkdir()
+    path = save(tmp_path / "real")
+    (tmp_path / "real" / "w.bin").write_bytes(VALUES.tobytes())
+    link = tmp_path / "given" / "m.onnx"
+    link.symlink_to(path)
+    with pytest.raises(InvalidModelError, match="is missing in") as caught:
+        OnnxModule(link)
+    found = re.search(r"; the model is a link to '(.*)': load it from there$", str(caught.value))
+    assert found is not None
+    assert is_read(Path(found[1]))
+    (tmp_path / "real" / "w.bin").unlink()
+    with pytest.raises(InvalidModelError, match=r"given$"):
+        OnnxModule(link)
+
+
 @pytest.mark.parametrize("target", ["../../../../outside", "/dev/zero", "/proc/self/mem", "w.bin"])
 @pytest.mark.usefixtures("way")
 def test_data_root_ends_where_it_ends(target: str, hub: Path) -> None:
@@ -247,7 +286,7 @@ def test_data_root_ends_where_it_ends(target: str, hub: Path) -> None:
     data = hub / "snapshots" / "1" / "sub" / "w.bin"
     data.unlink()
     data.symlink_to(target)
-    with pytest.raises(UnsafeModelError, match=r"leads out of data_root|link"):
+    with pytest.raises(UnsafeModelError, match=r"leads out of data_root, '.*', to '|link"):
         OnnxModule(hub / "snapshots" / "1" / "m.onnx", data_root=hub)
 
 
