@@ -41,8 +41,7 @@ from onnxinterp.weights import (
 from onnxinterp.weights.tunable import Tunable
 from onnxinterp.writing import safetensors as tensorfiles
 from onnxinterp.writing.save import save
-from onnxinterp.writing.template import template as make_template
-from onnxinterp.writing.template import template_of
+from onnxinterp.writing.template import make_template, template_of
 
 
 class OnnxModule(Tunable):

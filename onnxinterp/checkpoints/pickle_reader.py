@@ -29,7 +29,7 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
-from onnxinterp.format.tensor_checks import MAX_TENSOR_BYTES, RANK
+from onnxinterp.format.tensor_checks import MAX_RANK, MAX_TENSOR_BYTES
 
 BLOCK = 2**24  # bytes read at once
 LARGEST_PICKLE = 2**26  # bytes; a tensor takes some 150
@@ -238,7 +238,7 @@ class Unpickler:
         if kind is None:
             raise _not_plain("a tensor of an unknown type")
         sizes, strides, (start,) = _numbers(size), _numbers(stride), _numbers((offset,))
-        if len(sizes) != len(strides) or len(sizes) > RANK:
+        if len(sizes) != len(strides) or len(sizes) > MAX_RANK:
             raise _not_plain("a tensor of no shape")
         if math.prod(max(n, 1) for n in sizes) * kind.itemsize > MAX_TENSOR_BYTES:
             raise UnsafeModelError("it holds a tensor that is too large for any memory")

@@ -142,7 +142,7 @@ def test_external_data_are_plain_files(kind: str, tmp_path: Path) -> None:
         kind = "folder"
     path = save(tmp_path)
     STRANGE[kind](tmp_path / "w.bin")
-    with pytest.raises(UnsafeModelError, match=r"link|plain"):
+    with pytest.raises(UnsafeModelError, match=r"link|not a regular file"):
         OnnxModule(path)
 
 
@@ -319,22 +319,22 @@ def test_a_module_from_a_hub_is_saved_with_its_data(hub: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("entries", "text"),
     [
-        ({"offset": "-4"}, "no number"),
-        ({"offset": "1_000"}, "no number"),
-        ({"offset": " 4"}, "no number"),
-        ({"offset": "+4"}, "no number"),
-        ({"offset": "4.0"}, "no number"),
-        ({"offset": "0x4"}, "no number"),
-        ({"offset": ""}, "no number"),
-        ({"offset": "٤"}, "no number"),  # a digit, but not of ours
-        ({"offset": "9" * 19}, "no number"),
-        ({"offset": "9" * 5000}, "no number"),
+        ({"offset": "-4"}, "must be a number of bytes"),
+        ({"offset": "1_000"}, "must be a number of bytes"),
+        ({"offset": " 4"}, "must be a number of bytes"),
+        ({"offset": "+4"}, "must be a number of bytes"),
+        ({"offset": "4.0"}, "must be a number of bytes"),
+        ({"offset": "0x4"}, "must be a number of bytes"),
+        ({"offset": ""}, "must be a number of bytes"),
+        ({"offset": "٤"}, "must be a number of bytes"),  # a digit, but not of ours
+        ({"offset": "9" * 19}, "must be a number of bytes"),
+        ({"offset": "9" * 5000}, "must be a number of bytes"),
         ({"offset": str(2**63 - 1)}, "end before those of"),
         ({"offset": "4"}, "end before those of"),
-        ({"length": "4092"}, "4092 bytes where 4096"),
-        ({"length": "4100"}, "4100 bytes where 4096"),
-        ({"length": "-4096"}, "no number"),
-        ({"length": "0"}, "0 bytes where 4096"),
+        ({"length": "4092"}, "must have 4096 bytes, got 4092"),
+        ({"length": "4100"}, "must have 4096 bytes, got 4100"),
+        ({"length": "-4096"}, "must be a number of bytes"),
+        ({"length": "0"}, "must have 4096 bytes, got 0"),
     ],
 )
 def test_offset_and_length_are_decimal_and_fit(
@@ -371,7 +371,7 @@ def test_an_empty_tensor_may_have_an_empty_file(tmp_path: Path) -> None:
 
 def test_any_number_of_files_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A map keeps a descriptor open, so that only some files are mapped."""
-    monkeypatch.setattr("onnxinterp.format.tensor_reader.MAPS", 2)
+    monkeypatch.setattr("onnxinterp.format.tensor_reader.MAX_MAPS", 2)
     reader = TensorReader(Folder(tmp_path))
     for i in range(4):
         (tmp_path / str(i)).write_bytes((VALUES + i).tobytes())

@@ -141,7 +141,7 @@ def test_what_is_given_as_like_may_be_overwritten(tmp_path: Path) -> None:
 
 def test_another_graph_is_refused(tmp_path: Path) -> None:
     module = OnnxModule(sum_of(raw("w", 3), raw("v", 3)))
-    with pytest.raises(SaveError, match=r"another graph: it differs at 'add w'"):
+    with pytest.raises(SaveError, match=r"must be a file of the same graph, it differs at 'add w'"):
         module.save_onnx(tmp_path / "m.onnx", like=sum_of(raw("w", 3)))
     with pytest.raises(SaveError, match=r"'v' has the shape \[3\], in the file \[1\]"):
         module.save_onnx(tmp_path / "m.onnx", like=sum_of(raw("w", 3), raw("v", 1)))
