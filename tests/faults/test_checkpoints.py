@@ -190,7 +190,11 @@ def _with(op: str = "Add", opset: int = 21, kind: int = TensorProto.FLOAT) -> on
     return model
 
 
-GRAPH, TENSOR, PLAIN = "damaged model", "missing|in the (graph|file)|has the shape", "plain data"
+GRAPH, TENSOR, PLAIN = (
+    "damaged model",
+    "missing|in the (graph|file)|has the shape",
+    "not plain data",
+)
 APART, LARGER = "share their bytes", "larger than their bytes|share their bytes"
 HOSTILE: dict[str, tuple[Callable[[State], Any], type[OnnxError], str]] = {
     "the state is a tensor": (lambda _: torch.zeros(3), InvalidModelError, "no graph"),
@@ -225,7 +229,7 @@ HOSTILE: dict[str, tuple[Callable[[State], Any], type[OnnxError], str]] = {
     "template: no graph": (
         _of(template=_bytes(b"\x08\x0a"), holes=[]),
         InvalidModelError,
-        "no ONNX graph",
+        "a model without a graph",
     ),
     "template: of an older version": (
         _of(graph=_bytes(b"graph")),
