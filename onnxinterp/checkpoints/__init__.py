@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,6 +46,7 @@ from onnxinterp.reading.source import Source, parse, read, serialized
 from onnxinterp.writing.template import without_holes
 
 KEY = "onnxinterp"  # the entry in the metadata of the root module
+ESCAPED = re.compile(r"\[([*?[])\]")  # by glob.escape: `untied` has patterns that match one name
 MAX_GAP_BYTES = 2**16  # that writers leave between tensors of external data
 
 
@@ -61,7 +63,7 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
         OSError: the disk is full, the folder is missing, ...; an existing file is unchanged.
     """
     module = OnnxModule(source) if module is None else module
-    template, weights = module.template, module.weights
+    template, weights, untied = module.template, module.weights, module.untied
     wire = template.wire or _without_weights(source, template.places)
     names = {tie.place: name for name, tie in template.ties.items() if tie.held}
     names |= {place: names[0] for place, names in template.places.items()}
@@ -76,7 +78,7 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
         "places": {f"weights.{weights.path(n)}": list(place) for place, n in names.items()},
         "trainable": trainable,
         "outputs": list(module.output_names),
-        "untied": module.untied,
+        "untied": untied if isinstance(untied, bool) else [ESCAPED.sub(r"\1", u) for u in untied],
     }
     atomic.atomic_write(path, lambda out: _write(state, out))
 

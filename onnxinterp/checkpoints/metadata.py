@@ -6,8 +6,6 @@ parse_metadata       reads it from a file, which may contain anything
 
 from __future__ import annotations
 
-import glob
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,8 +16,6 @@ from torch import Tensor
 
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.format.wire import MAX_PROTOBUF_BYTES, Place, Wire
-
-ESCAPED = re.compile(r"\[([*?[])\]")
 
 
 @dataclass(frozen=True)
@@ -59,25 +55,15 @@ def parse_metadata(found: object) -> CheckpointMetadata:
     outputs = _strings(entries.get("outputs"), "outputs")
     if not outputs:
         raise InvalidModelError("outputs is empty")
+    untied = entries.get("untied")
     return CheckpointMetadata(
         wire=_wire(entries.get("template"), _numbers(entries.get("holes"), "holes")),
         sizes=dict(zip(sizes, _numbers([*sizes.values()], "sizes"), strict=True)),
         places={key: tuple(_numbers(place, "places")) for key, place in places.items()},
         trainable=frozenset(_strings(entries.get("trainable"), "trainable")),
         outputs=outputs,
-        untied=_untied(entries.get("untied")),
+        untied=untied if type(untied) is bool else frozenset(_strings(untied, "untied")),
     )
-
-
-def _untied(found: object) -> bool | frozenset[str]:
-    """Names are stored as the patterns that match only them."""
-    if type(found) is bool:
-        return found
-    patterns = _strings(found, "untied")
-    names = [ESCAPED.sub(r"\1", pattern) for pattern in patterns]
-    if [glob.escape(name) for name in names] != patterns:
-        raise InvalidModelError("untied must be names, got patterns")
-    return frozenset(names)
 
 
 def _wire(template: object, edges: list[int]) -> Wire:

@@ -5,7 +5,7 @@ Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 
 from __future__ import annotations
 
-from onnx import AttributeProto
+from onnx import AttributeProto, TensorProto
 
 SINGLE_FIELD: dict[str, str] = {
     "FLOAT": "f",
@@ -22,12 +22,6 @@ VALUE_FIELD: dict[int, str] = {
     for kind, field in ((single, name), (f"{single}S", f"{single.lower()}s"))
 }
 """Type of an attribute -> the field that has its value, such as "f", or "floats" of several."""
-TYPED_FIELDS = (
-    "float_data",
-    "int32_data",
-    "string_data",
-    "int64_data",
-    "double_data",
-    "uint64_data",
-)
+_DATA_FIELDS = {name for name in TensorProto.DESCRIPTOR.fields_by_name if name.endswith("_data")}
+TYPED_FIELDS = tuple(sorted(_DATA_FIELDS - {"raw_data", "external_data"}))
 """The fields of a TensorProto that have elements, beside `raw_data`."""

@@ -30,13 +30,8 @@ from onnx import AttributeProto, TensorProto
 from torch import Tensor
 
 from onnxinterp.errors import InvalidModelError, SaveError
-from onnxinterp.format.atomic import (
-    BLOCK,
-    StagedFiles,
-    differs,
-    folder_lock,
-    permissions_of,
-)
+from onnxinterp.format import atomic
+from onnxinterp.format.atomic import StagedFiles
 from onnxinterp.format.files import external_path
 from onnxinterp.format.tensor_bytes import check_weight
 from onnxinterp.format.tensor_reader import TensorReader
@@ -79,9 +74,9 @@ def save(weights: Weights, template: Template, path: str | os.PathLike[str]) -> 
     if (wire := template.wire) is None:
         raise SaveError(f"a ModelProto of more than 2 GB cannot be written; {LIKE_HINT}")
     target = Path(os.path.abspath(path))
-    permissions_of(target)  # raises for a device, which must not be read
+    atomic.permissions_of(target)  # raises for a device, which must not be read
     changes = _changes(weights, template, wire)
-    with folder_lock(target.parent) if changes.external else nullcontext():
+    with atomic.folder_lock(target.parent) if changes.external else nullcontext():
         _write_files(changes, template, wire, target)
 
 
@@ -100,8 +95,8 @@ def _write_files(changes: Changes, template: Template, wire: Wire, target: Path)
         for location, name in names.items():
             file = external_path(target.parent, name)
             data[file] = parts.write(file, _data(changes.external[location], template, location))
-        data = {file: part for file, part in data.items() if differs(part, file)}
-        changed = {**data, target: new} if differs(new, target) else data
+        data = {file: part for file, part in data.items() if atomic.differs(part, file)}
+        changed = {**data, target: new} if atomic.differs(new, target) else data
         if len(changed) > 1 and any(file.exists() for file in data):
             second = f".{secrets.token_hex(4)}"
             moved = {k: n + second for k, n in names.items() if target.parent / n in data}
@@ -113,7 +108,12 @@ def _write_files(changes: Changes, template: Template, wire: Wire, target: Path)
 
 
 def _change_over(
-    parts: StagedFiles, data: Mapping[Path, Path], second: str, over: Path, new: Path, target: Path
+    parts: StagedFiles,
+    data: Mapping[Path, Path],
+    second: str,
+    over: Path,
+    new: Path,
+    target: Path,
 ) -> None:
     """Replace data files that the existing model uses; `over` uses them under a second name."""
     copies = [file.with_name(file.name + second) for file in data]
@@ -293,6 +293,6 @@ def _copy(base: BinaryIO | None, out: BinaryIO, start: int, stop: int) -> None:
         return
     base.seek(start)
     out.seek(start)
-    while start < stop and (block := base.read(min(BLOCK, stop - start))):
+    while start < stop and (block := base.read(min(atomic.BLOCK, stop - start))):
         out.write(block)
         start += len(block)

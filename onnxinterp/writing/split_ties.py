@@ -11,7 +11,7 @@ holds for the tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from onnx import NodeProto, TensorProto
 from torch import Tensor
@@ -19,17 +19,7 @@ from torch import Tensor
 from onnxinterp.errors import SaveError
 from onnxinterp.format.tensor_bytes import check_weight, raw_parts, raw_size, same_bits
 from onnxinterp.format.tensor_reader import TensorReader
-from onnxinterp.format.wire import (
-    Buffer,
-    Chain,
-    Edit,
-    Place,
-    Wire,
-    edit,
-    fields,
-    number_of,
-    tagged,
-)
+from onnxinterp.format.wire import Chain, Edit, Place, Wire, edit, fields, number_of, tagged
 from onnxinterp.weights import Weights
 from onnxinterp.writing.template import Template
 from onnxinterp.writing.tensor_edits import EXTERNAL, FORMS, RAW, StoredTensor
@@ -99,11 +89,14 @@ def _initializer(origin: StoredTensor, value: Tensor) -> Edit:
     tensor = TensorProto(name=name, data_type=kind, dims=header.dims).SerializeToString()
     head = tensor + tagged(FORMS[RAW], size)
     head = tagged(field.number, len(head) + size) + head
-
-    def parts() -> Iterable[Buffer]:
-        return (head, *raw_parts(value, kind, name))
-
-    return Edit(field.stop, field.stop, len(head) + size, parts, origin.chain[:-1])
+    around = origin.chain[:-1]
+    return Edit(
+        field.stop,
+        field.stop,
+        len(head) + size,
+        lambda: (head, *raw_parts(value, kind, name)),
+        around,
+    )
 
 
 def _input_edit(wire: Wire, node: Chain, index: int | None, name: str) -> Edit:

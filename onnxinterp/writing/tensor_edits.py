@@ -14,13 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from google.protobuf.message import DecodeError
-from onnx import (
-    AttributeProto,
-    SparseTensorProto,
-    StringStringEntryProto,
-    TensorProto,
-    helper,
-)
+from onnx import AttributeProto, SparseTensorProto, StringStringEntryProto, TensorProto, helper
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, NATIVE
