@@ -43,12 +43,12 @@ def check_weight(value: Tensor, kind: int, shape: tuple[int, ...], name: str) ->
         SaveError: another shape, another class of type, or no data at all.
     """
     if tuple(value.shape) != shape:
-        sizes = f"{list(value.shape)}, in the file {list(shape)}"
-        raise SaveError(f"the weight {name!r} has the shape {sizes}")
+        sizes = f"{list(shape)}, got {list(value.shape)}"
+        raise SaveError(f"the weight {name!r} must have the shape {sizes}")
     carrier = CARRIER[kind]
     ours, files = [(d.is_floating_point, d.is_complex) for d in (value.dtype, carrier)]
     if ours != files or (not any(ours) and value.dtype is not carrier):
-        raise SaveError(f"the weight {name!r} is {value.dtype}, in the file {onnx_name(kind)}")
+        raise SaveError(f"the weight {name!r} must be {onnx_name(kind)}, got {value.dtype}")
     if value.is_meta:
         raise SaveError(f"the weight {name!r} is on the meta device: it has no data")
 

@@ -1,4 +1,4 @@
-"""From a TensorProto to a tensor: `TensorReader`, which knows the folder of external data.
+"""From a TensorProto to a tensor: `TensorReader`.
 
 External data are opened only as a regular file below the model's folder (`files`). They are mapped
 privately with copy-on-write: pages are read when they are touched, training never writes to the
@@ -84,7 +84,7 @@ class TensorReader:
         check_sparse(proto)
         check_sparse_size(proto, self.limits)
         values, indices = self(proto.values), self(proto.indices)
-        assert isinstance(values, Tensor), "check_sparse refuses strings"
+        assert isinstance(values, Tensor), "check_sparse raises for strings"
         assert isinstance(indices, Tensor), "check_sparse requires int64"
         shape, name = tuple(proto.dims), proto.values.name
         sizes = torch.tensor(shape if indices.ndim > 1 else [math.prod(shape)])

@@ -159,8 +159,8 @@ def _misfit(weights: Weights, name: str, given: Tensor) -> str:
     if given.dtype not in TYPES and given.dtype != weight.dtype:
         return f"{name} is {given.dtype}, which is not supported"
     if given.shape != weight.shape:
-        return f"{name} has the shape {list(given.shape)}, in the model {list(weight.shape)}"
+        return f"{name} must have the shape {list(weight.shape)}, got {list(given.shape)}"
     ours, theirs = [(t.is_floating_point(), t.is_complex()) for t in (weight, given)]
     if ours != theirs or (not any(ours) and given.dtype != weight.dtype):
-        return f"{name} is {given.dtype}, in the model {weight.dtype}"
+        return f"{name} must be {weight.dtype}, got {given.dtype}"
     return ""

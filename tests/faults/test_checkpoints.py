@@ -191,7 +191,7 @@ def _with(op: str = "Add", opset: int = 21, kind: int = TensorProto.FLOAT) -> on
 
 
 GRAPH, PLAIN = "damaged model", "not plain data"
-TENSOR = "missing|in the file|has the shape|must be torch"
+TENSOR = "is missing|must have the shape|must be torch"
 APART, LARGER = "share their bytes", "larger than their bytes|share their bytes"
 HOSTILE: dict[str, tuple[Callable[[State], Any], type[OnnxError], str]] = {
     "the state is a tensor": (lambda _: torch.zeros(3), InvalidModelError, "no graph"),
@@ -235,7 +235,11 @@ HOSTILE: dict[str, tuple[Callable[[State], Any], type[OnnxError], str]] = {
     ),
     "graph: strings": (_typed(TensorProto.STRING), InvalidModelError, GRAPH),
     "graph: unknown type": (_typed(99), InvalidModelError, GRAPH),
-    "graph: another type": (_graph(_integers), InvalidModelError, "float32, in the file int32"),
+    "graph: another type": (
+        _graph(_integers),
+        InvalidModelError,
+        "must be int32, got torch.float32",
+    ),
     "graph: Constant of nothing": (_graph(_constant), InvalidModelError, GRAPH),
     "places: list": (_of(places=["w"]), InvalidModelError, "places"),
     "places: number": (_of(places={"weights.w": 1}), InvalidModelError, "places"),

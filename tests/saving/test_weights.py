@@ -284,8 +284,8 @@ def test_a_pruned_module_saves_the_whole_graph(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.zeros(4), r"'w' has the shape \[4\], in the file \[3\]"),
-        (torch.zeros(3, dtype=torch.complex64), "'w' is torch.complex64, in the file float"),
+        (torch.zeros(4), r"'w' must have the shape \[3\], got \[4\]"),
+        (torch.zeros(3, dtype=torch.complex64), "'w' must be float, got torch.complex64"),
         (torch.zeros(3, device="meta"), "'w' is on the meta device"),
     ],
 )
