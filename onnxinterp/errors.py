@@ -1,17 +1,18 @@
-"""What can go wrong, by the moment it goes wrong. Nothing else leaves this library.
+"""The errors of this library.
 
 OnnxError
-├── InvalidModelError     the file breaks the ONNX specification
-│   └── UnsafeModelError  it asks for something a loader must not do
-├── UnsupportedOpError    the file is fine, but operators are missing: all of them are listed
+├── InvalidModelError     a file is not a valid ONNX model
+│   └── UnsafeModelError  a model is rejected for safety, or exceeds a limit
+├── UnsupportedOpError    operators have no kernel: all of them are listed
 ├── InputError            a call got the wrong inputs
-├── SaveError             the weights do not fit into the file they are to be written to
-├── ChangedFileError      a file that weights are mapped from was written to since
-└── NodeError             a node failed while running; the cause is chained
+├── SaveError             the weights do not fit into the file
+├── ChangedFileError      a file that weights are mapped from was changed
+├── NodeError             a node failed during a call; the cause is chained
+└── MissingExtraError     an optional package is not installed (in `extras`)
 
-Messages quote names and texts of the file, which may be anything. So every error of this library
-escapes what cannot be printed, a line break that it did not make itself too, and ends a message
-after 2,000 bytes: nothing in a file can forge lines of a log or command a terminal.
+Messages quote names and strings of untrusted files. So every error escapes what cannot be printed,
+including line breaks in what it quotes, and a message has at most 2,000 bytes: a file cannot forge
+lines of a log or send commands to a terminal.
 """
 
 from __future__ import annotations
@@ -19,41 +20,39 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-MAX_MESSAGE_BYTES = 2000  # bytes of a message
-LONGEST_LINE = (
-    1500  # of one of its lines: what is wrong comes behind the name, however long that is
-)
+MAX_MESSAGE_BYTES = 2000
+MAX_LINE_BYTES = 1500  # of one line of a message: the cause must follow a name of any length
 
 
 class OnnxError(Exception):
-    """The base of every error this library raises.
+    """The base class of the errors of this library.
 
     Args:
-        lines: the lines of the message; in each, what cannot be printed is escaped.
+        lines: the lines of the message; what cannot be printed in them is escaped.
     """
 
     def __init__(self, *lines: object) -> None:
         text = "\n".join(map(plain, lines))
-        super().__init__(_cut(text, MAX_MESSAGE_BYTES, tail=0))
+        super().__init__(_shorten(text, MAX_MESSAGE_BYTES, tail=0))
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), tuple(str(self).split("\n")), self.__dict__
 
 
-def plain(text: object, most: int = LONGEST_LINE) -> str:
-    """A text of the file as one line to be shown: escaped, and of at most so many bytes."""
-    return _cut(escaped(_cut(str(text), most)), most)
+def plain(text: object, most: int = MAX_LINE_BYTES) -> str:
+    """A string as one printable line of at most `most` bytes."""
+    return _shorten(escaped(_shorten(str(text), most)), most)
 
 
 def escaped(text: str) -> str:
-    r"""Text with everything that cannot be printed as `repr` writes it: `\n`, `\x1b`, `\ud800`."""
+    r"""A string with everything that cannot be printed escaped as by `repr`: `\n`, `\x1b`."""
     if text.isprintable():
         return text
     return "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
 
 
-def _cut(text: str, most: int, tail: int | None = None) -> str:
-    """A text of so many bytes, the last of which, a third by default, are its end."""
+def _shorten(text: str, most: int, tail: int | None = None) -> str:
+    """A string of at most `most` bytes, `tail` of them its end (by default a third)."""
     data = text.encode(errors="backslashreplace")
     if len(data) <= most:
         return text
@@ -63,32 +62,41 @@ def _cut(text: str, most: int, tail: int | None = None) -> str:
 
 
 class InvalidModelError(OnnxError, ValueError):
-    """The model breaks the ONNX specification; the message says where."""
+    """Raised when a file is not a valid ONNX model; the message says where."""
 
 
 class UnsafeModelError(InvalidModelError):
-    """The model names a path or a size that is refused for safety, or a call goes over a limit."""
+    """Raised when a model is rejected for safety, or when loading or a call exceeds a limit."""
 
 
 class InputError(OnnxError, TypeError):
-    """A call of the module got inputs that do not fit the graph's inputs."""
+    """Raised when the arguments of a call do not fit the inputs of the graph."""
 
 
 class SaveError(OnnxError, ValueError):
-    """The weights cannot be written back into the ONNX file; the message says which, and why."""
+    """Raised when weights cannot be written to a file; the message says which, and why."""
 
 
 class ChangedFileError(OnnxError, RuntimeError):
-    """External data were changed in place while a module has them mapped."""
+    """Raised when external data were changed in place while a module has them mapped."""
 
 
 class NodeError(OnnxError, RuntimeError):
-    """A node failed at run time; `__cause__` holds what torch said."""
+    """Raised when a node fails during a call; `__cause__` is the original error."""
 
 
 @dataclass(frozen=True)
 class MissingOp:
-    """One operator that no kernel serves, and a node that asks for it."""
+    """An operator without a kernel.
+
+    Attributes:
+        domain: "" for ai.onnx.
+        op_type: its name.
+        opset: the version that the model imports.
+        node: a node of this operator.
+        served: the versions that have kernels.
+        newest: the last opset that they support.
+    """
 
     domain: str
     op_type: str
@@ -99,22 +107,22 @@ class MissingOp:
 
     def __str__(self) -> str:
         name = f"{self.domain}::{self.op_type}" if self.domain else self.op_type
-        where = f"asked for by node {self.node!r}"
+        where = f"required by node {self.node!r}"
         known = f"; kernels exist from opset {min(self.served)}" if self.served else ""
         known += f" to {self.newest}" if known and self.newest else ""
         return f"{name} at opset {self.opset}, {where}{known}"
 
     def registration(self) -> str:
-        """The line that would register a kernel for it."""
+        """The line of code that registers a kernel for it."""
         domain = f", domain={self.domain!r}" if self.domain else ""
         return f"@onnxinterp.op({self.op_type!r}, since={self.opset}{domain})"
 
 
 class UnsupportedOpError(OnnxError, NotImplementedError):
-    """The model uses operators without a kernel.
+    """Raised when a model uses operators without a kernel.
 
     Attributes:
-        missing: every one of them, once each; the message lists as many as it has room for.
+        missing: all of them, once each; the message lists as many as it has room for.
     """
 
     def __init__(self, missing: Iterable[MissingOp]) -> None:

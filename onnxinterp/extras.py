@@ -1,4 +1,4 @@
-"""Packages that only some features need: imported when used, with a clear word when absent."""
+"""Optional packages: imported when they are used, with a clear message if one is missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnxinterp.errors import OnnxError
 
 
 class MissingExtraError(OnnxError, ImportError):
-    """A feature needs a package that is not installed; the message names the command to run."""
+    """Raised when a feature needs a package that is not installed; says how to install it."""
 
 
 def require(package: str, extra: str) -> Any:
@@ -22,6 +22,6 @@ def require(package: str, extra: str) -> Any:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
         if error.name not in (package, package.partition(".")[0]):
-            raise  # the package is there, but broken: its own message says more
+            raise  # the package is installed, but broken: its own message says more
         message = f"this needs {package}: pip install onnxinterp[{extra}]"
         raise MissingExtraError(message) from error

@@ -17,7 +17,7 @@ from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
 from onnxinterp.limits import Limits
 from onnxinterp.planning.plans import Plans, device_of, sizes_of
-from onnxinterp.reading.source import Source, read
+from onnxinterp.reading.source import Read, Source, read
 from onnxinterp.registry import kernel_of
 from onnxinterp.runtime import fx
 from onnxinterp.runtime.binding import forward_of
@@ -32,8 +32,7 @@ from onnxinterp.weights.trainable import Trainable, parameters
 from onnxinterp.weights.tunable import Tunable
 from onnxinterp.writing import safetensors as tensorfiles
 from onnxinterp.writing.save import save
-from onnxinterp.writing.template import template as make_template
-from onnxinterp.writing.template import template_of
+from onnxinterp.writing.template import make_template, template_of
 
 
 class OnnxModule(Tunable):
@@ -89,7 +88,7 @@ class OnnxModule(Tunable):
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Read,
         *,
         outputs: Sequence[str] | None = None,
         trainable: Trainable = "weights",

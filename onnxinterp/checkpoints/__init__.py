@@ -1,43 +1,53 @@
-"""A model as one PyTorch file: a plain state dict that also knows its graph.
+"""A model as one PyTorch file: a plain state dict together with its graph.
 
     from onnxinterp import checkpoints; checkpoints.save("model.onnx", "model.pth")
     from onnxinterp import checkpoints; module = checkpoints.load("model.pth")
 
-The second line needs no .onnx any more, and `module.save_onnx` writes one: the bytes of the source
-without its weights travel along.
+The second line needs no .onnx file, and `module.save_onnx` writes one.
 
 The file is exactly what `torch.save(module.state_dict(), ...)` writes: `torch.load(...,
-weights_only=True)` gives the tensors by name, and `module.load_state_dict` takes them. The graph,
-without its tensors, travels in the state dict's own metadata, where torch keeps version numbers;
-it is data (bytes of ONNX), never code. `load` reads the file by hand (`archives`), believes nothing
-of the metadata (`metadata`), and refuses bytes to be saved that are another model (`likeness`).
+weights_only=True)` returns the tensors by name, and `module.load_state_dict` accepts them. The
+state dict's own metadata, where torch keeps version numbers, contain the template: the bytes of the
+source without its weights (`writing.template`). They are data, never code. `load` builds the module
+from these bytes, so `save_onnx` writes the model that the module computes. It reads the file
+without `torch.load` (`pickle_reader`) and checks each entry of the metadata (`metadata`).
 """
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import onnx
 import torch
+from google.protobuf.message import Message
 from onnx import TensorProto
 from torch import Tensor, nn
 
 from onnxinterp.checkpoints import pickle_reader
 from onnxinterp.checkpoints.metadata import parse_metadata
-from onnxinterp.checkpoints.same_model import check_same_model, clear
-from onnxinterp.dtypes import CARRIER
-from onnxinterp.errors import InvalidModelError, SaveError
+from onnxinterp.dtypes import CARRIER, NARROW
+from onnxinterp.errors import InvalidModelError, SaveError, UnsafeModelError
 from onnxinterp.format import atomic
 from onnxinterp.format.files import open_model
-from onnxinterp.format.tensor_bytes import check, raw
+from onnxinterp.format.signatures import HEAD_BYTES, describe
+from onnxinterp.format.tensor_bytes import check_weight, raw_size
+from onnxinterp.format.tensor_checks import external_of
+from onnxinterp.format.tensor_reader import TensorReader
+from onnxinterp.format.wire import Place, Wire, messages
 from onnxinterp.limits import Limits
 from onnxinterp.module import OnnxModule
-from onnxinterp.reading.source import Source, read, reusable
+from onnxinterp.reading.source import Source, parse, read, serialized
+from onnxinterp.writing.template import without_holes
 
 KEY = "onnxinterp"  # the entry in the metadata of the root module
+ESCAPED = re.compile(r"\[([*?[])\]")  # by glob.escape: `untied` has patterns that match one name
+MAX_GAP_BYTES = 2**16  # that writers leave between tensors of external data
 
 
 def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | None = None) -> None:
@@ -45,47 +55,50 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
 
     Args:
         source: the ONNX model: a path, bytes, a binary file or a ModelProto; not changed.
-        path: where to write; `.pth` by custom.
-        module: made of `source` and trained since: its weights, its choice of outputs and of what
-            trains are saved. Without, those of a fresh import.
+        path: the file to write, usually `.pth`.
+        module: a module loaded from `source`, perhaps trained since: its weights, outputs and
+            choice of trainable weights are saved. By default `source` is loaded.
 
     Raises:
-        OSError: the disk is full, the folder is missing, ...; what was there before is as it was.
+        OSError: the disk is full, the folder is missing, ...; an existing file is unchanged.
     """
-    source = reusable(source)
     module = OnnxModule(source) if module is None else module
-    model, reader, _ = read(source)
-    if isinstance(source, onnx.ModelProto):
-        model = onnx.ModelProto()
-        model.CopyFrom(source)
-    keys = {name: f"weights.{module.weights.path(name)}" for name in module.weights}
-    for name, tensor in _stored(model):
-        if name in keys:
-            clear(tensor)
-        elif tensor.data_location == TensorProto.EXTERNAL:
-            value = reader(tensor)
-            assert isinstance(value, Tensor), "strings are never external"
-            _fill(tensor, value)
+    template, weights, untied = module.template, module.weights, module.untied
+    wire = template.wire or _without_weights(source, template.places)
+    names = {tie.place: name for name, tie in template.ties.items() if tie.held}
+    names |= {place: names[0] for place, names in template.places.items()}
+    trainable = [n for n, t in weights.items() if isinstance(t, nn.Parameter) and t.requires_grad]
     state = module.state_dict()
-    names = [
-        n for n, t in module.weights.items() if isinstance(t, nn.Parameter) and t.requires_grad
-    ]
     state._metadata[""][KEY] = {
-        "graph": torch.frombuffer(bytearray(model.SerializeToString()), dtype=torch.uint8),
-        "keys": keys,
-        "trainable": names,
+        "template": torch.frombuffer(
+            bytearray(b"".join(data for _, data in wire.pieces)), dtype=torch.uint8
+        ),
+        "holes": [edge for hole in wire.holes for edge in hole],
+        "sizes": template.sizes,
+        "places": {f"weights.{weights.path(n)}": list(place) for place, n in names.items()},
+        "trainable": trainable,
         "outputs": list(module.output_names),
-        "template": module.template.plain(),
-        "untied": module.untied,
+        "untied": untied if isinstance(untied, bool) else [ESCAPED.sub(r"\1", u) for u in untied],
     }
     atomic.atomic_write(path, lambda out: _write(state, out))
 
 
+def _without_weights(source: Source, places: Collection[Place]) -> Wire:
+    """The bytes of a ModelProto of more than 2 GiB, with empty weights."""
+    model = copy.deepcopy(read(source).proto)
+    for place, message in messages(model):
+        if place in places and isinstance(message, TensorProto):
+            header = {f: getattr(message, f) for f in ("name", "dims", "data_type")}
+            message.CopyFrom(TensorProto(**header, raw_data=b""))
+    data = serialized(model)
+    return Wire([(0, data)], len(data))
+
+
 def _write(state: dict[str, Any], out: BinaryIO) -> None:
-    """`torch.save`; where the disk is full, with the system's error."""
+    """`torch.save`; raises the system's error where the disk is full."""
     try:
         torch.save(state, out)
-    except RuntimeError as error:  # of closing the archive, which fails because writing has failed
+    except RuntimeError as error:  # closing the archive fails because writing has failed
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
@@ -97,113 +110,139 @@ def load(
     limits: Limits = Limits(),
     allowed_ops: Collection[str] | None = None,
 ) -> OnnxModule:
-    """Read a module back from a file that `save` wrote; on the CPU, in eval mode.
+    """Read a module from a file that `save` wrote; it is on the CPU and in eval mode.
 
     Args:
         path: the file.
-        limits: what the module is held to, as by `OnnxModule`; `model_bytes` is of the graph.
-        allowed_ops: the only operators the graph may use, as by `OnnxModule`.
+        limits: as for `OnnxModule`; `model_bytes` bounds the model without its weights.
+        allowed_ops: the only operators that the graph may use, as for `OnnxModule`.
 
     Raises:
-        InvalidModelError: the file is no state dict, does not know its graph, or contradicts it.
-        UnsafeModelError: it asks for more than its bytes hold, or for what is not allowed.
+        InvalidModelError: the file is not a state dict, has no graph, or contradicts it.
+        UnsafeModelError: it exceeds a limit, its own size, or uses an operator not allowed.
         UnsupportedOpError: operators are missing.
         FileNotFoundError: the path does not exist.
     """
     state, found = _read(path)
     try:
         known = parse_metadata(found)
-        model = read(known.graph, limits, allowed_ops=allowed_ops).proto
-        _fill_all(model, known.keys, state)
+        data, empty = without_holes(known.wire)
+        model = parse(data, limits)
+        _check_external(model.proto, known.sizes)
+        reader = StateReader(model.proto, known.places, state, limits)
+        reader.sizes = known.sizes
         module = OnnxModule(
-            model,
+            model._replace(reader=reader, content=known.wire),
             outputs=known.outputs,
             trainable=lambda name, _: name in known.trainable,
             untie=known.untied if isinstance(known.untied, bool) else known.untied.__contains__,
             limits=limits,
             allowed_ops=allowed_ops,
         )
-        _refuse_misfits(module, known.keys, state)
-        if known.wire is not None:
-            check_same_model(known.wire, known.graph, module.template.places.keys(), known.sizes)
-            module.template = module.template.filled(known.wire, known.sizes)
+        if empty - module.template.places.keys():
+            raise InvalidModelError("the template lacks the data of a tensor that is not a weight")
+        _check_state(module, state)
     except InvalidModelError as error:
-        raise type(error)(f"{path} holds a damaged graph: {error}") from error
+        raise type(error)(f"{path} has a damaged model: {error}") from error
     module.load_state_dict(state, assign=True)
     return module
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], object]:
-    """The state dict, and what `save` put beside it."""
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[object, object]]:
+    """The state dict, and the metadata that `save` added to it."""
     with open_model(Path(path))[0] as file:
         try:
             state = pickle_reader.read(file)
         except InvalidModelError as error:
-            message = f"{path} is no PyTorch file of plain tensors: {error}"
-            raise type(error)(message) from error
-    metadata = state.metadata if isinstance(state, pickle_reader.Ordered) else None
+            file.seek(0)
+            head = file.read(HEAD_BYTES)
+            found = "" if head.startswith(b"PK") else describe(head)
+            what = f"it is {found}" if found else str(error)
+            raise type(error)(f"{path} is not a PyTorch file of plain tensors: {what}") from error
+    metadata = state.metadata if isinstance(state, pickle_reader.StateDict) else None
     root = metadata.get("") if isinstance(metadata, dict) else None
     if not isinstance(state, dict) or not isinstance(root, dict) or KEY not in root:
-        raise InvalidModelError(f"{path} holds no graph: onnxinterp.checkpoints.save writes one")
+        raise InvalidModelError(f"{path} has no graph: write it with onnxinterp.checkpoints.save")
     if strange := [key for key, value in state.items() if not isinstance(value, Tensor)]:
-        raise InvalidModelError(f"{path} is no PyTorch file of plain tensors: see {strange[0]!r}")
+        raise InvalidModelError(
+            f"{path} is not a PyTorch file of plain tensors: {strange[0]!r} is not a tensor"
+        )
     return dict(state), root[KEY]
 
 
-def _fill_all(model: onnx.ModelProto, keys: Mapping[str, str], state: Mapping[str, Tensor]) -> None:
-    """Put the tensors of the state dict into the graph, each once."""
-    waiting = dict(keys)
-    for name, tensor in _stored(model):
-        key = waiting.pop(name, None)
-        if key is None:
-            continue
-        if key not in state:
-            raise InvalidModelError(f"the tensor {key!r} of the weight {name!r} is missing")
-        if tensor.data_type not in CARRIER:
-            raise InvalidModelError(f"the weight {name!r} is of no type that has numbers")
+class StateReader(TensorReader):
+    """Reads the weights of a model from a state dict, its other tensors from the model.
+
+    Args:
+        model: the model, whose weights may lack their data.
+        places: key of the state dict -> place in the model; neither is trusted.
+        state: the state dict.
+        limits: as of `TensorReader`.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        places: Mapping[str, Place],
+        state: Mapping[str, Tensor],
+        limits: Limits,
+    ) -> None:
+        super().__init__(None, limits)
+        keys = {place: key for key, place in places.items()}
+        found = ((message, keys.get(place)) for place, message in messages(model))
+        # the messages are kept so that each id stays its own
+        self._keys: dict[int, tuple[Message, str]] = {
+            id(message): (message, key) for message, key in found if key is not None
+        }
+        self._state = state
+
+    def __call__(self, proto: TensorProto) -> Tensor | np.ndarray[Any, Any]:
+        """The tensor, in the carrier of the type that the model declares."""
+        kind = proto.data_type
+        if id(proto) not in self._keys or kind not in CARRIER:
+            return super().__call__(proto)
+        key = self._keys[id(proto)][1]
+        if key not in self._state:
+            raise InvalidModelError(f"the tensor {key!r} is missing")
+        value = self._state[key]
         try:
-            check(state[key], tensor.data_type, tuple(tensor.dims), name)
-            _fill(tensor, state[key])
+            check_weight(value, kind, tuple(proto.dims), key)
+            if kind in NARROW:
+                raw_size(value, kind, key)  # raises where a number does not fit
         except SaveError as error:
             raise InvalidModelError(str(error)) from error
+        return value.to(CARRIER[kind])
 
 
-def _refuse_misfits(
-    module: OnnxModule, keys: Mapping[str, str], state: Mapping[str, Tensor]
-) -> None:
-    """Refuse tensors that are not the module's by name, shape and class of type."""
-    wanted = {f"weights.{module.weights.path(name)}": name for name in module.weights}
-    if dict(keys) != {name: key for key, name in wanted.items()}:
-        raise InvalidModelError("its keys are not those of the weights of its graph")
-    if strange := state.keys() ^ wanted.keys():
-        raise InvalidModelError(f"the tensor {min(strange)!r} is missing, or is none of a weight")
-    for key, name in wanted.items():
-        ours, given = module.weights[name], state[key]
-        if ours.shape != given.shape or _class(ours) != _class(given):
-            found = f"{given.dtype}{list(given.shape)}"
-            raise InvalidModelError(
-                f"the weight {name!r} is {found}, in the graph {ours.dtype}{list(ours.shape)}"
-            )
+def _check_external(model: onnx.ModelProto, sizes: Mapping[str, int]) -> None:
+    """Check that external data have few gaps: a small checkpoint must not become a huge file.
+
+    Raises:
+        UnsafeModelError: they have many more bytes than the tensors in them.
+    """
+    tensors = (m for _, m in messages(model) if isinstance(m, TensorProto))
+    found = [external_of(t) for t in tensors if t.data_location == TensorProto.EXTERNAL]
+    most = 2 * sum(part.length for part in found) + MAX_GAP_BYTES * (len(found) + 1)
+    if max([*(part.offset + part.length for part in found), *sizes.values()], default=0) > most:
+        raise UnsafeModelError(f"external data of the template go beyond {most} bytes")
+
+
+def _check_state(module: OnnxModule, state: Mapping[str, Tensor]) -> None:
+    """Check that the tensors are the module's by name, shape and class of type.
+
+    Raises:
+        InvalidModelError: the message says which tensor is not.
+    """
+    weights = {f"weights.{module.weights.path(name)}": t for name, t in module.weights.items()}
+    if strange := state.keys() ^ weights.keys():
+        raise InvalidModelError(f"the tensor {min(strange)!r} is missing, or is not a weight")
+    for key, weight in weights.items():
+        found, wanted = ((t.shape, _class(t)) for t in (state[key], weight))
+        if found != wanted:
+            shapes = [f"{t.dtype}{list(t.shape)}" for t in (weight, state[key])]
+            raise InvalidModelError(f"{key!r} must be {shapes[0]}, got {shapes[1]}")
 
 
 def _class(tensor: Tensor) -> object:
-    """What of its type a module may change: floating numbers stay floating, others as they are."""
+    """What stays when a module is cast: floating types stay floating, others stay the same."""
     return "floating" if tensor.is_floating_point() else tensor.dtype
-
-
-def _stored(model: onnx.ModelProto) -> Iterator[tuple[str, TensorProto]]:
-    """The tensors of the main graph by name, initializers and Constant nodes alike."""
-    for tensor in model.graph.initializer:
-        yield tensor.name, tensor
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            for attribute in node.attribute:
-                if attribute.name == "value":
-                    yield node.output[0], attribute.t
-
-
-def _fill(tensor: TensorProto, value: Tensor) -> None:
-    """Put data back, in the type that the graph declares."""
-    kind, name = tensor.data_type, tensor.name
-    clear(tensor)
-    tensor.raw_data = b"".join(raw(value.detach().to(CARRIER[kind]), kind, name))

@@ -1,13 +1,13 @@
-"""What `torch.save` wrote, read by hand: dicts, lists, texts, numbers and plain tensors.
+"""Safe reading of files of `torch.save`: dicts, lists, strings, numbers and plain tensors.
 
-    read        the object in a file, and nothing but what its bytes hold
-        Entries     the zip archive: stored, never compressed, no larger than the file
-        Machine     the pickle in it, opcode by opcode
+    read             the object in a file
+        ZipEntries   the zip archive: not compressed, not larger than the file
+        Unpickler    the pickle in it, opcode by opcode
 
-`torch.load(..., weights_only=True)` runs no code of a stranger, but believes the numbers: it hashes
-tuples of tuples for ever, inflates a compressed archive, makes arrays of any size, and takes the
-length of a storage from the pickle. Here keys are texts, a tensor's elements lie apart and within
-the bytes of its entry, and whatever `checkpoints.save` does not need is refused.
+`torch.load(..., weights_only=True)` runs no untrusted code, but trusts the numbers: it hashes
+nested tuples without end, inflates compressed archives, allocates arrays of any size, and takes the
+length of a storage from the pickle. Here keys are strings, the elements of a tensor do not overlap
+and are inside the bytes of its entry, and what `checkpoints.save` does not need is an error.
 
 Source: https://docs.pytorch.org/docs/stable/notes/serialization.html and `pickletools`.
 """
@@ -29,12 +29,12 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
-from onnxinterp.format.tensor_checks import MAX_TENSOR_BYTES, RANK
+from onnxinterp.format.tensor_checks import MAX_RANK, MAX_TENSOR_BYTES
 
-BLOCK = 2**24  # bytes read at once
-LARGEST_PICKLE = 2**26  # bytes; a tensor takes some 150
-SHARED = 16  # tensors that may lie on the same bytes, on average
-DAMAGE = (
+BLOCK_BYTES = 2**24  # read at once
+MAX_PICKLE_BYTES = 2**26  # a tensor takes some 150
+MAX_SHARING = 16  # tensors on the same bytes, on average
+DAMAGE_ERRORS = (
     zipfile.BadZipFile,
     EOFError,
     IndexError,
@@ -45,28 +45,28 @@ DAMAGE = (
     ValueError,
     struct.error,
 )
-"""What zipfile and pickletools raise where bytes are none of theirs."""
+"""What zipfile and pickletools raise for invalid bytes."""
 
 
-class Ordered(dict[str, Any]):
-    """An OrderedDict of the file; `metadata` is what a state dict has in `_metadata`."""
+class StateDict(dict[str, Any]):
+    """An OrderedDict of the file; `metadata` is the `_metadata` of a state dict."""
 
     metadata: object = None
 
 
 class Storage(NamedTuple):
-    """The bytes of one entry, flat uint8, and the type of element it is said to have."""
+    """The bytes of one entry, flat uint8, and the dtype that the pickle declares for them."""
 
     data: Tensor
     dtype: torch.dtype | None
 
 
 class ZipEntries:
-    """The zip archive that is a PyTorch file.
+    """The zip archive of a PyTorch file.
 
     Attributes:
         size: bytes of the file.
-        root: the folder that all entries are in.
+        root: the folder of all entries.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -75,26 +75,23 @@ class ZipEntries:
         infos = self._zip.infolist()
         self._infos = {info.filename: info for info in infos}
         if any(i.compress_type != zipfile.ZIP_STORED or i.flag_bits & 1 for i in infos):
-            raise UnsafeModelError("its entries are compressed, which PyTorch never does")
-        whole = all(i.compress_size == i.file_size for i in infos)
-        if (
-            not whole
-            or len(self._infos) < len(infos)
-            or sum(i.file_size for i in infos) > self.size
-        ):
+            raise UnsafeModelError("its entries must not be compressed")
+        claimed = sum(i.file_size for i in infos)
+        unequal = any(i.compress_size != i.file_size for i in infos)
+        if unequal or len(self._infos) < len(infos) or claimed > self.size:
             raise UnsafeModelError("its entries claim more bytes than the file has")
         roots = [name for name in self._infos if name.endswith("/data.pkl")]
         if len(roots) != 1:
-            raise InvalidModelError("it is a zip archive, but none of PyTorch")
+            raise InvalidModelError("it is a zip archive, but not of PyTorch")
         self.root = roots[0].removesuffix("data.pkl")
         order = self.root + "byteorder"
         if order in self._infos and bytes(self.data("byteorder").numpy()) != sys.byteorder.encode():
-            raise InvalidModelError(f"its numbers are not {sys.byteorder}-endian, as here")
+            raise InvalidModelError(f"its numbers must be {sys.byteorder}-endian, as here")
 
     def pickle(self) -> bytes:
-        """The pickle, which has the structure."""
-        if self._infos[self.root + "data.pkl"].file_size > LARGEST_PICKLE:
-            raise UnsafeModelError(f"its structure has more than {LARGEST_PICKLE} bytes")
+        """The pickle, without the bytes of the tensors."""
+        if self._infos[self.root + "data.pkl"].file_size > MAX_PICKLE_BYTES:
+            raise UnsafeModelError(f"its pickle has more than {MAX_PICKLE_BYTES} bytes")
         return self._zip.read(self.root + "data.pkl")
 
     def data(self, name: str) -> Tensor:
@@ -103,7 +100,7 @@ class ZipEntries:
         data = torch.empty(info.file_size, dtype=torch.uint8)
         at, view = 0, memoryview(data.numpy())  # type: ignore[arg-type]  # is one
         with self._zip.open(info) as entry:
-            while part := entry.read(BLOCK):
+            while part := entry.read(BLOCK_BYTES):
                 view[at : at + len(part)] = part
                 at += len(part)
         if at != info.file_size:
@@ -112,26 +109,26 @@ class ZipEntries:
 
 
 def read(file: BinaryIO) -> object:
-    """The object that `torch.save` wrote; tensors are on the CPU and want no gradient.
+    """The object that `torch.save` wrote; tensors are on the CPU and require no gradient.
 
     Raises:
-        InvalidModelError: the file is none of PyTorch, or holds something else than plain data.
-        UnsafeModelError: it asks for more than its bytes hold.
+        InvalidModelError: it is not a file of PyTorch, or contains other objects than plain data.
+        UnsafeModelError: tensors or entries claim more bytes than the file has.
     """
     try:
         entries = ZipEntries(file)
         return Unpickler(entries).run(entries.pickle())
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         if isinstance(error, InvalidModelError):
             raise
         raise InvalidModelError(f"it is damaged: {error}") from error
 
 
 class Unpickler:
-    """The stack machine that a pickle is a program of, with the opcodes that `torch.save` uses.
+    """The stack machine that runs a pickle, with the opcodes that `torch.save` uses.
 
-    Nothing here hashes, compares or descends into what it did not find to be a text or a number:
-    what a pickle holds twice may be in it 2**40 times.
+    Nothing here hashes, compares or walks through a value unless it is a string or a number: nested
+    values may contain one object 2**40 times.
     """
 
     def __init__(self, entries: ZipEntries) -> None:
@@ -140,10 +137,10 @@ class Unpickler:
         self.memo: dict[int, Any] = {}
         self.storages: dict[str, Tensor] = {}
         self.entries = entries
-        self.left = SHARED * entries.size
+        self.bytes_left = MAX_SHARING * entries.size
 
     def run(self, program: bytes) -> object:
-        """What the pickle makes."""
+        """The object that the pickle makes."""
         for opcode, argument, _ in pickletools.genops(program):
             if opcode.name == "STOP":
                 return self.stack.pop()
@@ -151,20 +148,20 @@ class Unpickler:
             if step is None:
                 raise _not_plain(f"the opcode {opcode.name}")
             step(self, argument)
-        raise EOFError("it has no end")
+        raise EOFError("its pickle has no end")
 
     def since_mark(self) -> list[Any]:
-        """Take what stands behind the last mark."""
+        """Take what is above the last mark from the stack."""
         at = self.marks.pop()
         taken = self.stack[at:]
         del self.stack[at:]
         return taken
 
-    def put(self, items: list[Any]) -> None:
-        """Enter keys and values, in turns, into the dict on the stack."""
+    def set_items(self, items: list[Any]) -> None:
+        """Store keys and values, in turns, in the dict on the stack."""
         target = self.stack[-1]
-        if type(target) not in (dict, Ordered) or len(items) % 2:
-            raise _not_plain("items of no dict")
+        if type(target) not in (dict, StateDict) or len(items) % 2:
+            raise _not_plain("items outside of a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) is not str:
                 raise _not_plain(f"a key of type {type(key).__name__}")
@@ -173,11 +170,11 @@ class Unpickler:
     def append(self, items: list[Any]) -> None:
         """Append to the list on the stack."""
         if type(self.stack[-1]) is not list:
-            raise _not_plain("elements of no list")
+            raise _not_plain("elements outside of a list")
         self.stack[-1].extend(items)
 
     def take(self, count: int) -> list[Any]:
-        """Take so many from the stack."""
+        """Take a number of values from the stack."""
         if len(self.stack) < count:
             raise IndexError("the stack is empty")
         taken = self.stack[len(self.stack) - count :]
@@ -185,12 +182,12 @@ class Unpickler:
         return taken
 
     def call(self) -> None:
-        """Make what `torch.save` writes as a call: an OrderedDict, a tensor."""
+        """Make an object that `torch.save` writes as a call: an OrderedDict or a tensor."""
         function, arguments = self.take(2)
         if type(arguments) is not tuple or not isinstance(function, str):
             raise _not_plain("a call")
         makers: dict[str, Callable[..., object]] = {
-            "OrderedDict": Ordered,
+            "OrderedDict": StateDict,
             "_rebuild_tensor_v2": self.tensor,
             "_rebuild_tensor_v3": self.tensor,
             "_rebuild_parameter": lambda data, _requires_grad, _hooks: data,
@@ -202,9 +199,9 @@ class Unpickler:
         self.stack.append(makers[name](*arguments))
 
     def build(self) -> None:
-        """Give a state dict its metadata."""
+        """Set the metadata of a state dict."""
         target, state = self.take(2)
-        if type(target) is not Ordered or type(state) is not dict or [*state] != ["_metadata"]:
+        if type(target) is not StateDict or type(state) is not dict or [*state] != ["_metadata"]:
             raise _not_plain("an object with attributes")
         target.metadata = state["_metadata"]
         self.stack.append(target)
@@ -213,10 +210,10 @@ class Unpickler:
         """Read the bytes of a storage, once."""
         (found,) = self.take(1)
         if type(found) is not tuple or len(found) != 5:
-            raise _not_plain("something that lies elsewhere")
-        _, kind, key, _, _ = found  # the device and the length are not believed
+            raise _not_plain("a persistent id that is not a storage")
+        _, kind, key, _, _ = found  # the device and the length are not trusted
         if type(key) is not str or type(kind) is not str or kind not in STORAGES:
-            raise _not_plain("a storage without name or type")
+            raise _not_plain("a storage without a name or type")
         if key not in self.storages:
             self.storages[key] = self.entries.data(f"data/{key}")
         self.stack.append(Storage(self.storages[key], STORAGES[kind]))
@@ -231,46 +228,46 @@ class Unpickler:
         _hooks: object,
         dtype: object = None,
     ) -> Tensor:
-        """A tensor whose elements lie in its storage, each apart from the others."""
+        """A tensor whose elements are inside its storage and do not overlap."""
         if not isinstance(storage, Storage):
-            raise _not_plain("a tensor without storage")
+            raise _not_plain("a tensor without a storage")
         kind = DTYPES.get(dtype) if type(dtype) is str else storage.dtype
         if kind is None:
             raise _not_plain("a tensor of an unknown type")
         sizes, strides, (start,) = _numbers(size), _numbers(stride), _numbers((offset,))
-        if len(sizes) != len(strides) or len(sizes) > RANK:
-            raise _not_plain("a tensor of no shape")
+        if len(sizes) != len(strides) or len(sizes) > MAX_RANK:
+            raise _not_plain("a tensor with an invalid shape")
         if math.prod(max(n, 1) for n in sizes) * kind.itemsize > MAX_TENSOR_BYTES:
-            raise UnsafeModelError("it holds a tensor that is too large for any memory")
+            raise UnsafeModelError("it has a tensor that is too large for any memory")
         if 0 in sizes:
             return torch.empty(sizes, dtype=kind)
         reach = 0
         for step, length in sorted(zip(strides, sizes, strict=True)):
             if length > 1 and step <= reach:
-                raise UnsafeModelError("it holds a tensor whose elements share their bytes")
+                raise UnsafeModelError("it has a tensor whose elements share their bytes")
             reach += step * (length - 1)
         bytes_needed = math.prod(sizes) * kind.itemsize
-        self.left -= bytes_needed
-        if (start + reach + 1) * kind.itemsize > len(storage.data) or self.left < 0:
-            raise UnsafeModelError("it holds tensors that are larger than their bytes")
+        self.bytes_left -= bytes_needed
+        if (start + reach + 1) * kind.itemsize > len(storage.data) or self.bytes_left < 0:
+            raise UnsafeModelError("it has tensors that are larger than their bytes")
         flat = storage.data[: len(storage.data) // kind.itemsize * kind.itemsize].view(kind)
-        steps = [min(step, len(flat)) for step in strides]  # of one element it may be anything
+        steps = [min(step, len(flat)) for step in strides]  # with one element it may be anything
         return flat.as_strided(sizes, steps, start)
 
 
 def _numbers(found: object) -> list[int]:
-    """A tuple of numbers, none of which is negative."""
+    """The numbers of a tuple, none of them negative."""
     if type(found) is not tuple or any(type(n) is not int or n < 0 for n in found):
-        raise _not_plain("a tensor of no shape")
+        raise _not_plain("a tensor with an invalid shape")
     return list(found)
 
 
 def _not_plain(what: str) -> InvalidModelError:
-    return InvalidModelError(f"it holds {what}, which is no plain data")
+    return InvalidModelError(f"it has {what}, which is not plain data")
 
 
-def _named(machine: Unpickler, name: str) -> None:
-    """A global is a text here; what may be done with it is seen when it is used."""
+def _global(machine: Unpickler, name: str) -> None:
+    """Push the name of a global; its use is checked when it is called."""
     if name not in GLOBALS:
         raise _not_plain(f"the object {name!r}")
     machine.stack.append(name)
@@ -293,7 +290,7 @@ STORAGES: Mapping[str, torch.dtype | None] = MappingProxyType(
         "torch.storage UntypedStorage": None,
     }
 )
-"""Class of a storage, as the pickle spells it -> its elements; None where the tensor tells."""
+"""Class of a storage in the pickle -> its dtype; None if the tensor has it."""
 DTYPES = {str(dtype).replace(".", " "): dtype for dtype in CARRIER.values()}
 GLOBALS = {
     *STORAGES,
@@ -323,9 +320,9 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "TUPLE3": lambda m, _: m.stack.append(tuple(m.take(3))),
         "APPEND": lambda m, _: m.append(m.take(1)),
         "APPENDS": lambda m, _: m.append(m.since_mark()),
-        "SETITEM": lambda m, _: m.put(m.take(2)),
-        "SETITEMS": lambda m, _: m.put(m.since_mark()),
-        "GLOBAL": _named,
+        "SETITEM": lambda m, _: m.set_items(m.take(2)),
+        "SETITEMS": lambda m, _: m.set_items(m.since_mark()),
+        "GLOBAL": _global,
         "REDUCE": lambda m, _: m.call(),
         "BUILD": lambda m, _: m.build(),
         "BINPERSID": lambda m, _: m.storage(),

@@ -1,10 +1,14 @@
-"""Files that appear whole or not at all, also several that belong together.
+"""Atomic writes: a file appears whole or not at all; also several files that belong together.
 
-A file is written beside the one it will replace and brought to the disk; then it takes its name.
-What was begun and not put in place is removed, whatever happens short of a kill.
+    atomic_write   one file
+    StagedFiles    several files, each written beside its target and then renamed
+    folder_lock    one writer at a time for files that belong together
 
-A link under the name is replaced, not followed: what it leads to stays as it is. A device, a pipe
-or a folder is no name for a file. The new file has the rights of the old one, from its first byte.
+A file is written beside the one it will replace and flushed to the disk; then it is renamed. Files
+that were begun and not renamed are removed, unless the process is killed.
+
+A link under the target's name is replaced, not followed. A device, a pipe or a folder is an error.
+File permissions are preserved, from the first byte on.
 """
 
 from __future__ import annotations
@@ -28,11 +32,11 @@ NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 class StagedFiles:
-    """Files on their way to their names; a context, at whose end the unfinished ones are removed.
+    """Files written beside their targets; a context that removes the unfinished ones at its end.
 
     Attributes:
-        root: the folder below which folders are made where they are missing.
-        litter: what to remove at the end.
+        root: the folder below which missing folders are created.
+        cleanup: what to remove at the end.
     """
 
     def __init__(self, root: Path) -> None:
@@ -49,14 +53,17 @@ class StagedFiles:
         trace: TracebackType | None,
     ) -> None:
         for path in reversed(self.cleanup):
-            with suppress(OSError):  # a folder that others use by now; a disk that fails
+            with suppress(OSError):  # a folder that is in use; a disk that fails
                 if path.is_dir():
                     path.rmdir()
                 else:
                     path.unlink(missing_ok=True)
 
     def write(self, target: Path, write: Write) -> Path:
-        """Write what is to take the name `target`, and bring it to the disk.
+        """Write a file that will replace `target`, and flush it to the disk.
+
+        Returns:
+            Its temporary name.
 
         Raises:
             OSError: the disk is full, the folder is missing, ...
@@ -64,20 +71,19 @@ class StagedFiles:
         self._make_folder(target.parent)
         readable = target.name.encode(errors="surrogateescape")[:200].decode(errors="ignore")
         part = target.with_name(f".{readable}.{secrets.token_hex(8)}.part")
-        with self._create(part, rights_of(target)) as out:
+        self._create(part, permissions_of(target), write)
+        return part
+
+    def _create(self, path: Path, permissions: int | None, write: Write) -> None:
+        """Write a new file, never an existing one, and flush it; None: default permissions."""
+        first = 0o666 if permissions is None else permissions & 0o600
+        self.cleanup.append(path)
+        with os.fdopen(os.open(path, NEW_FILE, first), "w+b") as out:
+            if permissions is not None:
+                path.chmod(permissions)
             write(out)
             out.flush()
             os.fsync(out.fileno())
-        return part
-
-    def _create(self, path: Path, rights: int | None) -> BinaryIO:
-        """A new file, never one that is there; the usual rights where none are given."""
-        first = 0o666 if rights is None else rights & 0o600
-        self.cleanup.append(path)
-        file = os.fdopen(os.open(path, NEW_FILE, first), "w+b")
-        if rights is not None:
-            path.chmod(rights)
-        return file
 
     def _make_folder(self, folder: Path) -> None:
         for level in reversed((folder, *folder.parents)):
@@ -87,44 +93,42 @@ class StagedFiles:
                     self.cleanup.append(level)
 
     def copy(self, part: Path, target: Path) -> None:
-        """A copy of a part, of the same rights, under a new name, on the disk."""
-        rights = stat.S_IMODE(part.stat().st_mode)
-        with part.open("rb") as source, self._create(target, rights) as out:
-            shutil.copyfileobj(source, out, BLOCK)
-            out.flush()
-            os.fsync(out.fileno())
+        """Copy a file with its permissions under a new name, and flush it to the disk."""
+        permissions = stat.S_IMODE(part.stat().st_mode)
+        with part.open("rb") as source:
+            self._create(target, permissions, lambda out: shutil.copyfileobj(source, out, BLOCK))
 
-    def hold(self, paths: Collection[Path]) -> None:
-        """Take files from the litter: they are in use now."""
+    def keep(self, paths: Collection[Path]) -> None:
+        """Do not remove these files at the end: they are in use now."""
         self.cleanup = [path for path in self.cleanup if path not in paths]
 
-    def put(self, part: Path, target: Path) -> None:
-        """Give a part its name, in place of what had it."""
+    def replace(self, part: Path, target: Path) -> None:
+        """Rename a file to its target, which it replaces."""
         part.replace(target)
-        self.hold((part, *target.parents))
-        bring_to_disk(target.parent)
+        self.keep((part, *target.parents))
+        sync_folder(target.parent)
 
 
 def atomic_write(path: str | os.PathLike[str], write: Write) -> None:
     """Write one file; it appears whole or not at all.
 
     Args:
-        path: its name; the folder must be there.
-        write: is given the open file.
+        path: its name; the folder must exist.
+        write: writes to the open file.
 
     Raises:
         OSError: the disk is full, the folder is missing, the name is that of a device, ...
     """
     target = Path(os.path.abspath(path))
     with StagedFiles(target.parent) as parts:
-        parts.put(parts.write(target, write), target)
+        parts.replace(parts.write(target, write), target)
 
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Wait until no other thread or process is here for this folder.
+    """Wait until no other thread or process holds the lock of this folder.
 
-    For files that belong together: two who write them at once would leave some of each.
+    For files that belong together: two writers at once would leave some files of each.
     """
     if sys.platform == "win32":
         yield
@@ -133,39 +137,39 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # file systems of some networks have no such locks
+        with suppress(OSError):  # some network file systems have no such locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
             yield
-        finally:  # closing would not do: a process forked meanwhile has the descriptor, too
+        finally:  # closing is not enough: a process forked meanwhile has the descriptor, too
             with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 
 
-def bring_to_disk(folder: Path) -> None:
-    """Make the names in a folder last, where the system lets a folder be opened."""
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can open a folder."""
     if os.name != "posix":
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # one may write into it, and not list it
+    except PermissionError:  # a folder may be writable, and not readable
         return
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # file systems of some networks: names last anyway
+        if error.errno != errno.EINVAL:  # some network file systems: names are flushed anyway
             raise
     finally:
         os.close(descriptor)
 
 
-def rights_of(target: Path) -> int | None:
-    """The rights of the file that has a name now; None where there is none.
+def permissions_of(target: Path) -> int | None:
+    """The permissions of the file under a name; None where there is none.
 
     Raises:
-        OSError: the name is that of a device, a pipe or a folder, or of a link to one.
+        OSError: it is a device, a pipe or a folder, or a link to one.
     """
     try:
         mode = target.stat().st_mode
@@ -174,12 +178,12 @@ def rights_of(target: Path) -> int | None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if not stat.S_ISREG(mode):
-        raise FileExistsError(errno.EEXIST, "no plain file, and not replaced by one", str(target))
+        raise FileExistsError(errno.EEXIST, "not a regular file, not replaced", str(target))
     return stat.S_IMODE(mode)
 
 
 def differs(part: Path, target: Path) -> bool:
-    """Whether a part would change what stands under its name; a link never counts as the same."""
+    """Whether a file differs from its target; a link always differs."""
     if target.is_symlink() or not target.exists():
         return True
     return not filecmp.cmp(part, target, shallow=False)

@@ -1,12 +1,12 @@
-"""Files that weights are mapped from, and whether they are still what they were.
+"""The files that weights are mapped from: detect when they change.
 
-A private map shows the file until a page is written to: whoever changes the file in place changes
-the weights that were not touched yet, and whoever cuts it short ends the process at the next touch.
-So a module looks before it answers: the size, and the time of the last change. A file that was
-replaced or removed stays as it is for those who have mapped it; that is how `save_onnx` writes.
+A private map shows the file until a page is written. A change of the file in place changes the
+weights that were not read yet, and a file cut short kills the process at the next read. So a module
+checks the size and the modification time before each call. A file that is replaced or removed does
+not change for a process that has it mapped; `save_onnx` replaces files.
 
-What this cannot see: a change while a call runs, one that sets back the time, and one of a file
-that was first given another name. Who may write to the files of a model is to be trusted.
+Not detected: a change during a call, a change that resets the time, and a change of a file that was
+renamed before. Whoever can write to the files of a model must be trusted.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from onnxinterp.errors import ChangedFileError
 
 @dataclass(frozen=True)
 class MappedFile:
-    """One file as it was when it was mapped.
+    """The state of a file when it was mapped.
 
     Attributes:
         path: its name.
-        pages: the map; gone once no weight lies in it any more.
+        pages: the map; dead when no weight uses it any more.
         identity: device and inode.
-        state: size in bytes, and time of the last change in nanoseconds.
+        state: size in bytes, and modification time in nanoseconds.
     """
 
     path: str
@@ -38,19 +38,19 @@ class MappedFile:
     state: tuple[int, int]
 
     def changed(self, pages: mmap.mmap) -> bool:
-        """Whether the file is another than it was; `pages` is the map, alive."""
+        """Whether the file has changed; `pages` is the map, alive."""
         if pages.size() != self.state[0]:
             return True
         try:
             now = os.stat(self.path)
         except OSError:
-            return False  # removed or moved: the map still shows what it did
+            return False  # removed or moved: the map is unchanged
         same_file = (now.st_dev, now.st_ino) == self.identity
         return same_file and (now.st_size, now.st_mtime_ns) != self.state
 
 
 class MappedFiles:
-    """The files that the weights of one module are mapped from; a copy of it is empty."""
+    """The files that the weights of one module are mapped from; a copy of the object is empty."""
 
     def __init__(self) -> None:
         self._files: list[MappedFile] = []
@@ -59,15 +59,15 @@ class MappedFiles:
         return bool(self._files)
 
     def __reduce__(self) -> tuple[type[MappedFiles], tuple[()]]:
-        """The copies of weights, by deepcopy or pickle, lie in no file."""
+        """Copies of weights, by deepcopy or pickle, are not mapped."""
         return MappedFiles, ()
 
     def map(self, file: BinaryIO, path: Path) -> mmap.mmap:
-        """Map a file privately, copy-on-write, and remember how it is.
+        """Map a file privately, copy-on-write, and remember its state.
 
         Args:
             file: open for reading, not empty; it may be closed afterwards.
-            path: where it stands.
+            path: its name.
         """
         info = os.fstat(file.fileno())
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -76,10 +76,10 @@ class MappedFiles:
         return pages
 
     def check(self) -> None:
-        """Look whether the files are as they were; those without weights are forgotten.
+        """Check that no file has changed; files that no weight uses any more are forgotten.
 
         Raises:
-            ChangedFileError: one is not.
+            ChangedFileError: one has.
         """
         gone = False
         for file in self._files:
@@ -88,9 +88,9 @@ class MappedFiles:
                 gone = True
             elif file.changed(pages):
                 raise ChangedFileError(
-                    f"the external data {file.path!r} were changed since they were mapped: weights "
-                    "that were not read yet are others now; load the model again, and replace "
-                    "files instead of writing into them"
+                    f"the external data {file.path!r} were changed since they were mapped, and "
+                    "perhaps weights with them; load the model again, and replace files instead of "
+                    "writing into them"
                 )
         if gone:
             self._files = [file for file in self._files if file.pages() is not None]

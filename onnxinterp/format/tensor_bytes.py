@@ -1,8 +1,9 @@
-"""From a tensor to the bytes that an ONNX file has of it, in the file's own type.
+"""From a tensor to its bytes in an ONNX file, in the type of the file.
 
-    raw      the bytes of `raw_data` and of external data
-    typed    the bytes of a packed `float_data`, `int32_data`, ...
-    same     whether two tensors have the same bits in a type of the file
+    check_weight   whether a tensor fits an ONNX type and a shape
+    raw_parts      the bytes of `raw_data` and of external data
+    typed_parts    the bytes of a packed `float_data`, `int32_data`, ...
+    same_bits      whether two tensors have the same bits in an ONNX type
 
 Bytes come in parts: views of the tensor where the types agree, otherwise some megabytes each.
 """
@@ -22,41 +23,41 @@ from onnxinterp.dtypes import CARRIER, NARROW, NATIVE, onnx_name
 from onnxinterp.errors import SaveError
 from onnxinterp.format.wire import Buffer
 
-ELEMENTS = 2**18  # of one part
+PART_ELEMENTS = 2**18
 PACKED_AS_RAW = frozenset(
     {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.COMPLEX64, TensorProto.COMPLEX128}
 )
-"""Types whose packed fields have the bytes of raw data."""
+"""Types whose packed fields have the same bytes as raw data."""
 INTEGERS = {TensorProto.BOOL}.union(
     TensorProto.DataType.Value(f"{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)
 )
-"""Types whose packed fields hold the numbers themselves; those of the others hold their bits."""
+"""Types whose packed fields contain the numbers; the fields of other types contain their bits."""
 SIX_BITS = {n for name, n in TensorProto.DataType.items() if name.startswith("FLOAT6")}
-"""Types that raw data pack, and the field does not; 4- and 2-bit types are packed in both."""
+"""Types that are packed in raw data only; 4- and 2-bit types are packed in the field, too."""
 
 
-def check(value: Tensor, kind: int, shape: tuple[int, ...], name: str) -> None:
-    """Refuse a value that has no place in a tensor of an ONNX type and a shape.
+def check_weight(value: Tensor, kind: int, shape: tuple[int, ...], name: str) -> None:
+    """Check that a value fits a tensor of an ONNX type and a shape.
 
     Raises:
         SaveError: another shape, another class of type, or no data at all.
     """
     if tuple(value.shape) != shape:
-        sizes = f"{list(value.shape)}, in the file {list(shape)}"
-        raise SaveError(f"the weight {name!r} has the shape {sizes}")
+        sizes = f"{list(shape)}, got {list(value.shape)}"
+        raise SaveError(f"the weight {name!r} must have the shape {sizes}")
     carrier = CARRIER[kind]
     ours, files = [(d.is_floating_point, d.is_complex) for d in (value.dtype, carrier)]
     if ours != files or (not any(ours) and value.dtype is not carrier):
-        raise SaveError(f"the weight {name!r} is {value.dtype}, in the file {onnx_name(kind)}")
+        raise SaveError(f"the weight {name!r} must be {onnx_name(kind)}, got {value.dtype}")
     if value.is_meta:
         raise SaveError(f"the weight {name!r} is on the meta device: it has no data")
 
 
-def converted(part: Tensor, kind: int, name: str) -> Tensor:
+def convert(part: Tensor, kind: int, name: str) -> Tensor:
     """A tensor on the CPU, contiguous, in the carrier of an ONNX type.
 
     Raises:
-        SaveError: a finite number is beyond what the type holds.
+        SaveError: a finite number is too large for the type.
     """
     part = part.cpu()
     if part.dtype is CARRIER[kind]:
@@ -66,12 +67,12 @@ def converted(part: Tensor, kind: int, name: str) -> Tensor:
     lost = part.to(wide).isfinite() & ~cast.to(wide).isfinite()
     if lost.any():
         number = part[lost][0].item()
-        raise SaveError(f"the weight {name!r} holds {number}, too large for {onnx_name(kind)}")
+        raise SaveError(f"the weight {name!r} has {number}, too large for {onnx_name(kind)}")
     return cast.contiguous()
 
 
-def raw(value: Tensor, kind: int, name: str) -> Iterator[Buffer]:
-    """The bytes of a tensor as `raw_data` of an ONNX type has them.
+def raw_parts(value: Tensor, kind: int, name: str) -> Iterator[Buffer]:
+    """The bytes of a tensor as `raw_data` of an ONNX type.
 
     Args:
         value: a tensor of any shape and device.
@@ -79,7 +80,7 @@ def raw(value: Tensor, kind: int, name: str) -> Iterator[Buffer]:
         name: of the weight, for messages.
 
     Raises:
-        SaveError: a number is beyond what the type holds.
+        SaveError: a number is beyond the range of the type.
     """
     for flat in _parts(value, kind, name):
         if kind in NARROW:
@@ -90,35 +91,35 @@ def raw(value: Tensor, kind: int, name: str) -> Iterator[Buffer]:
 
 
 def raw_size(value: Tensor, kind: int, name: str) -> int:
-    """How many bytes `raw` gives."""
+    """The number of bytes of `raw_parts`."""
     if kind in NATIVE:
         return value.numel() * CARRIER[kind].itemsize
-    return sum(len(part) for part in raw(value, kind, name))
+    return sum(len(part) for part in raw_parts(value, kind, name))
 
 
 def _parts(value: Tensor, kind: int, name: str) -> Iterator[Tensor]:
     flat = value.detach().reshape(-1)
-    for start in range(0, flat.numel(), ELEMENTS):
-        yield converted(flat[start : start + ELEMENTS], kind, name)
+    for start in range(0, flat.numel(), PART_ELEMENTS):
+        yield convert(flat[start : start + PART_ELEMENTS], kind, name)
 
 
 def _narrow(flat: Tensor, kind: int, name: str) -> np.ndarray[Any, Any]:
-    """A carrier as an array of the type that is narrower, a byte for each element."""
+    """A carrier as an array of the narrower type, a byte for each element."""
     array: np.ndarray[Any, Any] = flat.numpy()
     narrow: np.ndarray[Any, Any] = array.astype(helper.tensor_dtype_to_np_dtype(kind))
     if array.dtype.kind != "f" and (narrow.astype(array.dtype) != array).any():
-        raise SaveError(f"the weight {name!r} holds numbers that {onnx_name(kind)} cannot hold")
+        raise SaveError(f"the weight {name!r} has numbers beyond the range of {onnx_name(kind)}")
     return narrow
 
 
-def typed(value: Tensor, kind: int, name: str) -> Iterator[Buffer]:
-    """The bytes of a tensor as the packed field of an ONNX type has them; takes what `raw` takes.
+def typed_parts(value: Tensor, kind: int, name: str) -> Iterator[Buffer]:
+    """The bytes of a tensor in the packed field of an ONNX type; the arguments are as above.
 
-    Integers are varints, negative ones those of 64 bits. Of float16, bfloat16 and what is smaller,
-    the bits are.
+    Integers are varints, negative ones of 64 bits; so are the bits of float16, bfloat16 and smaller
+    types.
     """
     if kind in PACKED_AS_RAW:
-        yield from raw(value, kind, name)
+        yield from raw_parts(value, kind, name)
     elif kind in INTEGERS:
         for flat in _parts(value, kind, name):
             array = flat.numpy()
@@ -128,18 +129,18 @@ def typed(value: Tensor, kind: int, name: str) -> Iterator[Buffer]:
             yield varints(_narrow(flat, kind, name).view(np.uint8).astype(np.int64))
     else:
         bits = np.dtype(f"<u{CARRIER[kind].itemsize}") if kind in NATIVE else np.dtype("u1")
-        for part in raw(value, kind, name):
+        for part in raw_parts(value, kind, name):
             yield varints(np.frombuffer(part, bits).astype(np.int64))
 
 
 def varints(numbers: np.ndarray[Any, Any]) -> bytes:
-    """Varints, one behind the other.
+    """Varints, one after the other.
 
     Args:
         numbers: int64 or uint64 of shape [n].
     """
     shifts = np.arange(10, dtype=np.uint64) * np.uint64(7)
-    rest = numbers.view(np.uint64)[:, None] >> shifts  # [n, 10]: what is left of each, by bytes
+    rest = numbers.view(np.uint64)[:, None] >> shifts  # [n, 10]: the rest of each after n bytes
     used = rest > 0
     used[:, 0] = True
     out = (rest & np.uint64(127)).astype(np.uint8)
@@ -148,6 +149,7 @@ def varints(numbers: np.ndarray[Any, Any]) -> bytes:
     return data
 
 
-def same(value: Tensor, before: Tensor, kind: int, name: str) -> bool:
-    """Whether a value has, in an ONNX type, the bits of another; raises as `raw` does."""
-    return all(x == y for x, y in zip_longest(raw(value, kind, name), raw(before, kind, name)))
+def same_bits(value: Tensor, before: Tensor, kind: int, name: str) -> bool:
+    """Whether two tensors have the same bits in an ONNX type; raises as `raw_parts` does."""
+    parts = (raw_parts(tensor, kind, name) for tensor in (value, before))
+    return all(x == y for x, y in zip_longest(*parts))

@@ -1,9 +1,9 @@
-"""From a TensorProto to a tensor: `TensorReader`, which knows the folder of external data.
+"""From a TensorProto to a tensor: `TensorReader`.
 
-External data is opened beside the model only, as a regular file below the model's folder (see
-`files`), and mapped privately with copy-on-write: pages are read when touched, a trained tensor
-never writes to the file, and each tensor saves at its own size. A tensor is made only after its
-numbers are found to fit (see `tensors`).
+External data are opened only as a regular file below the model's folder (`files`). They are mapped
+privately with copy-on-write: pages are read when they are touched, training never writes to the
+file, and each tensor is saved at its own size. Sizes are checked before a tensor is allocated
+(`tensor_checks`).
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ from onnxinterp.dtypes import CARRIER, NATIVE, STRING
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.format.files import Folder
 from onnxinterp.format.mapped_files import MappedFiles
+from onnxinterp.format.signatures import HEAD_BYTES, describe
 from onnxinterp.format.tensor_checks import (
     External,
     check_numbers,
     check_sparse,
-    check_spread,
+    check_sparse_size,
     check_tensor,
     external_of,
 )
 from onnxinterp.format.wire import Buffer
 from onnxinterp.limits import Limits
 
-PAGES_OF_ITS_OWN = 2**16  # bytes from which a tensor gets them
-MAPS = 256  # files of external data that are mapped; each map keeps a descriptor open
+MIN_MAP_BYTES = 2**16  # tensors from this size get memory pages of their own
+MAX_MAPS = 256  # files of external data that are mapped; each map keeps a descriptor open
 
 
 class TensorReader:
     """Turns a TensorProto into a tensor: shape from `dims`, dtype by `dtypes.CARRIER`.
 
     Attributes:
-        folder: where external data lies; None where the model came without a path.
-        limits: `weight_bytes` bounds what a sparse tensor may become.
+        folder: the folder of external data; None where the model has no path.
+        limits: `weight_bytes` bounds the size of sparse tensors.
         sizes: location -> bytes, of the files of external data that were opened.
-        mapped: those files, and how they were.
+        mapped: these files, to detect changes.
     """
 
     def __init__(self, folder: Folder | None, limits: Limits = Limits()) -> None:
@@ -56,11 +57,11 @@ class TensorReader:
         self._maps: dict[str, mmap.mmap] = {}
 
     def __call__(self, proto: TensorProto) -> Tensor | np.ndarray[Any, Any]:
-        """The tensor; strings come as a numpy object array.
+        """The tensor; a numpy object array for strings.
 
         Raises:
-            InvalidModelError: the data does not fit shape and type.
-            UnsafeModelError: external data lies where it must not.
+            InvalidModelError: the data do not fit shape and type.
+            UnsafeModelError: the location of external data is not allowed.
         """
         kind, shape = proto.data_type, tuple(proto.dims)
         if proto.data_location == TensorProto.EXTERNAL:
@@ -74,37 +75,37 @@ class TensorReader:
         return _decoded(proto)
 
     def sparse(self, proto: onnx.SparseTensorProto) -> Tensor:
-        """A sparse tensor as the dense tensor it means; indices are linear or one row per value.
+        """The dense tensor of a sparse one; indices are linear or one row per value.
 
         Raises:
-            InvalidModelError: indices lie outside the shape, or are not in ascending order.
+            InvalidModelError: indices are outside the shape, or not in ascending order.
             UnsafeModelError: the dense tensor would be too large.
         """
         check_sparse(proto)
-        check_spread(proto, self.limits)
+        check_sparse_size(proto, self.limits)
         values, indices = self(proto.values), self(proto.indices)
-        assert isinstance(values, Tensor), "check_sparse refuses strings"
-        assert isinstance(indices, Tensor), "check_sparse wants int64"
+        assert isinstance(values, Tensor), "check_sparse raises for strings"
+        assert isinstance(indices, Tensor), "check_sparse requires int64"
         shape, name = tuple(proto.dims), proto.values.name
         sizes = torch.tensor(shape if indices.ndim > 1 else [math.prod(shape)])
         if ((indices < 0) | (indices >= sizes)).any():
-            raise InvalidModelError(f"sparse tensor {name!r} has an index outside")
+            raise InvalidModelError(f"sparse tensor {name!r} has an index outside its shape")
         positions = flat_positions(indices, shape)
         if (positions[1:] <= positions[:-1]).any():
-            raise InvalidModelError(f"sparse tensor {name!r} has indices that do not ascend")
+            raise InvalidModelError(f"sparse tensor {name!r} has indices that are not ascending")
         try:
             dense = torch.zeros(math.prod(shape), dtype=values.dtype)
         except RuntimeError as error:
-            raise UnsafeModelError(f"sparse tensor {name!r} finds no memory: {error}") from error
+            raise UnsafeModelError(f"no memory for sparse tensor {name!r}: {error}") from error
         dense[positions] = values
         return dense.reshape(shape)
 
     def inline(self, proto: TensorProto) -> TensorProto:
-        """A tensor with its data in it; itself where it has them already.
+        """A copy of a tensor with its external data inside; the tensor itself if it has none.
 
         Raises:
-            InvalidModelError: external data is missing or does not fit.
-            UnsafeModelError: external data lies where it must not.
+            InvalidModelError: external data are missing or do not fit.
+            UnsafeModelError: the location of external data is not allowed.
         """
         if proto.data_location != TensorProto.EXTERNAL:
             return proto
@@ -126,33 +127,37 @@ class TensorReader:
         if kind not in NATIVE:
             return _decoded(self.inline(proto))
         dtype = CARRIER[kind]
-        if where.offset % dtype.itemsize:  # torch wants aligned elements
+        if where.offset % dtype.itemsize:  # torch requires aligned elements
             part = bytes(data[where.offset : where.offset + where.length])
             return _from_buffer(_own_copy(part), dtype, shape)
         return _from_buffer(data, dtype, shape, where.offset)
 
     def _data(self, proto: TensorProto) -> tuple[Buffer, External]:
-        """The file that has the data of a tensor, and where in it they are."""
+        """The file that has the data of a tensor, and their position in it."""
         where = external_of(proto)
         data: Buffer | None = self._maps.get(where.location)
         if data is None:
             data, where = self._opened(where, proto.name)
         if where.offset + where.length > len(data):
-            raise InvalidModelError(f"external data of {proto.name!r} ends after its file")
+            found = describe(bytes(data[:HEAD_BYTES]))
+            raise InvalidModelError(
+                f"the external data {where.location!r} end before those of {proto.name!r}"
+                + f"; the file is {found}" * bool(found)
+            )
         return data, where
 
     def _opened(self, where: External, tensor: str) -> tuple[Buffer, External]:
-        """The file mapped; or what the tensor needs of it, where enough files are mapped."""
+        """The mapped file; or the tensor's own bytes, if enough files are mapped already."""
         location = where.location
         if self.folder is None:
-            message = f"{tensor!r} lies in the file {location!r}: load the model from its path"
+            message = f"{tensor!r} is in the file {location!r}: load the model from its path"
             raise InvalidModelError(message)
         with self.folder.open(location) as file:
             self.sizes[location] = size = os.fstat(file.fileno()).st_size
             if not size:
                 return b"", where
             try:
-                if len(self._maps) < MAPS:
+                if len(self._maps) < MAX_MAPS:
                     data = self._maps[location] = self.mapped.map(file, self.folder.path / location)
                     return data, where
                 file.seek(where.offset)
@@ -163,11 +168,11 @@ class TensorReader:
 
 
 def flat_positions(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Where the values of a sparse tensor stand in the flat dense one; int64 of shape [values].
+    """The positions of a sparse tensor's values in the flat dense tensor; int64 of shape [values].
 
     Args:
         indices: linear ones [values], or one row per value [values, rank].
-        shape: that of the dense tensor.
+        shape: of the dense tensor.
     """
     if indices.ndim < 2:
         return indices
@@ -178,10 +183,10 @@ def flat_positions(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _own_copy(data: bytes) -> bytearray | mmap.mmap:
     """A writable copy; a large one in pages of its own.
 
-    In the heap it would lie among the pieces of the parsed file, and keep their memory from going
-    back to the system once they are freed.
+    In the heap, between the pieces of the parsed file, it would keep their memory from returning to
+    the system when they are freed.
     """
-    if len(data) < PAGES_OF_ITS_OWN:
+    if len(data) < MIN_MAP_BYTES:
         return bytearray(data)
     pages = mmap.mmap(-1, len(data))
     pages.write(data)
@@ -191,7 +196,7 @@ def _own_copy(data: bytes) -> bytearray | mmap.mmap:
 def _from_buffer(
     data: Buffer, dtype: torch.dtype, shape: tuple[int, ...], offset: int = 0
 ) -> Tensor:
-    """The elements that start at an offset, without a copy."""
+    """The elements from an offset, without a copy."""
     count = math.prod(shape)
     if not count:
         return torch.empty(shape, dtype=dtype)
@@ -199,16 +204,16 @@ def _from_buffer(
 
 
 def _decoded(proto: TensorProto) -> Tensor:
-    """What has to be unpacked, or stands in a typed field."""
+    """A tensor whose data are packed, or in a typed field."""
     check_numbers(proto)
     array = np.array(numpy_helper.to_array(proto))
     return from_array(array.reshape(-1), proto.data_type).reshape(tuple(proto.dims))
 
 
 def from_array(array: np.ndarray[Any, Any], kind: int) -> Tensor:
-    """A numpy array of the ONNX type `kind` as a tensor of the same shape and of its carrier.
+    """A numpy array of the ONNX type `kind` as a tensor of its carrier, of the same shape.
 
-    Arrays of numpy's own types pass as they are; the others as bytes of their carrier.
+    Arrays of numpy's own types are used directly, the others through the bytes of their carrier.
     """
     carrier, flat = CARRIER[kind], array.reshape(-1)
     if kind not in NATIVE:

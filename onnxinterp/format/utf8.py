@@ -1,9 +1,9 @@
-"""Names and other texts of a model: UTF-8, as protobuf has it.
+"""Checks that the strings of a model are UTF-8, as protobuf requires.
 
-    check_utf8    all of a parsed model
+    check_utf8    all strings of a parsed model
 
-Parsing does not see to it: a text that is no UTF-8 comes as `bytes`, where everybody expects `str`.
-Only documentation may be in any encoding: nothing reads it.
+Parsing does not check this: protobuf returns a string that is not valid UTF-8 as `bytes`, where
+every reader expects `str`. Only documentation may have any encoding, because nothing reads it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from google.protobuf.message import Message
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.limits import Limits
 
-MIN_NODE_ALLOWANCE = 10_000  # nodes, for which there is room in any case
-PARTS = 64  # messages and texts for each node: attributes, names, shapes of values, metadata
+MIN_NODE_ALLOWANCE = 10_000  # nodes that are allowed whatever the limit
+ITEMS_PER_NODE = 64  # messages and strings: attributes, names, shapes of values, metadata
 
 
-class Texts(NamedTuple):
-    """The fields of a message that are texts, or lead to some.
+class StringFields(NamedTuple):
+    """The fields of a message that are strings, or contain some.
 
     Attributes:
-        single: texts.
-        repeated: lists of texts.
+        single: strings.
+        repeated: lists of strings.
         inner: messages.
         inners: lists of messages.
     """
@@ -41,17 +41,17 @@ class Texts(NamedTuple):
 
 
 def check_utf8(model: onnx.ModelProto, limits: Limits) -> None:
-    """Refuse a text that is no UTF-8, and more messages and texts than nodes could need.
+    """Check that all strings are valid UTF-8, and that the model has not too many parts.
 
-    A message without anything in it is two bytes of a file, and a hundred times that in Python; so
-    they are looked at one at a time, before anybody else does.
+    An empty message takes two bytes of a file, and a hundred times more in Python. So this check
+    comes before all others, and holds one message at a time.
 
     Raises:
-        InvalidModelError: there is such a text.
-        UnsafeModelError: there are more than 64 messages and texts for each of `limits.nodes`.
+        InvalidModelError: a string is not valid UTF-8.
+        UnsafeModelError: there are more than 64 messages and strings for each of `limits.nodes`.
     """
-    most = math.inf if limits.nodes is None else PARTS * max(limits.nodes, MIN_NODE_ALLOWANCE)
-    left = most
+    nodes = math.inf if limits.nodes is None else max(limits.nodes, MIN_NODE_ALLOWANCE)
+    left = most = ITEMS_PER_NODE * nodes
     waiting: list[Iterator[Message]] = [iter([model])]
     while waiting:
         message = next(waiting[-1], None)
@@ -59,32 +59,32 @@ def check_utf8(model: onnx.ModelProto, limits: Limits) -> None:
             waiting.pop()
             continue
         kind: Any = type(message)
-        texts = _texts(kind)
-        for name in texts.single:
+        names = _string_fields(kind)
+        for name in names.single:
             if type(getattr(message, name)) is bytes:
-                _refuse(message, name)
-        for name in texts.repeated:
-            left -= len(several := getattr(message, name))
-            if bytes in map(type, several):
-                _refuse(message, name)
-        waiting += [iter([getattr(message, n)]) for n in texts.inner if message.HasField(n)]
-        waiting += [iter(inner) for n in texts.inners if (inner := getattr(message, n))]
+                raise _not_utf8(message, name)
+        for name in names.repeated:
+            left -= len(strings := getattr(message, name))
+            if bytes in map(type, strings):
+                raise _not_utf8(message, name)
+        waiting += [iter([getattr(message, n)]) for n in names.inner if message.HasField(n)]
+        waiting += [iter(inner) for n in names.inners if (inner := getattr(message, n))]
         left -= 1
         if left < 0:
-            what = f"the model has more than {most:,} messages and texts"
-            raise UnsafeModelError(f"{what}; limits.nodes allows no more")
+            what = f"the model has more than {most:,} messages and strings"
+            raise UnsafeModelError(f"{what}, which limits.nodes allows")
 
 
-def _refuse(message: Message, field: str) -> None:
-    kind, value = type(message).__name__, getattr(message, field)
-    raise InvalidModelError(f"{field} of a {kind} is no UTF-8: {value!r}")
+def _not_utf8(message: Message, field: str) -> InvalidModelError:
+    what = f"{field} of a {type(message).__name__}"
+    return InvalidModelError(f"{what} must be valid UTF-8, got {getattr(message, field)!r}")
 
 
 @cache
-def _texts(kind: Any) -> Texts:
+def _string_fields(kind: Any) -> StringFields:
     empty = kind()
     fields = [f for f in kind.DESCRIPTOR.fields if f.name != "doc_string"]
-    texts = [f.name for f in fields if f.type == FieldDescriptor.TYPE_STRING]
+    strings = [f.name for f in fields if f.type == FieldDescriptor.TYPE_STRING]
     inner = [f.name for f in fields if f.message_type]
 
     def split(names: list[str], method: str) -> list[tuple[str, ...]]:
@@ -93,4 +93,4 @@ def _texts(kind: Any) -> Texts:
             for many in (False, True)
         ]
 
-    return Texts(*split(texts, "append"), *split(inner, "add"))
+    return StringFields(*split(strings, "append"), *split(inner, "add"))

@@ -1,14 +1,16 @@
-"""The bytes of an ONNX file, field by field: what it takes to change a tensor and nothing else.
+"""The bytes of an ONNX file, field by field: for changing a tensor and nothing else.
 
-A protobuf message is a run of fields, each a tag (field number and wire type) and a payload. A
-payload of the wire type LENGTH starts with its size; such a payload may be a message again. To put
-other bytes in place of a payload, only these bytes change and, where their number does, the sizes
-of the messages around them. Order, unknown fields and unusual spellings stay as they are.
+A protobuf message is a sequence of fields, each a tag (field number and wire type) and a payload. A
+payload of the wire type LENGTH follows its size; it may be another message. When a payload is
+replaced, only its bytes change and, if their number changes, the sizes of the messages around it.
+The order of fields, unknown fields and unusual encodings stay as they are.
 
-    Wire         the bytes, some of which may be kept elsewhere: holes
-    fields       the fields of one message
-    walk         the messages on the way to every tensor, each with its place
-    Edit, write  the same bytes, with some replaced
+    Wire              the bytes, except for holes
+    fields            the fields of one message
+    walk              the messages that lead to tensors, and the tensors, with their places
+    messages          the same of a parsed model
+    has_split_tensors whether a tensor comes in several pieces
+    Edit, write       the same bytes, with some replaced
 
 Source: https://protobuf.dev/programming-guides/encoding
 """
@@ -29,12 +31,12 @@ from onnxinterp.errors import InvalidModelError, SaveError
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview | mmap.mmap"
 Place: TypeAlias = "tuple[int, ...]"
-"""Where a message stands in a model: field number and index, from the model inwards."""
+"""Where a message is in a model: field number and index, from the model inwards."""
 
 VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = range(6)
-MAX_PROTOBUF_BYTES = 2**31 - 1  # bytes of a protobuf message
-DEEPEST = 100  # messages in each other, that protobuf reads
-ON_THE_WAY: dict[type[Message], tuple[str, ...]] = {
+MAX_PROTOBUF_BYTES = 2**31 - 1
+MAX_NESTING = 100  # messages inside each other that protobuf reads
+TENSOR_PATHS: dict[type[Message], tuple[str, ...]] = {
     onnx.ModelProto: ("graph", "functions", "training_info"),
     onnx.TrainingInfoProto: ("initialization", "algorithm"),
     onnx.FunctionProto: ("node", "attribute_proto"),
@@ -53,7 +55,7 @@ def number_of(message: type[Message], field: str) -> int:
 
 
 class Inner(NamedTuple):
-    """A field that holds messages: its name, their type, and whether there may be several."""
+    """A field of messages: its name, their type, and whether it is repeated."""
 
     name: str
     message: type[Message]
@@ -66,15 +68,15 @@ def _inner(message: type[Message], field: str) -> Inner:
     return Inner(field, type(held.add() if repeated else held), repeated)
 
 
-INNER = {
+INNER_FIELDS = {
     message: {number_of(message, f): _inner(message, f) for f in names}
-    for message, names in ON_THE_WAY.items()
+    for message, names in TENSOR_PATHS.items()
 }
-"""Message -> number of a field on the way to tensors -> what it holds."""
+"""Message -> number of a field that leads to tensors -> the field."""
 
 
 class Field(NamedTuple):
-    """One field: where its tag, the size of its payload and its payload stand."""
+    """One field: the offsets of its tag, of the size of its payload, and of its payload."""
 
     number: int
     kind: int
@@ -89,11 +91,11 @@ Chain: TypeAlias = "tuple[Field, ...]"
 
 
 class Wire:
-    """The bytes of a message; between its pieces there may be holes.
+    """The bytes of a message; there may be holes between its pieces.
 
     Attributes:
         pieces: (offset, bytes), in order.
-        size: bytes in all, holes included.
+        size: the number of bytes, holes included.
     """
 
     def __init__(self, pieces: Sequence[tuple[int, Buffer]], size: int) -> None:
@@ -102,7 +104,7 @@ class Wire:
         self._starts = [start for start, _ in self.pieces]
 
     def varint(self, at: int) -> tuple[int, int]:
-        """The number that stands at an offset, and the offset behind it."""
+        """The number at an offset, and the offset after it."""
         start, data = self.pieces[bisect_right(self._starts, at) - 1]
         first = at - start
         if first < len(data) and data[first] < 128:  # most numbers have one byte
@@ -114,7 +116,7 @@ class Wire:
             if byte < 128:
                 return value, start + index + 1
             shift += 7
-        raise InvalidModelError(f"the bytes at offset {at} of the model are no protobuf")
+        raise InvalidModelError(f"the bytes at offset {at} of the model are not protobuf")
 
     def parts(self, start: int, stop: int) -> Iterator[memoryview]:
         """The bytes between two offsets, without a copy.
@@ -136,19 +138,36 @@ class Wire:
         return b"".join(self.parts(start, stop))
 
     def has(self, start: int, stop: int) -> bool:
-        """Whether the bytes that start at an offset are here; holes are whole payloads."""
+        """Whether the bytes from an offset are not in a hole; holes are whole payloads."""
         at, data = self.pieces[bisect_right(self._starts, start) - 1]
         return start == stop or start < at + len(data)
 
+    @property
+    def holes(self) -> list[tuple[int, int]]:
+        """Where each hole starts and stops."""
+        edges = [edge for start, data in self.pieces for edge in (start, start + len(data))]
+        gaps = list(pairwise([0, *edges, self.size]))[::2]
+        return [(start, stop) for start, stop in gaps if start < stop]
+
+    @classmethod
+    def with_holes(cls, data: bytes, holes: Iterable[tuple[int, int]]) -> Wire:
+        """The bytes around some holes, which are in order and do not overlap."""
+        pieces: list[tuple[int, Buffer]] = []
+        at = used = 0
+        for start, stop in holes:
+            pieces.append((at, data[used : used + start - at]))
+            at, used = stop, used + start - at
+        return cls([*pieces, (at, data[used:])], at + len(data) - used)
+
     def without(self, holes: Iterable[tuple[int, int]]) -> Wire:
-        """A copy with these payloads left out."""
+        """A copy without these payloads."""
         edges = [0, *(edge for hole in sorted(holes) for edge in hole), self.size]
         spans = [span for span in list(pairwise(edges))[::2] if span[0] < span[1]]
         return Wire([(start, self.read(start, stop)) for start, stop in spans], self.size)
 
 
 def fields(wire: Wire, start: int, stop: int) -> Iterator[Field]:
-    """The fields of the message between two offsets; groups, which ONNX has not, are skipped."""
+    """The fields of the message between two offsets, except groups, which ONNX does not use."""
     at, depth = start, 0
     while at < stop:
         tag, after = wire.varint(at)
@@ -163,23 +182,23 @@ def fields(wire: Wire, start: int, stop: int) -> Iterator[Field]:
         elif kind in (GROUP, END_GROUP):
             depth, end = depth + (1 if kind == GROUP else -1), begin
         else:
-            raise InvalidModelError(f"the bytes at offset {at} of the model are no protobuf")
+            raise InvalidModelError(f"the bytes at offset {at} of the model are not protobuf")
         if end > stop or depth < 0:
-            raise InvalidModelError(f"the field at offset {at} of the model does not end")
+            raise InvalidModelError(f"the field at offset {at} of the model is too long")
         if not depth and kind != END_GROUP:
             yield Field(number, kind, at, after, begin, end)
         at = end
 
 
 def walk(wire: Wire, at_least: int = 0) -> Iterator[tuple[Place, type[Message], Chain]]:
-    """The messages on the way to every tensor, and the tensors, in the order of the bytes.
+    """The messages that lead to tensors, and the tensors, in the order of the bytes.
 
     Args:
         wire: a ModelProto.
-        at_least: messages smaller than this many bytes are counted, but not given.
+        at_least: messages of fewer bytes are counted, but not returned.
 
     Raises:
-        InvalidModelError: the bytes are no protobuf, or nested deeper than it reads.
+        InvalidModelError: the bytes are not protobuf, or nested too deep.
     """
     return _inside(wire, at_least, Counter(), onnx.ModelProto, (), ())
 
@@ -192,25 +211,26 @@ def _inside(
     place: Place,
     chain: Chain,
 ) -> Iterator[tuple[Place, type[Message], Chain]]:
-    """No function within `walk`: one that names itself keeps the bytes until the collector runs."""
+    """Not inside `walk`: a function in a cycle keeps the bytes until garbage collection."""
     start, stop = (chain[-1].start, chain[-1].stop) if chain else (0, wire.size)
     for field in fields(wire, start, stop):
-        inner = INNER[message].get(field.number)
+        inner = INNER_FIELDS[message].get(field.number)
         if inner is None or field.kind != LENGTH:
             continue
         series = (*place, field.number)
         here = (*series, counts[series])
         counts[series] += inner.repeated  # the pieces of a single message are one message
-        if len(chain) > DEEPEST:
-            raise InvalidModelError(f"the model has more than {DEEPEST} messages in each other")
-        if field.stop - field.start >= at_least:
+        if len(chain) > MAX_NESTING:
+            raise InvalidModelError(f"the model has more than {MAX_NESTING} nested messages")
+        is_large = field.stop - field.start >= at_least
+        if is_large:
             yield here, inner.message, (*chain, field)
-            if inner.message in INNER:
-                yield from _inside(wire, at_least, counts, inner.message, here, (*chain, field))
+        if inner.message in INNER_FIELDS and (is_large or not inner.repeated):  # or in pieces
+            yield from _inside(wire, at_least, counts, inner.message, here, (*chain, field))
 
 
-def has_pieces(wire: Wire) -> bool:
-    """Whether the bytes give a tensor in several pieces, which protobuf joins."""
+def has_split_tensors(wire: Wire) -> bool:
+    """Whether a tensor comes in several pieces, which protobuf merges."""
     seen: set[Place] = set()
     for place, kind, _ in walk(wire):
         if kind in (onnx.TensorProto, onnx.SparseTensorProto):
@@ -221,21 +241,21 @@ def has_pieces(wire: Wire) -> bool:
 
 
 def messages(message: Message) -> Iterator[tuple[Place, Message]]:
-    """The same messages as `walk` gives, of a parsed model; in another order."""
-    waiting = [_directly((), message)]
+    """The same messages as of `walk`, of a parsed model, in another order."""
+    waiting = [_children((), message)]
     while waiting:
         found = next(waiting[-1], None)
         if found is None:
             waiting.pop()
             continue
         yield found
-        if type(found[1]) in INNER:
-            waiting.append(_directly(*found))
+        if type(found[1]) in INNER_FIELDS:
+            waiting.append(_children(*found))
 
 
-def _directly(place: Place, message: Message) -> Iterator[tuple[Place, Message]]:
-    """Those that stand in a message, one at a time: none is kept."""
-    for number, (name, _, repeated) in INNER[type(message)].items():
+def _children(place: Place, message: Message) -> Iterator[tuple[Place, Message]]:
+    """The messages directly in a message, one at a time: none is kept."""
+    for number, (name, _, repeated) in INNER_FIELDS[type(message)].items():
         if not repeated and not message.HasField(name):
             continue
         found = getattr(message, name)
@@ -244,14 +264,14 @@ def _directly(place: Place, message: Message) -> Iterator[tuple[Place, Message]]
 
 
 class Edit(NamedTuple):
-    """Other bytes in place of some.
+    """A replacement of some bytes.
 
     Attributes:
         start: where they start.
         stop: where they end.
-        size: how many come in their place.
-        parts: gives these, part by part; asked for each time they are written.
-        around: the LENGTH fields they stand in, outermost first.
+        size: the number of new bytes.
+        parts: returns the new bytes in parts; called each time they are written.
+        around: the LENGTH fields around them, outermost first.
     """
 
     start: int
@@ -262,17 +282,17 @@ class Edit(NamedTuple):
 
 
 def edit(start: int, stop: int, data: bytes, around: Chain) -> Edit:
-    """An edit whose bytes are at hand."""
+    """An edit with its new bytes."""
     return Edit(start, stop, len(data), lambda: (data,), around)
 
 
 def tagged(number: int, size: int) -> bytes:
-    """What stands before the payload of a LENGTH field."""
+    """The tag and the size before the payload of a LENGTH field."""
     return varint(number << 3 | LENGTH) + varint(size)
 
 
 def varint(number: int) -> bytes:
-    """The bytes of a number that is not negative."""
+    """The bytes of a number, which must not be negative."""
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -282,7 +302,7 @@ def varint(number: int) -> bytes:
 
 
 def _sizes(edits: Sequence[Edit]) -> list[Edit]:
-    """What the sizes of the messages around the edits become, innermost first."""
+    """The edits of the sizes of the messages around some edits, innermost first."""
     growth: defaultdict[Field, int] = defaultdict(int)
     around: dict[Field, Chain] = {}
     for change in edits:
@@ -300,16 +320,16 @@ def _sizes(edits: Sequence[Edit]) -> list[Edit]:
 
 
 def write(wire: Wire, edits: Sequence[Edit], out: BinaryIO) -> None:
-    """Write the bytes with the edits made; each hole must be under an edit.
+    """Write the bytes with some edits, which must cover all holes.
 
     Raises:
         SaveError: the model would be larger than protobuf allows.
     """
-    # what ends a message comes before what stands behind it
+    # an edit at the end of a message comes before one after the message
     edits = sorted([*edits, *_sizes(edits)], key=lambda e: (e.start, e.stop, -len(e.around)))
     size = wire.size + sum(e.size - (e.stop - e.start) for e in edits)
     if size > MAX_PROTOBUF_BYTES:
-        raise SaveError(f"the model would have {size} bytes; without external data 2 GB is the end")
+        raise SaveError(f"the model would have {size} bytes, over 2 GiB: use external data")
     at = 0
     for change in edits:
         for part in wire.parts(at, change.start):

@@ -1,11 +1,14 @@
-"""From a source (path, bytes, file, ModelProto) to a parsed model that has passed every check.
+"""From a source (path, bytes, file, ModelProto) to a parsed and checked model.
 
-    read        the one way in: parsed, its texts, tensors and nodes checked, no weight read
-    complete    a copy with its external data inside, for those who change models
-    content_of  the bytes alone, unparsed
+    read         parses and checks strings, tensors and nodes; reads no weight
+    parse        parses only
+    complete     a copy with its external data inside, for tools that change models
+    content_of   the bytes, not parsed
+    serialized   the bytes of a ModelProto
+    reusable     a source that can be read several times
 
-Commands, edits and `OnnxModule` come through here, so that none of them meets what only a stranger
-would write. What a tensor holds is checked when it is read, see `reader`.
+Commands, tools and `OnnxModule` read models here, so that all of them only see checked models. The
+data of a tensor are checked when they are read (`TensorReader`).
 """
 
 from __future__ import annotations
@@ -24,29 +27,30 @@ from onnx import TensorProto
 
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.format.files import open_model
+from onnxinterp.format.signatures import describe
 from onnxinterp.format.tensor_checks import check_tensor, check_weights
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.utf8 import check_utf8
-from onnxinterp.format.wire import MAX_PROTOBUF_BYTES, messages
+from onnxinterp.format.wire import MAX_PROTOBUF_BYTES, Wire, messages
 from onnxinterp.limits import Limits
 from onnxinterp.reading.toposort import toposort
 from onnxinterp.reading.validation import validate
 from onnxinterp.registry import Kernel
 
-BLOCK = 2**24  # bytes read at once from a file object
-NONE: Mapping[str, Kernel] = MappingProxyType({})
+BLOCK_BYTES = 2**24  # read at once from a file object
+NO_KERNELS: Mapping[str, Kernel] = MappingProxyType({})
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | onnx.ModelProto"
-Content: TypeAlias = "bytes | mmap.mmap | None"
-"""The bytes of a model; None where it came parsed."""
+Content: TypeAlias = "bytes | mmap.mmap | Wire | None"
+"""The bytes of a model; None if it came parsed."""
 
 
 class Read(NamedTuple):
     """A model that was read.
 
     Attributes:
-        proto: the model, parsed and checked.
-        reader: of its tensors; it knows the folder of external data.
-        content: the bytes of the model; those of a file are mapped, not held.
+        proto: the parsed model.
+        reader: reads its tensors; has the folder of external data.
+        content: the bytes of the model; those of a file are mapped.
     """
 
     proto: onnx.ModelProto
@@ -55,54 +59,57 @@ class Read(NamedTuple):
 
 
 def read(
-    source: Source,
+    source: Source | Read,
     limits: Limits = Limits(),
     data_root: str | os.PathLike[str] | None = None,
     *,
-    kernels: Mapping[str, Kernel] = NONE,
+    kernels: Mapping[str, Kernel] = NO_KERNELS,
     allowed_ops: Collection[str] | None = None,
 ) -> Read:
     """Parse and check a model without reading its external data.
 
     Args:
-        source: a path, bytes, a binary file or a ModelProto.
-        limits: `model_bytes` is looked at before anything is read.
-        data_root: a folder within which external data may be behind links.
+        source: a path, bytes, a binary file, a ModelProto, or what `parse` has returned.
+        limits: `model_bytes` is checked before the file is read.
+        data_root: a folder within which external data may be links.
         kernels: "domain::Op" (or "Op") -> kernel that takes precedence in this model.
         allowed_ops: the only operators that may be called; None allows all.
 
     Raises:
-        InvalidModelError: the bytes are no ONNX model, or no valid one.
-        UnsafeModelError: the path is a pipe or a device, or the model asks for more than `limits`,
-            or for an operator that is not allowed.
+        InvalidModelError: the bytes are not an ONNX model, or not a valid one.
+        UnsafeModelError: the path is a pipe or a device, or the model exceeds `limits`, or uses an
+            operator that is not allowed.
         FileNotFoundError: the path does not exist.
     """
-    found = _parsed(source, limits, data_root)
+    found = source if isinstance(source, Read) else parse(source, limits, data_root)
     check_utf8(found.proto, limits)
     check_weights(found.proto, limits)
     validate(found.proto, kernels, limits, allowed_ops)
     return found
 
 
-def _parsed(source: Source, limits: Limits, data_root: str | os.PathLike[str] | None) -> Read:
+def parse(source: Source, limits: Limits, data_root: str | os.PathLike[str] | None = None) -> Read:
+    """Parse a model without any further check."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         file, folder = open_model(path, data_root)
         with file:
             size = _size(file, limits, str(path))
-            if not size:  # as files of a process claim, too
-                raise InvalidModelError(f"{path} is empty")
-            data = file.read(size + 1)  # parsed from a copy: pages of a map would stay in memory
+            if not size:  # files in /proc, too
+                raise InvalidModelError(f"{path} is {describe(b'')}")
+            data = file.read(size + 1)  # a copy: parsed pages of a map would stay in memory
             if len(data) != size:
-                raise InvalidModelError(f"{path} has changed while it was read")
-            model = _parse(data, str(path))
+                raise InvalidModelError(f"{path} was changed while it was read")
+            model = _parse_bytes(data, str(path))
             del data
             return Read(model, TensorReader(folder, limits), _mapped(file))
     reader = TensorReader(None, limits)
     if isinstance(source, onnx.ModelProto):
-        return Read(_with_graph(source, "the ModelProto"), reader, None)
+        if not source.HasField("graph"):
+            raise InvalidModelError("the ModelProto has no graph")
+        return Read(source, reader, None)
     data = _read(source, limits)
-    return Read(_parse(data, "what was given"), reader, data)
+    return Read(_parse_bytes(data, "the source"), reader, data)
 
 
 def complete(
@@ -110,15 +117,15 @@ def complete(
     limits: Limits = Limits(),
     data_root: str | os.PathLike[str] | None = None,
 ) -> onnx.ModelProto:
-    """A copy of a model that has its external data inside, all of whose tensors are checked.
+    """A copy of a model with its external data inside; the data of all tensors are checked.
 
     Raises:
-        InvalidModelError: external data are missing or do not fit, or what `read` raises.
-        UnsafeModelError: external data lie where they must not.
+        InvalidModelError: external data are missing or do not fit; or the model is invalid.
+        UnsafeModelError: the location of external data is not allowed.
         FileNotFoundError: the path does not exist.
     """
     proto, reader, _ = read(source, limits, data_root)
-    toposort(proto.graph.node)  # those who change models go from node to node
+    toposort(proto.graph.node)  # raises for a cycle
     model = copy.deepcopy(proto) if proto is source else proto
     for _, message in messages(model):
         if isinstance(message, TensorProto):
@@ -128,7 +135,7 @@ def complete(
 
 
 def content_of(source: Source) -> bytes | mmap.mmap:
-    """The bytes of a model, unparsed; those of a file are mapped."""
+    """The bytes of a model, not parsed; those of a file are mapped."""
     if isinstance(source, onnx.ModelProto):
         return serialized(source)
     if isinstance(source, (str, os.PathLike)):
@@ -141,7 +148,7 @@ def serialized(model: onnx.ModelProto) -> bytes:
     """The bytes of a parsed model.
 
     Raises:
-        InvalidModelError: they would be more than 2 GB.
+        InvalidModelError: they would be more than 2 GiB.
     """
     try:
         data: bytes = model.SerializeToString()
@@ -151,62 +158,60 @@ def serialized(model: onnx.ModelProto) -> bytes:
 
 
 def reusable(source: Source) -> Source:
-    """A source that can be read more than once: a file becomes its bytes."""
+    """A source that can be read several times: a file object becomes its bytes."""
     if isinstance(source, (str, os.PathLike, bytes, onnx.ModelProto)):
         return source
     return _read(source, Limits())
 
 
 def _size(file: BinaryIO, limits: Limits, what: str) -> int:
-    return _allowed(os.fstat(file.fileno()).st_size, limits, what)
+    return _check_size(os.fstat(file.fileno()).st_size, limits, what)
 
 
-def _allowed(size: int, limits: Limits, what: str) -> int:
-    """The bytes of a model, where they are not too many."""
+def _check_size(size: int, limits: Limits, what: str) -> int:
+    """The size of a model in bytes, after a check."""
     if limits.model_bytes is not None and size > limits.model_bytes:
         raise UnsafeModelError(
             f"{what} has more than {limits.model_bytes} bytes, which limits.model_bytes allows"
         )
     if size > MAX_PROTOBUF_BYTES:
-        raise InvalidModelError(f"{what} has {size} bytes; protobuf ends at 2 GiB")
+        raise InvalidModelError(f"{what} has {size} bytes; the limit of protobuf is 2 GiB")
     return size
 
 
 def _mapped(file: BinaryIO) -> mmap.mmap:
-    """The bytes of a file that is not empty."""
+    """The mapped bytes of a file, which must not be empty."""
     try:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:  # a file system without maps; cut to nothing by now
+    except (OSError, ValueError) as error:  # the file system has no maps; the file is empty by now
         raise InvalidModelError(f"{file.name!r} cannot be mapped: {error}") from error
 
 
 def _read(source: bytes | BinaryIO, limits: Limits) -> bytes:
-    """The bytes given, or those of a file; of one that is too large not many more than allowed."""
+    """The bytes of a source; reading stops soon after the allowed size."""
     if isinstance(source, bytes):
-        _allowed(len(source), limits, "what was given")
+        _check_size(len(source), limits, "the source")
         return source
     if not hasattr(source, "read"):
         kind = type(source)
-        raise TypeError(f"a model is a path, bytes, a binary file or a ModelProto, not {kind}")
+        raise TypeError(f"a model must be a path, bytes, binary file or ModelProto, got {kind}")
     parts, size = [], 0
-    while part := source.read(BLOCK):
+    while part := source.read(BLOCK_BYTES):
         if not isinstance(part, bytes):
-            raise TypeError(f"a model is read from a binary file, not from one of {type(part)}")
-        size = _allowed(size + len(part), limits, "the file")
+            raise TypeError(f"a model file must be binary, got one of {type(part)}")
+        size = _check_size(size + len(part), limits, "the file")
         parts.append(part)
     return b"".join(parts)
 
 
-def _parse(data: bytes, what: str) -> onnx.ModelProto:
+def _parse_bytes(data: bytes, what: str) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        raise InvalidModelError(f"{what} cannot be parsed as an ONNX model: {error}") from error
-    return _with_graph(model, what)
-
-
-def _with_graph(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
+        found = describe(data)
+        message = f"is {found}" if found else f"cannot be parsed as an ONNX model: {error}"
+        raise InvalidModelError(f"{what} {message}") from error
     if not model.HasField("graph"):
-        raise InvalidModelError(f"{what} holds no ONNX graph")
+        raise InvalidModelError(f"{what} is {describe(data) or 'a model without a graph'}")
     return model

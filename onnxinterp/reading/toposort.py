@@ -1,4 +1,4 @@
-"""Nodes in an order in which every value is made before it is read."""
+"""Topological sort: every value is made before it is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxinterp.registry import value_name_attributes
 
 
 def _free_names(node: NodeProto) -> Iterable[str]:
-    """Names that a node reads around it: its inputs, what its attributes name, its subgraphs."""
+    """The outer names that a node reads: its inputs, names in attributes, those of subgraphs."""
     yield from node.input
     names_values = value_name_attributes(node.op_type, node.domain)
     for attribute in node.attribute:
@@ -25,12 +25,10 @@ def _free_names(node: NodeProto) -> Iterable[str]:
 
 
 def toposort(nodes: Sequence[NodeProto]) -> list[NodeProto]:
-    """The nodes in an order in which every value is made before it is read.
-
-    A list that is already sorted, as the specification asks for, keeps its order.
+    """The nodes in topological order; a sorted list, as the specification requires, is unchanged.
 
     Raises:
-        InvalidModelError: the nodes depend on each other in a circle.
+        InvalidModelError: the graph has a cycle.
     """
     maker = {o: i for i, n in enumerate(nodes) for o in n.output if o}
     needs = [{maker[r] for r in _free_names(n) if r in maker} for n in nodes]
@@ -42,7 +40,7 @@ def toposort(nodes: Sequence[NodeProto]) -> list[NodeProto]:
             users[j].append(i)
     waiting = [len(need) for need in needs]
     ready = [i for i, count in enumerate(waiting) if not count]
-    for i in ready:  # grows while it is walked
+    for i in ready:  # grows during the loop
         for user in users[i]:
             waiting[user] -= 1
             if not waiting[user]:

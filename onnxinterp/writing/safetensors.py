@@ -1,11 +1,11 @@
-"""Weights to and from `.safetensors` files: tensors by name, and nothing else.
+"""Weights to and from `.safetensors` files, which contain tensors by name and nothing else.
 
-The names are those of ONNX, so a file of the torch model that was exported can be read where the
-exporter kept its names. Tensors that are one in memory are stored once; the metadata tell the other
-names, as `safetensors.torch.save_model` has it.
+The names are those of ONNX, so a file of the original torch model can be loaded if the exporter
+kept its names. Tensors that share memory are stored once; the metadata contain their other names,
+as `safetensors.torch.save_model` does it.
 
-Files are written here, not by safetensors: its `save_file` puts a file of its own in the place of
-the one it is given, with other rights and not brought to the disk, and orders metadata by chance.
+Files are written here, not by safetensors: its `save_file` replaces the file without preserving
+permissions or flushing it to the disk, and the order of its metadata is random.
 
 Source of the format: https://github.com/huggingface/safetensors#format
 """
@@ -24,11 +24,11 @@ from onnxinterp.dtypes import CARRIER, NATIVE
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.extras import require
 from onnxinterp.format.atomic import atomic_write
-from onnxinterp.format.tensor_bytes import raw
+from onnxinterp.format.tensor_bytes import raw_parts
 from onnxinterp.weights import Weights
 
 EXTRA = "safetensors"
-METADATA = "__metadata__"  # the entry of the header that is no tensor
+METADATA = "__metadata__"  # the entry of the header that is not a tensor
 TYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -53,11 +53,11 @@ KINDS = {CARRIER[kind]: kind for kind in NATIVE}
 
 
 class Unmatched(NamedTuple):
-    """What did not match when weights were loaded.
+    """The names that did not match when weights were loaded.
 
     Attributes:
-        missing: weights that the file does not have; they are as they were.
-        unexpected: tensors of the file that are no weights of the module.
+        missing: weights that the file does not have; they are unchanged.
+        unexpected: tensors of the file that are not weights of the module.
     """
 
     missing: tuple[str, ...]
@@ -74,19 +74,19 @@ def save(weights: Weights, path: str | os.PathLike[str], graph: str) -> None:
 
     Raises:
         MissingExtraError: safetensors is not installed.
-        SaveError: a weight has no data, or a type or a name that the format has not.
+        SaveError: a weight has no data, or a type or a name that the format does not allow.
         OSError: the disk is full, the folder is missing, ...
     """
-    require("safetensors", EXTRA)  # to read it again
+    require("safetensors", EXTRA)  # for reading the file
     tensors: dict[str, Tensor] = {}
-    names: dict[Any, str] = {}  # what tells a tensor in memory -> its name
+    names: dict[Any, str] = {}  # identity of a tensor in memory -> its name
     others: dict[str, str] = {}
     for name, weight in weights.items():
         if weight.is_meta:
             raise SaveError(f"the weight {name!r} is on the meta device: it has no data")
         if weight.dtype not in TYPES or name == METADATA:
             what = "name" if name == METADATA else f"type {weight.dtype}"
-            raise SaveError(f"a .safetensors file has no place for the weight {name!r}: its {what}")
+            raise SaveError(f"a .safetensors file cannot store the weight {name!r}: its {what}")
         view = (weight.data_ptr(), weight.dtype, weight.shape, weight.stride())
         if weight.numel() and view in names:
             others[name] = names[view]
@@ -98,7 +98,7 @@ def save(weights: Weights, path: str | os.PathLike[str], graph: str) -> None:
 
 
 def _write(out: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Header and data; the largest elements first, so that all are aligned."""
+    """Write header and data; the largest elements first, so that all are aligned."""
     header: dict[str, Any] = {METADATA: metadata}
     in_order, at = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize), 0
     for name, tensor in in_order:
@@ -106,16 +106,16 @@ def _write(out: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
         shape = list(tensor.shape)
         header[name] = {"dtype": TYPES[tensor.dtype], "shape": shape, "data_offsets": [at, stop]}
         at = stop
-    said = json.dumps(header, separators=(",", ":")).encode()
-    said += b" " * (-len(said) % 8)
-    out.write(len(said).to_bytes(8, "little") + said)
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    out.write(len(encoded).to_bytes(8, "little") + encoded)
     for name, tensor in in_order:
-        out.writelines(raw(tensor, KINDS[tensor.dtype], name))
+        out.writelines(raw_parts(tensor, KINDS[tensor.dtype], name))
 
 
 @torch.no_grad()
 def load(weights: Weights, path: str | os.PathLike[str], strict: bool) -> Unmatched:
-    """Read weights in place; none is changed where an error is raised.
+    """Load weights in place; none is changed if an error is raised.
 
     Args:
         weights: of a module.
@@ -134,16 +134,16 @@ def load(weights: Weights, path: str | os.PathLike[str], strict: bool) -> Unmatc
             stored = {n: n if n in there else metadata.get(n, n) for n in weights}
             given = {n: file.get_tensor(s) for n, s in stored.items() if s in there}
     except safetensors.SafetensorError as error:
-        raise InvalidModelError(f"{path} is no file of safetensors: {error}") from error
+        raise InvalidModelError(f"{path} is not a .safetensors file: {error}") from error
     missing = tuple(n for n in weights if n not in given)
-    batches = {n for n in there if n.endswith("num_batches_tracked")}  # no weights of ONNX
+    batches = {n for n in there if n.endswith("num_batches_tracked")}  # not weights in ONNX
     unexpected = tuple(sorted(there - set(stored.values()) - batches))
-    wrong = [text for n, tensor in given.items() if (text := _misfit(weights, n, tensor))]
+    wrong = [why for n, tensor in given.items() if (why := _misfit(weights, n, tensor))]
     if strict:
         wrong += [f"missing: {', '.join(missing)}"] if missing else []
         wrong += [f"not in the model: {', '.join(unexpected)}"] if unexpected else []
     if wrong:
-        lines = [f"  {text}" for text in wrong]
+        lines = [f"  {why}" for why in wrong]
         raise InvalidModelError(f"the tensors of {path} do not fit:", *lines)
     for name, tensor in given.items():
         weights[name].copy_(tensor)
@@ -151,16 +151,16 @@ def load(weights: Weights, path: str | os.PathLike[str], strict: bool) -> Unmatc
 
 
 def _misfit(weights: Weights, name: str, given: Tensor) -> str:
-    """Why a tensor cannot become the value of a weight; "" where it can."""
+    """Why a tensor cannot be loaded into a weight; "" if it can."""
     weight = weights[name]
     holder, leaf = weights.holder(name)
     if leaf not in holder._parameters and leaf not in holder._buffers:
         return f"{name} is parametrized: load first"
     if given.dtype not in TYPES and given.dtype != weight.dtype:
-        return f"{name} is {given.dtype}, which weights are not read from"
+        return f"{name} is {given.dtype}, which is not supported"
     if given.shape != weight.shape:
-        return f"{name} has the shape {list(given.shape)}, in the model {list(weight.shape)}"
+        return f"{name} must have the shape {list(weight.shape)}, got {list(given.shape)}"
     ours, theirs = [(t.is_floating_point(), t.is_complex()) for t in (weight, given)]
     if ours != theirs or (not any(ours) and given.dtype != weight.dtype):
-        return f"{name} is {given.dtype}, in the model {weight.dtype}"
+        return f"{name} must be {weight.dtype}, got {given.dtype}"
     return ""

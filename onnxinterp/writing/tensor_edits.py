@@ -1,10 +1,10 @@
-"""What must change in the bytes of a model for a tensor to have another value.
+"""The edits of a model's bytes that change the value of a tensor.
 
-    Stored             a TensorProto in the bytes: what it says, and where its data stand
-    attribute_edits    numbers of an attribute, as `value_floats` of a Constant
+    StoredTensor       a TensorProto in the bytes: its header, and where its data are
+    attribute_edits    numbers of an attribute, such as `value_floats` of a Constant
     sparse_edits       a SparseTensorProto
 
-The form stays: raw bytes, a typed field, packed or not, numbers of an attribute.
+The form of the data is preserved: raw bytes, a typed field, packed or not, numbers of an attribute.
 """
 
 from __future__ import annotations
@@ -14,25 +14,20 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from google.protobuf.message import DecodeError
-from onnx import (
-    AttributeProto,
-    SparseTensorProto,
-    StringStringEntryProto,
-    TensorProto,
-    helper,
-)
+from onnx import AttributeProto, SparseTensorProto, StringStringEntryProto, TensorProto, helper
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, NATIVE
 from onnxinterp.errors import InvalidModelError, SaveError
+from onnxinterp.format.fields import TYPED_FIELDS, VALUE_FIELD
 from onnxinterp.format.tensor_bytes import (
     PACKED_AS_RAW,
-    check,
-    converted,
-    raw,
+    check_weight,
+    convert,
+    raw_parts,
     raw_size,
-    same,
-    typed,
+    same_bits,
+    typed_parts,
 )
 from onnxinterp.format.tensor_checks import external_of
 from onnxinterp.format.tensor_reader import TensorReader, flat_positions
@@ -54,29 +49,26 @@ from onnxinterp.format.wire import (
 
 EXTERNAL = "external"
 RAW = "raw_data"
-FORMS = {
-    f: number_of(TensorProto, f)
-    for f in (RAW, "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+FORMS = {f: number_of(TensorProto, f) for f in (RAW, *TYPED_FIELDS) if f != "string_data"}
+NUMBER_TYPE: dict[int, int] = {
+    AttributeProto.FLOAT: TensorProto.FLOAT,
+    AttributeProto.FLOATS: TensorProto.FLOAT,
+    AttributeProto.INT: TensorProto.INT64,
+    AttributeProto.INTS: TensorProto.INT64,
 }
-NUMBERS: dict[int, tuple[str, int]] = {
-    AttributeProto.FLOAT: ("f", TensorProto.FLOAT),
-    AttributeProto.FLOATS: ("floats", TensorProto.FLOAT),
-    AttributeProto.INT: ("i", TensorProto.INT64),
-    AttributeProto.INTS: ("ints", TensorProto.INT64),
-}
-"""Type of an attribute that is numbers -> its field, and the type of the tensor they mean."""
+"""Type of an attribute of numbers -> type of the tensor."""
 
 
-class Stored:
+class StoredTensor:
     """A TensorProto in the bytes of a model.
 
     Attributes:
         wire: the bytes.
-        chain: the field that is the TensorProto, and those around it.
-        name: of the weight, or else the tensor's own.
+        chain: the field of the TensorProto, and those around it.
+        name: of the weight, by default the tensor's own.
         header: the TensorProto without its data.
         form: "external", "raw_data", "float_data", ...
-        data: the fields that hold the data; none where it is external or empty.
+        data: the fields with the data; none if they are external or empty.
     """
 
     def __init__(self, wire: Wire, chain: Chain, name: str = "") -> None:
@@ -101,7 +93,7 @@ class Stored:
 
     @property
     def payload(self) -> Field | None:
-        """The one field that has all data as bytes, as most writers make it."""
+        """The one field that has all data as bytes, as most writers do it."""
         return self.data[0] if len(self.data) == 1 and self.data[0].kind == LENGTH else None
 
     @property
@@ -111,16 +103,16 @@ class Stored:
 
     @property
     def location(self) -> str:
-        """The file of external data; one name for each, however the model spells it."""
+        """The file of external data, in one spelling."""
         return external_of(self.header).location
 
     @property
     def offset(self) -> int:
-        """Where in that file the data start."""
+        """The first byte of the data in this file."""
         return external_of(self.header).offset
 
-    def moved(self, names: Mapping[str, str]) -> list[Edit]:
-        """What makes it name other files of external data: location -> new location."""
+    def relocate(self, names: Mapping[str, str]) -> list[Edit]:
+        """The edits for new locations of external data: location -> new location."""
         new = names.get(self.location, self.location)
         entries = (f for f in self._fields if f.number == number_of(TensorProto, "external_data"))
         for field, entry in zip(entries, self.header.external_data, strict=True):
@@ -138,20 +130,20 @@ class Stored:
         return proto
 
     def parts(self, value: Tensor) -> Callable[[], Iterable[Buffer]]:
-        """What gives the bytes of a value in this form."""
+        """A function that returns the bytes of a value in this form."""
         kind, name = self.header.data_type, self.name
-        encode = raw if self.form in (RAW, EXTERNAL) else typed
+        encode = raw_parts if self.form in (RAW, EXTERNAL) else typed_parts
         return lambda: encode(value, kind, name)
 
     def size(self, value: Tensor) -> int:
-        """How many bytes a value has in this form."""
+        """The number of bytes of a value in this form."""
         kind = self.header.data_type
         if self.form in (RAW, EXTERNAL) or kind in PACKED_AS_RAW:
             return raw_size(value, kind, self.name)
         return sum(len(part) for part in self.parts(value)())
 
-    def is_spelled(self, value: Tensor) -> bool:
-        """Whether the data, which mean this value, are the very bytes that it would get."""
+    def is_canonical(self, value: Tensor) -> bool:
+        """Whether the data, which have this value, are the bytes that `parts` would write."""
         field, size = self.payload, self.size(value)
         if field is None or not self.is_here or size != field.stop - field.start:
             return False
@@ -160,63 +152,63 @@ class Stored:
         return self.wire.read(field.start, field.stop) == b"".join(self.parts(value)())
 
     def edits(self, value: Tensor) -> list[Edit]:
-        """What puts a value in place: none where it stands there, in whatever spelling.
+        """The edits that write a value; none if the data have this value, in any encoding.
 
         Raises:
-            SaveError: a number is beyond what the type holds.
+            SaveError: a number is beyond the range of the type.
         """
         if self.is_here and not (self.form == RAW and self.header.data_type in NATIVE):
             before = TensorReader(None)(self.proto())
-            assert isinstance(before, Tensor), "strings are no weights"
-            if same(value, before, self.header.data_type, self.name):
+            assert isinstance(before, Tensor), "strings are not weights"
+            if same_bits(value, before, self.header.data_type, self.name):
                 return []
-        return self.filled(value)
+        return self.rewrite(value)
 
-    def filled(self, value: Tensor) -> list[Edit]:
-        """What writes a value, also of another number of elements."""
+    def rewrite(self, value: Tensor) -> list[Edit]:
+        """The edits that write a value, also of another number of elements."""
         size, parts = self.size(value), self.parts(value)
         if self.payload is not None:
             around = (*self.chain, self.payload)
             return [Edit(self.payload.start, self.payload.stop, size, parts, around)]
         head = tagged(FORMS[self.form], size)
-        return replaced(self.data, self.chain, len(head) + size, lambda: (head, *parts()))
+        return replace_fields(self.data, self.chain, len(head) + size, lambda: (head, *parts()))
 
-    def reshaped(self, shape: Iterable[int]) -> list[Edit]:
-        """What writes other sizes of the dimensions."""
+    def reshape(self, shape: Iterable[int]) -> list[Edit]:
+        """The edits that write another shape."""
         number = number_of(TensorProto, "dims")
         dims = [f for f in self._fields if f.number == number]
         sizes = b"".join(varint(number << 3 | VARINT) + varint(n) for n in shape)
-        return replaced(dims, self.chain, len(sizes), lambda: (sizes,))
+        return replace_fields(dims, self.chain, len(sizes), lambda: (sizes,))
 
 
-def replaced(
+def replace_fields(
     old: list[Field], chain: Chain, size: int, parts: Callable[[], Iterable[Buffer]]
 ) -> list[Edit]:
-    """What puts whole fields in the place of the first of some, or at the end of the message."""
+    """The edits that replace some fields, or add to the end of the message if there are none."""
     at, stop = (old[0].at, old[0].stop) if old else (chain[-1].stop, chain[-1].stop)
     rest = [edit(f.at, f.stop, b"", chain) for f in old[1:]]
     return [Edit(at, stop, size, parts, chain), *rest]
 
 
 def attribute_edits(wire: Wire, chain: Chain, value: Tensor, name: str) -> list[Edit]:
-    """What makes the numbers of an AttributeProto those of a weight.
+    """The edits that write a weight into the numbers of an AttributeProto.
 
     Raises:
         SaveError: the value has another shape or another class of type.
     """
     proto = AttributeProto.FromString(wire.read(chain[-1].start, chain[-1].stop))
-    field, kind = NUMBERS[proto.type]
+    field, kind = VALUE_FIELD[proto.type], NUMBER_TYPE[proto.type]
     numbers = getattr(proto, field)
     before = torch.tensor(numbers if field in "fi" else list(numbers), dtype=CARRIER[kind])
-    check(value, kind, tuple(before.shape), name)
-    if same(value, before, kind, name):
+    check_weight(value, kind, tuple(before.shape), name)
+    if same_bits(value, before, kind, name):
         return []
     number = number_of(AttributeProto, field)
     old = [f for f in fields(wire, chain[-1].start, chain[-1].stop) if f.number == number]
     floating = kind == TensorProto.FLOAT
     elements = [
         struct.pack("<f", n) if floating else varint(n % 2**64)
-        for n in converted(value.detach().reshape(-1), kind, name).tolist()
+        for n in convert(value.detach().reshape(-1), kind, name).tolist()
     ]
     if old and old[0].kind == LENGTH:
         packed = b"".join(elements)
@@ -224,44 +216,44 @@ def attribute_edits(wire: Wire, chain: Chain, value: Tensor, name: str) -> list[
     else:
         tag = varint(number << 3 | (FIXED32 if floating else VARINT))
         data = b"".join(tag + element for element in elements)
-    return replaced(old, chain, len(data), lambda: (data,))
+    return replace_fields(old, chain, len(data), lambda: (data,))
 
 
 def sparse_edits(
     wire: Wire, chain: Chain, value: Tensor, name: str, reader: TensorReader
 ) -> list[Edit]:
-    """What makes a SparseTensorProto mean a dense value.
+    """The edits that write a dense value into a SparseTensorProto.
 
-    As long as everything beside the stored elements is zero, only their values change. Otherwise
-    the elements stored are those that are not zero, in the order of their positions.
+    If all other elements are zero, only the values of the stored elements change. Otherwise the
+    elements that are not zero are stored, in the order of their positions.
 
     Raises:
-        SaveError: the value does not fit, or must change external data.
+        SaveError: the value does not fit, or would change external data.
     """
     proto = SparseTensorProto.FromString(wire.read(chain[-1].start, chain[-1].stop))
     kind, shape = proto.values.data_type, tuple(proto.dims)
-    check(value, kind, shape, name)
-    if same(value, reader.sparse(proto), kind, name):
+    check_weight(value, kind, shape, name)
+    if same_bits(value, reader.sparse(proto), kind, name):
         return []
     inner = {f.number: f for f in fields(wire, chain[-1].start, chain[-1].stop)}
     values, indices = (
-        Stored(wire, (*chain, inner[number_of(SparseTensorProto, part)]))
+        StoredTensor(wire, (*chain, inner[number_of(SparseTensorProto, part)]))
         for part in ("values", "indices")
     )
     if EXTERNAL in (values.form, indices.form):
         raise SaveError(f"the sparse weight {name!r} has external data: it cannot be changed")
-    flat = converted(value.detach().reshape(-1), kind, name)
+    flat = convert(value.detach().reshape(-1), kind, name)
     before = reader(proto.indices)
-    assert isinstance(before, Tensor), "reader.sparse has refused strings"
+    assert isinstance(before, Tensor), "reader.sparse raises for strings"
     beside = flat.clone()
     beside[flat_positions(before, shape)] = 0
     if not beside.count_nonzero():
-        return values.filled(flat[flat_positions(before, shape)])
+        return values.rewrite(flat[flat_positions(before, shape)])
     (positions,) = flat.nonzero(as_tuple=True)
     where = positions if before.ndim < 2 else torch.stack(torch.unravel_index(positions, shape), 1)
     return [
-        *values.filled(flat[positions]),
-        *values.reshaped([len(positions)]),
-        *indices.filled(where),
-        *indices.reshaped(where.shape),
+        *values.rewrite(flat[positions]),
+        *values.reshape([len(positions)]),
+        *indices.rewrite(where),
+        *indices.reshape(where.shape),
     ]

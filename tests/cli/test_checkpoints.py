@@ -103,18 +103,18 @@ def _data(seed: int) -> np.ndarray:
 def test_a_file_that_is_not_a_checkpoint_raises(tmp_path: Path) -> None:
     path = tmp_path / "m.pth"
     path.write_bytes(b"no zip file")
-    with pytest.raises(InvalidModelError, match="no PyTorch file"):
+    with pytest.raises(InvalidModelError, match="is not a PyTorch file"):
         checkpoints.load(path)
     torch.save({"w": torch.zeros(1)}, path)
-    with pytest.raises(InvalidModelError, match="holds no graph"):
+    with pytest.raises(InvalidModelError, match="has no graph"):
         checkpoints.load(path)
     state = OrderedDict(w=torch.zeros(1))
-    state._metadata = {"": {checkpoints.KEY: {"graph": torch.full((9,), 255, dtype=torch.uint8)}}}
+    state._metadata = {"": {checkpoints.KEY: {"template": torch.ones(9)}}}
     torch.save(state, path)
-    with pytest.raises(InvalidModelError, match="damaged graph"):
+    with pytest.raises(InvalidModelError, match="damaged model: places"):
         checkpoints.load(path)
     torch.save(torch.nn.ReLU(), path)  # a pickled object: code, not tensors
-    with pytest.raises(InvalidModelError, match="no PyTorch file"):
+    with pytest.raises(InvalidModelError, match="is not a PyTorch file"):
         checkpoints.load(path)
     with pytest.raises(FileNotFoundError):
         checkpoints.load(tmp_path / "absent.pth")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -141,7 +142,7 @@ def test_external_data_are_plain_files(kind: str, tmp_path: Path) -> None:
         kind = "folder"
     path = save(tmp_path)
     STRANGE[kind](tmp_path / "w.bin")
-    with pytest.raises(UnsafeModelError, match=r"link|plain"):
+    with pytest.raises(UnsafeModelError, match=r"link|not a regular file"):
         OnnxModule(path)
 
 
@@ -240,6 +241,44 @@ def test_data_root_allows_links_within_it(hub: Path) -> None:
     assert is_read(path, data_root=link)
 
 
+@pytest.mark.usefixtures("way")
+def test_a_link_in_a_hub_says_what_allows_it(hub: Path) -> None:
+    """The value that the message gives for data_root is one that works, and no more than needed."""
+    path = hub / "snapshots" / "1" / "m.onnx"
+    with pytest.raises(UnsafeModelError, match="behind a link") as caught:
+        OnnxModule(path)
+    found = re.search(r"to '(.*)'; to allow it, set data_root='(.*)'$", str(caught.value))
+    assert found is not None
+    target, root = map(Path, found.groups())
+    assert target == Path(os.path.realpath(hub)) / "blobs" / "bb"
+    assert root == Path(os.path.realpath(hub))
+    assert is_read(path, data_root=root)
+
+
+def test_no_message_gives_the_whole_file_system_as_data_root(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    (tmp_path / "w.bin").symlink_to("/dev/null")
+    with pytest.raises(UnsafeModelError, match=r"is behind a link, to '/dev/null'$"):
+        OnnxModule(path)
+
+
+def test_a_linked_model_without_its_data_says_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "given").mkdir()
+    path = save(tmp_path / "real")
+    (tmp_path / "real" / "w.bin").write_bytes(VALUES.tobytes())
+    link = tmp_path / "given" / "m.onnx"
+    link.symlink_to(path)
+    with pytest.raises(InvalidModelError, match="is missing in") as caught:
+        OnnxModule(link)
+    found = re.search(r"; the model is a link to '(.*)': load it from there$", str(caught.value))
+    assert found is not None
+    assert is_read(Path(found[1]))
+    (tmp_path / "real" / "w.bin").unlink()
+    with pytest.raises(InvalidModelError, match=r"given$"):
+        OnnxModule(link)
+
+
 @pytest.mark.parametrize("target", ["../../../../outside", "/dev/zero", "/proc/self/mem", "w.bin"])
 @pytest.mark.usefixtures("way")
 def test_data_root_ends_where_it_ends(target: str, hub: Path) -> None:
@@ -247,7 +286,7 @@ def test_data_root_ends_where_it_ends(target: str, hub: Path) -> None:
     data = hub / "snapshots" / "1" / "sub" / "w.bin"
     data.unlink()
     data.symlink_to(target)
-    with pytest.raises(UnsafeModelError, match=r"leads out of data_root|link"):
+    with pytest.raises(UnsafeModelError, match=r"leads out of data_root, '.*', to '|link"):
         OnnxModule(hub / "snapshots" / "1" / "m.onnx", data_root=hub)
 
 
@@ -280,22 +319,22 @@ def test_a_module_from_a_hub_is_saved_with_its_data(hub: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("entries", "text"),
     [
-        ({"offset": "-4"}, "no number"),
-        ({"offset": "1_000"}, "no number"),
-        ({"offset": " 4"}, "no number"),
-        ({"offset": "+4"}, "no number"),
-        ({"offset": "4.0"}, "no number"),
-        ({"offset": "0x4"}, "no number"),
-        ({"offset": ""}, "no number"),
-        ({"offset": "٤"}, "no number"),  # a digit, but not of ours
-        ({"offset": "9" * 19}, "no number"),
-        ({"offset": "9" * 5000}, "no number"),
-        ({"offset": str(2**63 - 1)}, "ends after its file"),
-        ({"offset": "4"}, "ends after its file"),
-        ({"length": "4092"}, "4092 bytes where 4096"),
-        ({"length": "4100"}, "4100 bytes where 4096"),
-        ({"length": "-4096"}, "no number"),
-        ({"length": "0"}, "0 bytes where 4096"),
+        ({"offset": "-4"}, "must be a number of bytes"),
+        ({"offset": "1_000"}, "must be a number of bytes"),
+        ({"offset": " 4"}, "must be a number of bytes"),
+        ({"offset": "+4"}, "must be a number of bytes"),
+        ({"offset": "4.0"}, "must be a number of bytes"),
+        ({"offset": "0x4"}, "must be a number of bytes"),
+        ({"offset": ""}, "must be a number of bytes"),
+        ({"offset": "٤"}, "must be a number of bytes"),  # a digit, but not of ours
+        ({"offset": "9" * 19}, "must be a number of bytes"),
+        ({"offset": "9" * 5000}, "must be a number of bytes"),
+        ({"offset": str(2**63 - 1)}, "end before those of"),
+        ({"offset": "4"}, "end before those of"),
+        ({"length": "4092"}, "must have 4096 bytes, got 4092"),
+        ({"length": "4100"}, "must have 4096 bytes, got 4100"),
+        ({"length": "-4096"}, "must be a number of bytes"),
+        ({"length": "0"}, "must have 4096 bytes, got 0"),
     ],
 )
 def test_offset_and_length_are_decimal_and_fit(
@@ -332,7 +371,7 @@ def test_an_empty_tensor_may_have_an_empty_file(tmp_path: Path) -> None:
 
 def test_any_number_of_files_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A map keeps a descriptor open, so that only some files are mapped."""
-    monkeypatch.setattr("onnxinterp.format.tensor_reader.MAPS", 2)
+    monkeypatch.setattr("onnxinterp.format.tensor_reader.MAX_MAPS", 2)
     reader = TensorReader(Folder(tmp_path))
     for i in range(4):
         (tmp_path / str(i)).write_bytes((VALUES + i).tobytes())

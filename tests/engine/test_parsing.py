@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import copy
+import gzip
 import io
+import lzma
 import pickle
+import re
+import tarfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +28,9 @@ from onnxinterp import (
     SaveError,
     UnsafeModelError,
     UnsupportedOpError,
+    checkpoints,
 )
-from onnxinterp.cli import display
+from onnxinterp.cli import display, main
 from onnxinterp.errors import MissingOp
 from onnxinterp.format.wire import number_of, tagged
 
@@ -44,16 +51,130 @@ def model() -> ModelProto:
 
 def test_bytes_that_are_no_protobuf() -> None:
     data = model().SerializeToString()
-    damaged = [data[: len(data) // 2], data[:-1], b"\xff" * 64, b"PK\x03\x04" + data, b"\x3a\xff"]
-    for given in damaged:
+    for given in (data[: len(data) // 2], data[:-1], b"\xff" * 64, b"\x07" + data, b"\x3a\xff"):
         with pytest.raises(InvalidModelError, match="cannot be parsed"):
             OnnxModule(given)
 
 
-@pytest.mark.parametrize("source", [b"", io.BytesIO(b""), ModelProto(), ModelProto(ir_version=8)])
-def test_a_model_without_a_graph(source: Any) -> None:
-    with pytest.raises(InvalidModelError, match="no ONNX graph"):
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (ModelProto(), "the ModelProto has no graph"),
+        (ModelProto(ir_version=8), "the ModelProto has no graph"),
+        (ModelProto(ir_version=8).SerializeToString(), "the source is a model without a graph"),
+        (io.BytesIO(b""), "the source is empty: download or export it again"),
+    ],
+)
+def test_a_model_without_a_graph(source: Any, message: str) -> None:
+    with pytest.raises(InvalidModelError, match=message):
         OnnxModule(source)
+
+
+def _torch_saved(**keywords: Any) -> bytes:
+    out = io.BytesIO()
+    torch.save({"w": torch.zeros(3)}, out, **keywords)
+    return out.getvalue()
+
+
+def _tar(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        info = tarfile.TarInfo("model.onnx")
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+ARRAY = io.BytesIO()
+np.save(ARRAY, np.zeros(3))
+POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\n"
+    b"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+)
+TENSORS = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+OTHER_FILES: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "empty: download or export it again"),
+    "Git LFS": (POINTER, "a Git LFS pointer, not a model: run `git lfs pull`"),
+    "HTML": (
+        b"\n<!DOCTYPE html>\n<html><body>404</body></html>",
+        "an HTML page, not a model: download the file itself",
+    ),
+    "HTML without a type": (b"<html><body>\xe9</body></html>", "an HTML page, not a model"),
+    "text": ("näher\n".encode() * 200, "a text file, not a model: look at what it says"),
+    "JSON": (b'{"error": "not found"}', "a text file, not a model"),
+    ".pth": (_torch_saved(), "a zip archive, as torch.save writes, not a model: export the"),
+    "old .pth": (
+        _torch_saved(_use_new_zipfile_serialization=False),
+        "a Python pickle, as old torch.save writes, not a model: export the network",
+    ),
+    "pickle": (pickle.dumps([1], protocol=4), "a Python pickle"),
+    "gzip": (gzip.compress(model().SerializeToString()), "a gzip file, not a model: unpack it"),
+    "bzip2": (bz2.compress(model().SerializeToString()), "a bzip2 file, not a model: unpack it"),
+    "xz": (lzma.compress(model().SerializeToString()), "an xz file, not a model: unpack it"),
+    "tar": (_tar(model().SerializeToString()), "a tar archive, not a model: unpack it"),
+    "numpy": (ARRAY.getvalue(), "a numpy array, not a model"),
+    "safetensors": (
+        len(TENSORS).to_bytes(8, "little") + TENSORS + bytes(4),
+        "a safetensors file: weights without a graph, not a model: use module.load_safetensors",
+    ),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(80), "an HDF5 file, as Keras writes, not a model"),
+    "TensorFlow Lite": (b"\x1c\0\0\0TFL3" + bytes(80), "a TensorFlow Lite model, not a model"),
+    ".ort": (b"\x24\0\0\0ORTM" + bytes(80), "a model in the .ort format, not a model: load the"),
+    "GGUF": (b"GGUF\x03\0\0\0" + bytes(80), "a GGUF file"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FILES)
+def test_other_files_are_named(kind: str, tmp_path: Path) -> None:
+    """As a file, as bytes, by a command: the message says what the file is and what to do."""
+    data, message = OTHER_FILES[kind]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+    for source, name in ((path, str(path)), (data, "the source")):
+        with pytest.raises(InvalidModelError, match=re.escape(f"{name} is {message}")):
+            OnnxModule(source)
+
+
+@pytest.mark.parametrize("kind", ["Git LFS", "HTML", "old .pth"])
+def test_commands_and_checkpoints_name_other_files(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, message = OTHER_FILES[kind]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+    assert main(["inspect", str(path)]) == 2
+    assert f"{path} is {message}" in capsys.readouterr().err
+    with pytest.raises(InvalidModelError, match=re.escape(f"plain tensors: it is {message}")):
+        checkpoints.load(path)
+
+
+def test_external_data_that_are_another_file_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save_model(
+        model(), path, save_as_external_data=True, size_threshold=0, location="model.data"
+    )
+    assert OnnxModule(path)(torch.zeros(2)).tolist() == [1, 1]
+    (tmp_path / "model.data").write_bytes(b"1234567")
+    with pytest.raises(InvalidModelError, match=r"'model\.data' end before those of 'wwww'.*text"):
+        OnnxModule(path)
+    (tmp_path / "model.data").write_bytes(POINTER[:7])
+    large = onnx.load(path, load_external_data=False)
+    large.graph.initializer[0].dims[0] = 1000
+    large.graph.initializer[0].external_data[2].value = "4000"
+    path.write_bytes(large.SerializeToString())
+    (tmp_path / "model.data").write_bytes(POINTER)
+    with pytest.raises(InvalidModelError, match=r"the file is a Git LFS pointer.*`git lfs pull`"):
+        OnnxModule(path)
+    (tmp_path / "model.data").write_bytes(bytes(20))
+    with pytest.raises(InvalidModelError, match=r"end before those of 'wwww'$"):
+        OnnxModule(path)
+
+
+def test_a_model_that_looks_like_another_file_loads() -> None:
+    """Only what cannot be parsed is looked at: any field may be first, any string in it."""
+    data = ModelProto(producer_name="x" * 200, doc_string="<html>").SerializeToString()
+    given = data + model().SerializeToString()
+    assert OnnxModule(given)(torch.zeros(2)).tolist() == [1, 1]
 
 
 def test_messages_in_each_other_without_end() -> None:
@@ -64,13 +185,13 @@ def test_messages_in_each_other_without_end() -> None:
     deep = tagged(number_of(ModelProto, "graph"), len(inner)) + inner
     with pytest.raises(InvalidModelError, match="cannot be parsed"):
         OnnxModule(deep)
-    with pytest.raises(InvalidModelError, match="in each other"):
+    with pytest.raises(InvalidModelError, match="more than 100 nested messages"):
         OnnxModule(model()).save_onnx("never.onnx", like=deep)
 
 
 @pytest.mark.parametrize("source", [None, 3, [b""], io.StringIO("text")])
 def test_what_is_no_source_is_the_callers_mistake(source: Any) -> None:
-    with pytest.raises(TypeError, match="a model is"):
+    with pytest.raises(TypeError, match=r"a model (file )?must be"):
         OnnxModule(source)
 
 
@@ -78,7 +199,7 @@ def test_what_is_no_source_is_the_callers_mistake(source: Any) -> None:
 def test_texts_are_utf_8(text: str) -> None:
     data = model().SerializeToString().replace(text.encode(), b"\xff" * len(text))
     for source in (data, ModelProto.FromString(data)):
-        with pytest.raises(InvalidModelError, match="is no UTF-8"):
+        with pytest.raises(InvalidModelError, match="must be valid UTF-8, got"):
             OnnxModule(source)
 
 
@@ -122,7 +243,7 @@ def test_missing_operators_are_listed_one_a_line() -> None:
     error = UnsupportedOpError(MissingOp("mine", f"Op{i}\n", 7, "n\n") for i in range(3))
     lines = str(error).split("\n")
     assert len(lines) == 7
-    assert lines[1] == "  - mine::Op0\\n at opset 7, asked for by node 'n\\n'"
+    assert lines[1] == "  - mine::Op0\\n at opset 7, required by node 'n\\n'"
     assert lines[2] == "      @onnxinterp.op('Op0\\n', since=7, domain='mine')"
     sent = pickle.loads(pickle.dumps(error))
     assert (str(sent), sent.missing) == (str(error), error.missing)
@@ -152,5 +273,5 @@ def test_a_function_is_read_too() -> None:
         helper.make_function("mine", "ffff", ["a"], ["b"], [onnx.NodeProto(op_type="Op")], [])
     )
     data = given.SerializeToString().replace(b"ffff", b"\xff" * 4)
-    with pytest.raises(InvalidModelError, match="name of a FunctionProto is no UTF-8"):
+    with pytest.raises(InvalidModelError, match="name of a FunctionProto must be valid UTF-8"):
         OnnxModule(data)

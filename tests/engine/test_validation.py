@@ -178,7 +178,7 @@ def test_the_models_that_the_table_breaks_are_right() -> None:
 
 def test_a_name_that_is_no_text_is_refused() -> None:
     data = model(PLAIN.replace("x", "xxx")).SerializeToString()
-    with pytest.raises(InvalidModelError, match="no UTF-8"):
+    with pytest.raises(InvalidModelError, match="must be valid UTF-8"):
         OnnxModule(data.replace(b"xxx", b"x\xffx"))
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that lie are refused, whatever lies in them; what is saved is what was loaded.
+"""Hostile checkpoints are refused, whatever entry is wrong; what is saved is what is computed.
 
 Each is an honest one with one thing changed.
 """
@@ -26,6 +26,7 @@ from onnxinterp import (
     UnsafeModelError,
     checkpoints,
 )
+from onnxinterp.format.wire import tagged
 from tests.forking import Fork
 from tests.forking import fork as fork
 from tests.saving.models import LARGE, raw, sum_of
@@ -67,6 +68,9 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], State]:
     return lambda: torch.load(path, weights_only=True)
 
 
+ONES = torch.ones(300).numpy().tobytes()  # the data of the weight of `_model()`
+
+
 def _known(state: State) -> dict[str, Any]:
     known: dict[str, Any] = state._metadata[""][checkpoints.KEY]  # type: ignore[attr-defined]
     return known
@@ -105,28 +109,28 @@ def _metadata(value: Any) -> Callable[[State], Any]:
     return change
 
 
+def _template(model: onnx.ModelProto, **sizes: int) -> Callable[[State], Any]:
+    """Changes the model; its tensors have all their data."""
+    return _of(template=_bytes(model.SerializeToString()), holes=[], sizes=sizes)
+
+
 def _graph(change: Callable[[onnx.ModelProto], Any]) -> Callable[[State], Any]:
-    """Changes the graph."""
+    """Changes the model, and leaves its weight a hole."""
 
     def changed(state: State) -> Any:
-        model = onnx.ModelProto.FromString(bytes(_known(state)["graph"].numpy()))
+        model = _model()
         change(model)
-        return _of(graph=_bytes(model.SerializeToString()))(state)
+        return _cut(model)(state)
 
     return changed
 
 
-def _template(model: onnx.ModelProto, **sizes: int) -> Callable[[State], Any]:
-    """Changes what is saved."""
-    data = model.SerializeToString()
-    return _pieces(starts=[0], pieces=[_bytes(data)], size=len(data), sizes=sizes)
-
-
-def _pieces(**entries: Any) -> Callable[[State], Any]:
-    def change(state: State) -> Any:
-        return _of(template={**_known(state)["template"], **entries})(state)
-
-    return change
+def _cut(model: onnx.ModelProto | bytes, payload: bytes = ONES) -> Callable[[State], Any]:
+    """Changes the model, and leaves a hole for some bytes of it."""
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    start = data.index(payload)
+    stop = start + len(payload)
+    return _of(template=_bytes(data[:start] + data[stop:]), holes=[start, stop])
 
 
 def _external(location: str, offset: int, op: str = "Add") -> onnx.ModelProto:
@@ -143,9 +147,40 @@ def _typed(kind: int) -> Callable[[State], Any]:
     return _graph(lambda m: setattr(m.graph.initializer[0], "data_type", kind))
 
 
+def _integers(model: onnx.ModelProto) -> None:
+    for info in (*model.graph.input, *model.graph.output):
+        info.type.tensor_type.elem_type = TensorProto.INT32
+    model.graph.initializer[0].data_type = TensorProto.INT32
+
+
 def _constant(model: onnx.ModelProto) -> None:
     node = model.graph.node.add(op_type="Constant")
     node.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+
+
+def _spare() -> onnx.ModelProto:
+    """The model with an initializer that nothing reads."""
+    model = _model()
+    model.graph.initializer.add(
+        name="spare", data_type=TensorProto.UINT8, dims=[1200], raw_data=b"s" * 1200
+    )
+    return model
+
+
+def _pieces() -> bytes:
+    """A model whose weight is a Constant that has its tensor in two pieces."""
+
+    def field(number: int, data: bytes) -> bytes:
+        return tagged(number, len(data)) + data
+
+    model = _model()
+    tensor = model.graph.initializer.pop().SerializeToString()
+    piece = TensorProto(raw_data=bytes(1200)).SerializeToString()
+    value = onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR)
+    node = onnx.NodeProto(op_type="Constant", output=["w"])
+    attribute = value.SerializeToString() + field(5, tensor) + field(5, piece)
+    graph = field(1, node.SerializeToString() + field(5, attribute))
+    return bytes(model.SerializeToString() + field(7, graph))
 
 
 def _with(op: str = "Add", opset: int = 21, kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
@@ -155,7 +190,8 @@ def _with(op: str = "Add", opset: int = 21, kind: int = TensorProto.FLOAT) -> on
     return model
 
 
-GRAPH, TENSOR, PLAIN = "damaged graph", "missing|in the (graph|file)|has the shape", "plain data"
+GRAPH, PLAIN = "damaged model", "not plain data"
+TENSOR = "is missing|must have the shape|must be torch"
 APART, LARGER = "share their bytes", "larger than their bytes|share their bytes"
 HOSTILE: dict[str, tuple[Callable[[State], Any], type[OnnxError], str]] = {
     "the state is a tensor": (lambda _: torch.zeros(3), InvalidModelError, "no graph"),
@@ -171,22 +207,58 @@ HOSTILE: dict[str, tuple[Callable[[State], Any], type[OnnxError], str]] = {
         GRAPH,
     ),
     "metadata: number as key": (_metadata({"": {}, 3: {}}), InvalidModelError, PLAIN),
-    "graph: absent": (_of(graph=None), InvalidModelError, GRAPH),
-    "graph: floats": (_of(graph=torch.ones(3)), InvalidModelError, GRAPH),
-    "graph: matrix": (_of(graph=torch.ones(1, 3, dtype=torch.uint8)), InvalidModelError, GRAPH),
-    "graph: empty": (_of(graph=_bytes(b"\0")[:0]), InvalidModelError, GRAPH),
-    "graph: meta": (_of(graph=torch.ones(3, device="meta")), InvalidModelError, PLAIN),
-    "graph: no texts": (_of(graph=_bytes(b"\x3a\x03\x12\x01\xff")), InvalidModelError, GRAPH),
+    "template: absent": (_of(template=None), InvalidModelError, "template must be"),
+    "template: list": (_of(template=[1]), InvalidModelError, "template must be"),
+    "template: floats": (_of(template=torch.ones(3)), InvalidModelError, "template must be"),
+    "template: matrix": (
+        _of(template=torch.ones(1, 3, dtype=torch.uint8)),
+        InvalidModelError,
+        "template must be",
+    ),
+    "template: empty": (_of(template=_bytes(b"\0")[:0], holes=[]), InvalidModelError, GRAPH),
+    "template: no holes": (_of(holes=[]), InvalidModelError, GRAPH),
+    "template: meta": (_of(template=torch.ones(3, device="meta")), InvalidModelError, PLAIN),
+    "template: no strings": (
+        _of(template=_bytes(b"\x3a\x03\x12\x01\xff"), holes=[]),
+        InvalidModelError,
+        GRAPH,
+    ),
+    "template: no graph": (
+        _of(template=_bytes(b"\x08\x0a"), holes=[]),
+        InvalidModelError,
+        "a model without a graph",
+    ),
+    "template: of an older version": (
+        _of(graph=_bytes(b"graph")),
+        InvalidModelError,
+        "an older version of onnxinterp wrote it: convert the .onnx file again",
+    ),
     "graph: strings": (_typed(TensorProto.STRING), InvalidModelError, GRAPH),
     "graph: unknown type": (_typed(99), InvalidModelError, GRAPH),
-    "graph: another type": (_typed(TensorProto.INT64), InvalidModelError, TENSOR),
+    "graph: another type": (
+        _graph(_integers),
+        InvalidModelError,
+        "must be int32, got torch.float32",
+    ),
     "graph: Constant of nothing": (_graph(_constant), InvalidModelError, GRAPH),
-    "keys: list": (_of(keys=["w"]), InvalidModelError, "keys"),
-    "keys: number": (_of(keys={"w": 1}), InvalidModelError, "keys"),
-    "keys: one for all": (_of(keys={"w": "a", "v": "a"}), InvalidModelError, "twice"),
-    "keys: absent tensor": (_of(keys={"w": "weights.v"}), InvalidModelError, "missing"),
-    "keys: none": (_of(keys={}), InvalidModelError, GRAPH),
-    "keys: nested": (_of(keys={"w": _nested()}), InvalidModelError, "keys"),
+    "places: list": (_of(places=["w"]), InvalidModelError, "places"),
+    "places: number": (_of(places={"weights.w": 1}), InvalidModelError, "places"),
+    "places: strings": (_of(places={"weights.w": ["a"]}), InvalidModelError, "places"),
+    "places: negative": (_of(places={"weights.w": [7, 0, 5, -1]}), InvalidModelError, "places"),
+    "places: far away": (_of(places={"weights.w": [7, 0, 5, 9]}), InvalidModelError, GRAPH),
+    "places: of the graph": (_of(places={"weights.w": [7]}), InvalidModelError, GRAPH),
+    "places: one for all": (
+        _of(places={"weights.w": [7, 0, 5, 0], "weights.v": [7, 0, 5, 0]}),
+        InvalidModelError,
+        "missing",
+    ),
+    "places: absent tensor": (
+        _of(places={"weights.v": [7, 0, 5, 0]}),
+        InvalidModelError,
+        "missing",
+    ),
+    "places: none": (_of(places={}), InvalidModelError, GRAPH),
+    "places: nested": (_of(places={"weights.w": _nested()}), InvalidModelError, "places"),
     "trainable: number": (_of(trainable=3), InvalidModelError, "trainable"),
     "trainable: lists": (_of(trainable=[[1]]), InvalidModelError, "trainable"),
     "trainable: nested": (_of(trainable=[_nested()]), InvalidModelError, "trainable"),
@@ -198,7 +270,7 @@ HOSTILE: dict[str, tuple[Callable[[State], Any], type[OnnxError], str]] = {
     "outputs: unknown": (_of(outputs=["z"]), InvalidModelError, "no values called 'z'"),
     "untied: number": (_of(untied=3), InvalidModelError, "untied"),
     "untied: None": (_of(untied=None), InvalidModelError, "untied"),
-    "untied: patterns": (_of(untied=["*a" * 30]), InvalidModelError, "untied"),
+    "untied: numbers": (_of(untied=[1]), InvalidModelError, "untied"),
     "a key is a number": (_tensor(torch.ones(1), 3), InvalidModelError, PLAIN),
     "one tensor more": (_tensor(torch.ones(1), "weights.z"), InvalidModelError, TENSOR),
     "w: number": (_tensor(3), InvalidModelError, "plain tensors"),
@@ -210,38 +282,40 @@ HOSTILE: dict[str, tuple[Callable[[State], Any], type[OnnxError], str]] = {
     "w: int64": (_tensor(torch.ones(300, dtype=torch.int64)), InvalidModelError, "int64"),
     "w: bool": (_tensor(torch.ones(300, dtype=torch.bool)), InvalidModelError, "bool"),
     "w: complex": (_tensor(torch.ones(300, dtype=torch.complex64)), InvalidModelError, "complex64"),
-    "template: list": (_of(template=[1]), InvalidModelError, "template"),
-    "template: empty": (_of(template={}), InvalidModelError, "size"),
-    "template: no pieces": (_pieces(pieces=[], starts=[]), InvalidModelError, "pieces"),
-    "template: pieces of numbers": (_pieces(pieces=[1, 1]), InvalidModelError, "template"),
-    "template: backwards": (_pieces(starts=[40, 0]), InvalidModelError, "pieces"),
-    "template: over each other": (_pieces(starts=[0, 1]), InvalidModelError, "pieces"),
-    "template: too short": (_pieces(size=3), InvalidModelError, "pieces"),
-    "template: a hole too many": (
-        _pieces(size=2**30),
+    "holes: absent": (_of(holes=None), InvalidModelError, "holes"),
+    "holes: number": (_of(holes=3), InvalidModelError, "holes"),
+    "holes: strings": (_of(holes=["a", "b"]), InvalidModelError, "holes"),
+    "holes: one edge": (_of(holes=[40]), InvalidModelError, "follow one another"),
+    "holes: backwards": (_of(holes=[40, 30]), InvalidModelError, "follow one another"),
+    "holes: over each other": (_of(holes=[20, 40, 30, 50]), InvalidModelError, "follow one"),
+    "holes: behind the end": (_of(holes=[2**20, 2**20 + 9]), InvalidModelError, "follow one"),
+    "holes: too large": (_of(holes=[40, 2**70]), InvalidModelError, "follow one another"),
+    "holes: first": (_of(holes=[0, 1200]), InvalidModelError, "not protobuf|too long|lacks"),
+    "holes: elsewhere": (
+        _of(holes=[20, 1220]),
         InvalidModelError,
-        "no protobuf|lacks bytes|not end",
+        "not protobuf|too long|lacks",
     ),
-    "template: size": (_pieces(size=2**70), InvalidModelError, "pieces"),
-    "template: no size": (_pieces(size=None), InvalidModelError, "size"),
-    "template: other node": (_template(_model("Sub")), InvalidModelError, "another model"),
-    "template: other version": (_template(_with(opset=13)), InvalidModelError, "another model"),
-    "template: other input": (_template(_with(kind=11)), InvalidModelError, "another model"),
-    "template: other size": (_template(_model(size=301)), InvalidModelError, "another model"),
+    "holes: in a name": (_cut(_model(), b"Add"), InvalidModelError, "lacks byte"),
+    "holes: in a shape": (_cut(_model(), b"\x08\xac\x02\x10"), InvalidModelError, "lacks|protobuf"),
+    "holes: before the data": (
+        _cut(_model(), b"w" + b"\x4a\xb0\x09" + ONES),
+        InvalidModelError,
+        "not protobuf|too long|lacks",
+    ),
+    "holes: behind the data": (_cut(_model(), ONES + b"Z"), InvalidModelError, "not protobuf"),
+    "holes: in no weight": (_cut(_spare(), b"s" * 1200), InvalidModelError, "is not a weight"),
+    "template: other size": (_template(_model(size=301)), InvalidModelError, TENSOR),
     "template: far away": (_template(_external("a", 2**40)), UnsafeModelError, "go beyond"),
     "template: size of a file": (
         _template(_external("a", 0), a=10**20),
         UnsafeModelError,
         "go beyond",
     ),
-    "template: outside": (_template(_external("../a", 0)), UnsafeModelError, "outside"),
-    "template: external and other": (
-        _template(_external("a", 0, "Sub")),
-        InvalidModelError,
-        "another model",
-    ),
-    "template: wide": (_pieces(pieces=[_wide(torch.uint8)] * 2), UnsafeModelError, APART),
-    "graph: wide": (_of(graph=_wide(torch.uint8)), UnsafeModelError, APART),
+    "template: outside": (_template(_external("../a", 0)), UnsafeModelError, "must be inside"),
+    "sizes: absent": (_of(sizes=None), InvalidModelError, "sizes"),
+    "sizes: negative": (_of(sizes={"a": -1}), InvalidModelError, "sizes"),
+    "template: wide": (_of(template=_wide(torch.uint8)), UnsafeModelError, APART),
     "untied: nested": (_of(untied=[_nested()]), InvalidModelError, "untied"),
 }
 WOULD_HANG = [name for name in HOSTILE if "nested" in name or "wide" in name]
@@ -327,6 +401,58 @@ def test_limits_and_allowed_operators_hold(honest: Callable[[], State], tmp_path
     for limits in (Limits(weight_bytes=100), Limits(nodes=0), Limits(model_bytes=10)):
         with pytest.raises(UnsafeModelError):
             checkpoints.load(path, limits=limits)
+
+
+OTHER: dict[str, tuple[Callable[[State], Any], onnx.ModelProto]] = {
+    "another node": (_template(_model("Sub")), _model("Sub")),
+    "another version": (_template(_with(opset=13)), _with(opset=13)),
+    "another input type": (_template(_with("Mul")), _with("Mul")),
+    "a hole": (_cut(_model("Sub")), _model("Sub")),
+    "external data": (_template(_external("a", 0, "Sub")), _model("Sub")),
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_what_is_saved_is_what_is_computed(
+    name: str, honest: Callable[[], State], tmp_path: Path
+) -> None:
+    """A checkpoint holds one model: one that somebody has put there is computed as it is saved."""
+    change, model = OTHER[name]
+    torch.save(change(honest()), tmp_path / "m.pth")
+    module = checkpoints.load(tmp_path / "m.pth")
+    x = torch.rand(300)
+    assert torch.equal(module(x), OnnxModule(model)(x))
+    module.save_onnx(tmp_path / "m.onnx")
+    saved = onnx.load(tmp_path / "m.onnx")
+    assert saved.opset_import == model.opset_import
+    assert saved.graph.node == model.graph.node
+    assert numpy_helper.to_array(saved.graph.initializer[0]).tolist() == 300 * [1]
+    assert torch.equal(OnnxModule(tmp_path / "m.onnx")(x), module(x))
+
+
+def test_a_tensor_in_pieces_is_not_saved(honest: Callable[[], State], tmp_path: Path) -> None:
+    """There is no one place for what the pieces hold together."""
+    state = _of(places={"weights.w": [7, 0, 1, 1, 5, 0, 5, 0]})(_cut(_pieces())(honest()))
+    torch.save(state, tmp_path / "m.pth")
+    module = checkpoints.load(tmp_path / "m.pth")
+    assert torch.equal(module(torch.zeros(300)), torch.ones(300))
+    with pytest.raises(InvalidModelError, match="in several pieces"):
+        module.save_onnx(tmp_path / "m.onnx")
+
+
+def test_a_wrong_place_changes_nothing(tmp_path: Path) -> None:
+    """Weights have the tensors of their names, wherever the file says that they belong."""
+    model = sum_of(raw("w", LARGE), raw("v", LARGE, seed=1))
+    checkpoints.save(model, tmp_path / "m.pth")
+    state = torch.load(tmp_path / "m.pth", weights_only=True)
+    places = _known(state)["places"]
+    places["weights.w"], places["weights.v"] = places["weights.v"], places["weights.w"]
+    torch.save(state, tmp_path / "m.pth")
+    module = checkpoints.load(tmp_path / "m.pth")
+    for name, tensor in OnnxModule(model).weights.items():
+        assert torch.equal(module.weights[name], tensor)
+    module.save_onnx(tmp_path / "m.onnx")
+    assert onnx.load(tmp_path / "m.onnx") == model
 
 
 @pytest.mark.parametrize("location", ["conftest.py", ".github/x.yml", "w.bin"])

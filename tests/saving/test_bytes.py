@@ -149,6 +149,20 @@ def test_a_message_in_two_pieces_is_one(tmp_path: Path) -> None:
     assert torch.equal(again.weights["v"], module.weights["v"])
 
 
+def test_a_small_piece_of_a_graph_counts(tmp_path: Path) -> None:
+    """Its tensors come before those of the next piece, which are large and partly not read."""
+    one, two = sum_of(raw("s", 1), raw("w", LARGE)), onnx.ModelProto()
+    two.graph.initializer.append(one.graph.initializer.pop())
+    two.graph.initializer.append(raw("unread", LARGE, seed=1))
+    data = one.SerializeToString() + two.SerializeToString()
+    module = OnnxModule(data)
+    assert saved(module, tmp_path / "m.onnx") == data
+    tune(module)
+    again = onnx.load_from_string(saved(module, tmp_path / "m.onnx"))
+    assert again.graph.initializer[2] == two.graph.initializer[1]
+    assert torch.equal(OnnxModule(again).weights["w"], module.weights["w"])
+
+
 def test_a_tensor_in_two_pieces_is_one(tmp_path: Path) -> None:
     """Its file is written anew: there is no one place for what the pieces hold together."""
     head = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3]).SerializeToString()

@@ -57,7 +57,7 @@ def test_half_weights_are_encoded_again(elem_type: int, count: int, tmp_path: Pa
     module.double()
     with torch.no_grad():
         module.weights["w"][1] = 1e39
-    with pytest.raises(SaveError, match=r"'w' holds 1e\+39, too large for"):
+    with pytest.raises(SaveError, match=r"'w' has 1e\+39, too large for"):
         module.save_onnx(tmp_path / "m.onnx")
 
 
@@ -121,5 +121,5 @@ def test_integers_beyond_a_narrow_type_are_refused(tmp_path: Path) -> None:
     )
     module = OnnxModule(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)]))
     module.weights["w"][1] = 100
-    with pytest.raises(SaveError, match="'w' holds numbers that int4 cannot hold"):
+    with pytest.raises(SaveError, match="'w' has numbers beyond the range of int4"):
         module.save_onnx(tmp_path / "m.onnx")

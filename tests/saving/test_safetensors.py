@@ -98,12 +98,12 @@ def test_what_does_not_fit_is_listed_and_changes_nothing(tmp_path: Path) -> None
         {"a": fits, "b": torch.ones(2), "c": torch.ones(3, dtype=torch.int32), "e": -fits}, path
     )
     message = (
-        r"m\.st do not fit:\n  b has the shape \[2\], in the model \[3\]\n"
-        r"  c is torch\.int32, in the model torch\.float32\n  missing: d\n  not in the model: e$"
+        r"m\.st do not fit:\n  b must have the shape \[3\], got \[2\]\n"
+        r"  c must be torch\.float32, got torch\.int32\n  missing: d\n  not in the model: e$"
     )
     with pytest.raises(InvalidModelError, match=message):
         module.load_safetensors(path)
-    with pytest.raises(InvalidModelError, match="b has the shape"):
+    with pytest.raises(InvalidModelError, match="b must have the shape"):
         module.load_safetensors(path, strict=False)
     assert all(torch.equal(before[n], w) for n, w in module.weights.items())
     save_file({"a": fits.half(), "e": fits}, path)
@@ -127,7 +127,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         module.load_safetensors(tmp_path / "m.st")
     (tmp_path / "m.st").write_bytes(b"no tensors" * 9)
-    with pytest.raises(InvalidModelError, match=r"m\.st is no file of safetensors"):
+    with pytest.raises(InvalidModelError, match=r"m\.st is not a \.safetensors file"):
         module.load_safetensors(tmp_path / "m.st")
     module.to("meta")
     with pytest.raises(SaveError, match="meta device"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 
 from onnxinterp import ChangedFileError, OnnxModule, SaveError, checkpoints
 from onnxinterp.reading import source as loading
@@ -140,9 +141,9 @@ def test_what_is_given_as_like_may_be_overwritten(tmp_path: Path) -> None:
 
 def test_another_graph_is_refused(tmp_path: Path) -> None:
     module = OnnxModule(sum_of(raw("w", 3), raw("v", 3)))
-    with pytest.raises(SaveError, match=r"another graph: it differs at 'add w'"):
+    with pytest.raises(SaveError, match=r"must be a file of the same graph, it differs at 'add w'"):
         module.save_onnx(tmp_path / "m.onnx", like=sum_of(raw("w", 3)))
-    with pytest.raises(SaveError, match=r"'v' has the shape \[3\], in the file \[1\]"):
+    with pytest.raises(SaveError, match=r"'v' must have the shape \[1\], got \[3\]"):
         module.save_onnx(tmp_path / "m.onnx", like=sum_of(raw("w", 3), raw("v", 1)))
     other = sum_of(raw("w", 3), raw("v", 3))
     other.graph.node[1].op_type = "Sub"
@@ -166,6 +167,61 @@ def test_a_proto_that_no_bytes_can_hold_needs_another_file(
         module.save_onnx(tmp_path / "m.onnx")
     module.save_onnx(tmp_path / "m.onnx", like=model)
     assert torch.equal(OnnxModule(tmp_path / "m.onnx").weights["w"], module.weights["w"])
+
+
+def test_a_checkpoint_of_a_proto_that_no_bytes_can_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(model: onnx.ModelProto) -> bytes:
+        raise loading.InvalidModelError("too large")
+
+    model = sum_of(raw("w", LARGE), raw("v", LARGE, seed=1))
+    before = model.SerializeToString()
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "serialized", refuse)
+        module = OnnxModule(model)
+    tune(module)
+    checkpoints.save(model, tmp_path / "m.pth", module=module)
+    assert model.SerializeToString() == before
+    assert (tmp_path / "m.pth").stat().st_size < 2.5 * 4 * LARGE + 10_000
+    again = checkpoints.load(tmp_path / "m.pth")
+    got = OnnxModule(saved(again, tmp_path / "m.onnx"))
+    for name in "wv":
+        assert torch.equal(got.weights[name], module.weights[name])
+
+
+def test_a_checkpoint_has_external_data_of_subgraphs(tmp_path: Path) -> None:
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Add", ["x", name], [f"{name}y"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}y", TensorProto.FLOAT, [LARGE])],
+            [raw(name, LARGE, seed=seed)],
+        )
+        for seed, name in enumerate("wv")
+    ]
+    infos = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [LARGE]),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [LARGE]),
+    ]
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branches[0], else_branch=branches[1])
+    graph = helper.make_graph([node], "g", infos[:2], infos[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "a").mkdir()
+    onnx.save_model(
+        model, tmp_path / "a" / "m.onnx", save_as_external_data=True, size_threshold=0, location="w"
+    )
+    module = OnnxModule(tmp_path / "a" / "m.onnx")
+    assert (tmp_path / "a" / "w").stat().st_size >= 2 * 4 * LARGE
+    checkpoints.save(tmp_path / "a" / "m.onnx", tmp_path / "m.pth")
+    again, x = checkpoints.load(tmp_path / "m.pth"), torch.rand(LARGE)
+    again.save_onnx(tmp_path / "n.onnx")
+    for condition in (torch.tensor(True), torch.tensor(False)):
+        want = module(x, condition)
+        assert torch.equal(again(x, condition), want)
+        assert torch.equal(OnnxModule(tmp_path / "n.onnx")(x, condition), want)
 
 
 def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
