@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, lru_cache
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 MAX_OP_NAME_CHARS = 200  # characters of an operator and its domain that a schema may have
 F = TypeVar("F", bound=Callable[..., Any])
+Function: TypeAlias = Callable[..., Any]
 Pattern: TypeAlias = tuple[Any, ...]  # nodes as `fusion` describes them
 
 # keywords that the engine provides
@@ -233,6 +234,12 @@ class Kernel:
         return Host in _alternatives(self.hints.get(attribute))
 
 
+def find_kernel(function: Callable[..., Any]) -> Kernel | None:
+    """The kernel that a function is registered as."""
+    every = (kernel for versions in KERNELS.values() for kernel in versions.values())
+    return next((kernel for kernel in every if kernel.function is function), None)
+
+
 def kernel_of(name: str, function: Callable[..., Any]) -> Kernel:
     """A kernel for one module; what `op` declared of the function still holds.
 
@@ -240,19 +247,17 @@ def kernel_of(name: str, function: Callable[..., Any]) -> Kernel:
         name: "domain::Op", or "Op" of ai.onnx.
         function: what is to serve it.
     """
-    for versions in KERNELS.values():
-        for kernel in versions.values():
-            if kernel.function is function:
-                return kernel
     domain, _, op_type = name.rpartition("::")
-    return Kernel(function, op_type, domain, data_shaped=True)
+    return find_kernel(function) or Kernel(function, op_type, domain, data_shaped=True)
 
 
 KERNELS: dict[tuple[str, str], dict[int, Kernel]] = {}
-HOST_RULES: dict[Callable[..., Any], Callable[..., Any]] = {}
-SAMPLES: dict[Callable[..., Any], Callable[..., Any]] = {}
-FUSIONS: dict[Callable[..., Any], list[tuple[Pattern, Callable[..., Any]]]] = {}  # by last kernel
-COMMUTATIVE: set[Callable[..., Any]] = set()
+HOST_RULES: dict[Function, Function] = {}
+SAMPLES: dict[Function, Function] = {}
+OLDER: dict[Function, dict[Function, Callable[[Function], Function]]] = {}
+"""Kernel -> versions derived from it (see `versions`) -> what adapts its host rule to a version."""
+FUSIONS: dict[Function, list[tuple[Pattern, Function]]] = {}  # by last kernel
+COMMUTATIVE: set[Function] = set()
 
 
 class KernelOptions(TypedDict, total=False):
@@ -295,15 +300,29 @@ def op(
     shaped = bool(domain) if data_shaped is None else data_shaped
 
     def register(function: F) -> F:
-        versions = KERNELS.setdefault((domain, name), {})
-        if since in versions:
-            raise ValueError(f"{name}-{since} is registered twice")
-        versions[since] = Kernel(function, name, domain, since, data_shaped=shaped, **options)
+        add_kernel(Kernel(function, name, domain, since, data_shaped=shaped, **options))
         if commutative:
             COMMUTATIVE.add(function)
         return function
 
     return register
+
+
+def add_kernel(kernel: Kernel) -> None:
+    """Register a kernel; raise a ValueError where the operator has one at this opset."""
+    versions = KERNELS.setdefault((kernel.domain, kernel.op_type), {})
+    if kernel.since in versions:
+        raise ValueError(f"{kernel.op_type}-{kernel.since} is registered twice")
+    versions[kernel.since] = kernel
+
+
+def store(table: dict[Function, Function], functions: Iterable[Function], value: Function) -> None:
+    """Store a host rule or a sample for kernels and for versions derived from them without one."""
+    for function in functions:
+        table[function] = value
+        for version, adapt_rule in OLDER.get(function, {}).items():
+            if version not in table:
+                store(table, [version], adapt_rule(value) if table is HOST_RULES else value)
 
 
 def host(*functions: Callable[..., Any]) -> Callable[[F], F]:
@@ -314,7 +333,7 @@ def host(*functions: Callable[..., Any]) -> Callable[[F], F]:
     """
 
     def attach(rule: F) -> F:
-        HOST_RULES.update(dict.fromkeys(functions, rule))
+        store(HOST_RULES, functions, rule)
         return rule
 
     return attach
@@ -338,7 +357,7 @@ def sample(*functions: Callable[..., Any]) -> Callable[[F], F]:
     """Attach the function that draws one valid call of each of `functions`."""
 
     def attach(draw_call: F) -> F:
-        SAMPLES.update(dict.fromkeys(functions, draw_call))
+        store(SAMPLES, functions, draw_call)
         return draw_call
 
     return attach

@@ -19,6 +19,7 @@ from onnxinterp.ops.arithmetic import add, div, mul, pow
 from onnxinterp.ops.unary import erf, tanh
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.versions import older
 
 
 @op("Relu", since=1)
@@ -59,11 +60,7 @@ def selu(
     return gamma * functional.elu(X, alpha)
 
 
-@op("Selu", since=1)
-def selu_1(
-    X: Tensor, *, alpha: float = 1.673200011253357, gamma: float = 1.0506999492645264
-) -> Tensor:
-    return selu(X, alpha=alpha, gamma=gamma)
+selu_1 = older(selu, since=1, defaults={"alpha": 1.673200011253357, "gamma": 1.0506999492645264})
 
 
 @op("Celu", since=12)

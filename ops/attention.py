@@ -23,6 +23,7 @@ from onnxinterp.ops.softmax import softmax, softmax_1
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, is_known
+from onnxinterp.versions import older
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -257,78 +258,8 @@ def _stepwise(
     return weights @ v.to(q.dtype), (product, capped, biased, weights)[mode]
 
 
-@op("Attention", since=24)
-def attention_24(
-    Q: Tensor,
-    K: Tensor,
-    V: Tensor,
-    attn_mask: Tensor | None = None,
-    past_key: Tensor | None = None,
-    past_value: Tensor | None = None,
-    nonpad_kv_seqlen: Tensor | None = None,
-    *,
-    is_causal: Flag = 0,
-    kv_num_heads: int | None = None,
-    q_num_heads: int | None = None,
-    qk_matmul_output_mode: int = 0,
-    scale: float | None = None,
-    softcap: float = 0.0,
-    softmax_precision: torch.dtype | None = None,
-    n_outputs: int,
-) -> tuple[Tensor, ...]:
-    return attention(
-        Q,
-        K,
-        V,
-        attn_mask,
-        past_key,
-        past_value,
-        nonpad_kv_seqlen,
-        is_causal=is_causal,
-        kv_num_heads=kv_num_heads,
-        q_num_heads=q_num_heads,
-        qk_matmul_output_mode=qk_matmul_output_mode,
-        scale=scale,
-        softcap=softcap,
-        softmax_precision=softmax_precision,
-        n_outputs=n_outputs,
-    )
-
-
-@op("Attention", since=23)
-def attention_23(
-    Q: Tensor,
-    K: Tensor,
-    V: Tensor,
-    attn_mask: Tensor | None = None,
-    past_key: Tensor | None = None,
-    past_value: Tensor | None = None,
-    *,
-    is_causal: Flag = 0,
-    kv_num_heads: int | None = None,
-    q_num_heads: int | None = None,
-    qk_matmul_output_mode: int = 0,
-    scale: float | None = None,
-    softcap: float = 0.0,
-    softmax_precision: torch.dtype | None = None,
-    n_outputs: int,
-) -> tuple[Tensor, ...]:
-    return attention(
-        Q,
-        K,
-        V,
-        attn_mask,
-        past_key,
-        past_value,
-        is_causal=is_causal,
-        kv_num_heads=kv_num_heads,
-        q_num_heads=q_num_heads,
-        qk_matmul_output_mode=qk_matmul_output_mode,
-        scale=scale,
-        softcap=softcap,
-        softmax_precision=softmax_precision,
-        n_outputs=n_outputs,
-    )
+attention_24 = older(attention, since=24, without=["left_window_size", "right_window_size"])
+attention_23 = older(attention_24, since=23, without=["nonpad_kv_seqlen"])
 
 
 def _draw_mask(
@@ -365,7 +296,7 @@ def _draw_modes(d: Draw, has_infinite: bool) -> dict[str, float | torch.dtype | 
     }
 
 
-@sample(attention, attention_24, attention_23)
+@sample(attention)
 def _(d: Draw) -> Call:
     batch, kv_heads, head, v_head = [d.integer(1, 2) for _ in range(4)]
     q_heads, queries, new = kv_heads * d.integer(1, 2), d.integer(1, 3), d.integer(1, 4)

@@ -21,6 +21,7 @@ from onnxinterp.ops.narrow import BITS, MINIFLOATS, bit_cast_narrow, fitted, lim
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_DTYPES, Flag, Host, Strings, is_known, round_to
+from onnxinterp.versions import older
 
 EXACT = 2**53  # up to it every integer is a float64
 RoundMode: TypeAlias = Literal["up", "down", "nearest"]
@@ -56,20 +57,8 @@ def cast(
     return fitted(input, output_type).to(to)
 
 
-@op("Cast", since=19, any_type=True)
-def cast_19(
-    input: Tensor | Strings,
-    *,
-    to: torch.dtype | type[str],
-    saturate: Flag = 1,
-    output_type: int = 0,
-) -> Tensor | Strings:
-    return cast(input, to=to, saturate=saturate, output_type=output_type)
-
-
-@op("Cast", since=6, any_type=True)
-def cast_6(input: Tensor | Strings, *, to: torch.dtype | type[str]) -> Tensor | Strings:
-    return cast(input, to=to)
+cast_19 = older(cast, since=19, without=["round_mode"])
+cast_6 = older(cast_19, since=6, without=["saturate", "output_type"])
 
 
 @op("Cast", since=1, any_type=True)
@@ -90,20 +79,8 @@ def cast_like(
     return cast(input, to=to, saturate=saturate, round_mode=round_mode, output_type=output_type)
 
 
-@op("CastLike", since=19, any_type=True, frozen=("target_type",))
-def cast_like_19(
-    input: Tensor | Strings,
-    target_type: Tensor | Strings,
-    *,
-    saturate: Flag = 1,
-    output_type: int = 0,
-) -> Tensor | Strings:
-    return cast(input, to=numerals.type_of(target_type), saturate=saturate, output_type=output_type)
-
-
-@op("CastLike", since=15, any_type=True, frozen=("target_type",))
-def cast_like_15(input: Tensor | Strings, target_type: Tensor | Strings) -> Tensor | Strings:
-    return cast(input, to=numerals.type_of(target_type))
+cast_like_19 = older(cast_like, since=19, without=["round_mode"])
+cast_like_15 = older(cast_like_19, since=15, without=["saturate", "output_type"])
 
 
 @op("BitCast", since=26, any_type=True)
@@ -157,7 +134,7 @@ def _number(x: Any, to: torch.dtype) -> Any:
     return round_to(to, torch.sym_int(x))
 
 
-@host(cast, cast_19, cast_6)
+@host(cast)
 def _(input: Host, *, to: torch.dtype, **_about_float8: Any) -> Any:
     return cast_host(input, to)
 
@@ -167,7 +144,7 @@ def _(input: Host, *, to: str) -> Any:
     return cast_host(input, NAMED[to.upper()])
 
 
-@host(cast_like, cast_like_19, cast_like_15)
+@host(cast_like)
 def _(input: Host, target_type: Host, **_about_float8: Any) -> Any:
     return cast_host(input, target_type.dtype)
 
@@ -205,7 +182,7 @@ def _draw_details(d: Draw, to: int) -> dict[str, Any]:
     return {"saturate": saturate if d.opset >= 19 else None, "round_mode": round_mode}
 
 
-@sample(cast, cast_19, cast_6)
+@sample(cast)
 def _(d: Draw) -> Call:
     to = d.elem_type("T2")
     return call(_draw_source(d, to), to=to, **_draw_details(d, to))
@@ -217,7 +194,7 @@ def _(d: Draw) -> Call:
     return call(_draw_source(d, to), to=onnx_name(to).upper())
 
 
-@sample(cast_like, cast_like_19, cast_like_15)
+@sample(cast_like)
 def _(d: Draw) -> Call:
     like, to = d.tensor(d.shape(), "T2"), d.elem_type("T2")
     return call(_draw_source(d, to), like, **_draw_details(d, to))

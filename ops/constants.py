@@ -18,6 +18,7 @@ from onnxinterp.ops.shapes import MOST_DIMENSIONS
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_DTYPES, Host, Ints, is_known
+from onnxinterp.versions import older
 
 ZERO = Host([0.0], torch.float32)
 
@@ -49,11 +50,18 @@ def constant(
     return only
 
 
-@op("Constant", since=11, initializer=True)
-def constant_11(
-    *, value: Tensor | None = None, sparse_value: Tensor | None = None
-) -> Tensor | np.ndarray[Any, Any]:
-    return constant(value=value, sparse_value=sparse_value)
+constant_11 = older(
+    constant,
+    since=11,
+    without=[
+        "value_int",
+        "value_ints",
+        "value_float",
+        "value_floats",
+        "value_string",
+        "value_strings",
+    ],
+)
 
 
 @op("Constant", since=1, initializer=True)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from onnxinterp.dtypes import FLOAT8
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag
+from onnxinterp.versions import older
 
 
 def _drop(
@@ -64,16 +64,8 @@ def dropout_7(
     return result if isinstance(result, Tensor) else (result[0], result[1].to(data.dtype))
 
 
-@op("Dropout", since=1, random=True)
-def dropout_1(
-    data: Tensor,
-    *,
-    is_test: Flag = 0,  # noqa: ARG001  # its default would drop in every run: the module's mode rules
-    ratio: float = 0.5,
-    training: bool,
-    n_outputs: int,
-) -> Tensor | tuple[Tensor, Tensor]:
-    return dropout_7(data, ratio=ratio, training=training, n_outputs=n_outputs)
+# is_test is 0 by default, which would drop in every run: the mode of the module decides
+dropout_1 = older(dropout_7, since=1, unused={"is_test": 0})
 
 
 @sample(dropout)

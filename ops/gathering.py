@@ -16,6 +16,7 @@ from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Operand, is_known
+from onnxinterp.versions import older
 
 
 def from_the_front(indices: Tensor, size: int) -> Tensor:
@@ -76,9 +77,7 @@ def gather_nd(data: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
     return data[tuple(places)]
 
 
-@op("GatherND", since=11, uint64="bits")
-def gather_nd_11(data: Tensor, indices: Tensor) -> Tensor:
-    return gather_nd(data, indices)
+gather_nd_11 = older(gather_nd, since=11, without=["batch_dims"])
 
 
 @op("ReverseSequence", since=10)
@@ -127,7 +126,7 @@ def _(d: Draw) -> Call:
     return call(x, _indices(d, tuple(shape), x.shape[axis] or 1, d.dtype("Tind")), axis=axis)
 
 
-@sample(gather_nd, gather_nd_11)
+@sample(gather_nd)
 def _(d: Draw) -> Call:
     sizes = d.shape(min_dims=1, min_side=2)
     batch_dims = d.integer(0, len(sizes) - 1) if d.opset >= 12 else 0

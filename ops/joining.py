@@ -16,6 +16,7 @@ from torch import Tensor
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_LENGTH, Floats, Host, Ints, Scalar, is_known
+from onnxinterp.versions import older
 
 
 @op("Concat", since=4)
@@ -65,11 +66,7 @@ def split_13(
     return torch.split(input, _sizes(size, split, n_outputs), axis)
 
 
-@op("Split", since=2)
-def split_2(
-    input: Tensor, *, axis: int = 0, split: Ints | None = None, n_outputs: int
-) -> tuple[Tensor, ...]:
-    return split_13(input, split, axis=axis, n_outputs=n_outputs)
+split_2 = older(split_13, since=2, attributes=["split"])
 
 
 @op("Split", since=1)
@@ -100,7 +97,7 @@ def _sizes(size: int, sizes: Ints | None, n: int) -> Ints:
     return [part] * (n - 1) + [size - part * (n - 1)]
 
 
-@host(split, split_13, split_2)
+@host(split, split_13)
 def _(
     input: Host,
     split: Ints | None = None,

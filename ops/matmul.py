@@ -18,7 +18,7 @@ from onnxinterp.ops.arithmetic import add
 from onnxinterp.ops.shapes import transpose
 from onnxinterp.registry import fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag
+from onnxinterp.versions import older
 
 
 @op("MatMul", since=1, uint64="bits")
@@ -91,36 +91,11 @@ def _integer_gemm(
     return (y - (y >= 2.0**63) * 2.0**64 if unsigned else y).to(product.dtype)
 
 
-@op("Gemm", since=7, uint64="bits")
-def gemm_7(
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    *,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    transA: int = 0,
-    transB: int = 0,
-    input_type: int = TensorProto.UNDEFINED,
-) -> Tensor:
-    return gemm(
-        A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB, input_type=input_type
-    )
+gemm_7 = older(gemm, since=7, required=["C"])
 
 
-@op("Gemm", since=1)
-def gemm_1(
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    *,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    broadcast: Flag = 0,  # noqa: ARG001  a C of the product's own shape broadcasts to it as well
-    transA: int = 0,
-    transB: int = 0,
-) -> Tensor:
-    return gemm(A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB)
+# a C of the shape of the product broadcasts to it with any `broadcast`
+gemm_1 = older(gemm_7, since=1, unused={"broadcast": 0})
 
 
 @op("Einsum", since=12, uint64="bits")
@@ -147,7 +122,7 @@ def _(d: Draw) -> Call:
     return call(d.tensor(left), d.tensor(right))
 
 
-@sample(gemm, gemm_7, gemm_1)
+@sample(gemm)
 def _(d: Draw) -> Call:
     m, k, n = d.shape(min_dims=3, max_dims=3)
     trans_a, trans_b = d.maybe(d.integer(0, 1)), d.maybe(d.integer(0, 1))

@@ -20,6 +20,7 @@ from onnxinterp.ops.spatial import AutoPad, Window, window
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
+from onnxinterp.versions import older
 
 MAX_POOLS = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
 
@@ -92,40 +93,10 @@ def _flat_indices(
     return flat + planes.reshape(shape[0], shape[1], *[1] * (len(shape) - 2)) * step
 
 
-@op("MaxPool", since=8)
-def max_pool_8(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    kernel_shape: list[int],
-    pads: list[int] | None = None,
-    storage_order: Flag = 0,
-    strides: list[int] | None = None,
-    n_outputs: int,
-) -> Tensor | tuple[Tensor, Tensor]:
-    return max_pool(
-        X,
-        auto_pad=auto_pad,
-        kernel_shape=kernel_shape,
-        pads=pads,
-        storage_order=storage_order,
-        strides=strides,
-        n_outputs=n_outputs,
-    )
-
-
-@op("MaxPool", since=1)
-def max_pool_1(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    kernel_shape: list[int],
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
-    return max_pool(
-        X, auto_pad=auto_pad, kernel_shape=kernel_shape, pads=pads, strides=strides, n_outputs=1
-    )
+max_pool_8 = older(max_pool, since=8, without=["ceil_mode", "dilations"])
+max_pool_1 = older(
+    max_pool_8, since=1, without=["storage_order", "n_outputs"], defaults={"n_outputs": 1}
+)
 
 
 @op("GlobalMaxPool", since=1)

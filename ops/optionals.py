@@ -14,6 +14,7 @@ import torch
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host
+from onnxinterp.versions import older
 
 
 @op("Optional", since=15, any_type=True)
@@ -34,9 +35,7 @@ def optional_has_element(input: Any = None) -> Host:
     return Host(input is not None, torch.bool)
 
 
-@op("OptionalHasElement", since=15, any_type=True)
-def optional_has_element_15(input: Any) -> Host:
-    return optional_has_element(input)
+optional_has_element_15 = older(optional_has_element, since=15, required=["input"])
 
 
 @sample(optional)

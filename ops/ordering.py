@@ -12,6 +12,7 @@ from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
+from onnxinterp.versions import older
 
 
 @op("ArgMax", since=12, uint64="order")
@@ -34,14 +35,8 @@ def arg_min(
     return data.shape[axis] - 1 - data.flip(axis).argmin(axis, keepdim=bool(keepdims))
 
 
-@op("ArgMax", since=1, uint64="order")
-def arg_max_1(data: Tensor, *, axis: int = 0, keepdims: Flag = 1) -> Tensor:
-    return arg_max(data, axis=axis, keepdims=keepdims)
-
-
-@op("ArgMin", since=1, uint64="order")
-def arg_min_1(data: Tensor, *, axis: int = 0, keepdims: Flag = 1) -> Tensor:
-    return arg_min(data, axis=axis, keepdims=keepdims)
+arg_max_1 = older(arg_max, since=1, without=["select_last_index"])
+arg_min_1 = older(arg_min, since=1, without=["select_last_index"])
 
 
 @op("TopK", since=11, uint64="order")
@@ -57,9 +52,7 @@ def top_k(
     return values.narrow(axis, 0, K), indices.narrow(axis, 0, K)
 
 
-@op("TopK", since=10, uint64="order")
-def top_k_10(X: Tensor, K: int, *, axis: int = -1) -> tuple[Tensor, Tensor]:
-    return top_k(X, K, axis=axis)
+top_k_10 = older(top_k, since=10, without=["largest", "sorted"])
 
 
 @op("TopK", since=1, uint64="order")
@@ -73,7 +66,7 @@ def _axis(d: Draw, x: Tensor) -> int:
     return axis if d.opset >= 11 else axis % x.ndim
 
 
-@sample(arg_max, arg_min, arg_max_1, arg_min_1)
+@sample(arg_max, arg_min)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1), lo=-3, hi=3)
     last = d.maybe(d.integer(0, 1)) if d.opset >= 12 else None
@@ -81,7 +74,7 @@ def _(d: Draw) -> Call:
     return call(x, axis=d.maybe(_axis(d, x)), keepdims=keepdims, select_last_index=last)
 
 
-@sample(top_k, top_k_10, top_k_1)
+@sample(top_k, top_k_1)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1))
     axis = d.maybe(_axis(d, x))

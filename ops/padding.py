@@ -16,6 +16,7 @@ from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_LENGTH, Host, Ints, Operand, number
+from onnxinterp.versions import older
 
 
 @op("Pad", since=19, uint64="bits", frozen=("constant_value",))
@@ -40,27 +41,8 @@ def pad(
     return data
 
 
-@op("Pad", since=18, uint64="bits", frozen=("constant_value",))
-def pad_18(
-    data: Tensor,
-    pads: Ints,
-    constant_value: Operand | None = None,
-    axes: Ints | None = None,
-    *,
-    mode: Literal["constant", "reflect", "edge"] = "constant",
-) -> Tensor:
-    return pad(data, pads, constant_value, axes, mode=mode)
-
-
-@op("Pad", since=11, uint64="bits", frozen=("constant_value",))
-def pad_11(
-    data: Tensor,
-    pads: Ints,
-    constant_value: Operand | None = None,
-    *,
-    mode: Literal["constant", "reflect", "edge"] = "constant",
-) -> Tensor:
-    return pad(data, pads, constant_value, mode=mode)
+pad_18 = older(pad, since=18, hints={"mode": Literal["constant", "reflect", "edge"]})
+pad_11 = older(pad_18, since=11, without=["axes"])
 
 
 @op("Pad", since=2, uint64="bits")
@@ -85,7 +67,7 @@ def pad_1(
     return pad(data, paddings, value, mode=mode)
 
 
-@host(pad, pad_18, pad_11)
+@host(pad)
 def _(
     data: Host,
     pads: Ints,
@@ -158,7 +140,7 @@ def _pads(d: Draw, sizes: Sequence[int], mode: str | None, least: int) -> list[i
     return begins + ends
 
 
-@sample(pad, pad_18, pad_11)
+@sample(pad)
 def _(d: Draw) -> Call:
     modes = ["constant", "reflect", "edge", *(["wrap"] if d.opset >= 19 else [])]
     mode = d.maybe(d.choice(modes))

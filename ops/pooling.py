@@ -19,6 +19,7 @@ from onnxinterp.ops.spatial import AutoPad, Window, pad, window, window_sum
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
+from onnxinterp.versions import older
 
 AVERAGE_POOLS = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
 
@@ -88,58 +89,9 @@ def _elements(x: Tensor, w: Window, counts: Sequence[int], count_padding: bool) 
     return covered
 
 
-@op("AveragePool", since=10)
-def average_pool_10(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    ceil_mode: Flag = 0,
-    count_include_pad: Flag = 0,
-    kernel_shape: list[int],
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor:
-    return average_pool(
-        X,
-        auto_pad=auto_pad,
-        ceil_mode=ceil_mode,
-        count_include_pad=count_include_pad,
-        kernel_shape=kernel_shape,
-        pads=pads,
-        strides=strides,
-    )
-
-
-@op("AveragePool", since=7)
-def average_pool_7(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    count_include_pad: Flag = 0,
-    kernel_shape: list[int],
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor:
-    return average_pool(
-        X,
-        auto_pad=auto_pad,
-        count_include_pad=count_include_pad,
-        kernel_shape=kernel_shape,
-        pads=pads,
-        strides=strides,
-    )
-
-
-@op("AveragePool", since=1)
-def average_pool_1(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    kernel_shape: list[int],
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor:
-    return average_pool(X, auto_pad=auto_pad, kernel_shape=kernel_shape, pads=pads, strides=strides)
+average_pool_10 = older(average_pool, since=10, without=["dilations"])
+average_pool_7 = older(average_pool_10, since=7, without=["ceil_mode"])
+average_pool_1 = older(average_pool_7, since=1, without=["count_include_pad"])
 
 
 @op("LpPool", since=18)
@@ -168,17 +120,7 @@ def lp_pool(
     return window_sum(powers, w, counts) ** (1 / p)
 
 
-@op("LpPool", since=2)
-def lp_pool_2(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    kernel_shape: list[int],
-    p: int = 2,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor:
-    return lp_pool(X, auto_pad=auto_pad, kernel_shape=kernel_shape, p=p, pads=pads, strides=strides)
+lp_pool_2 = older(lp_pool, since=2, without=["ceil_mode", "dilations"])
 
 
 @op("LpPool", since=1)
@@ -210,9 +152,7 @@ def global_lp_pool(X: Tensor, *, p: int = 2) -> Tensor:
     return _norm(X, p)
 
 
-@op("GlobalLpPool", since=1)
-def global_lp_pool_1(X: Tensor, *, p: float = 2.0) -> Tensor:
-    return _norm(X, p)
+global_lp_pool_1 = older(global_lp_pool, since=1, defaults={"p": 2.0}, hints={"p": float})
 
 
 def _norm(x: Tensor, p: float) -> Tensor:
@@ -277,7 +217,7 @@ def _(d: Draw) -> Call:
     )
 
 
-@sample(average_pool_10, average_pool_7)
+@sample(average_pool_10)
 def _(d: Draw) -> Call:
     x, attributes = drawn_pool(d)
     ceil_mode = drawn_ceil_mode(d) if d.opset >= 10 else None

@@ -30,6 +30,7 @@ from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
+from onnxinterp.versions import older
 
 X_SETTINGS = ("x_scale", "x_zero_point")
 REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # what torch divides in
@@ -173,44 +174,11 @@ def quantize_linear_21(
     )
 
 
-@op("QuantizeLinear", since=19, any_type=True, frozen=("y_scale", "y_zero_point"))
-def quantize_linear_19(
-    x: Tensor,
-    y_scale: Tensor,
-    y_zero_point: Tensor | None = None,
-    *,
-    axis: int = 1,
-    saturate: Flag = 1,
-    straight_through: bool = False,
-) -> Tensor:
-    return quantize_linear_21(
-        x, y_scale, y_zero_point, axis=axis, saturate=saturate, straight_through=straight_through
-    )
-
-
-@op("QuantizeLinear", since=13, any_type=True, frozen=("y_scale", "y_zero_point"))
-def quantize_linear_13(
-    x: Tensor,
-    y_scale: Tensor,
-    y_zero_point: Tensor | None = None,
-    *,
-    axis: int = 1,
-    straight_through: bool = False,
-) -> Tensor:
-    return quantize_linear_21(
-        x, y_scale, y_zero_point, axis=axis, straight_through=straight_through
-    )
-
-
-@op("QuantizeLinear", since=10, any_type=True, frozen=("y_scale", "y_zero_point"))
-def quantize_linear_10(
-    x: Tensor,
-    y_scale: Tensor,
-    y_zero_point: Tensor | None = None,
-    *,
-    straight_through: bool = False,
-) -> Tensor:
-    return quantize_linear_21(x, y_scale, y_zero_point, straight_through=straight_through)
+quantize_linear_19 = older(
+    quantize_linear_21, since=19, without=["block_size", "output_dtype", "output_type"]
+)
+quantize_linear_13 = older(quantize_linear_19, since=13, without=["saturate"])
+quantize_linear_10 = older(quantize_linear_13, since=10, without=["axis"])
 
 
 @op("DequantizeLinear", since=23, any_type=True, frozen=X_SETTINGS, accepts_float_for_int=("x",))
@@ -236,28 +204,9 @@ def dequantize_linear(
     return (y.to(wide) * scale.to(wide)).to(dtype)
 
 
-@op("DequantizeLinear", since=21, any_type=True, frozen=X_SETTINGS, accepts_float_for_int=("x",))
-def dequantize_linear_21(
-    x: Tensor,
-    x_scale: Tensor,
-    x_zero_point: Tensor | None = None,
-    *,
-    axis: int = 1,
-    block_size: int = 0,
-) -> Tensor:
-    return dequantize_linear(x, x_scale, x_zero_point, axis=axis, block_size=block_size)
-
-
-@op("DequantizeLinear", since=13, any_type=True, frozen=X_SETTINGS, accepts_float_for_int=("x",))
-def dequantize_linear_13(
-    x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None = None, *, axis: int = 1
-) -> Tensor:
-    return dequantize_linear(x, x_scale, x_zero_point, axis=axis)
-
-
-@op("DequantizeLinear", since=10, any_type=True, frozen=X_SETTINGS, accepts_float_for_int=("x",))
-def dequantize_linear_10(x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None = None) -> Tensor:
-    return dequantize_linear(x, x_scale, x_zero_point)
+dequantize_linear_21 = older(dequantize_linear, since=21, without=["output_dtype"])
+dequantize_linear_13 = older(dequantize_linear_21, since=13, without=["block_size"])
+dequantize_linear_10 = older(dequantize_linear_13, since=10, without=["axis"])
 
 
 @op("DynamicQuantizeLinear", since=11)
@@ -311,9 +260,7 @@ def _power_of_2(d: Draw, shape: tuple[int, ...], type: str) -> Tensor:
     return torch.ldexp(torch.ones(shape), d.ints(shape, lowest, 2)).to(dtype)
 
 
-@sample(
-    quantize_linear, quantize_linear_21, quantize_linear_19, quantize_linear_13, quantize_linear_10
-)
+@sample(quantize_linear, quantize_linear_21)
 def _(d: Draw) -> Call:
     scaled, quantized = ("T2", "T3") if d.opset >= 23 else ("T1", "T2")
     attributes: dict[str, Any] = {}
@@ -337,7 +284,7 @@ def _(d: Draw) -> Call:
     return call(x, scale, shift, **attributes)
 
 
-@sample(dequantize_linear, dequantize_linear_21, dequantize_linear_13, dequantize_linear_10)
+@sample(dequantize_linear)
 def _(d: Draw) -> Call:
     quantized = "T" if d.opset < 19 else "T1"
     x = d.tensor(d.shape(), quantized, lo=-128, hi=127)

@@ -9,7 +9,6 @@ like run cell by cell. The order of gates differs: ONNX has iofc and zrh, torch 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from inspect import Parameter, Signature, signature
 from typing import Any, TypeAlias
 
 import torch
@@ -31,6 +30,7 @@ from onnxinterp.ops.recurrent_cells import (
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Floats
+from onnxinterp.versions import older
 
 Cell: TypeAlias = Callable[[int, Tensor], tuple[Tensor, Step]]  # direction, X -> gates, step
 TORCH_ORDER = {1: (0,), 3: (1, 0, 2), 4: (0, 2, 3, 1)}  # number of gates -> where torch's stand
@@ -259,46 +259,20 @@ def native(
     return rule(X, states[0], parameters, *rest)
 
 
-def _older(
-    kernel: Callable[..., Any], name: str, *, without: Sequence[str] = (), **defaults: Any
-) -> Callable[..., tuple[Tensor, ...]]:
-    """An earlier version: the kernel without some attributes, with other defaults.
-
-    `output_sequence` has no meaning left: whether Y is wanted shows in the outputs of the node.
-    """
-
-    def older(*inputs: Tensor | None, output_sequence: Flag = 0, **attributes: Any) -> Any:
-        del output_sequence
-        return kernel(*inputs, **attributes)
-
-    parameters = {n: p for n, p in signature(kernel).parameters.items() if n not in without}
-    for attribute, default in defaults.items():
-        like = parameters.get(attribute)
-        hint = "int" if like is None else like.annotation
-        parameters[attribute] = Parameter(
-            attribute, Parameter.KEYWORD_ONLY, default=default, annotation=hint
-        )
-    older.__signature__ = Signature(list(parameters.values()))  # type: ignore[attr-defined]
-    older.__annotations__ = {n: p.annotation for n, p in parameters.items()}
-    older.__name__ = older.__qualname__ = name
-    return older
-
-
-rnn_7 = op("RNN", since=7)(_older(rnn, "rnn_7", without=["layout"]))
-rnn_1 = op("RNN", since=1)(_older(rnn, "rnn_1", without=["layout"], output_sequence=0))
-gru_7 = op("GRU", since=7)(_older(gru, "gru_7", without=["layout"]))
-gru_3 = op("GRU", since=3)(_older(gru, "gru_3", without=["layout"], output_sequence=0))
-gru_1 = op("GRU", since=1)(
-    _older(
-        gru,
-        "gru_1",
-        without=["layout", "linear_before_reset"],
-        output_sequence=0,
-        direction="foward",  # so the schema spells it
-    )
+# `output_sequence` has no effect: the outputs of the node show whether Y is wanted
+rnn_7 = older(rnn, since=7, without=["layout"])
+rnn_1 = older(rnn_7, since=1, unused={"output_sequence": 0})
+gru_7 = older(gru, since=7, without=["layout"])
+gru_3 = older(gru_7, since=3, unused={"output_sequence": 0})
+gru_1 = older(
+    gru_7,
+    since=1,
+    without=["linear_before_reset"],
+    defaults={"direction": "foward"},  # as the schema spells it
+    unused={"output_sequence": 0},
 )
-lstm_7 = op("LSTM", since=7)(_older(lstm, "lstm_7", without=["layout"]))
-lstm_1 = op("LSTM", since=1)(_older(lstm, "lstm_1", without=["layout"], output_sequence=0))
+lstm_7 = older(lstm, since=7, without=["layout"])
+lstm_1 = older(lstm_7, since=1, unused={"output_sequence": 0})
 
 
 SMOOTH = ("Tanh", "Sigmoid", "Softsign", "Softplus", "Elu", "Affine", "ScaledTanh")
@@ -343,17 +317,17 @@ def _draw_call(d: Draw, n_gates: int, n_states: int, n_activations: int, **more:
     )
 
 
-@sample(rnn, rnn_7, rnn_1)
+@sample(rnn)
 def _(d: Draw) -> Call:
     return _draw_call(d, 1, 1, 1)
 
 
-@sample(gru, gru_7, gru_3, gru_1)
+@sample(gru)
 def _(d: Draw) -> Call:
     more = {"linear_before_reset": d.integer(0, 1)} if d.opset >= 3 else {}
     return _draw_call(d, 3, 1, 2, **more)
 
 
-@sample(lstm, lstm_7, lstm_1)
+@sample(lstm)
 def _(d: Draw) -> Call:
     return _draw_call(d, 4, 2, 3)

@@ -23,6 +23,7 @@ from onnxinterp.ops.spatial import at_least
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Host, Ints, round_to
+from onnxinterp.versions import older
 
 Rule: TypeAlias = Callable[[Tensor, list[int], bool], Tensor]
 Kernel: TypeAlias = Callable[..., Tensor]
@@ -48,14 +49,10 @@ def _reduction(
             return rule(data.unsqueeze(-1), [-1], False)  # each element is reduced by itself
         return rule(data, axes, bool(keepdims))
 
-    def kernel_1(data: Tensor, *, axes: list[int] | None = None, keepdims: Flag = 1) -> Tensor:
-        return kernel(data, axes, keepdims=keepdims)
-
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", op_type).lower()
     kernel.__name__ = kernel.__qualname__ = name
-    kernel_1.__name__ = kernel_1.__qualname__ = f"{name}_1"
-    newer, older = (op(op_type, since=since, **declared) for since in (axes_input_since, 1))
-    return newer(kernel), older(kernel_1)
+    op(op_type, since=axes_input_since, **declared)(kernel)
+    return kernel, older(kernel, since=1, without=["noop_with_empty_axes"], attributes=["axes"])
 
 
 def _sum(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
@@ -144,21 +141,8 @@ reduce_log_sum_exp, reduce_log_sum_exp_1 = _reduction(
 )
 
 
-def _host_rule(rule: Callable[[list[Any]], Any], kernel: Kernel, kernel_1: Kernel) -> None:
-    """Attach a rule for lists of plain numbers to both kernels of a reduction."""
-
-    def reduced(data: Host, axes: list[int] | None, keepdims: Flag, noop: int = 0) -> Any:
-        if axes and (not data.rank or axes not in ([0], [-1])):
-            return NotImplemented
-        if not data.rank or (noop and not axes):
-            return data
-        if not data.data and rule in (_greatest, _least):
-            return NotImplemented
-        try:
-            answer = round_to(data.dtype, rule(data.data))
-        except OverflowError:
-            return NotImplemented  # a tensor wraps
-        return Host([answer] if keepdims else answer, data.dtype)
+def _host_rule(rule: Callable[[list[Any]], Any], kernel: Kernel) -> None:
+    """Attach a rule for lists of plain numbers to a reduction."""
 
     @host(kernel)
     def _(
@@ -168,11 +152,17 @@ def _host_rule(rule: Callable[[list[Any]], Any], kernel: Kernel, kernel_1: Kerne
         keepdims: Flag = 1,
         noop_with_empty_axes: Flag = 0,
     ) -> Any:
-        return reduced(data, axes, keepdims, noop_with_empty_axes)
-
-    @host(kernel_1)
-    def _(data: Host, *, axes: list[int] | None = None, keepdims: Flag = 1) -> Any:
-        return reduced(data, axes, keepdims)
+        if axes and (not data.rank or axes not in ([0], [-1])):
+            return NotImplemented
+        if not data.rank or (noop_with_empty_axes and not axes):
+            return data
+        if not data.data and rule in (_greatest, _least):
+            return NotImplemented
+        try:
+            answer = round_to(data.dtype, rule(data.data))
+        except OverflowError:
+            return NotImplemented  # a tensor wraps
+        return Host([answer] if keepdims else answer, data.dtype)
 
 
 def _greatest(numbers: list[Any]) -> Any:
@@ -183,10 +173,10 @@ def _least(numbers: list[Any]) -> Any:
     return reduce(torch.sym_min, numbers)
 
 
-_host_rule(sum, reduce_sum, reduce_sum_1)
-_host_rule(math.prod, reduce_prod, reduce_prod_1)
-_host_rule(_greatest, reduce_max, reduce_max_1)
-_host_rule(_least, reduce_min, reduce_min_1)
+_host_rule(sum, reduce_sum)
+_host_rule(math.prod, reduce_prod)
+_host_rule(_greatest, reduce_max)
+_host_rule(_least, reduce_min)
 
 
 def _call(d: Draw, x: Tensor) -> Call:

@@ -17,6 +17,7 @@ from onnxinterp.ops.gathering import within
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, number
+from onnxinterp.versions import older
 
 BLOCK = 512  # boxes that are compared with each other at a time
 
@@ -100,29 +101,12 @@ def _places(start: Tensor, extent: Tensor, bins: int, ratio: int, size: int) -> 
     )
 
 
-@op("RoiAlign", since=10)
-def roi_align_10(
-    X: Tensor,
-    rois: Tensor,
-    batch_indices: Tensor,
-    *,
-    mode: Literal["avg", "max"] = "avg",
-    output_height: int = 1,
-    output_width: int = 1,
-    sampling_ratio: int = 0,
-    spatial_scale: float = 1.0,
-) -> Tensor:
-    return roi_align(
-        X,
-        rois,
-        batch_indices,
-        coordinate_transformation_mode="output_half_pixel",
-        mode=mode,
-        output_height=output_height,
-        output_width=output_width,
-        sampling_ratio=sampling_ratio,
-        spatial_scale=spatial_scale,
-    )
+roi_align_10 = older(
+    roi_align,
+    since=10,
+    without=["coordinate_transformation_mode"],
+    defaults={"coordinate_transformation_mode": "output_half_pixel"},
+)
 
 
 @op("MaxRoiPool", since=1, frozen=("rois",))
@@ -240,7 +224,7 @@ def _overlaps(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(common > 0, common / union, 0)
 
 
-@sample(roi_align, roi_align_10)
+@sample(roi_align)
 def _(d: Draw) -> Call:
     """Regions that stick out, are backwards, or lie outside, too."""
     x = d.tensor((d.integer(1, 2), 2, d.integer(1, 8), d.integer(1, 8)), "T1")

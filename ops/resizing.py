@@ -21,6 +21,7 @@ from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, is_known, round_to
+from onnxinterp.versions import older
 
 
 def _whole(size: int, scale: float) -> int:
@@ -115,32 +116,7 @@ def resize(
     return resample(X, sorted(resampled, key=lambda a: a.index), how)
 
 
-@op("Resize", since=11, any_type=True, frozen=("roi", "scales"))
-def resize_11(
-    X: Tensor,
-    roi: list[float] | None = None,
-    scales: list[float] | None = None,
-    sizes: list[int] | None = None,
-    *,
-    coordinate_transformation_mode: Coordinates = "half_pixel",
-    cubic_coeff_a: float = -0.75,
-    exclude_outside: Flag = 0,
-    extrapolation_value: float = 0.0,
-    mode: Mode = "nearest",
-    nearest_mode: NearestMode = "round_prefer_floor",
-) -> Tensor:
-    return resize(
-        X,
-        roi,
-        scales,
-        sizes,
-        coordinate_transformation_mode=coordinate_transformation_mode,
-        cubic_coeff_a=cubic_coeff_a,
-        exclude_outside=exclude_outside,
-        extrapolation_value=extrapolation_value,
-        mode=mode,
-        nearest_mode=nearest_mode,
-    )
+resize_11 = older(resize, since=11, without=["antialias", "axes", "keep_aspect_ratio_policy"])
 
 
 TRANSFORMATIONS = {  # and the opsets that have them
@@ -224,7 +200,7 @@ def _drawn_method(d: Draw, mode: str | None, plain: bool) -> dict[str, str | flo
     }
 
 
-@sample(resize, resize_11)
+@sample(resize)
 def _(d: Draw) -> Call:
     """Images, which onnxruntime resizes, or any axes: there the reference evaluator helps out.
 

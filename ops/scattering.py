@@ -16,6 +16,7 @@ from onnxinterp.ops.gathering import from_the_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Ints, is_known
+from onnxinterp.versions import older
 
 REDUCTION_OF_TORCH = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
@@ -39,21 +40,10 @@ def scatter_elements(
     return data.scatter_reduce(axis, places, updates, REDUCTION_OF_TORCH[reduction])
 
 
-@op("ScatterElements", since=16, uint64="bits")
-def scatter_elements_16(
-    data: Tensor,
-    indices: Tensor,
-    updates: Tensor,
-    *,
-    axis: int = 0,
-    reduction: Literal["none", "add", "mul"] = "none",
-) -> Tensor:
-    return scatter_elements(data, indices, updates, axis=axis, reduction=reduction)
-
-
-@op("ScatterElements", since=11, uint64="bits")
-def scatter_elements_11(data: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0) -> Tensor:
-    return scatter_elements(data, indices, updates, axis=axis)
+scatter_elements_16 = older(
+    scatter_elements, since=16, hints={"reduction": Literal["none", "add", "mul"]}
+)
+scatter_elements_11 = older(scatter_elements_16, since=11, without=["reduction"])
 
 
 @op("Scatter", since=9, uint64="bits")
@@ -61,7 +51,7 @@ def scatter(data: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0) ->
     return scatter_elements(data, indices, updates, axis=axis)
 
 
-@host(scatter_elements, scatter_elements_16, scatter_elements_11, scatter)
+@host(scatter_elements, scatter)
 def _(data: Host, indices: Host, updates: Host, *, axis: int = 0, reduction: str = "none") -> Any:
     lists = all(value.rank for value in (data, indices, updates)) and axis in (0, -1)
     if not lists or reduction != "none" or not all(map(is_known, indices.data)):
@@ -98,20 +88,8 @@ def scatter_nd(
     return flat.scatter_reduce(0, rows, updates, REDUCTION_OF_TORCH[reduction]).reshape(data.shape)
 
 
-@op("ScatterND", since=16, uint64="bits")
-def scatter_nd_16(
-    data: Tensor,
-    indices: Tensor,
-    updates: Tensor,
-    *,
-    reduction: Literal["none", "add", "mul"] = "none",
-) -> Tensor:
-    return scatter_nd(data, indices, updates, reduction=reduction)
-
-
-@op("ScatterND", since=11, uint64="bits")
-def scatter_nd_11(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-    return scatter_nd(data, indices, updates)
+scatter_nd_16 = older(scatter_nd, since=16, hints={"reduction": Literal["none", "add", "mul"]})
+scatter_nd_11 = older(scatter_nd_16, since=11, without=["reduction"])
 
 
 @op("TensorScatter", since=24)
@@ -174,7 +152,7 @@ def _reduction(d: Draw, x: Any) -> str | None:
     return d.maybe(d.choice(known[d.opset])) if d.opset in known and numbers else None
 
 
-@sample(scatter_elements, scatter_elements_16, scatter_elements_11, scatter)
+@sample(scatter_elements, scatter)
 def _(d: Draw) -> Call:
     """Without a reduction no element may be written twice."""
     x = d.tensor(d.shape(min_dims=1), lo=-2, hi=2)
@@ -191,7 +169,7 @@ def _(d: Draw) -> Call:
     return call(x, indices.to(d.dtype("Tind")), updates, axis=axis, reduction=reduction)
 
 
-@sample(scatter_nd, scatter_nd_16, scatter_nd_11)
+@sample(scatter_nd)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1, max_side=3), lo=-2, hi=2)
     depth, reduction = d.integer(1, x.ndim), _reduction(d, x)

@@ -22,6 +22,7 @@ from torch import Tensor
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_LENGTH, Flag, Host, Ints, is_known
+from onnxinterp.versions import older
 
 MOST_DIMENSIONS = 64  # of a torch tensor: a longer list holds data, and is made as a tensor
 
@@ -56,9 +57,7 @@ def shape(data: Tensor, *, end: int | None = None, start: int = 0) -> Host:
     return Host(list(data.shape[start:end]))
 
 
-@op("Shape", since=1)
-def shape_1(data: Tensor) -> Host:
-    return Host(list(data.shape))
+shape_1 = older(shape, since=1, without=["end", "start"])
 
 
 @op("Size", since=1)
@@ -69,11 +68,6 @@ def size(data: Tensor) -> Host:
 @host(shape)
 def _(data: Host, *, end: int | None = None, start: int = 0) -> Host:
     return Host([len(data.data)][start:end] if data.rank else [])
-
-
-@host(shape_1)
-def _(data: Host) -> Host:
-    return Host([len(data.data)] if data.rank else [])
 
 
 @host(size)
@@ -93,9 +87,7 @@ def reshape(data: Tensor, shape: Ints, *, allowzero: Flag = 0) -> Tensor:
     return data.reshape([data.shape[i] if _is(n, 0) else n for i, n in enumerate(shape)])
 
 
-@op("Reshape", since=5)
-def reshape_5(data: Tensor, shape: Ints) -> Tensor:
-    return reshape(data, shape)
+reshape_5 = older(reshape, since=5, without=["allowzero"])
 
 
 @op("Reshape", since=1)
@@ -105,12 +97,7 @@ def reshape_1(data: Tensor, *, shape: Ints | None = None) -> Tensor:
 
 @host(reshape)
 def _(data: Host, shape: Ints, *, allowzero: Flag = 0) -> Any:
-    return NotImplemented if allowzero else _reshaped(data, shape)
-
-
-@host(reshape_5)
-def _reshaped(data: Host, shape: Ints) -> Any:
-    if len(shape) > 1:
+    if allowzero or len(shape) > 1:
         return NotImplemented
     if shape:
         kept = _is(shape[0], 0) and data.rank == 1
@@ -166,12 +153,10 @@ def unsqueeze(data: Tensor, axes: Ints) -> Tensor:
     return data
 
 
-@op("Unsqueeze", since=1)
-def unsqueeze_1(data: Tensor, *, axes: Ints) -> Tensor:
-    return unsqueeze(data, axes)
+unsqueeze_1 = older(unsqueeze, since=1, attributes=["axes"])
 
 
-@host(unsqueeze, unsqueeze_1)
+@host(unsqueeze)
 def _(data: Host, axes: Ints) -> Any:
     return (
         Host([data.data], data.dtype) if not data.rank and axes in ([0], [-1]) else NotImplemented
@@ -236,9 +221,7 @@ def depth_to_space(input: Tensor, *, mode: Literal["DCR", "CRD"] = "DCR", blocks
     return blocks.reshape(n, depth, h * b, w * b)
 
 
-@op("DepthToSpace", since=1)
-def depth_to_space_1(input: Tensor, *, blocksize: int) -> Tensor:
-    return depth_to_space(input, blocksize=blocksize)
+depth_to_space_1 = older(depth_to_space, since=1, without=["mode"])
 
 
 @op("SpaceToDepth", since=28)
@@ -253,9 +236,7 @@ def space_to_depth(input: Tensor, *, mode: Literal["DCR", "CRD"] = "DCR", blocks
     return blocks.permute(order).reshape(n, c * b * b, h // b, w // b)
 
 
-@op("SpaceToDepth", since=1)
-def space_to_depth_1(input: Tensor, *, blocksize: int) -> Tensor:
-    return space_to_depth(input, blocksize=blocksize)
+space_to_depth_1 = older(space_to_depth, since=1, without=["mode"])
 
 
 @sample(shape)
@@ -285,7 +266,7 @@ def _new_shape(d: Draw, sizes: tuple[int, ...]) -> list[int]:
     return new
 
 
-@sample(reshape, reshape_5)
+@sample(reshape)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape())
     allowzero = d.maybe(d.integer(0, 1)) if d.opset >= 14 else None
@@ -324,7 +305,7 @@ def _(d: Draw) -> Call:
     return call(x, given) if d.opset >= 13 else call(x, axes=given)
 
 
-@sample(unsqueeze, unsqueeze_1)
+@sample(unsqueeze)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(max_dims=3))
     rank = x.ndim + d.integer(1, 2)
@@ -350,7 +331,7 @@ def _(d: Draw) -> Call:
     return call(d.tensor(sizes), wanted)
 
 
-@sample(depth_to_space, depth_to_space_1)
+@sample(depth_to_space)
 def _(d: Draw) -> Call:
     n, c, h, w = d.shape(min_dims=4, max_dims=4, max_side=3)
     b = d.integer(1, 3)
@@ -358,7 +339,7 @@ def _(d: Draw) -> Call:
     return call(d.tensor((n, c * b * b, h, w)), blocksize=b, mode=mode)
 
 
-@sample(space_to_depth, space_to_depth_1)
+@sample(space_to_depth)
 def _(d: Draw) -> Call:
     n, c, h, w = d.shape(min_dims=4, max_dims=4, max_side=3)
     b = d.integer(1, 3)

@@ -17,6 +17,7 @@ from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Scalar
+from onnxinterp.versions import older
 
 
 @op("DFT", since=20)
@@ -45,16 +46,7 @@ def dft(
     return _pairs(y, input.dtype)
 
 
-@op("DFT", since=17)
-def dft_17(
-    input: Tensor,
-    dft_length: Scalar | None = None,
-    *,
-    axis: int = 1,
-    inverse: Flag = 0,
-    onesided: Flag = 0,
-) -> Tensor:
-    return dft(input, dft_length, axis, inverse=inverse, onesided=onesided)
+dft_17 = older(dft, since=17, attributes=["axis"], defaults={"axis": 1}, hints={"axis": int})
 
 
 @op("STFT", since=17, frozen=("window",))

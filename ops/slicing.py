@@ -13,6 +13,7 @@ from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Ints, is_known
+from onnxinterp.versions import older
 
 ENDS = (2**31 - 1, 2**63 - 1)  # as an end: all there is, going backward too, as version 10 has it
 FAR = 2**62  # beyond any size; what is beyond 64 bits torch warns of
@@ -57,9 +58,7 @@ def _end(place: int) -> int | None:
     return None if is_known(place) and place in ENDS else _bound(place)
 
 
-@op("Slice", since=1)
-def slice_1(data: Tensor, *, axes: Ints | None = None, ends: Ints, starts: Ints) -> Tensor:
-    return slice_(data, starts, ends, axes)
+slice_1 = older(slice_, since=1, without=["steps"], attributes=["starts", "ends", "axes"])
 
 
 @host(slice_)
@@ -74,13 +73,6 @@ def _(
         return Host(data.data[start:end:step], data.dtype)
     start = max(start, -len(data.data))
     return Host(data.data[start : None if end in ENDS else end : step], data.dtype)
-
-
-@host(slice_1)
-def _(data: Host, *, axes: Ints | None = None, ends: Ints, starts: Ints) -> Any:
-    if not data.rank or (axes and axes[0] not in (0, -1)):
-        return NotImplemented
-    return Host(data.data[starts[0] : ends[0]], data.dtype)
 
 
 def _draw_bounds(d: Draw, n: int) -> tuple[int, int]:

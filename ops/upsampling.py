@@ -20,6 +20,7 @@ from onnxinterp.ops.resizing import (
 )
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.versions import older
 
 
 @op("Resize", since=10, any_type=True, frozen=("scales",))
@@ -37,9 +38,7 @@ def upsample(X: Tensor, scales: list[float], *, mode: Mode = "nearest") -> Tenso
     return resize_10(X, scales, mode=mode)
 
 
-@op("Upsample", since=7, any_type=True)
-def upsample_7(X: Tensor, *, mode: Mode = "nearest", scales: list[float]) -> Tensor:
-    return resize_10(X, scales, mode=mode)
+upsample_7 = older(upsample, since=7, attributes=["scales"])
 
 
 @op("Upsample", since=1, any_type=True)
