@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, lru_cache
@@ -254,8 +254,6 @@ def kernel_of(name: str, function: Callable[..., Any]) -> Kernel:
 KERNELS: dict[tuple[str, str], dict[int, Kernel]] = {}
 HOST_RULES: dict[Function, Function] = {}
 SAMPLES: dict[Function, Function] = {}
-OLDER: dict[Function, dict[Function, Callable[[Function], Function]]] = {}
-"""Kernel -> versions derived from it (see `versions`) -> what adapts its host rule to a version."""
 FUSIONS: dict[Function, list[tuple[Pattern, Function]]] = {}  # by last kernel
 COMMUTATIVE: set[Function] = set()
 
@@ -316,15 +314,6 @@ def add_kernel(kernel: Kernel) -> None:
     versions[kernel.since] = kernel
 
 
-def store(table: dict[Function, Function], functions: Iterable[Function], value: Function) -> None:
-    """Store a host rule or a sample for kernels and for versions derived from them without one."""
-    for function in functions:
-        table[function] = value
-        for version, adapt_rule in OLDER.get(function, {}).items():
-            if version not in table:
-                store(table, [version], adapt_rule(value) if table is HOST_RULES else value)
-
-
 def host(*functions: Callable[..., Any]) -> Callable[[F], F]:
     """Attach a second rule, used when all that the kernel takes as tensors are host values.
 
@@ -333,7 +322,7 @@ def host(*functions: Callable[..., Any]) -> Callable[[F], F]:
     """
 
     def attach(rule: F) -> F:
-        store(HOST_RULES, functions, rule)
+        HOST_RULES.update(dict.fromkeys(functions, rule))
         return rule
 
     return attach
@@ -357,7 +346,7 @@ def sample(*functions: Callable[..., Any]) -> Callable[[F], F]:
     """Attach the function that draws one valid call of each of `functions`."""
 
     def attach(draw_call: F) -> F:
-        store(SAMPLES, functions, draw_call)
+        SAMPLES.update(dict.fromkeys(functions, draw_call))
         return draw_call
 
     return attach

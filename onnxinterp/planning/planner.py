@@ -29,10 +29,11 @@ from onnxinterp.graph.ir import Graph, Node, ValueInfo, WeightRef
 from onnxinterp.limits import Limits
 from onnxinterp.planning import carriers, fusion
 from onnxinterp.planning.attributes import decode, placed
-from onnxinterp.registry import ENGINE_KEYWORDS, HOST_RULES, IGNORED_ATTRIBUTES, Kernel, Kind
+from onnxinterp.registry import ENGINE_KEYWORDS, IGNORED_ATTRIBUTES, Kernel, Kind
 from onnxinterp.runtime.guard import Guard, LimitExceeded, bytes_of_strings
 from onnxinterp.runtime.interpreter import Frame, Interpreter, Plan, Step, describe
 from onnxinterp.values import HOST_DTYPES, HOST_LENGTH, READABLE, Dtype, Host, host_of, number
+from onnxinterp.versions import host_rule_of
 
 NUMBER_KINDS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
 TENSOR_KINDS = (Kind.TENSOR, Kind.OPERAND)  # what a host rule can stand in for
@@ -165,7 +166,7 @@ class _Planner:
             return None
         kinds = tuple(self._kind(kernel, node, i) for i in range(len(node.inputs)))
         lanes = [n for n, k in zip(node.inputs, kinds, strict=True) if n and k not in NUMBER_KINDS]
-        host_rule = HOST_RULES.get(kernel.function)
+        host_rule = host_rule_of(kernel.function)
         if not all(n in self.may_be_host or self._is_host(n) for n in lanes):
             host_rule = None
         wanted = [

@@ -15,9 +15,16 @@ import torch
 from torch import Tensor
 
 from onnxinterp import InvalidModelError, OnnxModule, registry
-from onnxinterp.registry import HOST_RULES, SAMPLES, host, lookup, op, sample
+from onnxinterp.registry import (
+    HOST_RULES,
+    SAMPLES,
+    host,
+    lookup,
+    op,
+    sample,
+)
 from onnxinterp.values import Host, Ints
-from onnxinterp.versions import older
+from onnxinterp.versions import NEWER, forwards, host_rule_of, older, sample_of
 
 DOMAIN = "test.versions"
 Mode = Literal["plain", "double"]
@@ -26,7 +33,7 @@ Mode = Literal["plain", "double"]
 @pytest.fixture(autouse=True)
 def _tables() -> Iterator[None]:
     """What a test registers is gone after it."""
-    tables = (registry.KERNELS, HOST_RULES, SAMPLES, registry.OLDER)
+    tables = (registry.KERNELS, HOST_RULES, SAMPLES, NEWER)
     with ExitStack() as stack:
         for table in tables:
             stack.enter_context(mock.patch.dict(table))
@@ -154,34 +161,32 @@ def test_options_are_those_of_the_newer_kernel(newest: Callable[..., Any]) -> No
     }
 
 
-@pytest.mark.parametrize("rules_first", [True, False])
-def test_a_version_has_the_sample_and_the_host_rule(
-    newest: Callable[..., Any], rules_first: bool
+def test_a_version_has_the_sample_and_the_host_rule_of_the_next_newer_one(
+    newest: Callable[..., Any],
 ) -> None:
+    middle = older(newest, since=5, defaults={"axis": 0}, unused={"hint": 0})
+    oldest = older(middle, since=2, without=["to"])
+    with pytest.raises(KeyError):
+        sample_of(oldest)
+    assert host_rule_of(oldest) is None
+
+    @host(newest)
     def rule(x: Host, by: Any, to: Any = None, *, axis: int = -1, mode: Mode = "plain") -> Any:
         return x, by, to, axis, mode
 
-    def draw() -> None: ...
-
-    def own() -> None: ...
-
-    def attach() -> None:
-        host(newest)(rule)
-        sample(newest)(draw)
-
-    if rules_first:
-        attach()
-    middle = older(newest, since=5, defaults={"axis": 0}, unused={"hint": 0})
-    oldest = older(middle, since=2, without=["to"])
-    sample(oldest)(own)
-    if not rules_first:
-        attach()
+    sample(newest)(draw := lambda: None)
     number = Host(1, torch.int64)
-    assert HOST_RULES[newest](number, [1]) == (number, [1], None, -1, "plain")
+    assert host_rule_of(newest) is rule
     for version in (middle, oldest):
-        assert HOST_RULES[version](number, [1], hint=1) == (number, [1], None, 0, "plain")
-        assert HOST_RULES[version](number, [1], axis=-1)[3] == -1
-    assert [SAMPLES[f] for f in (newest, middle, oldest)] == [draw, draw, own]
+        adapted = host_rule_of(version)
+        assert adapted is not None
+        assert adapted(number, [1], hint=1) == (number, [1], None, 0, "plain")
+        assert adapted(number, [1], axis=-1)[3] == -1
+    assert [sample_of(f) for f in (newest, middle, oldest)] == [draw, draw, draw]
+    sample(middle)(own := lambda: None)
+    host(middle)(other := lambda: None)
+    assert [sample_of(f) for f in (newest, middle, oldest)] == [draw, own, own]
+    assert [host_rule_of(f) for f in (newest, middle, oldest)] == [rule, other, other]
 
 
 def test_a_version_without_other_defaults_has_the_very_rule(newest: Callable[..., Any]) -> None:
@@ -189,7 +194,50 @@ def test_a_version_without_other_defaults_has_the_very_rule(newest: Callable[...
     def rule(*_: Any) -> Any:
         return NotImplemented
 
-    assert HOST_RULES[older(newest, since=5, without=["to"])] is rule
+    assert host_rule_of(older(newest, since=5, without=["to"])) is rule
+
+
+def test_what_prepare_reads_may_be_left_out() -> None:
+    def table(*, sizes: Ints, scale: float = 2.0, shift: Tensor | None = None) -> float:
+        return sum(sizes) * scale + (0 if shift is None else 100)
+
+    @op("Tabled", since=9, domain=DOMAIN, prepare=table)
+    def tabled(x: Tensor, *, shift: Tensor | None = None, prepared: float) -> Tensor:
+        return x * prepared if shift is None else x * prepared + shift
+
+    older(tabled, since=3, without=["shift", "scale"])
+    old, new = lookup("Tabled", 3, DOMAIN), lookup("Tabled", 9, DOMAIN)
+    assert old is not None
+    assert new is not None
+    assert list(new.attributes) == ["sizes", "scale", "shift", "prepared"]
+    assert list(old.attributes) == ["sizes", "prepared"]
+    assert old.prepare is not None
+    assert old.prepare(sizes=[1, 2]) == 6.0
+    assert old.prepare.__name__ == "table_3"
+    got = run(3, "Tabled <sizes = [1, 2]> (x0)", X)
+    assert got.tolist() == (6 * X).tolist()
+
+
+def test_forwards_completes_a_signature(newest: Callable[..., Any]) -> None:
+    @op("Moved", since=5, domain=DOMAIN)
+    @forwards(newest, without=["mode"])
+    def moved_5(*inputs: Any, flip: int = 0, **attributes: Any) -> Tensor:
+        return torch.as_tensor(newest(*inputs, **attributes)).flip(0) if flip else X
+
+    parameters = inspect.signature(moved_5).parameters
+    assert [(p.name, p.kind is p.KEYWORD_ONLY, p.default) for p in parameters.values()] == [
+        ("x", False, inspect.Parameter.empty),
+        ("by", False, inspect.Parameter.empty),
+        ("to", False, None),
+        ("flip", True, 0),
+        ("axis", True, -1),
+    ]
+    hints = {"x": Tensor, "by": Ints, "to": Tensor | None, "flip": int, "axis": int}
+    assert typing.get_type_hints(moved_5) == {**hints, "return": Tensor}
+    got = run(5, "Moved <flip = 1, axis = 0> (x0, one)", X)
+    assert got.tolist() == X.roll(1, 0).flip(0).tolist()
+    with pytest.raises(InvalidModelError, match="mode"):
+        run(5, 'Moved <mode = "plain"> (x0, one)', X)
 
 
 def test_what_cannot_be_derived_raises(newest: Callable[..., Any]) -> None:
@@ -203,6 +251,6 @@ def test_what_cannot_be_derived_raises(newest: Callable[..., Any]) -> None:
     with pytest.raises(KeyError, match="nothing"):
         older(newest, since=2, defaults={"nothing": 1})
     ignoring = older(newest, since=3, unused={"hint": 0})
-    with pytest.raises(TypeError, match="moved_3 must not be derived with `unused`"):
+    with pytest.raises(TypeError, match=r"moved_3 must name \['axis'\] in its own code"):
         older(ignoring, since=2, defaults={"axis": 0})
     assert lookup("Moved", 2, DOMAIN) is None
