@@ -16,15 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add, div, mul, pow
+from onnxinterp.ops.elementwise import unary
 from onnxinterp.ops.unary import erf, tanh
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.versions import older
 
-
-@op("Relu", since=1)
-def relu(X: Tensor) -> Tensor:
-    return torch.relu(X)
+relu = unary("Relu", torch.relu)
 
 
 @op("LeakyRelu", since=1)
@@ -68,9 +66,7 @@ def celu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
     return functional.celu(X, alpha)
 
 
-@op("Sigmoid", since=1)
-def sigmoid(X: Tensor) -> Tensor:
-    return torch.sigmoid(X)
+sigmoid = unary("Sigmoid", torch.sigmoid)
 
 
 @op("HardSigmoid", since=1)
@@ -91,9 +87,7 @@ def softplus(X: Tensor) -> Tensor:
     return functional.softplus(X, threshold=40)
 
 
-@op("Softsign", since=1)
-def softsign(input: Tensor) -> Tensor:
-    return functional.softsign(input)
+softsign = unary("Softsign", functional.softsign)
 
 
 @op("ThresholdedRelu", since=10)
@@ -142,9 +136,7 @@ def gelu_by_tanh(X: Tensor) -> Tensor:
     return functional.gelu(X, approximate="tanh")
 
 
-@op("Mish", since=18)
-def mish(X: Tensor) -> Tensor:
-    return functional.mish(X)
+mish = unary("Mish", functional.mish, since=18)
 
 
 @op("Swish", since=24)

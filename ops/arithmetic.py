@@ -14,25 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.broadcasting import aligned, draw_aligned, draw_shapes, elementwise
+from onnxinterp.ops.elementwise import (
+    aligned_version,
+    binary,
+    draw_aligned,
+    draw_shapes,
+    elementwise,
+)
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Host, Operand, is_known
 
-
-@op("Add", since=7, uint64="bits", commutative=True)
-def add(A: Operand, B: Operand) -> Tensor:
-    return torch.add(A, B)
-
-
-@op("Sub", since=7, uint64="bits")
-def sub(A: Operand, B: Operand) -> Tensor:
-    return torch.sub(A, B)
-
-
-@op("Mul", since=7, uint64="bits", commutative=True)
-def mul(A: Operand, B: Operand) -> Tensor:
-    return torch.mul(A, B)
+BOTH = ("A", "B")
+add = binary("Add", torch.add, since=7, operands=BOTH, uint64="bits", commutative=True)
+sub = binary("Sub", torch.sub, since=7, operands=BOTH, uint64="bits")
+mul = binary("Mul", torch.mul, since=7, operands=BOTH, uint64="bits", commutative=True)
 
 
 @op("Div", since=7)
@@ -103,29 +99,9 @@ def _divided(A: Tensor, B: Tensor) -> Tensor:
     return torch.add(low, (a - low * b) ^ turn >= b ^ turn).view(torch.uint64)
 
 
-@op("Add", since=1, uint64="bits")
-def add_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return add(A, aligned(A, B, axis, broadcast))
-
-
-@op("Sub", since=1, uint64="bits")
-def sub_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return sub(A, aligned(A, B, axis, broadcast))
-
-
-@op("Mul", since=1, uint64="bits")
-def mul_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return mul(A, aligned(A, B, axis, broadcast))
-
-
-@op("Div", since=1)
-def div_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return div(A, aligned(A, B, axis, broadcast))
-
-
-@op("Pow", since=1, frozen=("Y",))
-def pow_1(X: Tensor, Y: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return pow(X, aligned(X, Y, axis, broadcast))
+add_1, sub_1, mul_1 = aligned_version(add), aligned_version(sub), aligned_version(mul)
+div_1 = aligned_version(div)
+pow_1 = aligned_version(pow, uint64=None, frozen=BOTH[1:])
 
 
 host(add, add_1)(elementwise(operator.add))

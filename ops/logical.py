@@ -13,45 +13,24 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.broadcasting import aligned, draw_aligned, draw_shapes, elementwise
+from onnxinterp.ops.elementwise import (
+    aligned_version,
+    binary,
+    draw_aligned,
+    draw_shapes,
+    elementwise,
+    unary,
+)
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag
 
-
-@op("And", since=7)
-def logical_and(A: Tensor, B: Tensor) -> Tensor:
-    return torch.logical_and(A, B)
-
-
-@op("Or", since=7)
-def logical_or(A: Tensor, B: Tensor) -> Tensor:
-    return torch.logical_or(A, B)
-
-
-@op("Xor", since=7)
-def logical_xor(A: Tensor, B: Tensor) -> Tensor:
-    return torch.logical_xor(A, B)
-
-
-@op("Not", since=1)
-def logical_not(X: Tensor) -> Tensor:
-    return torch.logical_not(X)
-
-
-@op("And", since=1)
-def logical_and_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return logical_and(A, aligned(A, B, axis, broadcast))
-
-
-@op("Or", since=1)
-def logical_or_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return logical_or(A, aligned(A, B, axis, broadcast))
-
-
-@op("Xor", since=1)
-def logical_xor_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return logical_xor(A, aligned(A, B, axis, broadcast))
+logical_and = binary("And", torch.logical_and, since=7, operands=(), name="logical_and")
+logical_or = binary("Or", torch.logical_or, since=7, operands=(), name="logical_or")
+logical_xor = binary("Xor", torch.logical_xor, since=7, operands=(), name="logical_xor")
+logical_not = unary("Not", torch.logical_not, name="logical_not")
+logical_and_1 = aligned_version(logical_and)
+logical_or_1 = aligned_version(logical_or)
+logical_xor_1 = aligned_version(logical_xor)
 
 
 @op("BitShift", since=11)
@@ -66,24 +45,10 @@ def bit_shift(X: Tensor, Y: Tensor, *, direction: Literal["LEFT", "RIGHT"]) -> T
     return torch.where(y == 0, x, (x >> y) & kept).view(torch.uint64)
 
 
-@op("BitwiseAnd", since=18, uint64="bits")
-def bitwise_and(A: Tensor, B: Tensor) -> Tensor:
-    return torch.bitwise_and(A, B)
-
-
-@op("BitwiseOr", since=18, uint64="bits")
-def bitwise_or(A: Tensor, B: Tensor) -> Tensor:
-    return torch.bitwise_or(A, B)
-
-
-@op("BitwiseXor", since=18, uint64="bits")
-def bitwise_xor(A: Tensor, B: Tensor) -> Tensor:
-    return torch.bitwise_xor(A, B)
-
-
-@op("BitwiseNot", since=18, uint64="bits")
-def bitwise_not(X: Tensor) -> Tensor:
-    return torch.bitwise_not(X)
+bitwise_and = binary("BitwiseAnd", torch.bitwise_and, since=18, operands=(), uint64="bits")
+bitwise_or = binary("BitwiseOr", torch.bitwise_or, since=18, operands=(), uint64="bits")
+bitwise_xor = binary("BitwiseXor", torch.bitwise_xor, since=18, operands=(), uint64="bits")
+bitwise_not = unary("BitwiseNot", torch.bitwise_not, since=18, uint64="bits")
 
 
 host(logical_and, logical_and_1)(elementwise(operator.and_, torch.bool, exact=True))

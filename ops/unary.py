@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.dtypes import FLOAT8
-from onnxinterp.ops.broadcasting import elementwise
+from onnxinterp.ops.elementwise import elementwise, unary
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Host
@@ -26,9 +26,7 @@ def abs(X: Tensor) -> Tensor:
     return torch.abs(X) if X.dtype.is_signed else X
 
 
-@op("Neg", since=1)
-def neg(X: Tensor) -> Tensor:
-    return torch.neg(X)
+neg = unary("Neg", torch.neg)
 
 
 @op("Sign", since=9)
@@ -40,40 +38,13 @@ def sign(input: Tensor) -> Tensor:
     return torch.where(input.isnan(), input, signs) if input.is_floating_point() else signs
 
 
-@op("Reciprocal", since=1)
-def reciprocal(X: Tensor) -> Tensor:
-    return torch.reciprocal(X)
-
-
-@op("Sqrt", since=1)
-def sqrt(X: Tensor) -> Tensor:
-    return torch.sqrt(X)
-
-
-@op("Exp", since=1)
-def exp(input: Tensor) -> Tensor:
-    return torch.exp(input)
-
-
-@op("Log", since=1)
-def log(input: Tensor) -> Tensor:
-    return torch.log(input)
-
-
-@op("Floor", since=1)
-def floor(X: Tensor) -> Tensor:
-    return torch.floor(X)
-
-
-@op("Ceil", since=1)
-def ceil(X: Tensor) -> Tensor:
-    return torch.ceil(X)
-
-
-@op("Round", since=11)
-def round(X: Tensor) -> Tensor:
-    """Halves go to the even neighbour."""
-    return torch.round(X)
+reciprocal = unary("Reciprocal", torch.reciprocal)
+sqrt = unary("Sqrt", torch.sqrt)
+exp = unary("Exp", torch.exp)
+log = unary("Log", torch.log)
+floor = unary("Floor", torch.floor)
+ceil = unary("Ceil", torch.ceil)
+round = unary("Round", torch.round, since=11)  # halves go to the even neighbour
 
 
 @op("Erf", since=9)
@@ -82,64 +53,18 @@ def erf(input: Tensor) -> Tensor:
     return torch.erf(input).to(input.dtype)
 
 
-@op("Sin", since=7)
-def sin(input: Tensor) -> Tensor:
-    return torch.sin(input)
-
-
-@op("Cos", since=7)
-def cos(input: Tensor) -> Tensor:
-    return torch.cos(input)
-
-
-@op("Tan", since=7)
-def tan(input: Tensor) -> Tensor:
-    return torch.tan(input)
-
-
-@op("Asin", since=7)
-def asin(input: Tensor) -> Tensor:
-    return torch.asin(input)
-
-
-@op("Acos", since=7)
-def acos(input: Tensor) -> Tensor:
-    return torch.acos(input)
-
-
-@op("Atan", since=7)
-def atan(input: Tensor) -> Tensor:
-    return torch.atan(input)
-
-
-@op("Sinh", since=9)
-def sinh(input: Tensor) -> Tensor:
-    return torch.sinh(input)
-
-
-@op("Cosh", since=9)
-def cosh(input: Tensor) -> Tensor:
-    return torch.cosh(input)
-
-
-@op("Tanh", since=1)
-def tanh(input: Tensor) -> Tensor:
-    return torch.tanh(input)
-
-
-@op("Asinh", since=9)
-def asinh(input: Tensor) -> Tensor:
-    return torch.asinh(input)
-
-
-@op("Acosh", since=9)
-def acosh(input: Tensor) -> Tensor:
-    return torch.acosh(input)
-
-
-@op("Atanh", since=9)
-def atanh(input: Tensor) -> Tensor:
-    return torch.atanh(input)
+sin = unary("Sin", torch.sin, since=7)
+cos = unary("Cos", torch.cos, since=7)
+tan = unary("Tan", torch.tan, since=7)
+asin = unary("Asin", torch.asin, since=7)
+acos = unary("Acos", torch.acos, since=7)
+atan = unary("Atan", torch.atan, since=7)
+sinh = unary("Sinh", torch.sinh, since=9)
+cosh = unary("Cosh", torch.cosh, since=9)
+tanh = unary("Tanh", torch.tanh)
+asinh = unary("Asinh", torch.asinh, since=9)
+acosh = unary("Acosh", torch.acosh, since=9)
+atanh = unary("Atanh", torch.atanh, since=9)
 
 
 @op("IsNaN", since=9, any_type=True)

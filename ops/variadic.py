@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.broadcasting import elementwise
+from onnxinterp.ops.elementwise import elementwise
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host

@@ -1,19 +1,87 @@
-"""What elementwise operators with several inputs share: the old broadcasting, and host rules.
+"""What elementwise operators share: factories for kernels, the old broadcasting, and host rules.
 
-Before opset 7 the second input was stretched to the first only where `broadcast` said so, and
-`axis` told which axis of the first its first axis belongs to (without it: the last ones).
+Before opset 7 the second input broadcasts only if `broadcast` is 1. `axis` is the axis of the first
+input at which the axes of the second one begin; without it these are the last axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from onnxinterp.registry import add_kernel, find_kernel, op
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, Host, round_to
+from onnxinterp.values import Flag, Host, Operand, round_to
+
+Kernel: TypeAlias = Callable[..., Tensor]
+
+
+def register(kernel: Kernel, op_type: str, since: int, name: str | None, **options: Any) -> Kernel:
+    """Register a kernel that a factory made; by default its name is that of the operator."""
+    name = name or re.sub(r"(?<!^)(?=[A-Z])", "_", op_type).lower()
+    kernel.__name__ = kernel.__qualname__ = name
+    return op(op_type, since=since, **options)(kernel)
+
+
+def unary(
+    op_type: str,
+    rule: Callable[[Tensor], Tensor],
+    *,
+    since: int = 1,
+    name: str | None = None,
+    **options: Any,
+) -> Kernel:
+    """Register and return a kernel that applies `rule` to its one input."""
+
+    def kernel(X: Tensor) -> Tensor:
+        return rule(X)
+
+    return register(kernel, op_type, since, name, **options)
+
+
+def binary(
+    op_type: str,
+    rule: Callable[..., Tensor],
+    *,
+    since: int,
+    operands: Collection[str] = ("B",),
+    name: str | None = None,
+    **options: Any,
+) -> Kernel:
+    """Register and return a kernel that applies `rule` to A and B, which broadcast.
+
+    Args:
+        op_type: the operator.
+        rule: the function of torch.
+        since: the first opset of the kernel.
+        operands: the inputs that may be plain numbers.
+        name: of the kernel.
+        options: of the registration.
+    """
+
+    def kernel(A: Tensor, B: Tensor) -> Tensor:
+        return rule(A, B)
+
+    kernel.__annotations__.update(dict.fromkeys(operands, Operand))
+    return register(kernel, op_type, since, name, **options)
+
+
+def aligned_version(kernel: Kernel, **options: Any) -> Kernel:
+    """Register and return version 1 of a binary operator, with the old broadcasting."""
+
+    def version(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
+        return kernel(A, aligned(A, B, axis, broadcast))
+
+    newer = find_kernel(kernel)
+    assert newer is not None, "the kernel is registered"
+    version.__name__ = version.__qualname__ = f"{kernel.__name__}_1"
+    add_kernel(replace(newer, function=version, since=1, **options))
+    return version
 
 
 def aligned(A: Tensor, B: Tensor, axis: int | None, broadcast: Flag) -> Tensor:
