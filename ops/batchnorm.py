@@ -12,12 +12,15 @@ A mode of None (see `registry`) keeps to the statistics given, also where the fi
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
+from onnxinterp.versions import forwards
 
 WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}  # where statistics are taken
 
@@ -130,69 +133,25 @@ def batch_normalization_9(
 
 
 @op("BatchNormalization", since=7, state={"mean": 1, "var": 2})
+@forwards(batch_normalization_9)
 def batch_normalization_7(
-    X: Tensor,
-    scale: Tensor,
-    B: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    *,
-    epsilon: float = 1e-5,
-    momentum: float = 0.9,
-    spatial: Flag = 1,
-    training: bool | None,
-    n_outputs: int,
+    X: Tensor, *inputs: Tensor, spatial: Flag = 1, **attributes: Any
 ) -> tuple[Tensor, ...]:
-    """With spatial=0 every element of a sample has statistics of its own."""
-    shape = X.shape
-    if not spatial:
-        X = X.flatten(1)
-        scale, B, mean, var = (g.reshape(-1) for g in (scale, B, mean, var))
-    y, mean, var, *saved = batch_normalization_9(
-        X,
-        scale,
-        B,
-        mean,
-        var,
-        epsilon=epsilon,
-        momentum=momentum,
-        training=training,
-        n_outputs=n_outputs,
-    )
-    if not spatial:
-        y = y.reshape(shape)
-        mean, var, *saved = (s.reshape(shape[1:]) for s in (mean, var, *saved))
-    return y, mean, var, *saved
+    """With spatial=0 each element of a sample has its own statistics."""
+    if spatial:
+        return batch_normalization_9(X, *inputs, **attributes)
+    flat = [x.reshape(-1) for x in inputs]
+    y, *statistics = batch_normalization_9(X.flatten(1), *flat, **attributes)
+    return y.reshape(X.shape), *(s.reshape(X.shape[1:]) for s in statistics)
 
 
 @op("BatchNormalization", since=1, state={"mean": 1, "var": 2})
+@forwards(batch_normalization_7)
 def batch_normalization_1(
-    X: Tensor,
-    scale: Tensor,
-    B: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    *,
-    epsilon: float = 1e-5,
-    is_test: Flag = 0,
-    momentum: float = 0.9,
-    spatial: Flag = 1,
-    training: bool | None,
-    n_outputs: int,
+    *inputs: Tensor, is_test: Flag = 0, n_outputs: int, **attributes: Any
 ) -> tuple[Tensor, ...]:
-    """As from 7 on; is_test keeps a file from training that names five outputs."""
-    return batch_normalization_7(
-        X,
-        scale,
-        B,
-        mean,
-        var,
-        epsilon=epsilon,
-        momentum=momentum,
-        spatial=spatial,
-        training=training,
-        n_outputs=1 if is_test else n_outputs,
-    )
+    """As version 7; a file with five outputs does not train if is_test is 1."""
+    return batch_normalization_7(*inputs, n_outputs=1 if is_test else n_outputs, **attributes)
 
 
 @sample(batch_normalization)

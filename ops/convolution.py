@@ -9,6 +9,7 @@ Inputs are [N, C, *spatial] with one to three spatial axes, filters [M, C/group,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch.nn import functional
 from onnxinterp.ops.spatial import AutoPad, at_least, filter_sides, pad, window, with_bias
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.versions import forwards
 
 CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
 TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
@@ -36,14 +38,8 @@ def conv(
     strides: list[int] | None = None,
 ) -> Tensor:
     X, W = _with_channels(X, W, group, 1)
-    w = window(
-        X.shape[2:],
-        filter_sides(W, kernel_shape),
-        auto_pad=auto_pad,
-        strides=strides,
-        dilations=dilations,
-        pads=pads,
-    )
+    kernel = filter_sides(W, kernel_shape)
+    w = window(X.shape[2:], kernel, auto_pad, strides, dilations, pads)
     convolve = CONVOLUTIONS[X.ndim - 3]
     strided_same = auto_pad.startswith("SAME") and max(w.strides) > 1
     if strided_same or w.begins != w.ends:  # where SAME depends on the size, that is not compared
@@ -89,14 +85,8 @@ def conv_transpose(
     X, W = _with_channels(X, W, group, 0)
     if output_shape and len(output_shape) not in (rank, rank + 2):
         raise ValueError(f"output_shape {output_shape} for {rank} spatial axes")
-    explicit = pads if auto_pad in ("NOTSET", "") else None
-    w = window(
-        X.shape[2:],
-        filter_sides(W, kernel_shape),
-        strides=strides,
-        dilations=dilations,
-        pads=explicit,
-    )
+    kernel, explicit = filter_sides(W, kernel_shape), pads if auto_pad in ("NOTSET", "") else None
+    w = window(X.shape[2:], kernel, "NOTSET", strides, dilations, explicit)
     extra = list(output_padding or [0] * rank)
     begins, ends = w.begins, w.ends
     if output_shape or auto_pad.startswith("SAME"):
@@ -137,18 +127,13 @@ def _transposed_pads(
 
 
 @op("ConvInteger", since=10, frozen=("x_zero_point", "w_zero_point"))
+@forwards(conv)
 def conv_integer(
     x: Tensor,
     w: Tensor,
     x_zero_point: Tensor | None = None,
     w_zero_point: Tensor | None = None,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    **attributes: Any,
 ) -> Tensor:
     """Padding means x_zero_point. Sums are exact: they are taken in float64."""
     X, W = x.double(), w.double()
@@ -157,17 +142,7 @@ def conv_integer(
     if w_zero_point is not None:  # one, or one per output channel
         zeros = w_zero_point.double().reshape(-1, *[1] * (w.ndim - 1))
         W = W - zeros.expand(w.shape[0], *zeros.shape[1:])
-    y = conv(
-        X,
-        W,
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        kernel_shape=kernel_shape,
-        pads=pads,
-        strides=strides,
-    )
-    return y.to(torch.int32)
+    return conv(X, W, **attributes).to(torch.int32)
 
 
 def _per_axis(d: Draw, rank: int, lo: int, hi: int) -> list[int]:

@@ -35,9 +35,8 @@ def deform_conv(
     strides: list[int] | None = None,
 ) -> Tensor:
     """Each element of the window is moved by an offset per axis and weighted by its mask."""
-    w = window(
-        X.shape[2:], filter_sides(W, kernel_shape), strides=strides, dilations=dilations, pads=pads
-    )
+    kernel = filter_sides(W, kernel_shape)
+    w = window(X.shape[2:], kernel, "NOTSET", strides, dilations, pads)
     rank, images, outputs = X.ndim - 2, X.shape[0], w.outputs(X.shape[2:])
     elements = offset_group * math.prod(w.kernel)
     masked = mask is None or mask.shape == (images, elements, *outputs)

@@ -21,7 +21,9 @@ from onnxinterp.values import Flag, Host, Operand, round_to
 Kernel: TypeAlias = Callable[..., Tensor]
 
 
-def register(kernel: Kernel, op_type: str, since: int, name: str | None, **options: Any) -> Kernel:
+def register(
+    kernel: Kernel, op_type: str, since: int, name: str | None = None, **options: Any
+) -> Kernel:
     """Register a kernel that a factory made; by default its name is that of the operator."""
     name = name or re.sub(r"(?<!^)(?=[A-Z])", "_", op_type).lower()
     kernel.__name__ = kernel.__qualname__ = name

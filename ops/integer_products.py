@@ -8,14 +8,17 @@ two 8-bit integers needs 17 bits) and for which every device has a fast matrix p
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from onnxinterp.ops.convolution import conv_integer
 from onnxinterp.ops.quantization import rounded, zero_point
-from onnxinterp.ops.spatial import AutoPad, with_bias
+from onnxinterp.ops.spatial import with_bias
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.versions import forwards
 
 
 def _per_row(setting: Tensor, matrix: Tensor) -> Tensor:
@@ -91,6 +94,7 @@ def _requantized(
         "y_zero_point",
     ),
 )
+@forwards(conv_integer)
 def q_linear_conv(
     x: Tensor,
     x_scale: Tensor,
@@ -101,28 +105,10 @@ def q_linear_conv(
     y_scale: Tensor,
     y_zero_point: Tensor,
     B: Tensor | None = None,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    **attributes: Any,
 ) -> Tensor:
     """The bias counts in units of x_scale * w_scale; w_scale may be one per output channel."""
-    total = conv_integer(
-        x,
-        w,
-        x_zero_point,
-        w_zero_point,
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        kernel_shape=kernel_shape,
-        pads=pads,
-        strides=strides,
-    )
-    total = with_bias(total, B)
+    total = with_bias(conv_integer(x, w, x_zero_point, w_zero_point, **attributes), B)
     per_channel = w_scale.reshape(-1, *[1] * (x.ndim - 2))
     settings = x_scale.reshape(()), per_channel, y_scale.reshape(())
     return _requantized(total, *settings, y_zero_point.reshape(()))

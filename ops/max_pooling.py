@@ -39,14 +39,7 @@ def max_pool(
     n_outputs: int,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Indices count over the whole of X, batch and channels included."""
-    w = window(
-        X.shape[2:],
-        kernel_shape,
-        auto_pad=auto_pad,
-        strides=strides,
-        dilations=dilations,
-        pads=pads,
-    )
+    w = window(X.shape[2:], kernel_shape, auto_pad, strides, dilations, pads)
     # of 8-bit integers: float32 holds them, and every device pools it
     padded = X if X.is_floating_point() else X.float()
     padding = w.begins

@@ -6,6 +6,9 @@ is an attribute), 10 (an input), 11 (`largest`, `sorted`; integers), 24 (bfloat1
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from onnxinterp.ops.shapes import from_front
@@ -19,20 +22,24 @@ from onnxinterp.versions import older
 def arg_max(
     data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
 ) -> Tensor:
-    axis = from_front(axis, data.ndim)  # torch gives an axis to what has none
-    if not select_last_index:
-        return data.argmax(axis, keepdim=bool(keepdims))
-    return data.shape[axis] - 1 - data.flip(axis).argmax(axis, keepdim=bool(keepdims))
+    return _position(torch.argmax, data, axis, bool(keepdims), select_last_index)
 
 
 @op("ArgMin", since=12, uint64="order")
 def arg_min(
     data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
 ) -> Tensor:
-    axis = from_front(axis, data.ndim)
-    if not select_last_index:
-        return data.argmin(axis, keepdim=bool(keepdims))
-    return data.shape[axis] - 1 - data.flip(axis).argmin(axis, keepdim=bool(keepdims))
+    return _position(torch.argmin, data, axis, bool(keepdims), select_last_index)
+
+
+def _position(
+    rule: Callable[..., Tensor], data: Tensor, axis: int, keepdim: bool, last: Flag
+) -> Tensor:
+    """The position of the first, or last, extreme element along an axis."""
+    axis = from_front(axis, data.ndim)  # torch takes any axis of a scalar
+    if not last:
+        return rule(data, axis, keepdim=keepdim)
+    return data.shape[axis] - 1 - rule(data.flip(axis), axis, keepdim=keepdim)
 
 
 arg_max_1 = older(arg_max, since=1, without=["select_last_index"])

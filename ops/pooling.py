@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from onnxinterp.ops.spatial import AutoPad, Window, pad, window, window_sum
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
-from onnxinterp.versions import older
+from onnxinterp.versions import forwards, older
 
 AVERAGE_POOLS = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
 
@@ -52,14 +52,7 @@ def average_pool(
     strides: list[int] | None = None,
 ) -> Tensor:
     """What a window meets beyond the padding (ceil_mode) never counts as an element."""
-    w = window(
-        X.shape[2:],
-        kernel_shape,
-        auto_pad=auto_pad,
-        strides=strides,
-        dilations=dilations,
-        pads=pads,
-    )
+    w = window(X.shape[2:], kernel_shape, auto_pad, strides, dilations, pads)
     pool, dilated = AVERAGE_POOLS[X.ndim - 3], max(w.dilations) > 1
     # torch has no average of volumes in half precision on the CPU
     x = X.float() if X.ndim == 5 and X.dtype.itemsize == 2 else X
@@ -107,14 +100,7 @@ def lp_pool(
     strides: list[int] | None = None,
 ) -> Tensor:
     """The p-norm of each window."""
-    w = window(
-        X.shape[2:],
-        kernel_shape,
-        auto_pad=auto_pad,
-        strides=strides,
-        dilations=dilations,
-        pads=pads,
-    )
+    w = window(X.shape[2:], kernel_shape, auto_pad, strides, dilations, pads)
     counts = w.outputs(X.shape[2:], bool(ceil_mode))
     powers = pad_to_fit(X.abs() ** p, w, counts, 0)
     return window_sum(powers, w, counts) ** (1 / p)
@@ -124,18 +110,10 @@ lp_pool_2 = older(lp_pool, since=2, without=["ceil_mode", "dilations"])
 
 
 @op("LpPool", since=1)
-def lp_pool_1(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    kernel_shape: list[int] | None = None,
-    p: float = 2.0,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor:
+@forwards(lp_pool_2)
+def lp_pool_1(X: Tensor, *, kernel_shape: list[int] | None = None, **attributes: Any) -> Tensor:
     """Without a kernel shape the window covers all."""
-    kernel = kernel_shape or list(X.shape[2:])
-    return lp_pool(X, auto_pad=auto_pad, kernel_shape=kernel, p=p, pads=pads, strides=strides)
+    return lp_pool(X, kernel_shape=kernel_shape or list(X.shape[2:]), **attributes)
 
 
 def spatial_axes(x: Tensor) -> list[int]:

@@ -30,7 +30,7 @@ from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
-from onnxinterp.versions import older
+from onnxinterp.versions import forwards, older
 
 X_SETTINGS = ("x_scale", "x_zero_point")
 REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # what torch divides in
@@ -147,31 +147,13 @@ def _spread(setting: Tensor, x: Tensor, axis: int, block_size: int) -> Tensor:
 
 
 @op("QuantizeLinear", since=21, any_type=True, frozen=("y_scale", "y_zero_point"))
+@forwards(quantize_linear, without=["precision"])
 def quantize_linear_21(
-    x: Tensor,
-    y_scale: Tensor,
-    y_zero_point: Tensor | None = None,
-    *,
-    axis: int = 1,
-    block_size: int = 0,
-    output_dtype: torch.dtype | None = None,
-    saturate: Flag = 1,
-    output_type: int = 0,
-    straight_through: bool = False,
+    x: Tensor, y_scale: Tensor, y_zero_point: Tensor | None = None, **attributes: Any
 ) -> Tensor:
     """Before opset 23 nothing is said of the division; onnxruntime divides halves as float32."""
-    return quantize_linear(
-        x,
-        y_scale,
-        y_zero_point,
-        axis=axis,
-        block_size=block_size,
-        output_dtype=output_dtype,
-        precision=_wide(y_scale.dtype),
-        saturate=saturate,
-        output_type=output_type,
-        straight_through=straight_through,
-    )
+    precision = _wide(y_scale.dtype)
+    return quantize_linear(x, y_scale, y_zero_point, precision=precision, **attributes)
 
 
 quantize_linear_19 = older(

@@ -86,7 +86,6 @@ def with_bias(y: Tensor, B: Tensor | None) -> Tensor:
 def window(
     sizes: Sequence[int],
     kernel: Sequence[int],
-    *,
     auto_pad: AutoPad = "NOTSET",
     strides: Sequence[int] | None = None,
     dilations: Sequence[int] | None = None,

@@ -16,10 +16,11 @@ from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.ops.ml.labels import Given, Labels, labels_of
-from onnxinterp.ops.ml.scaling import ML
-from onnxinterp.registry import op, sample
+from onnxinterp.ops.ml.registration import ml_op
+from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Strings
+from onnxinterp.versions import older
 
 
 class Coding(NamedTuple):
@@ -90,15 +91,7 @@ def _encoding(
     return _coding(keys, values, default)
 
 
-@op(
-    "LabelEncoder",
-    since=4,
-    domain=ML,
-    any_type=True,
-    data_shaped=False,
-    infer_output_type=_type_of_values,
-    prepare=_encoding,
-)
+@ml_op("LabelEncoder", since=4, any_type=True, infer_output_type=_type_of_values, prepare=_encoding)
 def label_encoder(
     X: Tensor | Strings, *, device: torch.device, prepared: Coding
 ) -> Tensor | Strings:
@@ -121,43 +114,21 @@ def _encoding_2(
     values_int64s: Given = None,
     values_strings: Given = None,
 ) -> Coding:
+    """The first of equal keys counts, as in onnxruntime; the specification does not say which."""
     keys = labels_of(keys_strings, keys_int64s, keys_floats, first_counts=True)
     values = labels_of(values_strings, values_int64s, values_floats)
     return _coding(keys, values, _default(values, default_float, default_int64, default_string))
 
 
-@op(
-    "LabelEncoder",
-    since=2,
-    domain=ML,
-    any_type=True,
-    data_shaped=False,
-    infer_output_type=_type_of_values,
-    prepare=_encoding_2,
-)
-def label_encoder_2(
-    X: Tensor | Strings, *, device: torch.device, prepared: Coding
-) -> Tensor | Strings:
-    """Of a repeated key the first one counts in onnxruntime; the specification is silent.
-
-    NaN may be a key, as the specification says; onnxruntime and the reference never find it.
-    """
-    return prepared(X, device)
+# NaN may be a key, as the specification says; onnxruntime and the reference never find it
+label_encoder_2 = older(label_encoder, since=2, prepare=_encoding_2)
 
 
 def _classes(*, classes_strings: Given = None) -> Labels:
     return labels_of(classes_strings)
 
 
-@op(
-    "LabelEncoder",
-    since=1,
-    domain=ML,
-    any_type=True,
-    data_shaped=False,
-    infer_output_type=_other_type,
-    prepare=_classes,
-)
+@ml_op("LabelEncoder", since=1, any_type=True, infer_output_type=_other_type, prepare=_classes)
 def label_encoder_1(
     X: Tensor | Strings,
     *,
@@ -179,15 +150,7 @@ def _mapping(*, cats_int64s: Given = None, cats_strings: Given = None) -> Coding
     return _coding(labels_of(cats_strings), labels_of(cats_int64s))
 
 
-@op(
-    "CategoryMapper",
-    since=1,
-    domain=ML,
-    any_type=True,
-    data_shaped=False,
-    infer_output_type=_other_type,
-    prepare=_mapping,
-)
+@ml_op("CategoryMapper", since=1, any_type=True, infer_output_type=_other_type, prepare=_mapping)
 def category_mapper(
     X: Tensor | Strings,
     *,
@@ -207,7 +170,7 @@ def _categories(*, cats_int64s: Given = None, cats_strings: Given = None) -> Lab
     return labels_of(cats_strings, cats_int64s)
 
 
-@op("OneHotEncoder", since=1, domain=ML, any_type=True, data_shaped=False, prepare=_categories)
+@ml_op("OneHotEncoder", since=1, any_type=True, prepare=_categories)
 def one_hot_encoder(
     X: Tensor | Strings,
     *,

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.ml.scaling import ML
-from onnxinterp.registry import op, sample
+from onnxinterp.ops.ml.registration import ml_op
+from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Ints
 
 
-@op("FeatureVectorizer", since=1, domain=ML, data_shaped=False)
+@ml_op("FeatureVectorizer", since=1)
 def feature_vectorizer(
     *X: Tensor, inputdimensions: Ints | None = None, output_type: torch.dtype = torch.float32
 ) -> Tensor:
@@ -30,7 +30,7 @@ def feature_vectorizer(
     return torch.cat([x.to(output_type) for x in fitted], 1)
 
 
-@op("ArrayFeatureExtractor", since=1, domain=ML, data_shaped=False)
+@ml_op("ArrayFeatureExtractor", since=1)
 def array_feature_extractor(X: Tensor, Y: Tensor) -> Tensor:
     """Elements of the last axis; an input of rank 1 is one row, indices of any rank are a list."""
     rows = X.unsqueeze(0) if X.ndim == 1 else X

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn.functional import linear
 
+from onnxinterp.ops.ml.registration import ml_op
 from onnxinterp.ops.ml.scores import (
-    ML,
     PostTransform,
     Strings,
     draw_labels,
@@ -24,12 +24,12 @@ from onnxinterp.ops.ml.scores import (
     transformed,
     type_of_labels,
 )
-from onnxinterp.registry import op, sample
+from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Ints
 
 
-@op("LinearClassifier", since=1, domain=ML, data_shaped=False, infer_output_type=type_of_labels)
+@ml_op("LinearClassifier", since=1, infer_output_type=type_of_labels)
 def linear_classifier(
     X: Tensor,
     *,
@@ -62,7 +62,7 @@ def linear_classifier(
     return winner, pair(z, True, post_transform) if n else transformed(z, post_transform)
 
 
-@op("LinearRegressor", since=1, domain=ML, data_shaped=False)
+@ml_op("LinearRegressor", since=1)
 def linear_regressor(
     X: Tensor,
     *,

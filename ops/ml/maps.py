@@ -15,7 +15,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER
-from onnxinterp.ops.ml.scaling import ML
+from onnxinterp.ops.ml.registration import ML, ml_op
 from onnxinterp.registry import op, sample
 from onnxinterp.runtime.guard import reserve
 from onnxinterp.testing.samples import Call, Draw, call
@@ -33,14 +33,7 @@ def _type_of_a_map(_attributes: dict[str, Any], inputs: Sequence[int]) -> int:
     return inputs[0] if inputs else 0
 
 
-@op(
-    "DictVectorizer",
-    since=1,
-    domain=ML,
-    any_type=True,
-    data_shaped=False,
-    infer_output_type=_type_of_a_map,
-)
+@ml_op("DictVectorizer", since=1, any_type=True, infer_output_type=_type_of_a_map)
 def dict_vectorizer(
     X: dict[Any, Any],
     *,
@@ -84,9 +77,7 @@ def _type_cast_to(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
     return CASTS.get(attributes.get("cast_to", "TO_FLOAT"), (0,))[0]
 
 
-@op(
-    "CastMap", since=1, domain=ML, any_type=True, data_shaped=False, infer_output_type=_type_cast_to
-)
+@ml_op("CastMap", since=1, any_type=True, infer_output_type=_type_cast_to)
 def cast_map(
     X: dict[int, Any],
     *,

@@ -11,10 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from onnxinterp.registry import op, sample
+from onnxinterp.ops.ml.registration import ml_op
+from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
-
-ML = "ai.onnx.ml"
 
 
 def _each(values: Tensor, X: Tensor) -> Tensor:
@@ -22,7 +21,7 @@ def _each(values: Tensor, X: Tensor) -> Tensor:
     return values.to(X.device).expand_as(X)
 
 
-@op("Scaler", since=1, domain=ML, data_shaped=False, frozen=("offset", "scale"))
+@ml_op("Scaler", since=1, frozen=("offset", "scale"))
 def scaler(
     X: Tensor,
     *,
@@ -38,7 +37,7 @@ def scaler(
     return scaled.to(output_type)
 
 
-@op("Normalizer", since=1, domain=ML, data_shaped=False)
+@ml_op("Normalizer", since=1)
 def normalizer(
     X: Tensor,
     *,
@@ -63,7 +62,7 @@ def normalizer(
     return unit.to(output_type)
 
 
-@op("Imputer", since=1, domain=ML, data_shaped=False, frozen=("imputed_value_floats",))
+@ml_op("Imputer", since=1, frozen=("imputed_value_floats",))
 def imputer(
     X: Tensor,
     *,
@@ -83,7 +82,7 @@ def imputer(
     return torch.where(missing, _each(imputed, X).to(X.dtype), X)
 
 
-@op("Binarizer", since=1, domain=ML, data_shaped=False)
+@ml_op("Binarizer", since=1)
 def binarizer(X: Tensor, *, threshold: float = 0.0) -> Tensor:
     """1 above the threshold, 0 at or below it, and for NaN."""
     return X.gt(threshold).to(X.dtype)

@@ -19,7 +19,6 @@ from onnxinterp.runtime.guard import PLACE, reserve
 from onnxinterp.testing.samples import Draw
 from onnxinterp.values import Ints, array_of
 
-ML = "ai.onnx.ml"
 Strings: TypeAlias = np.ndarray[Any, Any]
 
 PostTransform: TypeAlias = Literal["NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT"]

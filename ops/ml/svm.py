@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, one_hot
 
+from onnxinterp.ops.ml.registration import ml_op
 from onnxinterp.ops.ml.scores import (
-    ML,
     PostTransform,
     Strings,
     draw_labels,
@@ -26,7 +26,7 @@ from onnxinterp.ops.ml.scores import (
     transformed,
     type_of_labels,
 )
-from onnxinterp.registry import op, sample
+from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Floats, Ints
 
@@ -47,7 +47,7 @@ def _kernel(X: Tensor, vectors: Tensor, kernel_type: str, parameters: Floats | N
     return product**degree if kernel_type == "POLY" else product.tanh()
 
 
-@op("SVMRegressor", since=1, domain=ML, data_shaped=False)
+@ml_op("SVMRegressor", since=1)
 def svm_regressor(
     X: Tensor,
     *,
@@ -75,14 +75,7 @@ def _all_positive(*, coefficients: Floats | None = None) -> bool:
     return all(c >= 0 for c in coefficients or ())
 
 
-@op(
-    "SVMClassifier",
-    since=1,
-    domain=ML,
-    data_shaped=False,
-    prepare=_all_positive,
-    infer_output_type=type_of_labels,
-)
+@ml_op("SVMClassifier", since=1, prepare=_all_positive, infer_output_type=type_of_labels)
 def svm_classifier(
     X: Tensor,
     *,

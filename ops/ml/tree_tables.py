@@ -22,7 +22,7 @@ from torch import Tensor
 
 from onnxinterp.errors import InvalidModelError
 
-Array: TypeAlias = "np.ndarray[Any, Any]"
+Array: TypeAlias = np.ndarray[Any, Any]
 
 LEQ, LT, GTE, GT, EQ, NEQ, MEMBER, LEAF = range(8)
 MODES = {

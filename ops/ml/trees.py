@@ -8,11 +8,9 @@ The weights of the leaves train; the thresholds, which pass no gradient, do not.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.errors import InvalidModelError
+from onnxinterp.ops.ml.registration import ml_op
 from onnxinterp.ops.ml.scores import (
-    ML,
     PostTransform,
     Strings,
     labels,
@@ -39,10 +37,8 @@ from onnxinterp.ops.ml.tree_tables import (
     split_nodes,
     without_sets,
 )
-from onnxinterp.registry import op
 from onnxinterp.values import Floats, Ints
-
-F = TypeVar("F", bound=Callable[..., Any])
+from onnxinterp.versions import forwards, older
 
 AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")  # the numbers that TreeEnsemble has for them
 POST_TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")  # likewise
@@ -141,7 +137,7 @@ def _split(
     return forest(without_sets(nodes, members), np.array(tree_roots), votes)
 
 
-@op("TreeEnsemble", since=5, domain=ML, frozen=("X",), data_shaped=False, prepare=_split)
+@ml_op("TreeEnsemble", since=5, frozen=("X",), prepare=_split)
 def tree_ensemble(
     X: Tensor,
     *,
@@ -153,20 +149,6 @@ def tree_ensemble(
     """SOFTMAX is 1 and LOGISTIC 2, as specified; onnxruntime has them the other way round."""
     aggregate, transform = AGGREGATES[aggregate_function], POST_TRANSFORMS[post_transform]
     return _regress(X, prepared, leaf_weights, aggregate, None, transform).to(X.dtype)
-
-
-def _before_tensors(function: F) -> F:
-    """`f_1` from `f`, as versions before 3 have it: without attributes that are tensors."""
-
-    @functools.wraps(function)
-    def older(*args: Any, **attributes: Any) -> Any:
-        return function(*args, **attributes)
-
-    older.__name__ = older.__qualname__ = f"{function.__name__}_1"
-    newer = inspect.signature(function)
-    kept = [p for p in newer.parameters.values() if not p.name.endswith("_as_tensor")]
-    older.__signature__ = newer.replace(parameters=kept)  # type: ignore[attr-defined]  # for inspect
-    return cast(F, older)
 
 
 def _one_of(floats: Any, tensor: Any) -> Any:
@@ -205,14 +187,7 @@ def _regressor(
     return forest(nodes, places.roots(), Votes(leaf, target_ids or (), n_targets))
 
 
-@op(
-    "TreeEnsembleRegressor",
-    since=3,
-    domain=ML,
-    frozen=("X",),
-    data_shaped=False,
-    prepare=_regressor,
-)
+@ml_op("TreeEnsembleRegressor", since=3, frozen=("X",), prepare=_regressor)
 def tree_ensemble_regressor(
     X: Tensor,
     *,
@@ -231,15 +206,11 @@ def tree_ensemble_regressor(
     return y.to(torch.float32 if target_weights is None else target_weights.dtype)
 
 
-_regressor_1 = _before_tensors(_regressor)
-tree_ensemble_regressor_1 = op(
-    "TreeEnsembleRegressor",
+tree_ensemble_regressor_1 = older(
+    tree_ensemble_regressor,
     since=1,
-    domain=ML,
-    frozen=("X",),
-    data_shaped=False,
-    prepare=_regressor_1,
-)(_before_tensors(tree_ensemble_regressor))
+    without=["nodes_values_as_tensor", "base_values_as_tensor", "target_weights_as_tensor"],
+)
 
 
 class Classifier(NamedTuple):
@@ -258,41 +229,26 @@ class Classifier(NamedTuple):
     positive: bool
 
 
+@forwards(_regressor, without=["target_treeids", "target_nodeids", "target_ids", "n_targets"])
 def _classifier(
     *,
-    nodes_treeids: Ints | None = None,
-    nodes_nodeids: Ints | None = None,
-    nodes_modes: Sequence[str] | None = None,
-    nodes_featureids: Ints | None = None,
-    nodes_truenodeids: Ints | None = None,
-    nodes_falsenodeids: Ints | None = None,
     class_treeids: Ints | None = None,
     class_nodeids: Ints | None = None,
     class_ids: Ints | None = None,
-    nodes_values: Floats | None = None,
-    nodes_values_as_tensor: Array | None = None,
-    nodes_missing_value_tracks_true: Ints | None = None,
     class_weights: Floats | None = None,
     class_weights_as_tensor: Array | None = None,
     base_values: Floats | None = None,
     base_values_as_tensor: Array | None = None,
     classlabels_int64s: Ints | None = None,
     classlabels_strings: Sequence[str] | None = None,
+    **nodes: Any,
 ) -> Classifier:
     trees = _regressor(
-        nodes_treeids=nodes_treeids,
-        nodes_nodeids=nodes_nodeids,
-        nodes_modes=nodes_modes,
-        nodes_featureids=nodes_featureids,
-        nodes_truenodeids=nodes_truenodeids,
-        nodes_falsenodeids=nodes_falsenodeids,
         target_treeids=class_treeids,
         target_nodeids=class_nodeids,
         target_ids=class_ids,
-        nodes_values=nodes_values,
-        nodes_values_as_tensor=nodes_values_as_tensor,
-        nodes_missing_value_tracks_true=nodes_missing_value_tracks_true,
         n_targets=len(classlabels_strings or classlabels_int64s or ()),
+        **nodes,
     )
     base = _one_of(base_values or (), base_values_as_tensor)
     weights = np.array(_one_of(class_weights or (), class_weights_as_tensor))
@@ -307,12 +263,10 @@ def _rule(trees: Forest, voted: set[int], n_base: int, positive: bool) -> Classi
     return Classifier(trees, decisive, decisive == 0, positive)
 
 
-@op(
+@ml_op(
     "TreeEnsembleClassifier",
     since=3,
-    domain=ML,
     frozen=("X",),
-    data_shaped=False,
     prepare=_classifier,
     infer_output_type=type_of_labels,
 )
@@ -367,12 +321,8 @@ def _with_base(z: Tensor, base: Tensor | None) -> tuple[Tensor, Tensor]:
     return torch.where(unvoted, z, z + base.to(z.dtype)), unvoted
 
 
-_classifier_1 = _before_tensors(_classifier)
-tree_ensemble_classifier_1 = op(
-    "TreeEnsembleClassifier",
+tree_ensemble_classifier_1 = older(
+    tree_ensemble_classifier,
     since=1,
-    domain=ML,
-    frozen=("X",),
-    data_shaped=False,
-    prepare=_classifier_1,
-)(_before_tensors(tree_ensemble_classifier))
+    without=["nodes_values_as_tensor", "base_values_as_tensor", "class_weights_as_tensor"],
+)
