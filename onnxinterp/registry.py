@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, lru_cache
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias, TypedDict, TypeVar, Union
 
 import onnx.defs
 import torch
@@ -156,6 +156,13 @@ class Kernel:
     any_opset: bool = False
     extra_body_outputs: int = 0
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """A kernel of this package is pickled as its key: not all functions have a global name."""
+        versions = KERNELS.get((self.domain, self.op_type), {})
+        if versions.get(self.since) is self and self.function.__module__.startswith("onnxinterp."):
+            return _registered, (self.domain, self.op_type, self.since)
+        return super().__reduce_ex__(protocol)
+
     @cached_property
     def hints(self) -> dict[str, Any]:
         """Parameter name -> annotation, resolved; "return" too."""
@@ -232,6 +239,10 @@ class Kernel:
     def wants_host(self, attribute: str) -> bool:
         """Whether a tensor attribute is wanted as plain numbers."""
         return Host in _alternatives(self.hints.get(attribute))
+
+
+def _registered(domain: str, op_type: str, since: int) -> Kernel:
+    return KERNELS[domain, op_type][since]
 
 
 def find_kernel(function: Callable[..., Any]) -> Kernel | None:

@@ -1,9 +1,9 @@
 """Activation functions.
 
 History: Relu, LeakyRelu, PRelu, Elu, Selu, Sigmoid, HardSigmoid, Softplus, Softsign 1; PRelu 7
-(the slope broadcasts as in numpy); Selu 6 (exacter constants); Shrink 9; ThresholdedRelu 10; Celu
-12; HardSwish, Relu of integers 14; Mish 18; Gelu 20; Swish 24; SwiGLU 28; bfloat16 at 13, 16, 22
-or 28.
+(the slope broadcasts as in numpy); Selu 6 (more exact constants); Shrink 9; ThresholdedRelu 10;
+Celu 12; HardSwish, Relu of integers 14; Mish 18; Gelu 20; Swish 24; SwiGLU 28; bfloat16 at 13, 16,
+22 or 28.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def prelu(X: Tensor, slope: Tensor) -> Tensor:
 
 @op("PRelu", since=1)
 def prelu_1(X: Tensor, slope: Tensor) -> Tensor:
-    """One slope for all channels (axis 1), or one for each."""
+    """The slope has one element, or one for each channel (axis 1)."""
     if slope.ndim == 1 and X.ndim > 1:
         slope = slope.reshape(-1, *[1] * (X.ndim - 2))
     return prelu(X, slope)
@@ -77,13 +77,13 @@ def hard_sigmoid(X: Tensor, *, alpha: float = 0.20000000298023224, beta: float =
 
 @op("HardSwish", since=14)
 def hard_swish(X: Tensor) -> Tensor:
-    """In two factors, since torch's own function overflows at a sixth of the largest number."""
+    """A product, because torch's function overflows at a sixth of the largest number."""
     return X * functional.hardsigmoid(X)
 
 
 @op("Softplus", since=1)
 def softplus(X: Tensor) -> Tensor:
-    """Above the threshold torch answers X; at its own one, 20, a float64 would show it."""
+    """Torch returns X above the threshold; its default of 20 is too low for float64."""
     return functional.softplus(X, threshold=40)
 
 
@@ -106,7 +106,7 @@ def gelu(X: Tensor, *, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     return functional.gelu(X, approximate=approximate)
 
 
-def _gelu_in_parts(inner: Pattern) -> list[Pattern]:
+def _gelu_patterns(inner: Pattern) -> list[Pattern]:
     """X / 2 * (1 + inner), the factors in any order."""
     sum_ = (add, inner, 1)
     return [
@@ -121,16 +121,16 @@ def _tanh_of(cube: Pattern) -> Pattern:
 
 
 @fuse(
-    *_gelu_in_parts((erf, (div, "X", math.sqrt(2)))),
-    *_gelu_in_parts((erf, (mul, "X", math.sqrt(0.5)))),
+    *_gelu_patterns((erf, (div, "X", math.sqrt(2)))),
+    *_gelu_patterns((erf, (mul, "X", math.sqrt(0.5)))),
 )
 def gelu_by_erf(X: Tensor) -> Tensor:
     return functional.gelu(X)
 
 
 @fuse(
-    *_gelu_in_parts(_tanh_of((pow, "X", 3))),
-    *_gelu_in_parts(_tanh_of((mul, "X", (mul, "X", "X")))),
+    *_gelu_patterns(_tanh_of((pow, "X", 3))),
+    *_gelu_patterns(_tanh_of((mul, "X", (mul, "X", "X")))),
 )
 def gelu_by_tanh(X: Tensor) -> Tensor:
     return functional.gelu(X, approximate="tanh")
@@ -171,7 +171,7 @@ def _(d: Draw) -> Call:
 
 @sample(selu_1)
 def _(d: Draw) -> Call:
-    """The attributes are always given: the oracles take the newer constants for the old ones."""
+    """The attributes are always set: the oracles use the newer defaults."""
     x = d.tensor(d.shape(), lo=-5, hi=5)
     return call(x, alpha=d.real(0.125, 2), gamma=d.real(0.125, 2))
 
@@ -196,7 +196,7 @@ def _(d: Draw) -> Call:
 
 @sample(prelu_1)
 def _(d: Draw) -> Call:
-    """The channels are the last axis: the oracles take the newer rule for the old one."""
+    """The channels are the last axis, because the oracles use the newer rule."""
     shape = d.shape(2, 2)
     return call(d.tensor(shape), d.tensor((d.choice([1, shape[1]]),), lo=0, hi=2))
 

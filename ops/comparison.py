@@ -1,4 +1,4 @@
-"""Comparison of two tensors, and Where, which chooses by one.
+"""Comparisons of two tensors, and Where, which selects elements by a condition.
 
 History: Equal, Less, Greater 1 with `broadcast` and `axis`, 7 (numpy's broadcasting), 9, 11 (all
 number types), 13 (bfloat16), 19 (Equal of strings). LessOrEqual, GreaterOrEqual 12. Where 9.
@@ -51,7 +51,7 @@ def _(condition: Host, X: Host, Y: Host) -> Any:
 
 
 def _draw(d: Draw, A: Sequence[int], B: Sequence[int]) -> Call:
-    """Numbers from a narrow range, so that some are equal."""
+    """Numbers from a narrow range, so that some of them are equal."""
     return call(d.tensor(A, lo=-2, hi=2), d.tensor(B, lo=-2, hi=2))
 
 

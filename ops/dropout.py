@@ -1,10 +1,10 @@
 """Dropout.
 
-History: 1, 6 (is_test), 7 (is_test is gone), 10 (a boolean mask), 12 (ratio and training_mode are
+History: 1, 6 (is_test), 7 (without is_test), 10 (a boolean mask), 12 (ratio and training_mode are
 inputs), 13 (bfloat16), 22 (float8).
 
-It drops when the module trains, or when a file from opset 12 on says so. torch's generator decides,
-so `torch.manual_seed` repeats a run and the seed in the file is not used.
+Elements are dropped if the module trains, or if a file of opset 12 or later says so. torch's
+generator is used: `torch.manual_seed` repeats a run, and the seed in the file has no effect.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnxinterp.versions import older
 def _drop(
     data: Tensor, ratio: float, drops: bool, n_outputs: int
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The output, and where two are named the boolean mask of what is kept."""
+    """The output and, if the node has two outputs, the boolean mask of the kept elements."""
     if drops and data.dtype in FLOAT8:
         result = _drop(data.float(), ratio, drops, n_outputs)
         if isinstance(result, tuple):
@@ -30,7 +30,7 @@ def _drop(
         return result.to(data.dtype)
     if n_outputs > 1 and drops:
         output, mask = torch.native_dropout(data, ratio, True)
-        return output, mask.to(torch.bool)  # of no elements torch makes floats
+        return output, mask.to(torch.bool)  # without elements torch returns floats
     output = functional.dropout(data, ratio) if drops else data
     return output if n_outputs == 1 else (output, torch.ones_like(data, dtype=torch.bool))
 
@@ -59,7 +59,7 @@ def dropout_10(
 def dropout_7(
     data: Tensor, *, ratio: float = 0.5, training: bool, n_outputs: int
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The mask has the type of the data."""
+    """The mask has the dtype of the data."""
     result = _drop(data, ratio, training, n_outputs)
     return result if isinstance(result, Tensor) else (result[0], result[1].to(data.dtype))
 

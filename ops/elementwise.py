@@ -77,7 +77,7 @@ def aligned_version(kernel: Kernel, **options: Any) -> Kernel:
     """Register and return version 1 of a binary operator, with the old broadcasting."""
 
     def version(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-        return kernel(A, aligned(A, B, axis, broadcast))
+        return kernel(A, align(A, B, axis, broadcast))
 
     newer = find_kernel(kernel)
     assert newer is not None, "the kernel is registered"
@@ -86,8 +86,8 @@ def aligned_version(kernel: Kernel, **options: Any) -> Kernel:
     return version
 
 
-def aligned(A: Tensor, B: Tensor, axis: int | None, broadcast: Flag) -> Tensor:
-    """B with axes of size 1 behind its own, so that they begin at `axis` of A."""
+def align(A: Tensor, B: Tensor, axis: int | None, broadcast: Flag) -> Tensor:
+    """B with axes of size 1 after its own axes, so that these begin at `axis` of A."""
     if axis is None or not broadcast:
         return B
     behind = A.ndim - axis % max(A.ndim, 1) - B.ndim
@@ -97,7 +97,7 @@ def aligned(A: Tensor, B: Tensor, axis: int | None, broadcast: Flag) -> Tensor:
 def elementwise(
     rule: Callable[..., Any], dtype: torch.dtype | None = None, *, exact: bool = False
 ) -> Callable[..., Any]:
-    """The host rule that applies `rule` to numbers, and to lists element by element.
+    """A host rule that applies `rule` to numbers, and to lists element by element.
 
     Args:
         rule: a function of as many numbers as there are inputs; the numbers may be symbolic.
@@ -115,14 +115,14 @@ def elementwise(
             if not exact:
                 numbers = [round_to(result, x) for x in numbers]
         except (ArithmeticError, ValueError):
-            return NotImplemented  # where Python raises, a tensor holds inf or nan, or wraps
+            return NotImplemented  # Python raises; a tensor holds inf or nan, or wraps
         return Host(numbers if any(x.rank for x in operands) else numbers[0], result)
 
     return apply
 
 
 def _rows(columns: list[list[Any]]) -> list[tuple[Any, ...]] | None:
-    """The elements that meet each other; None where the lengths do not go together."""
+    """The rows of numbers to combine; None if the lengths do not broadcast."""
     lengths = [len(c) for c in columns if len(c) != 1]
     length = lengths[0] if lengths else 1
     if any(n != length for n in lengths):
@@ -131,16 +131,16 @@ def _rows(columns: list[list[Any]]) -> list[tuple[Any, ...]] | None:
 
 
 def draw_shapes(d: Draw) -> tuple[Sequence[int], Sequence[int]]:
-    """Two shapes that broadcast to each other, the smaller one on either side."""
+    """Two shapes that broadcast, the smaller one first or second."""
     shape = d.shape()
     smaller = d.broadcastable(shape)
     return (shape, smaller) if d.boolean() else (smaller, shape)
 
 
 def draw_aligned(d: Draw, draw: Callable[[Draw, Sequence[int], Sequence[int]], Call]) -> Call:
-    """A call with the old attributes, made of what `draw` draws for two given shapes.
+    """A call of `draw` for two shapes, with the attributes of the old broadcasting.
 
-    B stands at the last axes of A: no oracle runs other ones.
+    B has the last axes of A: no oracle supports others.
     """
     shape = d.shape(min_dims=1)
     start = d.integer(0, len(shape))

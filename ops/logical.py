@@ -1,4 +1,4 @@
-"""Logic of booleans and of the bits of integers.
+"""Logic of booleans and of bits of integers.
 
 History: And, Or, Xor 1 with `broadcast` and `axis`, 7 (numpy's broadcasting); Not 1. BitShift 11,
 28 (signed integers). BitwiseAnd, BitwiseOr, BitwiseXor, BitwiseNot 18.
@@ -35,13 +35,13 @@ logical_xor_1 = aligned_version(logical_xor)
 
 @op("BitShift", since=11)
 def bit_shift(X: Tensor, Y: Tensor, *, direction: Literal["LEFT", "RIGHT"]) -> Tensor:
-    """Shifts by a negative number or by the width and more leave 0, or -1 of a negative number."""
+    """A shift by less than 0 or by at least the width returns 0, or -1 for a negative X."""
     if X.dtype is not torch.uint64:
         return X << Y if direction == "LEFT" else X >> Y
     x, y = X.view(torch.int64), Y.view(torch.int64)
     if direction == "LEFT":
         return (x << y).view(torch.uint64)
-    kept = ~(torch.iinfo(torch.int64).min >> (y - 1).clamp(min=0))  # the sign moves in: out with it
+    kept = ~(torch.iinfo(torch.int64).min >> (y - 1).clamp(min=0))  # without copies of the sign
     return torch.where(y == 0, x, (x >> y) & kept).view(torch.uint64)
 
 

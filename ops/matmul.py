@@ -31,7 +31,7 @@ def mat_mul(A: Tensor, B: Tensor) -> Tensor:
     (mat_mul, "A", (transpose, "W", {"perm": [1, 0]})),
 )
 def linear(A: Tensor, W: Tensor, C: Tensor | None = None) -> Any:
-    """nn.Linear, with the weight itself, so that autocast keeps its cast."""
+    """nn.Linear with the original weight, so that autocast caches its cast."""
     if A.ndim < 2 or not W.is_floating_point() or (C is not None and C.shape != W.shape[:1]):
         return NotImplemented
     return functional.linear(A, W, C)
@@ -39,7 +39,7 @@ def linear(A: Tensor, W: Tensor, C: Tensor | None = None) -> Any:
 
 @fuse((add, (mat_mul, "A", "B"), "C"))
 def linear_of_columns(A: Tensor, B: Tensor, C: Tensor) -> Any:
-    """nn.Linear, whose weight the file has transposed."""
+    """nn.Linear with the transposed weight in the file."""
     return linear(A, B.t(), C) if B.ndim == 2 else NotImplemented
 
 
@@ -57,10 +57,10 @@ def gemm(
 ) -> Tensor:
     """The product alpha * A' @ B' + beta * C, where C broadcasts."""
     if A.ndim != 2 or B.ndim != 2:
-        raise ValueError(f"a product of {list(A.shape)} and {list(B.shape)}, not of matrices")
+        raise ValueError(f"Gemm: A and B must be 2-D, got {list(A.shape)} and {list(B.shape)}")
     A = A.t() if transA else A
     if alpha == 1 and beta == 1 and (C is None or C.ndim == 1):
-        # as nn.Linear, with the weight itself, so that autocast treats it alike and keeps its cast
+        # as nn.Linear, with the original weight, so that autocast caches its cast
         return functional.linear(A, B if transB else B.t(), C)
     B = B.t() if transB else B
     if not A.is_floating_point():
@@ -74,9 +74,9 @@ def gemm(
 def _integer_gemm(
     product: Tensor, C: Tensor | None, alpha: float, beta: float, unsigned: bool
 ) -> Tensor:
-    """The factors are real numbers even so; the result is rounded towards zero.
+    """Alpha and beta are real numbers also for integers; the result is rounded towards zero.
 
-    Integers of 64 bits that are `unsigned` come and go as the bits of signed ones.
+    `unsigned` 64-bit integers have the bits of signed ones.
     """
     C = None if C is None else C.expand_as(product)
     if alpha.is_integer() and beta.is_integer():
@@ -101,8 +101,9 @@ gemm_1 = older(gemm_7, since=1, unused={"broadcast": 0})
 @op("Einsum", since=12, uint64="bits")
 def einsum(*Inputs: Tensor, equation: str) -> Tensor:
     if "->" in equation and "..." in equation and "..." not in equation.split("->")[1]:
-        raise ValueError(f"{equation!r} loses what ... stands for")  # torch sums over it
-    return torch.einsum(equation, *Inputs).to(Inputs[0].dtype)  # torch sums int32 up to int64
+        # torch would sum over these axes
+        raise ValueError(f"the output of an equation must keep the ellipsis, got {equation!r}")
+    return torch.einsum(equation, *Inputs).to(Inputs[0].dtype)  # torch sums int32 in int64
 
 
 @sample(mat_mul)

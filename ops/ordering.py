@@ -1,4 +1,4 @@
-"""Order among elements: ArgMax, ArgMin, TopK.
+"""Positions and values of the largest and smallest elements: ArgMax, ArgMin, TopK.
 
 History: ArgMax, ArgMin 1, 11 (negative axes), 12 (`select_last_index`), 13 (bfloat16). TopK 1 (`k`
 is an attribute), 10 (an input), 11 (`largest`, `sorted`; integers), 24 (bfloat16).
@@ -50,9 +50,9 @@ arg_min_1 = older(arg_min, since=1, without=["select_last_index"])
 def top_k(
     X: Tensor, K: int, *, axis: int = -1, largest: Flag = 1, sorted: Flag = 1
 ) -> tuple[Tensor, Tensor]:
-    """Equal elements come in the order of their indices, which torch.topk does not promise.
+    """Equal elements are in the order of their indices, which torch.topk does not guarantee.
 
-    Where `sorted` is 0 any order is allowed; this is one.
+    `sorted` has no effect: any order is allowed if it is 0.
     """
     del sorted
     values, indices = X.sort(dim=axis, descending=bool(largest), stable=True)
@@ -68,7 +68,7 @@ def top_k_1(X: Tensor, *, k: int, axis: int = -1) -> tuple[Tensor, Tensor]:
 
 
 def _axis(d: Draw, x: Tensor) -> int:
-    """An axis, negative only where the version allows it."""
+    """An axis, negative only if the version allows it."""
     axis = d.axis(x.ndim)
     return axis if d.opset >= 11 else axis % x.ndim
 
@@ -91,6 +91,8 @@ def _(d: Draw) -> Call:
         return call(x, axis=axis, k=k, outputs=2)
     if d.opset < 11:
         return call(x, [k], axis=axis, outputs=2)
-    in_order = d.maybe(d.integer(0 if k == 1 else 1, 1))  # the order of several is free otherwise
+    in_order = d.maybe(
+        d.integer(0 if k == 1 else 1, 1)
+    )  # the order of several is undefined otherwise
     largest = d.maybe(d.integer(0, 1))
     return call(x, [k], axis=axis, largest=largest, sorted=in_order, outputs=2)

@@ -1,10 +1,10 @@
-"""Random numbers: RandomNormal, RandomUniform, the same like a tensor, Bernoulli, Multinomial.
+"""Random numbers: RandomNormal, RandomUniform, their Like forms, Bernoulli, Multinomial.
 
 History: 1, Multinomial 7, Bernoulli 15, all 22 (bfloat16).
 
-A node with a seed gives the same numbers at every run; without one the numbers come from torch's
-global generator, so that `torch.manual_seed` makes them repeatable. Under `torch.compile`, which
-cannot make a generator, they always do.
+A node with a seed has the same numbers in each run. Without a seed they come from torch's global
+generator, so that `torch.manual_seed` repeats them. Under `torch.compile` they always do, because
+it cannot create a generator.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def multinomial(
     sample_size: int = 1,
     seed: float | None = None,
 ) -> Tensor:
-    """The input holds logarithms of what is proportional to the probabilities."""
+    """The input has logarithms of unnormalized probabilities."""
     generator = _generator(seed, input.device)
     drawn = torch.multinomial(input.softmax(1), sample_size, replacement=True, generator=generator)
     return drawn.to(dtype)

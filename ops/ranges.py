@@ -22,7 +22,7 @@ from onnxinterp.versions import older
 def range_(
     start: Host, limit: Host, delta: Host, *, stash_type: int = 1, device: torch.device
 ) -> Tensor:
-    """Element i is start + i * delta; onnxruntime adds up, and its rounding errors with it.
+    """Element i is start + i * delta; onnxruntime adds delta i times, with more rounding errors.
 
     Types narrower than float are computed in float, which is the only `stash_type` there is.
     """

@@ -4,7 +4,7 @@ History: 1 (`axes` is an attribute), 11 (negative axes), 12 (Max, Min: 8-bit int
 `axes` is an input; bfloat16), 18 (all others follow Sum), 20 (Max, Min: bool), 28 (LogSum,
 LogSumExp: floating types only).
 
-Over no elements at all Sum, L1, L2 and SumSquare give 0, Prod 1, LogSum and LogSumExp -inf, Max the
+Over 0 elements Sum, L1, L2 and SumSquare return 0, Prod 1, LogSum and LogSumExp -inf, Max the
 lowest and Min the highest value of the type.
 """
 
@@ -98,7 +98,7 @@ def _sum(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
 
 
 def _mean(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
-    """The mean of integers is rounded towards zero; that of none is 0, as onnxruntime has it."""
+    """The mean of integers is rounded towards zero; that of 0 integers is 0, as in onnxruntime."""
     if x.is_floating_point():
         return x.mean(axes, keepdim)
     count = at_least(math.prod([x.shape[a] for a in axes]), 1)
@@ -114,7 +114,7 @@ def _prod(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
 
 
 def _extreme(x: Tensor, axes: list[int], keepdim: bool, rule: Rule, identity: float) -> Tensor:
-    """The greatest or least element; `identity` where there is none."""
+    """The greatest or least element; `identity` if there are no elements."""
     if any(x.shape[a] == 0 for a in axes):
         return torch.full_like(_sum(x, axes, keepdim), identity)
     return rule(x, axes, keepdim)
@@ -136,7 +136,7 @@ def _range_of(dtype: torch.dtype) -> tuple[float, float]:
 
 
 def _l1(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
-    if x.dtype is torch.uint64:  # none is negative, and a sum of bits is the sum modulo 2**64
+    if x.dtype is torch.uint64:  # not negative, and int64 sums are right modulo 2**64
         return _sum(x.view(torch.int64), axes, keepdim).view(x.dtype)
     return _sum(x.abs(), axes, keepdim)
 
@@ -155,7 +155,7 @@ def _log_sum(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
 
 
 def _in_float64(rule: Rule) -> Rule:
-    """A rule of real numbers for integers too: its result is rounded towards zero."""
+    """A rule for floating-point numbers, also for integers: these are rounded towards zero."""
 
     def either(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
         if x.is_floating_point():

@@ -31,7 +31,7 @@ neg = unary("Neg", torch.neg)
 
 @op("Sign", since=9)
 def sign(input: Tensor) -> Tensor:
-    """NaN stays NaN; torch gives 0."""
+    """The sign of NaN is NaN; torch returns 0."""
     if not input.dtype.is_signed:
         return input.bool().to(input.dtype)
     signs = torch.sign(input)
@@ -49,7 +49,7 @@ round = unary("Round", torch.round, since=11)  # halves go to the even neighbour
 
 @op("Erf", since=9)
 def erf(input: Tensor) -> Tensor:
-    """Integers, allowed before opset 13, give integers."""
+    """The result of integers, which are allowed before opset 13, is an integer."""
     return torch.erf(input).to(input.dtype)
 
 
@@ -83,27 +83,27 @@ def is_inf(X: Tensor, *, detect_negative: Flag = 1, detect_positive: Flag = 1) -
 
 
 def _computable(x: Tensor) -> Tensor:
-    """Eight-bit floats in a type that torch has functions for."""
+    """8-bit floats as float32: torch has no functions for them."""
     return x.float() if x.dtype in FLOAT8 else x
 
 
-def _rounded(rule: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A rule that gives a whole number, as one that gives that number as a float."""
+def _as_float(rule: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A rule that returns the integer of `rule` as a float."""
     return lambda x: torch.sym_float(rule(x))
 
 
 host(abs)(elementwise(operator.abs))
 host(neg)(elementwise(operator.neg))
-host(floor)(elementwise(_rounded(math.floor), exact=True))
-host(ceil)(elementwise(_rounded(math.ceil), exact=True))
-host(round)(elementwise(_rounded(lambda x: x.__round__()), exact=True))
+host(floor)(elementwise(_as_float(math.floor), exact=True))
+host(ceil)(elementwise(_as_float(math.ceil), exact=True))
+host(round)(elementwise(_as_float(lambda x: x.__round__()), exact=True))
 host(sqrt)(elementwise(torch.sym_sqrt))
 
 
 @host(sign)
 def _(input: Host) -> Any:
     if input.dtype.is_floating_point:
-        return NotImplemented  # a NaN has no sign
+        return NotImplemented  # NaN has no sign
     return elementwise(lambda x: 1 if x > 0 else -1 if x < 0 else 0, exact=True)(input)
 
 

@@ -1,7 +1,7 @@
-"""Labels turned into other labels: LabelEncoder, CategoryMapper, OneHotEncoder.
+"""Map labels to other labels: LabelEncoder, CategoryMapper, OneHotEncoder.
 
-History: LabelEncoder 1 (strings and their positions in a list), 2 (from keys to values), 4 (both as
-tensors too, of more types; NaN equals NaN). CategoryMapper 1, OneHotEncoder 1.
+History: LabelEncoder 1 (strings and their positions in a list), 2 (keys to values), 4 (keys and
+values may be tensors, of more types; NaN equals NaN). CategoryMapper 1, OneHotEncoder 1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from onnxinterp.versions import older
 
 
 class Coding(NamedTuple):
-    """What becomes of labels: of a key the value at its position, of others the default."""
+    """A map of labels: a key becomes the value at its position, another label the default."""
 
     keys: Labels
     values: Labels
@@ -37,12 +37,12 @@ class Coding(NamedTuple):
 
 def _coding(keys: Labels, values: Labels, default: Any = None) -> Coding:
     if keys.size != values.size:
-        raise ValueError(f"{keys.size} keys and {values.size} values")
+        raise ValueError(f"there must be a value for each key, got {keys.size} and {values.size}")
     return Coding(keys, values, default)
 
 
-def _default(values: Labels, of_floats: float, of_int64s: int, of_strings: str) -> Any:
-    """The default that belongs to the type of the values."""
+def _default_of(values: Labels, of_floats: float, of_int64s: int, of_strings: str) -> Any:
+    """The default for the type of the values."""
     if values.numbers is None:
         return of_strings
     dtype = values.numbers.dtype
@@ -53,7 +53,7 @@ def _default(values: Labels, of_floats: float, of_int64s: int, of_strings: str) 
 
 
 def _type_of_values(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
-    """Of the values that the node gives: the output of a LabelEncoder from version 2 on."""
+    """The type of the values of the node: that of the output from version 2 on."""
     tensor = attributes.get("values_tensor")
     if isinstance(tensor, TensorProto):
         return int(tensor.data_type)
@@ -63,7 +63,7 @@ def _type_of_values(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
 
 
 def _other_type(_attributes: dict[str, Any], inputs: Sequence[int]) -> int:
-    """Strings become integers, and integers strings."""
+    """Integers for strings, strings for integers."""
     strings, integers = int(TensorProto.STRING), int(TensorProto.INT64)
     return {strings: integers, integers: strings}.get(inputs[0], 0) if inputs else 0
 
@@ -85,7 +85,7 @@ def _encoding(
 ) -> Coding:
     keys = labels_of(keys_tensor, keys_strings, keys_int64s, keys_floats)
     values = labels_of(values_tensor, values_strings, values_int64s, values_floats)
-    default = _default(values, default_float, default_int64, default_string)
+    default = _default_of(values, default_float, default_int64, default_string)
     if default_tensor is not None and len(default_tensor):
         default = default_tensor[0]
     return _coding(keys, values, default)
@@ -95,7 +95,7 @@ def _encoding(
 def label_encoder(
     X: Tensor | Strings, *, device: torch.device, prepared: Coding
 ) -> Tensor | Strings:
-    """Of a repeated key the last one counts, as the specification says; onnxruntime's is the first.
+    """The last of equal keys counts, as in the specification; in onnxruntime the first.
 
     A default of another type than the values counts as absent, as in onnxruntime.
     """
@@ -117,7 +117,7 @@ def _encoding_2(
     """The first of equal keys counts, as in onnxruntime; the specification does not say which."""
     keys = labels_of(keys_strings, keys_int64s, keys_floats, first_counts=True)
     values = labels_of(values_strings, values_int64s, values_floats)
-    return _coding(keys, values, _default(values, default_float, default_int64, default_string))
+    return _coding(keys, values, _default_of(values, default_float, default_int64, default_string))
 
 
 # NaN may be a key, as the specification says; onnxruntime and the reference never find it
@@ -159,7 +159,7 @@ def category_mapper(
     device: torch.device,
     prepared: Coding,
 ) -> Tensor | Strings:
-    """Strings to integers and integers to strings, whichever default the node names."""
+    """Strings to integers and integers to strings."""
     strings, numbers, _ = prepared
     if isinstance(X, np.ndarray):
         return numbers.take(strings.find(X), default_int64, device)
@@ -179,17 +179,17 @@ def one_hot_encoder(
     device: torch.device,
     prepared: Labels,
 ) -> Tensor:
-    """Numbers lose their fraction; what is no category becomes zeros, or fails without `zeros`."""
+    """Numbers are truncated; other labels become zeros, or raise if `zeros` is 0."""
     found = prepared.find(X if isinstance(X, np.ndarray) else X.to(torch.int64))
     positions = found if isinstance(found, Tensor) else torch.from_numpy(found).to(device)
     count, at = prepared.size, positions.unsqueeze(-1)
     hot = torch.zeros((*positions.shape, count), dtype=output_type, device=positions.device)
     if not zeros:
-        return hot.scatter_(-1, at, 1.0)  # what is no category is outside, and fails
+        return hot.scatter_(-1, at, 1.0)  # raises for labels that are not categories
     return hot.scatter_(-1, at.clamp(max=count - 1), (at < count).to(output_type))
 
 
-LABELS: dict[str, list[Any]] = {  # the last one is no key
+LABELS: dict[str, list[Any]] = {  # the last one is never a key
     "string": ["a", "b", "", "c d", "é", "x"],
     "int64": [3, -1, 0, 7, 2**40, 5],
     "int32": [3, -1, 0, 7, 2**30, 5],
@@ -218,12 +218,12 @@ def _array(labels: list[Any], type: str, shape: tuple[int, ...] | None = None) -
 
 
 def _draw_labels(d: Draw, type: str, most: int = 5) -> list[Any]:
-    """Different labels of a type, the one that is no key not among them."""
+    """Different labels of a type, without the one that is never a key."""
     return [LABELS[type][i] for i in d.permutation(5)[: d.integer(1, most)]]
 
 
 def _draw_input(d: Draw, keys: list[Any], type: str) -> Any:
-    """Keys and, with them, a value that is none."""
+    """Keys and a value that is not a key."""
     shape = d.shape(max_dims=3)
     picked = d.ints(shape, 0, len(keys))
     known = [*keys, LABELS[type][-1]]
@@ -232,7 +232,7 @@ def _draw_input(d: Draw, keys: list[Any], type: str) -> Any:
 
 @sample(label_encoder)
 def _(d: Draw) -> Call:
-    """Between all types; where onnxruntime lacks one, in the form that the reference has."""
+    """Maps between all types; those that onnxruntime lacks in the form of the reference."""
     key, value = d.choice([*LABELS]), d.choice([*LABELS])
     keys = _draw_labels(d, key)
     values = [LABELS[value][d.integer(0, 4)] for _ in keys]
@@ -242,8 +242,8 @@ def _(d: Draw) -> Call:
     attributes: dict[str, Any] = {}
     for name, labels, type in (("keys", keys, key), ("values", values, value)):
         as_list = not rare and type in LISTED and d.boolean()
-        told = f"{name}_{LISTED[type]}" if as_list else f"{name}_tensor"
-        attributes[told] = labels if as_list else _array(labels, type)
+        attribute = f"{name}_{LISTED[type]}" if as_list else f"{name}_tensor"
+        attributes[attribute] = labels if as_list else _array(labels, type)
     default = LABELS[value][-1]
     if rare or d.boolean():
         attributes["default_tensor"] = _array([default], value)
@@ -259,8 +259,8 @@ def _(d: Draw) -> Call:
     keys = [*(some := _draw_labels(d, key)), d.choice(some)]
     values = [LABELS[value][d.integer(0, 4)] for _ in keys]
     default = d.maybe(LABELS[value][-1])
-    told = {f"keys_{LISTED[key]}": keys, f"values_{LISTED[value]}": values}
-    return call(_draw_input(d, keys, key), **told, **{f"default_{LISTED[value][:-1]}": default})
+    lists = {f"keys_{LISTED[key]}": keys, f"values_{LISTED[value]}": values}
+    return call(_draw_input(d, keys, key), **lists, **{f"default_{LISTED[value][:-1]}": default})
 
 
 @sample(label_encoder_1)
@@ -287,7 +287,7 @@ def _(d: Draw) -> Call:
 
 @sample(one_hot_encoder)
 def _(d: Draw) -> Call:
-    """A category may be repeated, but not in int32, which only the reference has."""
+    """Categories may be repeated, except for int32, which only the reference supports."""
     type = d.choice(["string", "int64", "float", "double", "int32"])
     name = "string" if type == "string" else "int16"
     categories = [d.choice(LABELS[name][:5]) for _ in range(d.integer(1, 6))]
@@ -299,6 +299,6 @@ def _(d: Draw) -> Call:
     picked = d.ints(shape, 0, len(known) - 1).flatten().tolist()
     x = _array([known[i] for i in picked], type, shape)
     if type in ("float", "double"):
-        x = x + x.sign() * 0.5  # lost on the way to an integer
-    told = "cats_strings" if type == "string" else "cats_int64s"
-    return call(x, zeros=zeros, **{told: categories})
+        x = x + x.sign() * 0.5  # truncated by the kernel
+    attribute = "cats_strings" if type == "string" else "cats_int64s"
+    return call(x, zeros=zeros, **{attribute: categories})

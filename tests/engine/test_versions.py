@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -238,6 +240,19 @@ def test_forwards_completes_a_signature(newest: Callable[..., Any]) -> None:
     assert got.tolist() == X.roll(1, 0).flip(0).tolist()
     with pytest.raises(InvalidModelError, match="mode"):
         run(5, 'Moved <mode = "plain"> (x0, one)', X)
+
+
+def test_each_kernel_of_the_package_can_be_pickled() -> None:
+    for versions in registry.KERNELS.values():
+        for kernel in versions.values():
+            assert pickle.loads(pickle.dumps(kernel)) is kernel
+            assert copy.deepcopy(kernel) is kernel
+
+
+def test_a_kernel_of_another_package_is_pickled_with_its_function() -> None:
+    kernel = registry.kernel_of("Own", run)
+    copied = pickle.loads(pickle.dumps(kernel))
+    assert (copied.function, copied.op_type, copied.data_shaped) == (run, "Own", True)
 
 
 def test_what_cannot_be_derived_raises(newest: Callable[..., Any]) -> None:
