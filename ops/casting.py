@@ -17,7 +17,14 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, FLOAT8, FLOAT8E8M0, NARROW, onnx_name
 from onnxinterp.ops import numerals
-from onnxinterp.ops.narrow import BITS, MINIFLOATS, bit_cast_narrow, fitted, limits, to_float8
+from onnxinterp.ops.narrow import (
+    BITS,
+    MINIFLOATS,
+    bit_cast_narrow,
+    limits,
+    round_to_type,
+    to_float8,
+)
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_DTYPES, Flag, Host, Strings, is_known, round_to
@@ -54,7 +61,7 @@ def cast(
         return _to_power_of_two(input, saturate, round_mode).to(to)
     if to in FLOAT8:
         return to_float8(input, to, saturate)
-    return fitted(input, output_type).to(to)
+    return round_to_type(input, output_type).to(to)
 
 
 cast_19 = older(cast, since=19, without=["round_mode"])

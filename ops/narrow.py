@@ -38,7 +38,7 @@ def limits(elem_type: int) -> tuple[int, int] | None:
     return LIMITS.get(elem_type)
 
 
-def fitted(x: Tensor, elem_type: int) -> Tensor:
+def round_to_type(x: Tensor, elem_type: int) -> Tensor:
     """X rounded to the values of `elem_type`: the low bits of integers, the nearest float.
 
     x does not change for types that are not narrow. Floats saturate.
@@ -73,6 +73,6 @@ def bit_cast_narrow(x: Tensor, elem_type: int) -> Tensor:
     if x.is_floating_point():
         x = torch.searchsorted(table, x.abs()) + 8 * x.signbit()
     if elem_type != FLOAT4:
-        return fitted(x, elem_type)
+        return round_to_type(x, elem_type)
     bits = x.to(torch.int64) % 16
     return torch.where(bits < 8, 1.0, -1.0) * table[bits % 8]

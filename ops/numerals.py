@@ -39,14 +39,14 @@ def read(strings: Strings, to: torch.dtype, elem_type: int = 0) -> Tensor:
 
 
 def _integer(string: str) -> int:
-    return int(_checked(string))
+    return int(_check_number(string))
 
 
 def _real(string: str) -> float:
-    return float(_checked(string))
+    return float(_check_number(string))
 
 
-def _checked(string: str) -> str:
+def _check_number(string: str) -> str:
     """The string; Python's number syntax that C lacks raises: 1_000, digits of other scripts."""
     if not string.isascii() or "_" in string:
         raise ValueError(f"a string must be a number, got {string!r}")

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.dtypes import FLOAT8
-from onnxinterp.ops.narrow import fitted, limits, to_float8
+from onnxinterp.ops.narrow import limits, round_to_type, to_float8
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
@@ -67,11 +67,8 @@ def quantize_linear(
     if straight_through and not dtype.is_floating_point:
         return saturate_integers(y, shift, *_range(dtype, output_type))
     y = round_to_dtype(y, shift, dtype, bool(saturate), limits(output_type))
-    return (
-        straight_through_gradient(y, fitted(y, output_type))
-        if y.is_floating_point()
-        else fitted(y, output_type)
-    )
+    narrow = round_to_type(y, output_type)
+    return straight_through_gradient(y, narrow) if y.is_floating_point() else narrow
 
 
 def round_to_dtype(

@@ -26,8 +26,8 @@ def feature_vectorizer(
     """
     rows = [x.unsqueeze(0) if x.ndim == 1 else x.flatten(1) for x in X]
     widths = inputdimensions or [row.shape[1] for row in rows]
-    fitted = [functional.pad(r, (0, w - r.shape[1])) for r, w in zip(rows, widths, strict=True)]
-    return torch.cat([x.to(output_type) for x in fitted], 1)
+    columns = [functional.pad(r, (0, w - r.shape[1])) for r, w in zip(rows, widths, strict=True)]
+    return torch.cat([x.to(output_type) for x in columns], 1)
 
 
 @ml_op("ArrayFeatureExtractor", since=1)
