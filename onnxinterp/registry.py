@@ -38,7 +38,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, lru_cache
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, TypeVar, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    SupportsIndex,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Union,
+)
 
 import onnx.defs
 import torch
@@ -51,6 +61,7 @@ if TYPE_CHECKING:
 
 MAX_OP_NAME_CHARS = 200  # characters of an operator and its domain that a schema may have
 F = TypeVar("F", bound=Callable[..., Any])
+Function: TypeAlias = Callable[..., Any]
 Pattern: TypeAlias = tuple[Any, ...]  # nodes as `fusion` describes them
 
 # keywords that the engine provides
@@ -155,6 +166,13 @@ class Kernel:
     any_opset: bool = False
     extra_body_outputs: int = 0
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """A kernel of this package is pickled as its key: not all functions have a global name."""
+        versions = KERNELS.get((self.domain, self.op_type), {})
+        if versions.get(self.since) is self and self.function.__module__.startswith("onnxinterp."):
+            return _registered, (self.domain, self.op_type, self.since)
+        return super().__reduce_ex__(protocol)
+
     @cached_property
     def hints(self) -> dict[str, Any]:
         """Parameter name -> annotation, resolved; "return" too."""
@@ -247,6 +265,16 @@ class Fusion(NamedTuple):
     sources: frozenset[Callable[..., Any]]
 
 
+def _registered(domain: str, op_type: str, since: int) -> Kernel:
+    return KERNELS[domain, op_type][since]
+
+
+def find_kernel(function: Callable[..., Any]) -> Kernel | None:
+    """The kernel that a function is registered as."""
+    every = (kernel for versions in KERNELS.values() for kernel in versions.values())
+    return next((kernel for kernel in every if kernel.function is function), None)
+
+
 def kernel_of(name: str, function: Callable[..., Any]) -> Kernel:
     """A kernel for one module; what `op` declared of the function still holds.
 
@@ -254,19 +282,15 @@ def kernel_of(name: str, function: Callable[..., Any]) -> Kernel:
         name: "domain::Op", or "Op" of ai.onnx.
         function: what is to serve it.
     """
-    for versions in KERNELS.values():
-        for kernel in versions.values():
-            if kernel.function is function:
-                return kernel
     domain, _, op_type = name.rpartition("::")
-    return Kernel(function, op_type, domain, data_shaped=True)
+    return find_kernel(function) or Kernel(function, op_type, domain, data_shaped=True)
 
 
 KERNELS: dict[tuple[str, str], dict[int, Kernel]] = {}
-HOST_RULES: dict[Callable[..., Any], Callable[..., Any]] = {}
-SAMPLES: dict[Callable[..., Any], Callable[..., Any]] = {}
-FUSIONS: dict[Callable[..., Any], list[Fusion]] = {}  # by the kernel of the last node
-COMMUTATIVE: set[Callable[..., Any]] = set()
+HOST_RULES: dict[Function, Function] = {}
+SAMPLES: dict[Function, Function] = {}
+FUSIONS: dict[Function, list[Fusion]] = {}  # by the kernel of the last node
+COMMUTATIVE: set[Function] = set()
 
 
 class KernelOptions(TypedDict, total=False):
@@ -309,15 +333,20 @@ def op(
     shaped = bool(domain) if data_shaped is None else data_shaped
 
     def register(function: F) -> F:
-        versions = KERNELS.setdefault((domain, name), {})
-        if since in versions:
-            raise ValueError(f"{name}-{since} is registered twice")
-        versions[since] = Kernel(function, name, domain, since, data_shaped=shaped, **options)
+        add_kernel(Kernel(function, name, domain, since, data_shaped=shaped, **options))
         if commutative:
             COMMUTATIVE.add(function)
         return function
 
     return register
+
+
+def add_kernel(kernel: Kernel) -> None:
+    """Register a kernel; raise a ValueError where the operator has one at this opset."""
+    versions = KERNELS.setdefault((kernel.domain, kernel.op_type), {})
+    if kernel.since in versions:
+        raise ValueError(f"{kernel.op_type}-{kernel.since} is registered twice")
+    versions[kernel.since] = kernel
 
 
 def host(*functions: Callable[..., Any]) -> Callable[[F], F]:

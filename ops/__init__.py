@@ -1,4 +1,4 @@
-"""The kernels, one file per family. Importing this package fills the dispatch table.
+"""The kernels, one file per operator family. Importing this package fills the dispatch table.
 
 To add an operator: find its family, write the kernel below its relatives with `@op`, and its sample
 with `@sample`. docs/adding-an-operator.md shows one from end to end.

@@ -1,9 +1,9 @@
 """Activation functions.
 
 History: Relu, LeakyRelu, PRelu, Elu, Selu, Sigmoid, HardSigmoid, Softplus, Softsign 1; PRelu 7
-(the slope broadcasts as in numpy); Selu 6 (exacter constants); Shrink 9; ThresholdedRelu 10; Celu
-12; HardSwish, Relu of integers 14; Mish 18; Gelu 20; Swish 24; SwiGLU 28; bfloat16 at 13, 16, 22
-or 28.
+(the slope broadcasts as in numpy); Selu 6 (more exact constants); Shrink 9; ThresholdedRelu 10;
+Celu 12; HardSwish, Relu of integers 14; Mish 18; Gelu 20; Swish 24; SwiGLU 28; bfloat16 at 13, 16,
+22 or 28.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add, div, mul, pow
+from onnxinterp.ops.elementwise import unary
 from onnxinterp.ops.unary import erf, tanh
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.versions import older
 
-
-@op("Relu", since=1)
-def relu(X: Tensor) -> Tensor:
-    return torch.relu(X)
+relu = unary("Relu", torch.relu)
 
 
 @op("LeakyRelu", since=1)
@@ -41,7 +40,7 @@ def prelu(X: Tensor, slope: Tensor) -> Tensor:
 
 @op("PRelu", since=1)
 def prelu_1(X: Tensor, slope: Tensor) -> Tensor:
-    """One slope for all channels (axis 1), or one for each."""
+    """The slope has one element, or one for each channel (axis 1)."""
     if slope.ndim == 1 and X.ndim > 1:
         slope = slope.reshape(-1, *[1] * (X.ndim - 2))
     return prelu(X, slope)
@@ -59,11 +58,7 @@ def selu(
     return gamma * functional.elu(X, alpha)
 
 
-@op("Selu", since=1)
-def selu_1(
-    X: Tensor, *, alpha: float = 1.673200011253357, gamma: float = 1.0506999492645264
-) -> Tensor:
-    return selu(X, alpha=alpha, gamma=gamma)
+selu_1 = older(selu, since=1, defaults={"alpha": 1.673200011253357, "gamma": 1.0506999492645264})
 
 
 @op("Celu", since=12)
@@ -71,9 +66,7 @@ def celu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
     return functional.celu(X, alpha)
 
 
-@op("Sigmoid", since=1)
-def sigmoid(X: Tensor) -> Tensor:
-    return torch.sigmoid(X)
+sigmoid = unary("Sigmoid", torch.sigmoid)
 
 
 @op("HardSigmoid", since=1)
@@ -84,19 +77,17 @@ def hard_sigmoid(X: Tensor, *, alpha: float = 0.20000000298023224, beta: float =
 
 @op("HardSwish", since=14)
 def hard_swish(X: Tensor) -> Tensor:
-    """In two factors, since torch's own function overflows at a sixth of the largest number."""
+    """A product, because torch's function overflows at a sixth of the largest number."""
     return X * functional.hardsigmoid(X)
 
 
 @op("Softplus", since=1)
 def softplus(X: Tensor) -> Tensor:
-    """Above the threshold torch answers X; at its own one, 20, a float64 would show it."""
+    """Torch returns X above the threshold; its default of 20 is too low for float64."""
     return functional.softplus(X, threshold=40)
 
 
-@op("Softsign", since=1)
-def softsign(input: Tensor) -> Tensor:
-    return functional.softsign(input)
+softsign = unary("Softsign", functional.softsign)
 
 
 @op("ThresholdedRelu", since=10)
@@ -115,7 +106,7 @@ def gelu(X: Tensor, *, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     return functional.gelu(X, approximate=approximate)
 
 
-def _gelu_in_parts(inner: Pattern) -> list[Pattern]:
+def _gelu_patterns(inner: Pattern) -> list[Pattern]:
     """X / 2 * (1 + inner), the factors in any order."""
     sum_ = (add, inner, 1)
     return [
@@ -130,24 +121,22 @@ def _tanh_of(cube: Pattern) -> Pattern:
 
 
 @fuse(
-    *_gelu_in_parts((erf, (div, "X", math.sqrt(2)))),
-    *_gelu_in_parts((erf, (mul, "X", math.sqrt(0.5)))),
+    *_gelu_patterns((erf, (div, "X", math.sqrt(2)))),
+    *_gelu_patterns((erf, (mul, "X", math.sqrt(0.5)))),
 )
 def gelu_by_erf(X: Tensor) -> Tensor:
     return functional.gelu(X)
 
 
 @fuse(
-    *_gelu_in_parts(_tanh_of((pow, "X", 3))),
-    *_gelu_in_parts(_tanh_of((mul, "X", (mul, "X", "X")))),
+    *_gelu_patterns(_tanh_of((pow, "X", 3))),
+    *_gelu_patterns(_tanh_of((mul, "X", (mul, "X", "X")))),
 )
 def gelu_by_tanh(X: Tensor) -> Tensor:
     return functional.gelu(X, approximate="tanh")
 
 
-@op("Mish", since=18)
-def mish(X: Tensor) -> Tensor:
-    return functional.mish(X)
+mish = unary("Mish", functional.mish, since=18)
 
 
 @op("Swish", since=24)
@@ -182,7 +171,7 @@ def _(d: Draw) -> Call:
 
 @sample(selu_1)
 def _(d: Draw) -> Call:
-    """The attributes are always given: the oracles take the newer constants for the old ones."""
+    """The attributes are always set: the oracles use the newer defaults."""
     x = d.tensor(d.shape(), lo=-5, hi=5)
     return call(x, alpha=d.real(0.125, 2), gamma=d.real(0.125, 2))
 
@@ -207,7 +196,7 @@ def _(d: Draw) -> Call:
 
 @sample(prelu_1)
 def _(d: Draw) -> Call:
-    """The channels are the last axis: the oracles take the newer rule for the old one."""
+    """The channels are the last axis, because the oracles use the newer rule."""
     shape = d.shape(2, 2)
     return call(d.tensor(shape), d.tensor((d.choice([1, shape[1]]),), lo=0, hi=2))
 

@@ -14,25 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.broadcasting import aligned, draw_aligned, draw_shapes, elementwise
+from onnxinterp.ops.elementwise import (
+    aligned_version,
+    binary,
+    draw_aligned,
+    draw_shapes,
+    elementwise,
+)
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Host, Operand, is_known
 
-
-@op("Add", since=7, uint64="bits", commutative=True)
-def add(A: Operand, B: Operand) -> Tensor:
-    return torch.add(A, B)
-
-
-@op("Sub", since=7, uint64="bits")
-def sub(A: Operand, B: Operand) -> Tensor:
-    return torch.sub(A, B)
-
-
-@op("Mul", since=7, uint64="bits", commutative=True)
-def mul(A: Operand, B: Operand) -> Tensor:
-    return torch.mul(A, B)
+BOTH = ("A", "B")
+add = binary("Add", torch.add, since=7, operands=BOTH, uint64="bits", commutative=True)
+sub = binary("Sub", torch.sub, since=7, operands=BOTH, uint64="bits")
+mul = binary("Mul", torch.mul, since=7, operands=BOTH, uint64="bits", commutative=True)
 
 
 @op("Div", since=7)
@@ -41,7 +37,7 @@ def div(A: Tensor, B: Operand) -> Tensor:
     if A.is_floating_point():
         return torch.div(A, B)
     if A.dtype is torch.uint64 and isinstance(B, Tensor):
-        return _divided(A, B)
+        return _uint64_quotient(A, B)
     if not isinstance(B, Tensor):
         return torch.neg(A) if B == -1 else torch.div(A, B, rounding_mode="trunc")
     quotient = torch.div(A, _without_minus_one(B), rounding_mode="trunc")
@@ -53,9 +49,9 @@ def mod(A: Tensor, B: Operand, *, fmod: Flag = 0) -> Tensor:
     """Without `fmod` the result has the sign of B, a zero too; with it, the sign of A."""
     rule = torch.fmod if fmod else torch.remainder
     if A.dtype is torch.uint64 and isinstance(B, Tensor):
-        quotient = _divided(A, B).view(torch.int64)
+        quotient = _uint64_quotient(A, B).view(torch.int64)
         return (A.view(torch.int64) - quotient * B.view(torch.int64)).view(torch.uint64)
-    if not A.is_floating_point():  # what is divided by 1 and by -1 leaves the same rest: none
+    if not A.is_floating_point():  # the remainder of a division by 1 or by -1 is 0
         return rule(A, _without_minus_one(B))
     divisor = B.double() if isinstance(B, Tensor) else B
     rest = rule(A.double(), divisor).to(A.dtype)  # float32 quotients overflow: 3e38 / 0.5 gives NaN
@@ -65,67 +61,47 @@ def mod(A: Tensor, B: Operand, *, fmod: Flag = 0) -> Tensor:
 @op("Mod", since=10)
 def mod_10(A: Tensor, B: Operand, *, fmod: Flag = 0) -> Tensor:
     if A.is_floating_point() and not fmod:
-        raise TypeError("floating numbers need fmod=1")
+        raise TypeError(f"fmod must be 1 for floating-point inputs, got {fmod}")
     return mod(A, B, fmod=fmod)
 
 
 @op("Pow", uint64="bits", since=7, frozen=("Y",))
 def pow(X: Tensor, Y: Operand) -> Tensor:
-    """The result has the type of X. An integer to a real power is taken in float64."""
+    """The result has the dtype of X. Integers with a floating-point exponent use float64."""
     if not isinstance(Y, Tensor):
         if X.is_floating_point():
             return torch.pow(X, Y)
         Y = torch.scalar_tensor(Y, dtype=torch.float64, device=X.device)
-    dtype = torch.promote_types(X.dtype, Y.dtype)  # whatever the ranks; torch.pow looks at them
+    dtype = torch.promote_types(X.dtype, Y.dtype)  # torch.pow would depend on the ranks
     if dtype.is_floating_point and not X.is_floating_point():
         dtype = torch.float64
     return torch.pow(X.to(dtype), Y.to(dtype)).to(X.dtype)
 
 
 def _without_minus_one(B: Operand) -> Operand:
-    """B with 1 in place of -1: the processor traps when it divides the lowest integer by -1."""
+    """B with 1 in place of -1: dividing the lowest integer by -1 traps on some processors."""
     if not isinstance(B, Tensor):
         return 1 if B == -1 else B
     return torch.where(B == -1, 1, B) if B.dtype.is_signed else B
 
 
-def _divided(A: Tensor, B: Tensor) -> Tensor:
-    """The quotient of uint64, for which torch has no division, by that of int64.
+def _uint64_quotient(A: Tensor, B: Tensor) -> Tensor:
+    """The quotient of uint64 tensors, computed with int64: torch cannot divide uint64.
 
-    What is 2**63 or more looks negative: by such a B the quotient is 0 or 1. Otherwise half of A is
-    divided, and the double of that is at most 1 too low.
+    Values from 2**63 on are negative as int64. If B is one of these, the quotient is 0 or 1.
+    Otherwise half of A is divided by B; twice that quotient is at most 1 too low.
     """
     a, b = A.view(torch.int64), B.view(torch.int64)
     half = (a >> 1) & torch.iinfo(torch.int64).max
     quotient = torch.div(half, torch.where(b < 0, 1, b), rounding_mode="trunc") << 1
     low = torch.where(b < 0, 0, quotient)
-    turn = torch.iinfo(torch.int64).min  # with the highest bit turned, int64 has uint64's order
+    turn = torch.iinfo(torch.int64).min  # with the highest bit flipped, int64 sorts as uint64
     return torch.add(low, (a - low * b) ^ turn >= b ^ turn).view(torch.uint64)
 
 
-@op("Add", since=1, uint64="bits")
-def add_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return add(A, aligned(A, B, axis, broadcast))
-
-
-@op("Sub", since=1, uint64="bits")
-def sub_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return sub(A, aligned(A, B, axis, broadcast))
-
-
-@op("Mul", since=1, uint64="bits")
-def mul_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return mul(A, aligned(A, B, axis, broadcast))
-
-
-@op("Div", since=1)
-def div_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return div(A, aligned(A, B, axis, broadcast))
-
-
-@op("Pow", since=1, frozen=("Y",))
-def pow_1(X: Tensor, Y: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return pow(X, aligned(X, Y, axis, broadcast))
+add_1, sub_1, mul_1 = aligned_version(add), aligned_version(sub), aligned_version(mul)
+div_1 = aligned_version(div)
+pow_1 = aligned_version(pow, uint64=None, frozen=BOTH[1:])
 
 
 host(add, add_1)(elementwise(operator.add))
@@ -134,7 +110,7 @@ host(mul, mul_1)(elementwise(operator.mul))
 
 
 def _quotient(a: Any, b: Any) -> Any:
-    """The quotient towards zero: floors of what is not negative need no guard on a size."""
+    """The quotient rounded towards zero; it adds no guard on a symbolic size."""
     if b < 0:
         a, b = -a, -b
     return torch.sym_max(a, 0) // b - torch.sym_max(-a, 0) // b
@@ -163,10 +139,10 @@ def _(X: Host, Y: Host, **_old: Any) -> Any:
 
 def _power(x: Any, y: Any) -> Any:
     if is_known(y) and y > 64 and isinstance(x, int) and abs(x) > 1:
-        raise OverflowError("beyond 64 bits, and perhaps beyond all memory")
+        raise OverflowError(f"the power must fit into 64 bits, got {x} ** {y}")
     power = x**y
     if isinstance(power, complex) or (isinstance(power, float) and isinstance(x, int)):
-        raise ValueError("no real number, or no integer")
+        raise ValueError(f"the power must be a real number of the type of the base, got {power}")
     return power
 
 
@@ -211,7 +187,7 @@ def _(d: Draw) -> Call:
 
 @sample(mod, mod_10)
 def _(d: Draw) -> Call:
-    """Dividends of floats stay below the divisor, away from the jumps at its multiples."""
+    """Floating-point dividends are below the divisor, where the remainder has no jumps."""
     A, B = draw_shapes(d)
     if d.dtype().is_floating_point:
         fmod = 1 if d.opset < 28 else d.maybe(d.integer(0, 1))

@@ -1,9 +1,10 @@
 """Scaled dot product attention: Attention.
 
-History: 23, 24 (`nonpad_kv_seqlen`: keys are counted, for caches kept outside), 25 (windows).
+History: 23, 24 (`nonpad_kv_seqlen`: number of valid keys, for an external cache), 25 (windows).
 
-Shapes in here: queries [batch, q_heads, q_length, head], keys and values [batch, kv_heads, length,
-head], scores [batch, q_heads, q_length, length]. A query that may attend no key gets zeros.
+Shapes in this file: queries [batch, q_heads, q_length, head], keys and values [batch, kv_heads,
+length, head], scores [batch, q_heads, q_length, length]. The output is 0 for a query without any
+key.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from onnxinterp.ops.softmax import softmax, softmax_1
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, is_known
+from onnxinterp.versions import older
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -48,9 +50,8 @@ def attention(
     softmax_precision: torch.dtype | None = None,
     n_outputs: int,
 ) -> tuple[Tensor, ...]:
-    """One fused call where only Y is asked for; step by step otherwise."""
-    if not Q.ndim == K.ndim == V.ndim or (scale is not None and scale < 0):  # it has a root
-        raise ValueError(f"scale {scale} of inputs of ranks {Q.ndim}, {K.ndim} and {V.ndim}")
+    """One fused call if only Y is needed, step by step otherwise."""
+    _check_inputs(Q, K, V, scale)
     q, k, v = _heads(Q, q_num_heads), _heads(K, kv_num_heads), _heads(V, kv_num_heads)
     _check_past(q, past_key, past_value, nonpad_kv_seqlen)
     if past_key is not None and past_value is not None:
@@ -62,16 +63,21 @@ def attention(
         y, qk = fused(q, k, v, None, scale, bool(is_causal)), None
     else:
         past = None if past_key is None else past_key.shape[2]
-        allowed = _allowed(q, k, past, nonpad_kv_seqlen, *windows)
-        bias = _bias(attn_mask, allowed, q, k.shape[2])
+        bias = _bias(attn_mask, _allowed(q, k, past, nonpad_kv_seqlen, *windows), q, k.shape[2])
         if plain:
             y, qk = fused(q, k, v, bias, scale, False), None
         else:
-            caps = softcap, softmax_precision, qk_matmul_output_mode
-            y, qk = _stepwise(q, k, v, bias, scale, *caps)
-    if Q.ndim == 3:
-        y = y.transpose(1, 2).flatten(2)
+            modes = softcap, softmax_precision, qk_matmul_output_mode
+            y, qk = _stepwise(q, k, v, bias, scale, *modes)
+    y = y.transpose(1, 2).flatten(2) if Q.ndim == 3 else y
     return (y, k, v) if qk is None else (y, k, v, qk)
+
+
+def _check_inputs(Q: Tensor, K: Tensor, V: Tensor, scale: float | None) -> None:
+    if not Q.ndim == K.ndim == V.ndim:
+        raise ValueError(f"Q, K and V must have one rank, got {Q.ndim}, {K.ndim} and {V.ndim}")
+    if scale is not None and scale < 0:  # its square root is used
+        raise ValueError(f"scale must not be negative, got {scale}")
 
 
 def _heads(x: Tensor, count: int | None) -> Tensor:
@@ -79,31 +85,32 @@ def _heads(x: Tensor, count: int | None) -> Tensor:
     if x.ndim == 4 and count in (None, 0, x.shape[1]):
         return x
     if x.ndim != 3 or not count:
-        raise ValueError(f"{count} heads of {list(x.shape)}")
+        raise ValueError(f"the number of heads must fit the input {list(x.shape)}, got {count}")
     return torch.unflatten(x, -1, (count, -1)).transpose(1, 2)
 
 
 def _check_past(
     q: Tensor, past_key: Tensor | None, past_value: Tensor | None, key_counts: Tensor | None
 ) -> None:
-    """Keys and values of the past belong together; where keys are counted there is no past."""
+    """Check the sizes of past keys and values and of the number of valid keys."""
     pasts = [x.shape[:3] for x in (past_key, past_value) if x is not None]
     if len(pasts) == 1 or pasts[:1] != pasts[1:]:
-        raise ValueError(f"past keys and values of {[list(shape) for shape in pasts]}")
+        raise ValueError(f"past keys and values must fit, got {[list(s) for s in pasts]}")
     if key_counts is not None and (pasts or key_counts.shape != q.shape[:1]):
-        raise ValueError(f"nonpad_kv_seqlen {list(key_counts.shape)} for {q.shape[0]} samples")
+        expected = f"[{q.shape[0]}] without past keys"
+        raise ValueError(f"nonpad_kv_seqlen must be {expected}, got {list(key_counts.shape)}")
 
 
 def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
-    """Refuse keys and values that torch would broadcast, or cut, to fit the queries."""
+    """Check sizes of keys and values that torch would broadcast, or cut, to fit the queries."""
     heads = q.shape[1] % k.shape[1] == 0
     if not heads or k.shape[0] != q.shape[0] or k.shape[:3] != v.shape[:3]:
         shapes = [list(x.shape) for x in (q, k, v)]
-        raise ValueError(f"queries, keys and values of shapes {shapes}")
+        raise ValueError(f"sizes of queries, keys and values must fit each other, got {shapes}")
 
 
 def is_fused(dtype: torch.dtype, softmax_precision: torch.dtype | None) -> bool:
-    """Whether torch's fused kernels take the softmax as asked: for halves they do in float32."""
+    """Whether torch's fused kernels compute the softmax in this precision; float32 for halves."""
     if softmax_precision is None or softmax_precision is dtype:
         return True
     return softmax_precision is torch.float32 and dtype in HALF
@@ -113,7 +120,7 @@ def fused(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, is_causal: bool
 ) -> Tensor:
     attend = functional.scaled_dot_product_attention
-    if q.shape[1] != k.shape[1]:  # asked here, where a symbolic number of heads becomes a guard
+    if q.shape[1] != k.shape[1]:  # only here, because a symbolic number of heads adds a guard
         attend = partial(attend, enable_gqa=True)
     return attend(q, k, v.to(q.dtype), attn_mask=bias, is_causal=is_causal, scale=scale)
 
@@ -146,10 +153,10 @@ def attention_in_parts(
     divisor: float = 1.0,
     root: float = 1.0,
 ) -> Any:
-    """Keys stand in columns. Where a query may attend no key, the softmax of its scores is NaN.
+    """The keys are columns. The softmax of the scores is NaN for a query without any key.
 
-    Where its scores are NaN or overflow, torch's kernels may give 0 and not NaN, as they do in the
-    module that a graph was exported from.
+    Where scores are NaN or overflow, torch's kernels may return 0 and not NaN. They do the same in
+    the module that a graph was exported from.
     """
     if forward_ad._current_level >= 0:
         return NotImplemented  # torch's fused kernels have no forward derivative
@@ -164,7 +171,7 @@ def attention_in_parts(
     scores = (*Q.shape[:3], K.shape[3])
     fits = all(n in (1, size) for n, size in zip(mask.shape[::-1], scores[::-1], strict=False))
     if not fits or not 2 <= mask.ndim <= 4 or mask.dtype != Q.dtype or mask.requires_grad:
-        return NotImplemented  # torch's fused kernels take no such mask
+        return NotImplemented  # torch's fused kernels do not support such a mask
     y = fused(Q, K.transpose(2, 3), V, mask, factor, False)
     return y.masked_fill((mask == -math.inf).all(-1, keepdim=True), math.nan)
 
@@ -178,9 +185,9 @@ def _allowed(
     left: int,
     right: int,
 ) -> Tensor | None:
-    """True where position and padding let a query attend a key; None where they always do.
+    """True where position and padding allow a query to attend a key; None if they always do.
 
-    The queries are the last of the keys that count: query i stands at i + past, or at
+    The queries are at the end of the valid keys: the position of query i is i + past, or
     i + key_counts - q_length.
     """
     device, length = q.device, q.shape[2]
@@ -205,9 +212,9 @@ def _allowed(
 
 
 def _bias(mask: Tensor | None, allowed: Tensor | None, q: Tensor, length: int) -> Tensor | None:
-    """What is added to the scores; as bool, True adds 0 and False -inf.
+    """The bias that is added to the scores; a bool bias means 0 for True and -inf for False.
 
-    A mask may end before the keys do: the rest is masked.
+    A mask may be shorter than the keys: the remaining keys are masked.
     """
     if mask is None:
         return allowed
@@ -215,11 +222,14 @@ def _bias(mask: Tensor | None, allowed: Tensor | None, q: Tensor, length: int) -
     if mask.shape[-1] != length:
         rest = (0, length - mask.shape[-1])
         if rest[1] < 0:
-            raise ValueError(f"a mask {list(mask.shape)} for {length} keys")
+            raise ValueError(f"attn_mask must have at most {length} keys, got {list(mask.shape)}")
         mask = functional.pad(mask, rest, value=False if boolean else -math.inf)
-    fits = zip(mask.shape[::-1], (length, *q.shape[2::-1]), strict=False)
+    fits, scores = (
+        zip(mask.shape[::-1], (length, *q.shape[2::-1]), strict=False),
+        [*q.shape[:3], length],
+    )
     if mask.ndim > 4 or any(n not in (size, 1) for n, size in fits):
-        raise ValueError(f"a mask {list(mask.shape)} for scores {[*q.shape[:3], length]}")
+        raise ValueError(f"attn_mask must broadcast to {scores}, got {list(mask.shape)}")
     mask = mask.unsqueeze(0) if mask.ndim == 1 else mask
     if boolean:
         return mask if allowed is None else mask & allowed
@@ -239,7 +249,7 @@ def _stepwise(
 ) -> tuple[Tensor, Tensor]:
     """The output and the scores after the step that `mode` names."""
     if mode not in range(4):
-        raise ValueError(f"qk_matmul_output_mode {mode}")
+        raise ValueError(f"qk_matmul_output_mode must be 0 to 3, got {mode}")
     if q.shape[1] != k.shape[1]:
         repeats = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
@@ -252,83 +262,13 @@ def _stepwise(
         if bias.dtype is torch.bool:
             bias = torch.zeros_like(bias, dtype=q.dtype).masked_fill(~bias, -math.inf)
         biased, alone = capped + bias, (bias == -math.inf).all(-1, keepdim=True)
-        attended = biased.masked_fill(alone, 0)  # or the softmax is nan, and so its gradient
+        attended = biased.masked_fill(alone, 0)  # otherwise the softmax and its gradient are NaN
         weights = attended.softmax(-1, dtype=precision).to(q.dtype).masked_fill(alone, 0)
     return weights @ v.to(q.dtype), (product, capped, biased, weights)[mode]
 
 
-@op("Attention", since=24)
-def attention_24(
-    Q: Tensor,
-    K: Tensor,
-    V: Tensor,
-    attn_mask: Tensor | None = None,
-    past_key: Tensor | None = None,
-    past_value: Tensor | None = None,
-    nonpad_kv_seqlen: Tensor | None = None,
-    *,
-    is_causal: Flag = 0,
-    kv_num_heads: int | None = None,
-    q_num_heads: int | None = None,
-    qk_matmul_output_mode: int = 0,
-    scale: float | None = None,
-    softcap: float = 0.0,
-    softmax_precision: torch.dtype | None = None,
-    n_outputs: int,
-) -> tuple[Tensor, ...]:
-    return attention(
-        Q,
-        K,
-        V,
-        attn_mask,
-        past_key,
-        past_value,
-        nonpad_kv_seqlen,
-        is_causal=is_causal,
-        kv_num_heads=kv_num_heads,
-        q_num_heads=q_num_heads,
-        qk_matmul_output_mode=qk_matmul_output_mode,
-        scale=scale,
-        softcap=softcap,
-        softmax_precision=softmax_precision,
-        n_outputs=n_outputs,
-    )
-
-
-@op("Attention", since=23)
-def attention_23(
-    Q: Tensor,
-    K: Tensor,
-    V: Tensor,
-    attn_mask: Tensor | None = None,
-    past_key: Tensor | None = None,
-    past_value: Tensor | None = None,
-    *,
-    is_causal: Flag = 0,
-    kv_num_heads: int | None = None,
-    q_num_heads: int | None = None,
-    qk_matmul_output_mode: int = 0,
-    scale: float | None = None,
-    softcap: float = 0.0,
-    softmax_precision: torch.dtype | None = None,
-    n_outputs: int,
-) -> tuple[Tensor, ...]:
-    return attention(
-        Q,
-        K,
-        V,
-        attn_mask,
-        past_key,
-        past_value,
-        is_causal=is_causal,
-        kv_num_heads=kv_num_heads,
-        q_num_heads=q_num_heads,
-        qk_matmul_output_mode=qk_matmul_output_mode,
-        scale=scale,
-        softcap=softcap,
-        softmax_precision=softmax_precision,
-        n_outputs=n_outputs,
-    )
+attention_24 = older(attention, since=24, without=["left_window_size", "right_window_size"])
+attention_23 = older(attention_24, since=23, without=["nonpad_kv_seqlen"])
 
 
 def _draw_mask(
@@ -336,25 +276,27 @@ def _draw_mask(
 ) -> Tensor | None:
     """None, numbers or bool.
 
-    One row for all queries is drawn without is_causal only: the reference evaluator then gives the
-    causal mask one row too.
+    A mask of one row for all queries is drawn without is_causal only: otherwise the reference
+    evaluator also reduces the causal mask to one row.
     """
     shapes: list[tuple[int, ...]] = [(queries, keys), (heads, queries, keys)]
     shapes += [(batch, 1, queries, keys), (1, heads, queries if causal else 1, keys)]
     mask: Tensor = d.tensor(d.choice(shapes), "U", lo=-2, hi=2)
-    if mask.dtype is torch.bool:  # where nothing is seen, onnxruntime's answer is another by type
+    if (
+        mask.dtype is torch.bool
+    ):  # for a query without keys onnxruntime's result depends on the dtype
         mask[..., 0] = True
     return d.maybe(mask)
 
 
 def _draw_modes(d: Draw, has_infinite: bool) -> dict[str, float | torch.dtype | None]:
-    """What is told of the scores and the softmax, where the judges agree."""
+    """Attributes of the scores and the softmax for which the oracles agree."""
     softcap = d.choice([None, 0.0, 2.0])
     modes = [None, 0, 1, 2, 3]
     if softcap:
-        modes = [1, 2, 3]  # the reference evaluator takes mode 0 for mode 1, onnxruntime does not
+        modes = [1, 2, 3]  # the reference evaluator confuses modes 0 and 1
     if has_infinite:
-        modes.remove(2)  # onnxruntime may show the lowest number in place of -inf
+        modes.remove(2)  # onnxruntime may return the lowest number in place of -inf
     precisions = [torch.float64, torch.float32]
     if d.dtype("T1") is torch.float64:
         precisions.pop()
@@ -365,7 +307,7 @@ def _draw_modes(d: Draw, has_infinite: bool) -> dict[str, float | torch.dtype | 
     }
 
 
-@sample(attention, attention_24, attention_23)
+@sample(attention)
 def _(d: Draw) -> Call:
     batch, kv_heads, head, v_head = [d.integer(1, 2) for _ in range(4)]
     q_heads, queries, new = kv_heads * d.integer(1, 2), d.integer(1, 3), d.integer(1, 4)

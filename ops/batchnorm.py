@@ -1,16 +1,18 @@
 """BatchNormalization.
 
-History: 1, 6 (is_test, spatial), 7 (is_test is gone: naming more than one output means training),
-9 (spatial is gone), 14 (training_mode; three outputs), 15 (parameters may have other types).
+History: 1, 6 (is_test, spatial), 7 (without is_test: more than one output means training),
+9 (without spatial), 14 (training_mode; three outputs), 15 (parameters may have other types).
 
-The running statistics follow the specification: the variance of the population, and a momentum that
-weighs the past. nn.BatchNorm's momentum weighs the batch (its 0.1 is ONNX's 0.9), and it keeps the
-variance of the sample, n / (n - 1) times as large.
+The running statistics follow the specification: the variance is that of the population, and the
+momentum is the weight of the past. The momentum of nn.BatchNorm is the weight of the batch (its 0.1
+is 0.9 in ONNX), and its running variance is that of the sample, n / (n - 1) times as large.
 
-A mode of None (see `registry`) keeps to the statistics given, also where the file asks to train.
+If `training` is None (see `registry`), the given statistics are used even if the file trains.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,21 +20,26 @@ from torch import Tensor
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
+from onnxinterp.versions import forwards
 
-WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}  # where statistics are taken
+WIDE = {
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+}  # -> dtype of the statistics
 
 
-def _check(x: Tensor, *parameters: Tensor) -> None:
-    """Refuse parameters of other shapes, some of which torch flattens or broadcasts."""
+def _check_parameters(x: Tensor, *parameters: Tensor) -> None:
+    """Check the shapes of the parameters: torch flattens or broadcasts some wrong ones."""
     channels = x.shape[1] if x.ndim > 1 else 1
     if any(p.shape != (channels,) for p in parameters):
-        raise ValueError(f"parameters {[list(p.shape) for p in parameters]} of {list(x.shape)}")
+        shapes = [list(p.shape) for p in parameters]
+        raise ValueError(f"scale, B, mean and var must be [{channels}], got {shapes}")
 
 
 def _normalize(
     x: Tensor, scale: Tensor, b: Tensor, mean: Tensor, var: Tensor, epsilon: float
 ) -> Tensor:
-    """With given statistics. torch takes these as constants, so computed ones go the long way."""
+    """Normalize with given statistics; torch has no gradient for these."""
     plain = x.ndim > 1 and x.dtype == scale.dtype == mean.dtype
     if plain and not (mean.requires_grad or var.requires_grad):
         return torch.batch_norm(x, scale, b, mean, var, False, 0.0, epsilon, True)
@@ -51,13 +58,13 @@ def _train(
     momentum: float,
     n_outputs: int,
 ) -> tuple[Tensor, ...]:
-    """Y, the next running mean and variance, and, where the file wants them, those of the batch.
+    """Y, the next running mean and variance, and, if they are outputs, those of the batch.
 
-    Where it does not, they need no gradient: then torch's own kernel keeps the running ones. It is
-    three times as fast on a CPU. The variance of the sample that it takes is as large as that of
-    the population once the past is scaled like it.
+    If they are not outputs, they need no gradient and torch's kernel updates the running ones: it
+    is three times as fast on a CPU. It uses the variance of the sample: the running variance is
+    scaled before and after to get that of the population.
     """
-    wide, (old_mean, old_var) = _typed(x, WIDE.get(x.dtype, x.dtype)), running
+    wide, (old_mean, old_var) = _as_dtype(x, WIDE.get(x.dtype, x.dtype)), running
     count = x.numel() // x.shape[1] if x.ndim > 1 and x.shape[1] else 1
     if n_outputs > 1 or count < 2 or old_mean.requires_grad or old_var.requires_grad:
         axes = [0, *range(2, x.ndim)]
@@ -65,24 +72,24 @@ def _train(
         var = (wide - mean).square().mean(axes)
         mean = mean.reshape(var.shape)
         y = _normalize(wide, scale, b, mean, var, epsilon)
-        return y.to(x.dtype), *_updated(running, mean, var, momentum)
-    scale, b = _typed(scale, wide.dtype), _typed(b, wide.dtype)
-    mean = _typed(old_mean, wide.dtype).clone()
-    var = _typed(old_var, wide.dtype) * (count / (count - 1))
+        return y.to(x.dtype), *_update(running, mean, var, momentum)
+    scale, b = _as_dtype(scale, wide.dtype), _as_dtype(b, wide.dtype)
+    mean = _as_dtype(old_mean, wide.dtype).clone()
+    var = _as_dtype(old_var, wide.dtype) * (count / (count - 1))
     y = torch.batch_norm(wide, scale, b, mean, var, True, 1 - momentum, epsilon, True)
-    var = var * ((count - 1) / count)  # not in place: the backward pass looks at what it was given
-    return _typed(y, x.dtype), _typed(mean, old_mean.dtype), _typed(var, old_var.dtype)
+    var = var * ((count - 1) / count)  # not in place: the backward pass reads it
+    return _as_dtype(y, x.dtype), _as_dtype(mean, old_mean.dtype), _as_dtype(var, old_var.dtype)
 
 
-def _typed(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """As `x.to(dtype)`, which takes as long as a small kernel also where it has nothing to do."""
+def _as_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x.to(dtype)`, which takes as long as a small kernel even if there is nothing to do."""
     return x if x.dtype is dtype else x.to(dtype)
 
 
-def _updated(
+def _update(
     running: tuple[Tensor, Tensor], mean: Tensor, var: Tensor, momentum: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The next running mean and variance, and those of the batch, in the running ones' types."""
+    """The next running mean and variance, and those of the batch, in the running dtypes."""
     old_mean, old_var = running
     mean, var = mean.to(old_mean.dtype), var.to(old_var.dtype)
     return mean.lerp(old_mean, momentum), var.lerp(old_var, momentum), mean, var
@@ -102,7 +109,7 @@ def batch_normalization(
     training: bool | None,
     n_outputs: int,
 ) -> tuple[Tensor, ...]:
-    _check(X, scale, B, input_mean, input_var)
+    _check_parameters(X, scale, B, input_mean, input_var)
     if training or (training_mode and training is not None):
         running = (input_mean, input_var)
         return _train(X, scale, B, running, epsilon, momentum, n_outputs)[:3]
@@ -122,77 +129,33 @@ def batch_normalization_9(
     training: bool | None,
     n_outputs: int,
 ) -> tuple[Tensor, ...]:
-    """Naming the statistics as outputs is how a file says that it trains."""
-    _check(X, scale, B, mean, var)
+    """A file trains if the statistics are outputs of the node."""
+    _check_parameters(X, scale, B, mean, var)
     if training or (n_outputs > 1 and training is not None):
         return _train(X, scale, B, (mean, var), epsilon, momentum, n_outputs)
     return _normalize(X, scale, B, mean, var, epsilon), mean, var, mean, var
 
 
 @op("BatchNormalization", since=7, state={"mean": 1, "var": 2})
+@forwards(batch_normalization_9)
 def batch_normalization_7(
-    X: Tensor,
-    scale: Tensor,
-    B: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    *,
-    epsilon: float = 1e-5,
-    momentum: float = 0.9,
-    spatial: Flag = 1,
-    training: bool | None,
-    n_outputs: int,
+    X: Tensor, *inputs: Tensor, spatial: Flag = 1, **attributes: Any
 ) -> tuple[Tensor, ...]:
-    """With spatial=0 every element of a sample has statistics of its own."""
-    shape = X.shape
-    if not spatial:
-        X = X.flatten(1)
-        scale, B, mean, var = (g.reshape(-1) for g in (scale, B, mean, var))
-    y, mean, var, *saved = batch_normalization_9(
-        X,
-        scale,
-        B,
-        mean,
-        var,
-        epsilon=epsilon,
-        momentum=momentum,
-        training=training,
-        n_outputs=n_outputs,
-    )
-    if not spatial:
-        y = y.reshape(shape)
-        mean, var, *saved = (s.reshape(shape[1:]) for s in (mean, var, *saved))
-    return y, mean, var, *saved
+    """With spatial=0 each element of a sample has its own statistics."""
+    if spatial:
+        return batch_normalization_9(X, *inputs, **attributes)
+    flat = [x.reshape(-1) for x in inputs]
+    y, *statistics = batch_normalization_9(X.flatten(1), *flat, **attributes)
+    return y.reshape(X.shape), *(s.reshape(X.shape[1:]) for s in statistics)
 
 
 @op("BatchNormalization", since=1, state={"mean": 1, "var": 2})
+@forwards(batch_normalization_7)
 def batch_normalization_1(
-    X: Tensor,
-    scale: Tensor,
-    B: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    *,
-    epsilon: float = 1e-5,
-    is_test: Flag = 0,
-    momentum: float = 0.9,
-    spatial: Flag = 1,
-    training: bool | None,
-    n_outputs: int,
+    *inputs: Tensor, is_test: Flag = 0, n_outputs: int, **attributes: Any
 ) -> tuple[Tensor, ...]:
-    """As from 7 on; is_test keeps a file from training that names five outputs."""
-    return batch_normalization_7(
-        X,
-        scale,
-        B,
-        mean,
-        var,
-        epsilon=epsilon,
-        momentum=momentum,
-        spatial=spatial,
-        training=training,
-        n_outputs=1 if is_test else n_outputs,
-    )
+    """As version 7; a file with five outputs does not train if is_test is 1."""
+    return batch_normalization_7(*inputs, n_outputs=1 if is_test else n_outputs, **attributes)
 
 
 @sample(batch_normalization)
@@ -216,7 +179,7 @@ def _(d: Draw) -> Call:
 @sample(batch_normalization_9, batch_normalization_7, batch_normalization_1)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=2, min_side=2), lo=-3, hi=3)
-    spatial = d.maybe(d.integer(0, 1)) if d.opset == 7 else None  # before 7 nobody judges it
+    spatial = d.maybe(d.integer(0, 1)) if d.opset == 7 else None  # no oracle runs it before 7
     shape = x.shape[1:] if spatial == 0 else (x.shape[1],)
     three = [d.tensor(shape, lo=-3, hi=3) for _ in range(3)]
     return call(

@@ -2,7 +2,7 @@
 
 History: Cast 1 (`to` is the name of a type), 6 (its number), 9 (strings), 13 (bfloat16), 19
 (float8, `saturate`), 21, 23, 25, 28 (4-, 2- and 6-bit types), 24 (float8e8m0, `round_mode`).
-CastLike 15, with the same steps. BitCast 26.
+CastLike 15, with the same later versions. BitCast 26.
 """
 
 from __future__ import annotations
@@ -17,10 +17,18 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, FLOAT8, FLOAT8E8M0, NARROW, onnx_name
 from onnxinterp.ops import numerals
-from onnxinterp.ops.narrow import BITS, MINIFLOATS, bit_cast_narrow, fitted, limits, to_float8
+from onnxinterp.ops.narrow import (
+    BITS,
+    MINIFLOATS,
+    bit_cast_narrow,
+    limits,
+    round_to_type,
+    to_float8,
+)
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_DTYPES, Flag, Host, Strings, is_known, round_to
+from onnxinterp.versions import older
 
 EXACT = 2**53  # up to it every integer is a float64
 RoundMode: TypeAlias = Literal["up", "down", "nearest"]
@@ -29,7 +37,7 @@ NAMED = {
     onnx_name(t).upper(): CARRIER[t]
     for t in (*range(TensorProto.FLOAT, TensorProto.INT64 + 1), *range(9, TensorProto.UINT64 + 1))
 }
-"""The types that Cast-1 names: float to int64, bool to uint64; no strings, no complex numbers."""
+"""The type names of Cast-1: float to int64 and bool to uint64; not string, not complex."""
 
 
 @op("Cast", since=24, any_type=True)
@@ -41,9 +49,9 @@ def cast(
     round_mode: RoundMode = "up",
     output_type: int = 0,
 ) -> Tensor | Strings:
-    """Floats lose their fraction on the way to integers; all but zero is true.
+    """Floats are truncated to integers; every number except 0 is true.
 
-    onnxruntime rounds floats to the nearest 4-bit integer; the backend suite truncates them too.
+    onnxruntime rounds floats to the nearest 4-bit integer; the backend suite truncates these too.
     """
     if not isinstance(to, torch.dtype):
         return numerals.write(input)
@@ -53,23 +61,11 @@ def cast(
         return _to_power_of_two(input, saturate, round_mode).to(to)
     if to in FLOAT8:
         return to_float8(input, to, saturate)
-    return fitted(input, output_type).to(to)
+    return round_to_type(input, output_type).to(to)
 
 
-@op("Cast", since=19, any_type=True)
-def cast_19(
-    input: Tensor | Strings,
-    *,
-    to: torch.dtype | type[str],
-    saturate: Flag = 1,
-    output_type: int = 0,
-) -> Tensor | Strings:
-    return cast(input, to=to, saturate=saturate, output_type=output_type)
-
-
-@op("Cast", since=6, any_type=True)
-def cast_6(input: Tensor | Strings, *, to: torch.dtype | type[str]) -> Tensor | Strings:
-    return cast(input, to=to)
+cast_19 = older(cast, since=19, without=["round_mode"])
+cast_6 = older(cast_19, since=6, without=["saturate", "output_type"])
 
 
 @op("Cast", since=1, any_type=True)
@@ -90,20 +86,8 @@ def cast_like(
     return cast(input, to=to, saturate=saturate, round_mode=round_mode, output_type=output_type)
 
 
-@op("CastLike", since=19, any_type=True, frozen=("target_type",))
-def cast_like_19(
-    input: Tensor | Strings,
-    target_type: Tensor | Strings,
-    *,
-    saturate: Flag = 1,
-    output_type: int = 0,
-) -> Tensor | Strings:
-    return cast(input, to=numerals.type_of(target_type), saturate=saturate, output_type=output_type)
-
-
-@op("CastLike", since=15, any_type=True, frozen=("target_type",))
-def cast_like_15(input: Tensor | Strings, target_type: Tensor | Strings) -> Tensor | Strings:
-    return cast(input, to=numerals.type_of(target_type))
+cast_like_19 = older(cast_like, since=19, without=["round_mode"])
+cast_like_15 = older(cast_like_19, since=15, without=["saturate", "output_type"])
 
 
 @op("BitCast", since=26, any_type=True)
@@ -112,17 +96,17 @@ def bit_cast(
 ) -> Tensor:
     bits, wanted = _bits(input_type, input.dtype), _bits(output_type, to)
     if bits != wanted:
-        raise ValueError(f"elements of {bits} bits as elements of {wanted}")
+        raise ValueError(f"`to` must be a type of {bits} bits, got one of {wanted}")
     return bit_cast_narrow(input, output_type) if output_type in BITS else input.view(to)
 
 
 def _bits(elem_type: int, carrier: torch.dtype) -> int:
-    """The width of a type, which its carrier tells where it is not narrow."""
+    """The width of a type in bits: that of its carrier unless it is narrow."""
     return _width(elem_type) if elem_type in NARROW else 8 * carrier.itemsize
 
 
 def _to_power_of_two(x: Tensor, saturate: Flag, round_mode: RoundMode) -> Tensor:
-    """Round to what float8e8m0 can hold: the powers 2**-127 to 2**127, and NaN."""
+    """Round to the values of float8e8m0: the powers 2**-127 to 2**127, and NaN."""
     x = x.to(torch.float32)
     mantissa, exponent = torch.frexp(x)  # 0.5 <= mantissa < 1
     threshold = {"up": 0.5, "nearest": 0.75, "down": 1.0}[round_mode]
@@ -135,13 +119,13 @@ def _to_power_of_two(x: Tensor, saturate: Flag, round_mode: RoundMode) -> Tensor
 
 
 def cast_host(input: Host, to: Any) -> Any:
-    """Cast of plain numbers; NotImplemented for types that no host value has."""
+    """Cast plain numbers; NotImplemented for types that host values do not have."""
     if to not in HOST_DTYPES:
         return NotImplemented
     try:
         numbers = [_number(x, to) for x in input.numbers]
     except (ArithmeticError, ValueError):
-        return NotImplemented  # what infinity and NaN become is the tensor's affair
+        return NotImplemented  # the tensor kernel casts infinity and NaN
     return Host(numbers if input.rank else numbers[0], to)
 
 
@@ -150,15 +134,15 @@ def _number(x: Any, to: torch.dtype) -> Any:
         return x != 0
     if to.is_floating_point:
         if is_known(x) and abs(x) > EXACT:
-            raise ValueError("rounded twice, to float64 before the type")
+            raise ValueError(f"an integer must be at most {EXACT} to be rounded only once, got {x}")
         return round_to(to, torch.sym_float(x))
     if x.__class__ is float and not -(2.0**63) <= x < 2.0**63:
-        raise ValueError("beyond the integers")
+        raise ValueError(f"a float must fit into int64, got {x}")
     return round_to(to, torch.sym_int(x))
 
 
-@host(cast, cast_19, cast_6)
-def _(input: Host, *, to: torch.dtype, **_about_float8: Any) -> Any:
+@host(cast)
+def _(input: Host, *, to: torch.dtype, **_float8_options: Any) -> Any:
     return cast_host(input, to)
 
 
@@ -167,13 +151,13 @@ def _(input: Host, *, to: str) -> Any:
     return cast_host(input, NAMED[to.upper()])
 
 
-@host(cast_like, cast_like_19, cast_like_15)
-def _(input: Host, target_type: Host, **_about_float8: Any) -> Any:
+@host(cast_like)
+def _(input: Host, target_type: Host, **_float8_options: Any) -> Any:
     return cast_host(input, target_type.dtype)
 
 
 def _draw_source(d: Draw, to: int) -> Any:
-    """Numbers in the range of the target: what is beyond is undefined for floats."""
+    """Numbers in the range of the target: the cast of other floats is undefined."""
     carrier = CARRIER.get(to, torch.float64)
     whole = not (carrier.is_floating_point or carrier.is_complex)
     least, most = limits(to) or (-10 if carrier.is_signed else 0, 10)
@@ -181,8 +165,8 @@ def _draw_source(d: Draw, to: int) -> Any:
         least, most = -6, 6
     shape = d.shape()
     if carrier is torch.float8_e8m0fnu:
-        least = 1  # what becomes of negative numbers is undefined
-        shape = d.shape(min_dims=1)  # of rank 0 no oracle casts to it
+        least = 1  # the cast of negative numbers is undefined
+        shape = d.shape(min_dims=1)  # no oracle casts a scalar to it
     if d.elem_type("T1") == TensorProto.STRING:
         numbers = d.ints(shape, least, most)
         scale = (
@@ -205,7 +189,7 @@ def _draw_details(d: Draw, to: int) -> dict[str, Any]:
     return {"saturate": saturate if d.opset >= 19 else None, "round_mode": round_mode}
 
 
-@sample(cast, cast_19, cast_6)
+@sample(cast)
 def _(d: Draw) -> Call:
     to = d.elem_type("T2")
     return call(_draw_source(d, to), to=to, **_draw_details(d, to))
@@ -217,7 +201,7 @@ def _(d: Draw) -> Call:
     return call(_draw_source(d, to), to=onnx_name(to).upper())
 
 
-@sample(cast_like, cast_like_19, cast_like_15)
+@sample(cast_like)
 def _(d: Draw) -> Call:
     like, to = d.tensor(d.shape(), "T2"), d.elem_type("T2")
     return call(_draw_source(d, to), like, **_draw_details(d, to))
@@ -232,7 +216,7 @@ def _(d: Draw) -> Call:
 
 
 def _width(elem_type: int) -> int:
-    """Bits of a type; 6 of those that BitCast does not know."""
+    """Bits of a type; 6 for the types that BitCast does not support."""
     return BITS.get(elem_type) or (
         6 if elem_type in MINIFLOATS else 8 * CARRIER[elem_type].itemsize
     )

@@ -1,4 +1,4 @@
-"""Clip: limit every element to [min, max].
+"""Clip: limit each element to [min, max].
 
 History: 1, 6 (bounds are attributes), 11 (bounds are inputs), 12 (integers), 13 (bfloat16).
 """
@@ -18,7 +18,7 @@ FLOAT_MAX = torch.finfo(torch.float32).max
 def clip(input: Tensor, min: Tensor | None = None, max: Tensor | None = None) -> Tensor:
     """An absent bound is the type's own limit, so that infinity becomes the largest number.
 
-    Where min > max the answer is max, as torch.clamp has it.
+    The result is max if min > max, as in torch.clamp.
     """
     info = torch.finfo(input.dtype) if input.is_floating_point() else torch.iinfo(input.dtype)
     lowest = input.new_full((), info.min) if min is None else min.reshape(())

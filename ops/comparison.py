@@ -1,4 +1,4 @@
-"""Comparison of two tensors, and Where, which chooses by one.
+"""Comparisons of two tensors, and Where, which selects elements by a condition.
 
 History: Equal, Less, Greater 1 with `broadcast` and `axis`, 7 (numpy's broadcasting), 9, 11 (all
 number types), 13 (bfloat16), 19 (Equal of strings). LessOrEqual, GreaterOrEqual 12. Where 9.
@@ -13,57 +13,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.broadcasting import aligned, draw_aligned, draw_shapes, elementwise
-from onnxinterp.registry import host, op, sample
+from onnxinterp.ops.elementwise import (
+    aligned_version,
+    binary,
+    draw_aligned,
+    draw_shapes,
+    elementwise,
+)
+from onnxinterp.registry import KernelOptions, host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, Host, Operand
+from onnxinterp.values import Host, Operand
 
-BOTH = ("A", "B")  # no gradient passes a comparison
-
-
-@op("Equal", since=7, uint64="order", frozen=BOTH)
-def equal(A: Tensor, B: Operand) -> Tensor:
-    return torch.eq(A, B)
-
-
-@op("Less", since=7, uint64="order", frozen=BOTH)
-def less(A: Tensor, B: Operand) -> Tensor:
-    return torch.lt(A, B)
-
-
-@op("LessOrEqual", since=12, uint64="order", frozen=BOTH)
-def less_or_equal(A: Tensor, B: Operand) -> Tensor:
-    return torch.le(A, B)
-
-
-@op("Greater", since=7, uint64="order", frozen=BOTH)
-def greater(A: Tensor, B: Operand) -> Tensor:
-    return torch.gt(A, B)
-
-
-@op("GreaterOrEqual", since=12, uint64="order", frozen=BOTH)
-def greater_or_equal(A: Tensor, B: Operand) -> Tensor:
-    return torch.ge(A, B)
+OPTIONS: KernelOptions = {"uint64": "order", "frozen": ("A", "B")}  # a comparison has no gradient
+equal = binary("Equal", torch.eq, since=7, **OPTIONS)
+less = binary("Less", torch.lt, since=7, **OPTIONS)
+less_or_equal = binary("LessOrEqual", torch.le, since=12, **OPTIONS)
+greater = binary("Greater", torch.gt, since=7, **OPTIONS)
+greater_or_equal = binary("GreaterOrEqual", torch.ge, since=12, **OPTIONS)
+equal_1, less_1, greater_1 = aligned_version(equal), aligned_version(less), aligned_version(greater)
 
 
 @op("Where", since=9)
 def where(condition: Tensor, X: Operand, Y: Tensor) -> Tensor:
     return torch.where(condition, X, Y)
-
-
-@op("Equal", since=1, uint64="order", frozen=BOTH)
-def equal_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return equal(A, aligned(A, B, axis, broadcast))
-
-
-@op("Less", since=1, uint64="order", frozen=BOTH)
-def less_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return less(A, aligned(A, B, axis, broadcast))
-
-
-@op("Greater", since=1, uint64="order", frozen=BOTH)
-def greater_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return greater(A, aligned(A, B, axis, broadcast))
 
 
 host(equal, equal_1)(elementwise(operator.eq, torch.bool, exact=True))
@@ -79,7 +51,7 @@ def _(condition: Host, X: Host, Y: Host) -> Any:
 
 
 def _draw(d: Draw, A: Sequence[int], B: Sequence[int]) -> Call:
-    """Numbers from a narrow range, so that some are equal."""
+    """Numbers from a narrow range, so that some of them are equal."""
     return call(d.tensor(A, lo=-2, hi=2), d.tensor(B, lo=-2, hi=2))
 
 

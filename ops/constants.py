@@ -18,6 +18,7 @@ from onnxinterp.ops.shapes import MOST_DIMENSIONS
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_DTYPES, Host, Ints, is_known
+from onnxinterp.versions import older
 
 ZERO = Host([0.0], torch.float32)
 
@@ -34,14 +35,14 @@ def constant(
     value_string: str | None = None,
     value_strings: list[str] | None = None,
 ) -> Tensor | np.ndarray[Any, Any]:
-    """Exactly one attribute is given; strings become numpy object arrays."""
+    """Exactly one attribute is set; strings are returned as numpy object arrays."""
     given = (
         value,
         sparse_value,
-        _filled(value_int, torch.int64),
-        _filled(value_ints, torch.int64),
-        _filled(value_float, torch.float32),
-        _filled(value_floats, torch.float32),
+        _tensor_of(value_int, torch.int64),
+        _tensor_of(value_ints, torch.int64),
+        _tensor_of(value_float, torch.float32),
+        _tensor_of(value_floats, torch.float32),
         _strings(value_string),
         _strings(value_strings),
     )
@@ -49,11 +50,18 @@ def constant(
     return only
 
 
-@op("Constant", since=11, initializer=True)
-def constant_11(
-    *, value: Tensor | None = None, sparse_value: Tensor | None = None
-) -> Tensor | np.ndarray[Any, Any]:
-    return constant(value=value, sparse_value=sparse_value)
+constant_11 = older(
+    constant,
+    since=11,
+    without=[
+        "value_int",
+        "value_ints",
+        "value_float",
+        "value_floats",
+        "value_string",
+        "value_strings",
+    ],
+)
 
 
 @op("Constant", since=1, initializer=True)
@@ -61,7 +69,7 @@ def constant_1(*, value: Tensor) -> Tensor:
     return value
 
 
-def _filled(data: Any, dtype: torch.dtype) -> Tensor | None:
+def _tensor_of(data: Any, dtype: torch.dtype) -> Tensor | None:
     return None if data is None else torch.tensor(data, dtype=dtype)
 
 
@@ -69,18 +77,18 @@ def _strings(data: str | list[str] | None) -> np.ndarray[Any, Any] | None:
     return None if data is None else np.array(data, dtype=object)
 
 
-def _filled_type(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
+def _value_type(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
     value = attributes.get("value")
     return int(value.data_type) if isinstance(value, TensorProto) else int(TensorProto.FLOAT)
 
 
-@op("ConstantOfShape", since=9, infer_output_type=_filled_type)
+@op("ConstantOfShape", since=9, infer_output_type=_value_type)
 def constant_of_shape(input: Ints, *, value: Host | None = None, device: torch.device) -> Tensor:
-    """One element seen everywhere: the result costs no memory, and must not be written to."""
+    """An expanded view of one element: it needs no memory, and must not be written to."""
     value = value or ZERO
     (number,) = value.numbers
-    if any(is_known(n) and n < 0 for n in input):  # to torch, -1 is a size that stays
-        raise ValueError(f"a shape of {input}")
+    if any(is_known(n) and n < 0 for n in input):  # torch keeps a size for -1
+        raise ValueError(f"sizes must not be negative, got {input}")
     return torch.full((), number, dtype=value.dtype, device=device).expand(input)
 
 
@@ -98,7 +106,7 @@ def _(input: Ints, *, value: Host | None = None) -> Any:
 
 @op("EyeLike", since=9, any_type=True)
 def eye_like(input: Tensor, *, dtype: torch.dtype | None = None, k: int = 0) -> Tensor:
-    """Ones on the k-th diagonal."""
+    """1 on the k-th diagonal, 0 elsewhere."""
     rows, columns = (torch.arange(n, device=input.device) for n in input.shape)
     ones = columns == rows[:, None] + k
     return ones.to(input.dtype if dtype is None else dtype)

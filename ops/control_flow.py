@@ -1,4 +1,4 @@
-"""Control flow: If, Loop, Scan. Python drives the bodies, so gradients simply flow through them.
+"""Control flow: If, Loop, Scan. Python runs the bodies, so gradients flow through them.
 
 History: If 1, 11 (branches may differ in shape), 13-25 (types; sequences and optionals).
 Loop 1, 11, 13-25 (types; sequences). Scan 8 (a batch axis, sequence_lens), 9 (free axes),
@@ -43,9 +43,9 @@ def loop(
     body: Subgraph,
     device: torch.device,
 ) -> tuple[Any, ...]:
-    """The body's condition counts even where the node gives no `cond`.
+    """The condition of the body is used even if the node has no input `cond`.
 
-    The specification ignores it then; onnxruntime does not, and models are made to run there.
+    The specification ignores it then; onnxruntime does not, and models are made for onnxruntime.
     """
     carried: Sequence[Any] = v_initial
     if len(body.output_types) <= len(v_initial):
@@ -112,7 +112,7 @@ def scan_8(
     directions: Ints | None = None,
     device: torch.device,
 ) -> tuple[Tensor, ...]:
-    """One scan for each element of the batch axis 0, over axis 1; zeros after a sequence's end."""
+    """Scan axis 1 of each element of the batch (axis 0); zeros after the end of a sequence."""
     n_states = len(initial_state_and_scan_inputs) - num_scan_inputs
     n_batch, longest = initial_state_and_scan_inputs[-1].shape[:2]
     if sequence_lens is not None and len(sequence_lens) != n_batch:
@@ -140,7 +140,7 @@ def scan_8(
 def _elements(
     inputs: Sequence[Tensor], axes: Ints | None, backwards: Ints | None
 ) -> Iterable[tuple[Tensor, ...]]:
-    """What each iteration of a Scan takes of its inputs."""
+    """The slices of the inputs for each iteration of a Scan."""
     axes = axes or [0] * len(inputs)
     backwards = backwards or [0] * len(inputs)
     columns = [_unbound(x, axis) for x, axis in zip(inputs, axes, strict=True)]
@@ -149,7 +149,7 @@ def _elements(
 
 
 def _keep(rows: list[Sequence[Any]], row: Sequence[Any]) -> None:
-    """Keep the results of an iteration that scan outputs are made of."""
+    """Append the results of an iteration, from which scan outputs are made."""
     if any(isinstance(value, (list, dict)) for value in row):
         raise TypeError("a scan output is made of tensors, not of sequences")
     rows.append(row)
@@ -164,7 +164,7 @@ def _columns(rows: Sequence[Sequence[Any]], n: int) -> list[Sequence[Any]]:
 def _stacked(column: Sequence[Any], declared: OutputType, axis: int, device: torch.device) -> Any:
     """A scan output; numbers become a list of numbers.
 
-    Without iterations its shape is what the body declares, with 0 for sizes it does not know.
+    Without iterations the body declares its shape; unknown sizes are 0.
     """
     if column and all(isinstance(v, Host) and not v.rank for v in column):
         from_front(axis, 1)
@@ -220,11 +220,11 @@ def _(d: Draw) -> Call:
     return call(d.tensor((), "B"), then_branch=branches[0], else_branch=branches[1])
 
 
-COMPUTED = ("float", "double")  # values of other types pass through bodies that name no type
+COMPUTED = ("float", "double")  # bodies of other types only pass values on
 
 
 def _body(d: Draw, rules: str, head: str, element: Sequence[int]) -> onnx.GraphProto:
-    """A body in ONNX text, `T` standing for tensors of the type of V and of shape `element`."""
+    """A body in ONNX's text format; `T` is a tensor of the type of V and of shape `element`."""
     kind = onnx_name(d.elem_type("V"))
     if kind == "float" and d.dtype("V") is torch.float64:  # what gradients are checked in
         kind = "double"
@@ -246,7 +246,7 @@ def _(d: Draw) -> Call:
     if onnx_name(d.elem_type("V")) in COMPUTED:
         body = _body(d, LOOP_RULES + LOOP_INDEX, LOOP_HEAD[:-1] + ", int64 index)", x.shape)
         return call(d.integer(0, 4), go, x, body=body, outputs=3)
-    go = None  # without an iteration nobody knows the shape of what is undeclared
+    go = None  # without iterations an undeclared shape is unknown
     return call(d.integer(1, 4), go, x, body=_body(d, LOOP_RULES, LOOP_HEAD, x.shape), outputs=2)
 
 
@@ -255,7 +255,7 @@ SCAN_RULES = "next = Add (state, x); row = Mul (next, z); other = Identity (z)"
 
 
 def _sides(d: Draw) -> list[int]:
-    """A shape, never an empty one: onnxruntime dies of a division by zero there."""
+    """A shape without 0: onnxruntime would divide by zero."""
     return [d.integer(1, 3) for _ in range(d.integer(1, 3))]
 
 

@@ -9,14 +9,16 @@ Inputs are [N, C, *spatial] with one to three spatial axes, filters [M, C/group,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.spatial import AutoPad, at_least, filter_sides, pad, window, with_bias
+from onnxinterp.ops.spatial import AutoPad, at_least, filter_sizes, pad, window, with_bias
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.versions import forwards
 
 CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
 TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
@@ -36,17 +38,11 @@ def conv(
     strides: list[int] | None = None,
 ) -> Tensor:
     X, W = _with_channels(X, W, group, 1)
-    w = window(
-        X.shape[2:],
-        filter_sides(W, kernel_shape),
-        auto_pad=auto_pad,
-        strides=strides,
-        dilations=dilations,
-        pads=pads,
-    )
+    kernel = filter_sizes(W, kernel_shape)
+    w = window(X.shape[2:], kernel, auto_pad, strides, dilations, pads)
     convolve = CONVOLUTIONS[X.ndim - 3]
     strided_same = auto_pad.startswith("SAME") and max(w.strides) > 1
-    if strided_same or w.begins != w.ends:  # where SAME depends on the size, that is not compared
+    if strided_same or w.begins != w.ends:  # do not compare symbolic sizes
         X, padding = pad(X, w.begins, w.ends), [0] * len(w.begins)
     else:
         padding = w.begins
@@ -54,13 +50,13 @@ def conv(
 
 
 def _with_channels(X: Tensor, W: Tensor, group: int, axis: int) -> tuple[Tensor, Tensor]:
-    """Zeros where there are no channels: torch would take them for no filters, too.
+    """One channel of zeros per group if there are no channels: torch would return no filters.
 
     Args:
         X: the input.
-        W: the filters; a convolution is as many sums of nothing as there are of them.
-        group: how many groups of channels there are.
-        axis: where the channels stand in W: those of a group (1), or those of all (0).
+        W: the filters; without channels each output element is 0.
+        group: number of groups of channels.
+        axis: the axis of W for the channels: those of a group (1), or all channels (0).
     """
     if W.shape[axis] or X.shape[1]:
         return X, W
@@ -84,19 +80,13 @@ def conv_transpose(
     pads: list[int] | None = None,
     strides: list[int] | None = None,
 ) -> Tensor:
-    """Pads crop the full result; output_padding takes elements back at the end."""
+    """Pads crop the full result; output_padding adds elements at the end."""
     rank = X.ndim - 2
     X, W = _with_channels(X, W, group, 0)
     if output_shape and len(output_shape) not in (rank, rank + 2):
-        raise ValueError(f"output_shape {output_shape} for {rank} spatial axes")
-    explicit = pads if auto_pad in ("NOTSET", "") else None
-    w = window(
-        X.shape[2:],
-        filter_sides(W, kernel_shape),
-        strides=strides,
-        dilations=dilations,
-        pads=explicit,
-    )
+        raise ValueError(f"output_shape must have {rank} or {rank + 2} sizes, got {output_shape}")
+    kernel, explicit = filter_sizes(W, kernel_shape), pads if auto_pad in ("NOTSET", "") else None
+    w = window(X.shape[2:], kernel, "NOTSET", strides, dilations, explicit)
     extra = list(output_padding or [0] * rank)
     begins, ends = w.begins, w.ends
     if output_shape or auto_pad.startswith("SAME"):
@@ -109,7 +99,7 @@ def conv_transpose(
     if all(0 <= n < limit for n, limit in zip(behind, limits, strict=True)):
         return transpose(X, W, B, w.strides, begins, behind, group, w.dilations)
     full = transpose(X, W, None, w.strides, 0, 0, group, w.dilations)
-    full = pad(full, [0] * rank, extra)  # first, or there may be less than is cropped
+    full = pad(full, [0] * rank, extra)  # before cropping, which may need these elements
     return with_bias(pad(full, [-b for b in begins], [-e for e in ends]), B)
 
 
@@ -121,14 +111,14 @@ def _transposed_pads(
     auto_pad: AutoPad,
     output_shape: Sequence[int],
 ) -> tuple[list[int], list[int]]:
-    """Pads that give `output_shape`, or size * stride; the smaller half first for SAME_UPPER.
+    """Pads for an output of `output_shape`, or of size * stride; SAME_UPPER puts less at the begin.
 
-    Where even no padding gives too little, zeros are added at the end. onnxruntime does so for
-    `output_shape`; for SAME it leaves the result too small, against the specification.
+    If the output is too small even without padding, zeros are added at the end, as in onnxruntime
+    for `output_shape`. For SAME its result is too small, against the specification.
     """
     begins, ends = [], []
     for i, (n, r, s, o) in enumerate(zip(sizes, reach, strides, extra, strict=True)):
-        # size * stride leaves a total that does not depend on the size
+        # for size * stride the total does not depend on the size
         total = (n - 1) * s + r + o - output_shape[i] if output_shape else r + o - s
         head = at_least(total, 0)
         begins.append(head // 2 if auto_pad == "SAME_UPPER" else head - head // 2)
@@ -137,37 +127,22 @@ def _transposed_pads(
 
 
 @op("ConvInteger", since=10, frozen=("x_zero_point", "w_zero_point"))
+@forwards(conv)
 def conv_integer(
     x: Tensor,
     w: Tensor,
     x_zero_point: Tensor | None = None,
     w_zero_point: Tensor | None = None,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    **attributes: Any,
 ) -> Tensor:
-    """Padding means x_zero_point. Sums are exact: they are taken in float64."""
+    """The padding is x_zero_point. Sums are exact, because they are computed in float64."""
     X, W = x.double(), w.double()
     if x_zero_point is not None:
         X = X - x_zero_point.double().reshape(())
     if w_zero_point is not None:  # one, or one per output channel
         zeros = w_zero_point.double().reshape(-1, *[1] * (w.ndim - 1))
         W = W - zeros.expand(w.shape[0], *zeros.shape[1:])
-    y = conv(
-        X,
-        W,
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        kernel_shape=kernel_shape,
-        pads=pads,
-        strides=strides,
-    )
-    return y.to(torch.int32)
+    return conv(X, W, **attributes).to(torch.int32)
 
 
 def _per_axis(d: Draw, rank: int, lo: int, hi: int) -> list[int]:
@@ -175,7 +150,7 @@ def _per_axis(d: Draw, rank: int, lo: int, hi: int) -> list[int]:
 
 
 def _padding(d: Draw, rank: int, highest: int = 2) -> tuple[str | None, list[int] | None]:
-    """`auto_pad` and `pads`: one of them at most."""
+    """`auto_pad` and `pads`: at most one of them."""
     auto_pad = d.choice([None, "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])
     explicit = auto_pad in (None, "NOTSET")
     return auto_pad, d.maybe(_per_axis(d, 2 * rank, 0, highest)) if explicit else None
@@ -206,7 +181,7 @@ def _(d: Draw) -> Call:
 @sample(conv_transpose)
 def _(d: Draw) -> Call:
     rank = d.integer(1, 3)
-    # of float64 only the reference evaluator is a judge: wrong about groups and output_shape
+    # for float64 the reference evaluator is the only oracle; its groups and output_shape are wrong
     only_reference = d.dtype() is torch.float64
     group = 1 if only_reference else d.integer(1, 2)
     channels, filters = group * d.integer(1, 2), d.integer(1, 2)

@@ -1,4 +1,4 @@
-"""Running results along an axis: CumSum, CumProd.
+"""Cumulative sums and products along an axis: CumSum, CumProd.
 
 History: CumSum 11, 14 (float16, bfloat16). CumProd 26.
 """
@@ -17,18 +17,18 @@ from onnxinterp.values import Flag
 
 @op("CumSum", since=11, uint64="bits")
 def cum_sum(x: Tensor, axis: int, *, exclusive: Flag = 0, reverse: Flag = 0) -> Tensor:
-    return _running(torch.cumsum, 0, x, axis, exclusive, reverse)
+    return _accumulate(torch.cumsum, 0, x, axis, exclusive, reverse)
 
 
 @op("CumProd", since=26, uint64="bits")
 def cum_prod(x: Tensor, axis: int, *, exclusive: Flag = 0, reverse: Flag = 0) -> Tensor:
-    return _running(torch.cumprod, 1, x, axis, exclusive, reverse)
+    return _accumulate(torch.cumprod, 1, x, axis, exclusive, reverse)
 
 
-def _running(
+def _accumulate(
     rule: Callable[..., Tensor], identity: int, x: Tensor, axis: int, exclusive: Flag, reverse: Flag
 ) -> Tensor:
-    """Apply a rule along an axis, from its end on, or up to but without each element."""
+    """Apply a cumulative rule along an axis, perhaps from its end, or excluding each element."""
     x = x.movedim(axis, 0)
     x = x.flip(0) if reverse else x
     if exclusive:

@@ -1,9 +1,9 @@
-"""Convolution whose window is bent: DeformConv.
+"""Deformable convolution: DeformConv.
 
 History: 19, 22 (bfloat16).
 
 Source: X. Zhu, H. Hu, S. Lin and J. Dai, "Deformable ConvNets v2" (2019). Torch has no such
-convolution, but it samples at given places.
+convolution; torch.nn.functional.grid_sample reads the elements.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.spatial import Window, filter_sides, window, with_bias
+from onnxinterp.ops.spatial import Window, filter_sizes, window, with_bias
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 
@@ -34,18 +34,19 @@ def deform_conv(
     pads: list[int] | None = None,
     strides: list[int] | None = None,
 ) -> Tensor:
-    """Each element of the window is moved by an offset per axis and weighted by its mask."""
-    w = window(
-        X.shape[2:], filter_sides(W, kernel_shape), strides=strides, dilations=dilations, pads=pads
-    )
+    """Each element of the window has an offset per axis and a weight, its mask."""
+    kernel = filter_sizes(W, kernel_shape)
+    w = window(X.shape[2:], kernel, "NOTSET", strides, dilations, pads)
     rank, images, outputs = X.ndim - 2, X.shape[0], w.outputs(X.shape[2:])
     elements = offset_group * math.prod(w.kernel)
     masked = mask is None or mask.shape == (images, elements, *outputs)
+    shapes = [list(x.shape) for x in (offset, mask) if x is not None]
     if not masked or offset.shape != (images, elements * rank, *outputs):
-        raise ValueError(f"offsets or a mask for other than {elements} elements in {outputs}")
+        expected = f"{elements} elements for each of {outputs}"
+        raise ValueError(f"offset and mask must have {expected}, got {shapes}")
     moves = offset.reshape(images * offset_group, *w.kernel, rank, *outputs)
     places = [_places(moves.select(rank + 1, axis), w, axis) for axis in range(rank)]
-    sampled = _sampled(X.reshape(images * offset_group, -1, *X.shape[2:]), places)
+    sampled = _sample(X.reshape(images * offset_group, -1, *X.shape[2:]), places)
     if mask is not None:
         sampled = sampled * mask.reshape(images * offset_group, 1, -1)
     patches = sampled.reshape(images, group, -1, math.prod(outputs))
@@ -55,7 +56,7 @@ def deform_conv(
 
 
 def _places(moves: Tensor, w: Window, axis: int) -> Tensor:
-    """Where on a spatial axis the elements of all windows fall, [images, places].
+    """Positions of the elements of all windows on a spatial axis, [images, places].
 
     Args:
         moves: offsets along that axis, [images, *kernel, *outputs].
@@ -71,11 +72,11 @@ def _places(moves: Tensor, w: Window, axis: int) -> Tensor:
     return (wide + (element + output)).flatten(1)
 
 
-def _sampled(x: Tensor, places: list[Tensor]) -> Tensor:
-    """x, [N, C, *spatial], at places [N, P] per axis, as [N, C, P]: linear between, 0 outside.
+def _sample(x: Tensor, places: list[Tensor]) -> Tensor:
+    """X [N, C, *spatial] at places [N, P] per axis, as [N, C, P]: interpolated, 0 outside.
 
-    Torch wants places as parts of the way from the first element to the last: there are two at
-    least, and halves, which would miss an element of a long way, are widened.
+    Torch needs places relative to the first and the last element, so each axis is padded to two
+    elements at least. Halves are converted to float32, because they are too coarse for this.
     """
     if len(places) == 1:  # a row is an image of height 1
         x, places = x.unsqueeze(2), [torch.zeros_like(places[0]), *places]
@@ -95,7 +96,7 @@ def _per_axis(d: Draw, lo: int, hi: int, count: int = 2) -> list[int]:
 
 @sample(deform_conv)
 def _(d: Draw) -> Call:
-    """Images: the specification means any rank, the oracles have this one."""
+    """Images only: the specification allows any rank, the oracles do not."""
     group, offset_group = d.integer(1, 2), d.integer(1, 2)
     images, channels, filters = d.integer(1, 2), 2 * d.integer(1, 2), group * d.integer(1, 2)
     kernel, sizes = _per_axis(d, 1, 3), _per_axis(d, 5, 7)

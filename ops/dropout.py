@@ -1,10 +1,10 @@
 """Dropout.
 
-History: 1, 6 (is_test), 7 (is_test is gone), 10 (a boolean mask), 12 (ratio and training_mode are
+History: 1, 6 (is_test), 7 (without is_test), 10 (a boolean mask), 12 (ratio and training_mode are
 inputs), 13 (bfloat16), 22 (float8).
 
-It drops when the module trains, or when a file from opset 12 on says so. torch's generator decides,
-so `torch.manual_seed` repeats a run and the seed in the file is not used.
+Elements are dropped if the module trains, or if a file of opset 12 or later says so. torch's
+generator is used: `torch.manual_seed` repeats a run, and the seed in the file has no effect.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch.nn import functional
 from onnxinterp.dtypes import FLOAT8
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag
+from onnxinterp.versions import older
 
 
 def _drop(
     data: Tensor, ratio: float, drops: bool, n_outputs: int
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The output, and where two are named the boolean mask of what is kept."""
+    """The output and, if the node has two outputs, the boolean mask of the kept elements."""
     if drops and data.dtype in FLOAT8:
         result = _drop(data.float(), ratio, drops, n_outputs)
         if isinstance(result, tuple):
@@ -30,7 +30,7 @@ def _drop(
         return result.to(data.dtype)
     if n_outputs > 1 and drops:
         output, mask = torch.native_dropout(data, ratio, True)
-        return output, mask.to(torch.bool)  # of no elements torch makes floats
+        return output, mask.to(torch.bool)  # without elements torch returns floats
     output = functional.dropout(data, ratio) if drops else data
     return output if n_outputs == 1 else (output, torch.ones_like(data, dtype=torch.bool))
 
@@ -59,21 +59,13 @@ def dropout_10(
 def dropout_7(
     data: Tensor, *, ratio: float = 0.5, training: bool, n_outputs: int
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The mask has the type of the data."""
+    """The mask has the dtype of the data."""
     result = _drop(data, ratio, training, n_outputs)
     return result if isinstance(result, Tensor) else (result[0], result[1].to(data.dtype))
 
 
-@op("Dropout", since=1, random=True)
-def dropout_1(
-    data: Tensor,
-    *,
-    is_test: Flag = 0,  # noqa: ARG001  # its default would drop in every run: the module's mode rules
-    ratio: float = 0.5,
-    training: bool,
-    n_outputs: int,
-) -> Tensor | tuple[Tensor, Tensor]:
-    return dropout_7(data, ratio=ratio, training=training, n_outputs=n_outputs)
+# is_test is 0 by default, which would drop in every run: the mode of the module decides
+dropout_1 = older(dropout_7, since=1, unused={"is_test": 0})
 
 
 @sample(dropout)

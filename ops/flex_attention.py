@@ -2,9 +2,9 @@
 
 History: 1.
 
-Shapes in here: queries [batch, q_heads, q_length, head], keys [batch, kv_heads, length, head],
+Shapes in this file: queries [batch, q_heads, q_length, head], keys [batch, kv_heads, length, head],
 values [batch, kv_heads, length, v_head], scores [batch, q_heads, q_length, length]. Query heads
-that share a key head are neighbours.
+of one key head are neighbours.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def flex_attention(
     score_mod: Subgraph | None = None,
     softmax_precision: torch.dtype | None = None,
 ) -> Tensor:
-    """One fused call where there are no subgraphs.
+    """One fused call if there are no subgraphs.
 
-    A row of which `score_mod` leaves nothing but -inf is nan, as softmax has it.
+    A row that is all -inf after `score_mod` becomes nan, as in softmax.
     """
     check_heads(Q, K, V)
     wide = torch.float64 if Q.dtype is torch.float64 else torch.float32
@@ -52,16 +52,16 @@ def flex_attention(
 
 
 def _by_key_head(x: Tensor, keys: Tensor) -> Tensor:
-    """The queries that share a key head as those of one head."""
+    """Merge the query heads of one key head into one head."""
     return torch.unflatten(x, 1, (keys.shape[1], -1)).flatten(2, 3)
 
 
 def _by_query_head(x: Tensor, queries: Tensor) -> Tensor:
-    """The opposite."""
+    """The inverse of `_by_key_head`."""
     return torch.unflatten(x, 2, (-1, queries.shape[2])).flatten(1, 2)
 
 
-BODIES = {  # T stands for a tensor of the softmax's type
+BODIES = {  # T is a tensor of the dtype of the softmax
     "score_mod": [
         "m (T s) => (T y) { t = Tanh (s) y = Add (s, t) }",
         """m (T s) => (T y) {
@@ -79,7 +79,7 @@ TYPES = {torch.float32: "float", torch.float64: "double"}
 def _(d: Draw) -> Call:
     batch, kv_heads, groups, queries, keys, head, v_head = [d.integer(1, 3) for _ in range(7)]
     wide = torch.promote_types(d.dtype("T1"), torch.float32)
-    precision = d.choice([None, wide, torch.float64])  # in a narrower one the judges' digits differ
+    precision = d.choice([None, wide, torch.float64])  # the oracles differ in narrower types
     kind = TYPES[precision or wide]
     mods = {
         name: onnx.parser.parse_graph(text.replace("T ", f"{kind}[b, h, l, s] "))

@@ -16,21 +16,22 @@ from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Operand, is_known
+from onnxinterp.versions import older
 
 
 def from_the_front(indices: Tensor, size: int) -> Tensor:
-    """Negative indices count from the end; beyond both ends they stay wrong and raise."""
+    """Indices from the front for negative ones; indices out of range stay so and raise later."""
     return torch.where(indices < 0, indices + size, indices)
 
 
 def within(numbers: Tensor, most: int) -> Tensor:
-    """The same numbers; one that is not in 0 to `most` raises, as an index does."""
+    """Return the numbers; one outside of 0 to `most` raises as an index does."""
     return torch.arange(most + 1, device=numbers.device).index_select(0, numbers)
 
 
 @op("Gather", since=1, uint64="bits")
 def gather(data: Tensor, indices: Operand, *, axis: int = 0) -> Tensor:
-    """The axis is replaced by the axes of the indices."""
+    """The axes of the indices replace the axis."""
     if not isinstance(indices, Tensor):
         return data.select(axis, int(indices))
     axis = from_front(axis, data.ndim)
@@ -52,21 +53,21 @@ def _(data: Host, indices: Host, *, axis: int = 0) -> Any:
 
 @op("GatherElements", since=11, uint64="bits")
 def gather_elements(data: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
-    """The result has the shape of the indices, whose other sizes may be smaller than data's."""
-    if indices.ndim != data.ndim:  # torch takes rank 0 for rank 1
-        raise ValueError(f"indices of rank {indices.ndim}, data of rank {data.ndim}")
+    """The result has the shape of the indices; their other sizes may be less than those of data."""
+    if indices.ndim != data.ndim:  # torch accepts rank 0 for rank 1
+        raise ValueError(f"indices must have rank {data.ndim}, got {indices.ndim}")
     return data.gather(axis, from_the_front(indices, data.shape[axis]).long())
 
 
 @op("GatherND", since=12, uint64="bits")
 def gather_nd(data: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
-    """The last axis of the indices holds places in the axes of data behind the batch."""
+    """The last axis of the indices has positions in the axes of data after the batch."""
     if not 0 <= batch_dims < min(data.ndim, indices.ndim):
-        raise ValueError(f"{batch_dims} axes of a batch, of {data.ndim} and {indices.ndim}")
+        raise ValueError(f"batch_dims must be below all ranks, got {batch_dims}")
     depth, batch = indices.shape[-1], data.shape[:batch_dims]
     if not 1 <= depth <= data.ndim - batch_dims or indices.shape[:batch_dims] != batch:
-        raise ValueError(f"indices {list(indices.shape)} into data {list(data.shape)}")
-    if indices.ndim == 1:  # as an index, a tensor of rank 0 would be read into a number
+        raise ValueError(f"indices must fit data {list(data.shape)}, got {list(indices.shape)}")
+    if indices.ndim == 1:  # indexing by a scalar would read it into a number
         return gather_nd(data, indices[None])[0]
     places = list(indices.unbind(-1))
     for axis, n in enumerate(batch):
@@ -76,9 +77,7 @@ def gather_nd(data: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
     return data[tuple(places)]
 
 
-@op("GatherND", since=11, uint64="bits")
-def gather_nd_11(data: Tensor, indices: Tensor) -> Tensor:
-    return gather_nd(data, indices)
+gather_nd_11 = older(gather_nd, since=11, without=["batch_dims"])
 
 
 @op("ReverseSequence", since=10)
@@ -89,11 +88,11 @@ def reverse_sequence(
     batch_axis: Literal[0, 1] = 1,
     time_axis: Literal[0, 1] = 0,
 ) -> Tensor:
-    """Of each row of the batch the first `length` steps are reversed, the rest stays."""
+    """Reverse the first `length` steps of each row of the batch; the others do not change."""
     if batch_axis == time_axis:
-        raise ValueError(f"axis {time_axis} is that of the time and of the batch")
+        raise ValueError(f"time_axis must not be batch_axis, got {time_axis}")
     if sequence_lens.shape != input.shape[batch_axis : batch_axis + 1]:
-        raise ValueError(f"lengths {list(sequence_lens.shape)} for {list(input.shape)}")
+        raise ValueError(f"sequence_lens must be one per row, got {list(sequence_lens.shape)}")
     time = torch.arange(input.shape[time_axis], device=input.device)
     lengths = within(sequence_lens, input.shape[time_axis])[:, None]
     source = torch.where(time < lengths, lengths - 1 - time, time)
@@ -104,7 +103,7 @@ def reverse_sequence(
 
 
 def _indices(d: Draw, shape: tuple[int, ...], n: int, dtype: torch.dtype = torch.int64) -> Tensor:
-    """Indices into an axis of size `n`; negative ones where the version knows them."""
+    """Indices into an axis of size `n`; negative ones if the version has them."""
     return d.ints(shape, -n if d.opset >= 11 else 0, n - 1, dtype)
 
 
@@ -127,7 +126,7 @@ def _(d: Draw) -> Call:
     return call(x, _indices(d, tuple(shape), x.shape[axis] or 1, d.dtype("Tind")), axis=axis)
 
 
-@sample(gather_nd, gather_nd_11)
+@sample(gather_nd)
 def _(d: Draw) -> Call:
     sizes = d.shape(min_dims=1, min_side=2)
     batch_dims = d.integer(0, len(sizes) - 1) if d.opset >= 12 else 0

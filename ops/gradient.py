@@ -30,9 +30,9 @@ def gradient(
     zs: list[str] | None = None,
     device: torch.device,
 ) -> tuple[Tensor, ...]:
-    """That of the sum of `y` where it has several elements; 0 where `y` does not depend on x.
+    """The gradient of the sum of `y`; 0 if `y` does not depend on x.
 
-    The part of the graph that makes `y` runs again, with the inputs as its values.
+    The part of the graph that computes `y` runs again with the inputs.
     """
     del zs
     x, z = Inputs[: len(xs)], Inputs[len(xs) :]
@@ -45,8 +45,8 @@ def gradient(
 
 
 def _gradient_of_sum(function: Callable[..., Tensor], x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Differentiable where the caller differentiates, whatever mode torch is in."""
-    if torch.compiler.is_exporting():  # what torch.func wraps would become a constant
+    """The gradient, itself differentiable if the caller needs it, in each mode of torch."""
+    if torch.compiler.is_exporting():  # tensors of torch.func would become constants
         with torch.enable_grad():
             here = [value.view_as(value).requires_grad_() for value in x]
             y = function(*here)
@@ -54,7 +54,7 @@ def _gradient_of_sum(function: Callable[..., Tensor], x: tuple[Tensor, ...]) -> 
                 y, here, torch.ones_like(y), create_graph=True, materialize_grads=True
             )
     if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
-        # torch.func of torch 2.11 gives zeros in that mode
+        # torch.func of torch 2.11 returns zeros in this mode
         with torch.inference_mode(False), torch.no_grad():
             return _gradient_of_sum(function, x)
     y, pull_back = torch.func.vjp(function, *x)[:2]
@@ -64,7 +64,7 @@ def _gradient_of_sum(function: Callable[..., Tensor], x: tuple[Tensor, ...]) -> 
 
 @sample(gradient)
 def _(d: Draw) -> Call:
-    """A graph of one node has no other values to name than its own inputs."""
+    """In a graph of one node the only values are its inputs."""
     inputs = [d.tensor(d.shape(), "T2") for _ in range(d.integer(1, 3))]
     names = [f"x{i}" for i in range(len(inputs))]
     n = d.integer(1, len(inputs))

@@ -1,9 +1,9 @@
-"""Images out of files: ImageDecoder.
+"""Decode images from the bytes of files: ImageDecoder.
 
 History: 20.
 
-Pillow reads the files (extra `images`). Images of more than 89 million pixels, which a file of a
-few bytes can claim to hold, are refused; `PIL.Image.MAX_IMAGE_PIXELS` moves that limit.
+Pillow reads the files (extra `images`). An image of more than 89 million pixels raises an error,
+since a file of a few bytes can declare such a size; `PIL.Image.MAX_IMAGE_PIXELS` sets the limit.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import bytes_of
 
 FORMATS = ("BMP", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # PPM: all of the pnm family
-PIXEL = 16  # bytes, while it is turned from one form into another
-MODES = {"RGB": "RGB", "BGR": "RGB", "Grayscale": "L"}  # pixel_format -> what Pillow calls it
+PIXEL = 16  # bytes of a pixel while it is converted
+MODES = {"RGB": "RGB", "BGR": "RGB", "Grayscale": "L"}  # pixel_format -> mode of Pillow
 
 
 @op("ImageDecoder", since=20, data_shaped=True)
 def image_decoder(encoded_stream: Tensor, *, pixel_format: str = "RGB") -> Tensor:
-    """Bytes of a file, [n], as uint8 [height, width, channels]; as [0, 0, channels] if broken.
+    """Decode bytes [n] to uint8 [height, width, channels]; to [0, 0, channels] if they are broken.
 
-    Transparency is dropped, of several frames the first is read, and 16 bits are rounded to 8.
+    Transparency is dropped, only the first frame is read, and 16 bits are rounded to 8.
     """
     decode = _decode_captured if torch.compiler.is_compiling() else _decode
     pixels = cast(Tensor, decode(encoded_stream, MODES[pixel_format]))
@@ -39,14 +39,15 @@ def image_decoder(encoded_stream: Tensor, *, pixel_format: str = "RGB") -> Tenso
 
 
 def _decode(stream: Tensor, mode: str) -> Tensor:
+    """One operator in a captured graph, because the size of the image depends on the data."""
     pil = require("PIL.Image", "images")
     try:
         with pil.open(io.BytesIO(bytes_of(stream)), formats=FORMATS) as image:
-            _refuse_bombs(image, pil)
+            _check_size(image, pil)
             pixels = _pixels(image, mode, pil)
     except (pil.DecompressionBombError, LimitExceeded):
         raise
-    except Exception:  # the specification has an answer to whatever is wrong with a file
+    except Exception:  # the specification defines the output for broken files
         return stream.new_empty((0, 0, len(mode)))
     return torch.from_numpy(pixels).to(stream.device)
 
@@ -62,29 +63,31 @@ def _(stream: Tensor, mode: str) -> Tensor:
     return stream.new_empty((height, width, len(mode)))
 
 
-def _refuse_bombs(image: Any, pil: Any) -> None:
-    """Before the pixels are there: Pillow itself only warns up to twice its limit."""
+def _check_size(image: Any, pil: Any) -> None:
+    """Check the size before pixels are decoded: Pillow only warns up to twice its limit."""
     count = math.prod(image.size)
     if pil.MAX_IMAGE_PIXELS is not None and count > pil.MAX_IMAGE_PIXELS:
-        raise pil.DecompressionBombError(f"{count:,} pixels of {pil.MAX_IMAGE_PIXELS:,}")
+        raise pil.DecompressionBombError(
+            f"an image must have at most {pil.MAX_IMAGE_PIXELS:,} pixels, got {count:,}"
+        )
     reserve(PIXEL * count)
 
 
 def _pixels(image: Any, mode: str, pil: Any) -> np.ndarray[Any, Any]:
-    """The pixels as [height, width, channels]. Pillow itself would cut 16 bits at 255."""
+    """The pixels as [height, width, channels]. Pillow would clamp 16 bits at 255."""
     if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM"):
         image = pil.fromarray(((np.asarray(image, np.uint32) + 128) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError("nothing tells which number is white")
+        raise ValueError(f"the mode must define the number for white, got {image.mode}")
     if "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns where it is lost on the way
+        image = image.convert("RGBA")  # Pillow warns if it is lost
     pixels = np.array(image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], len(mode))
 
 
 @sample(image_decoder)
 def _(d: Draw) -> Call:
-    """A portable pixmap: it is written without Pillow."""
+    """A portable pixmap, which can be written without Pillow."""
     width, height = d.integer(1, 4), d.integer(1, 4)
     header = torch.tensor(list(b"P6 %d %d 255\n" % (width, height)), dtype=torch.uint8)
     stream = torch.cat([header, d.ints((3 * width * height,), 0, 255, torch.uint8)])

@@ -2,28 +2,31 @@
 
 History: all 10; QLinearMatMul 21 (float8, halves as scales). ConvInteger is in convolution.py.
 
-Sums are exact and wrap at 32 bits. They are taken in float64, which holds them all (a product of
-two 8-bit integers needs 17 bits) and for which every device has a fast matrix product.
+Sums are exact and wrap at 32 bits. They are computed in float64, which holds all of them (a product
+of two 8-bit integers needs 17 bits) and has a fast matrix product on each device.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from onnxinterp.ops.convolution import conv_integer
-from onnxinterp.ops.quantization import rounded, zero_point
-from onnxinterp.ops.spatial import AutoPad, with_bias
+from onnxinterp.ops.quantization import round_to_dtype, zero_point
+from onnxinterp.ops.spatial import with_bias
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.versions import forwards
 
 
 def _per_row(setting: Tensor, matrix: Tensor) -> Tensor:
-    """A scale or zero point of the left factor: [M] means one per row, as [M, 1] does."""
+    """A scale or zero point of the left factor: [M] has one per row, as [M, 1]."""
     return setting.unsqueeze(-1) if setting.ndim == 1 and matrix.ndim > 1 else setting
 
 
-def _centred(x: Tensor, zero_point: Tensor | None) -> Tensor:
+def _center(x: Tensor, zero_point: Tensor | None) -> Tensor:
     return x.double() if zero_point is None else x.double() - zero_point.double().expand_as(x)
 
 
@@ -35,7 +38,7 @@ def mat_mul_integer(
     b_zero_point: Tensor | None = None,
 ) -> Tensor:
     rows = None if a_zero_point is None else _per_row(a_zero_point, A)
-    product = _centred(A, rows) @ _centred(B, b_zero_point)
+    product = _center(A, rows) @ _center(B, b_zero_point)
     return product.to(torch.int64).to(torch.int32)
 
 
@@ -62,21 +65,21 @@ def q_linear_mat_mul(
     y_scale: Tensor,
     y_zero_point: Tensor,
 ) -> Tensor:
-    product = _centred(a, _per_row(a_zero_point, a)) @ _centred(b, b_zero_point)
+    product = _center(a, _per_row(a_zero_point, a)) @ _center(b, b_zero_point)
     if not (a.is_floating_point() or b.is_floating_point()):
         product = product.to(torch.int64).to(torch.int32)
     scales = _per_row(a_scale, a), b_scale, _per_row(y_scale, a)
-    return _requantized(product, *scales, _per_row(y_zero_point, a))
+    return _requantize(product, *scales, _per_row(y_zero_point, a))
 
 
-def _requantized(
+def _requantize(
     total: Tensor, a_scale: Tensor, b_scale: Tensor, y_scale: Tensor, y_zero_point: Tensor
 ) -> Tensor:
-    """Scale a sum of products as onnxruntime does, by one factor, and round it."""
+    """Multiply a sum of products by one factor, as onnxruntime does, and round it."""
     dtype = total.dtype if total.is_floating_point() else torch.float32
     factor = a_scale.to(dtype) * b_scale.to(dtype) / y_scale.to(dtype)
     scaled = total.to(dtype) * factor.expand_as(total)
-    return rounded(scaled, y_zero_point.expand_as(total), y_zero_point.dtype)
+    return round_to_dtype(scaled, y_zero_point.expand_as(total), y_zero_point.dtype)
 
 
 @op(
@@ -91,6 +94,7 @@ def _requantized(
         "y_zero_point",
     ),
 )
+@forwards(conv_integer)
 def q_linear_conv(
     x: Tensor,
     x_scale: Tensor,
@@ -101,37 +105,19 @@ def q_linear_conv(
     y_scale: Tensor,
     y_zero_point: Tensor,
     B: Tensor | None = None,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    **attributes: Any,
 ) -> Tensor:
-    """The bias counts in units of x_scale * w_scale; w_scale may be one per output channel."""
-    total = conv_integer(
-        x,
-        w,
-        x_zero_point,
-        w_zero_point,
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        kernel_shape=kernel_shape,
-        pads=pads,
-        strides=strides,
-    )
-    total = with_bias(total, B)
+    """The unit of the bias is x_scale * w_scale; w_scale may have one per output channel."""
+    total = with_bias(conv_integer(x, w, x_zero_point, w_zero_point, **attributes), B)
     per_channel = w_scale.reshape(-1, *[1] * (x.ndim - 2))
     settings = x_scale.reshape(()), per_channel, y_scale.reshape(())
-    return _requantized(total, *settings, y_zero_point.reshape(()))
+    return _requantize(total, *settings, y_zero_point.reshape(()))
 
 
 def _draw_factors(d: Draw) -> tuple[Tensor, Tensor]:
     """Two matrices, perhaps with batches.
 
-    Of uint8 times int8, onnxruntime's kernels for AVX2 saturate sums of two products at 16 bits.
+    For uint8 and int8, onnxruntime's kernels for AVX2 saturate sums of two products at 16 bits.
     """
     m, k, n = d.integer(1, 4), d.integer(1, 4), d.integer(1, 4)
     batch = d.shape(max_dims=2)
@@ -154,7 +140,7 @@ def _(d: Draw) -> Call:
 def _(d: Draw) -> Call:
     a, b = _draw_factors(d)
     columns = d.choice([(), (b.shape[-1],)] if b.ndim == 2 else [()])
-    scaled = "TS" if d.opset >= 21 else ""  # float32, which has no name
+    scaled = "TS" if d.opset >= 21 else ""  # float32, without a type parameter
     return call(
         a,
         d.tensor((), scaled, lo=0.1, hi=1),

@@ -1,4 +1,4 @@
-"""Several tensors into one and one into several along an axis: Concat, Split, Tile.
+"""Join tensors along an axis, split or repeat one: Concat, Split, Tile.
 
 History: Concat 1 (axis is 1 if absent), 4 (axis is required), 11 (negative axis), 13.
 Split 1 (sizes by input or attribute), 2 (by attribute), 11 (negative axis), 13 (by input),
@@ -16,18 +16,19 @@ from torch import Tensor
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_LENGTH, Floats, Host, Ints, Scalar, is_known
+from onnxinterp.versions import older
 
 
 @op("Concat", since=4)
 def concat(*inputs: Tensor, axis: int) -> Tensor:
-    if any(x.ndim != inputs[0].ndim for x in inputs):  # torch skips an empty one of rank 1
-        raise ValueError(f"inputs of ranks {[x.ndim for x in inputs]}")
+    if any(x.ndim != inputs[0].ndim for x in inputs):  # torch ignores an empty tensor of rank 1
+        raise ValueError(f"inputs must have one rank, got {[x.ndim for x in inputs]}")
     return torch.cat(inputs, axis)
 
 
 @op("Concat", since=1)
 def concat_1(*inputs: Tensor, axis: int | None = None) -> Tensor:
-    """The text gives the default 1, the schema none."""
+    """The default is 1 in the text of the specification; the schema has none."""
     return concat(*inputs, axis=1 if axis is None else axis)
 
 
@@ -50,7 +51,7 @@ def split(
     n_outputs: int,
 ) -> tuple[Tensor, ...]:
     if num_outputs not in (None, n_outputs):
-        raise ValueError(f"num_outputs is {num_outputs}, the node has {n_outputs}")
+        raise ValueError(f"num_outputs must be {n_outputs} as the node has, got {num_outputs}")
     return torch.split(input, _sizes(input.shape[axis], split, n_outputs), axis)
 
 
@@ -58,18 +59,14 @@ def split(
 def split_13(
     input: Tensor, split: Ints | None = None, *, axis: int = 0, n_outputs: int
 ) -> tuple[Tensor, ...]:
-    """Without sizes, the parts are equal."""
+    """The parts are equal if there are no sizes."""
     size = input.shape[axis]
     if split is None and is_known(size) and size % n_outputs:
-        raise ValueError(f"{size} elements in {n_outputs} equal parts")
+        raise ValueError(f"the size of the axis must be divisible by {n_outputs}, got {size}")
     return torch.split(input, _sizes(size, split, n_outputs), axis)
 
 
-@op("Split", since=2)
-def split_2(
-    input: Tensor, *, axis: int = 0, split: Ints | None = None, n_outputs: int
-) -> tuple[Tensor, ...]:
-    return split_13(input, split, axis=axis, n_outputs=n_outputs)
+split_2 = older(split_13, since=2, attributes=["split"])
 
 
 @op("Split", since=1)
@@ -87,20 +84,20 @@ def split_1(
 
 
 def _sizes(size: int, sizes: Ints | None, n: int) -> Ints:
-    """The sizes given, or `n` equal ones of which the last may be smaller.
+    """The given sizes, or `n` equal ones; the last one may be smaller.
 
     Raises:
-        ValueError: other than `n` are given.
+        ValueError: the number of given sizes is not `n`.
     """
     if sizes is not None:
         if len(sizes) != n:
-            raise ValueError(f"{len(sizes)} sizes for {n} outputs")
+            raise ValueError(f"split must have {n} sizes, got {len(sizes)}")
         return sizes
     part = (size + n - 1) // n
     return [part] * (n - 1) + [size - part * (n - 1)]
 
 
-@host(split, split_13, split_2)
+@host(split, split_13)
 def _(
     input: Host,
     split: Ints | None = None,
@@ -112,9 +109,9 @@ def _(
     if not input.rank or axis not in (0, -1):
         return NotImplemented
     if num_outputs not in (None, n_outputs):
-        return NotImplemented  # the kernel says what is wrong
+        return NotImplemented  # the kernel raises
     if len(input.data) % n_outputs if split is None else len(split) != n_outputs:
-        return NotImplemented  # likewise
+        return NotImplemented  # the kernel raises
     numbers = iter(input.data)
     sizes = _sizes(len(input.data), split, n_outputs)
     if not all(is_known(n) and n >= 0 for n in sizes) or sum(sizes) != len(input.data):
@@ -124,14 +121,14 @@ def _(
 
 @op("Tile", since=6)
 def tile(input: Tensor, repeats: Ints) -> Tensor:
-    if len(repeats) != input.ndim:  # of more, torch makes new axes
-        raise ValueError(f"repeats {repeats} of {input.ndim} axes")
+    if len(repeats) != input.ndim:  # torch adds axes for more repeats
+        raise ValueError(f"repeats must have {input.ndim} numbers, got {repeats}")
     return input.repeat(repeats)
 
 
 @op("Tile", since=1)
 def tile_1(input: Tensor, tiles: Scalar, axis: Scalar) -> Tensor:
-    """Counts come in the type of the input: floats."""
+    """The counts have the type of the input, floats."""
     repeats = [1] * input.ndim
     repeats[int(axis)] = int(tiles)
     return input.repeat(repeats)
@@ -140,7 +137,7 @@ def tile_1(input: Tensor, tiles: Scalar, axis: Scalar) -> Tensor:
 @host(tile)
 def _(input: Host, repeats: Ints) -> Any:
     if len(repeats) != input.rank:
-        return NotImplemented  # the kernel says what is wrong
+        return NotImplemented  # the kernel raises
     if not repeats:
         return input
     (count,) = repeats
@@ -160,7 +157,7 @@ def _(d: Draw) -> Call:
 
 
 def _parts(d: Draw) -> tuple[Tensor, int, list[int], bool]:
-    """A tensor, an axis, sizes that split it there, and whether they are the default ones."""
+    """A tensor, an axis, sizes for a split along it, and whether they are equal."""
     shape = list(d.shape(min_dims=1))
     axis = d.axis(len(shape)) if d.opset >= 11 else d.integer(0, len(shape) - 1)
     equal = d.boolean()

@@ -11,7 +11,7 @@ from torch import Tensor
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 
-HALF = (torch.float16, torch.bfloat16)  # torch factors no matrix in these
+HALF = (torch.float16, torch.bfloat16)  # torch cannot factorize matrices of these
 
 
 @op("Det", since=11)

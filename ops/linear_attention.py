@@ -1,4 +1,4 @@
-"""Layers with a state that is handed on: LinearAttention, CausalConvWithState.
+"""Layers with a state: LinearAttention, CausalConvWithState.
 
 History: both 27.
 """
@@ -37,8 +37,8 @@ def linear_attention(
 ) -> tuple[Tensor, Tensor]:
     """Step by step in float32, as the recurrence is defined; `chunk_size` changes no value.
 
-    Shapes inside: keys [time, batch, heads, key], values [time, batch, heads, value], queries with
-    an axis for the queries that share a head before the last; the state [batch, heads, key, value].
+    Shapes inside: keys [time, batch, heads, key], values [time, batch, heads, value], queries
+    [time, batch, heads, group, key] for groups of query heads; state [batch, heads, key, value].
     """
     del chunk_size
     _check_sizes(query, (key, value, decay, beta), kv_num_heads)
@@ -48,15 +48,15 @@ def linear_attention(
     rows = [q * (scale or q.shape[-1] ** -0.5), k.unsqueeze(-1), v.unsqueeze(-2)]
     is_gated, is_delta = update_rule.startswith("gated"), update_rule.endswith("delta")
     if is_gated:
-        assert decay is not None, f"{update_rule} needs decay"
+        assert decay is not None, f"decay must be given for {update_rule}"
         rows.append(_time_first(decay.to(wide), kv_num_heads).exp().unsqueeze(-1))
     if is_delta:
-        assert beta is not None, f"{update_rule} needs beta"
+        assert beta is not None, f"beta must be given for {update_rule}"
         rows.append(beta.to(wide).transpose(0, 1)[..., None, None])
 
     zeros = k.new_zeros((*k.shape[1:], v.shape[-1]))
     if past_state is not None and past_state.shape != zeros.shape:
-        raise ValueError(f"a state {list(past_state.shape)}, not {list(zeros.shape)}")
+        raise ValueError(f"past_state must be {list(zeros.shape)}, got {list(past_state.shape)}")
     Y, state = _walk(
         partial(_step, is_gated, is_delta),
         zeros if past_state is None else past_state.to(wide),
@@ -67,13 +67,13 @@ def linear_attention(
 
 
 def _check_sizes(query: Tensor, others: Sequence[Tensor | None], heads: int) -> None:
-    """Refuse what torch would broadcast: all are of one batch and time; beta comes last."""
+    """Check sizes that torch would broadcast: batch and time, and the heads of beta (last)."""
     for x in others:
         if x is not None and x.shape[:2] != query.shape[:2]:
-            raise ValueError(f"{list(x.shape)} beside queries {list(query.shape)}")
+            raise ValueError(f"batch and time must fit {list(query.shape)}, got {list(x.shape)}")
     beta = others[-1]
     if beta is not None and beta.shape[2] not in (1, heads):
-        raise ValueError(f"beta {list(beta.shape)} for {heads} heads")
+        raise ValueError(f"beta must have 1 or {heads} heads, got {list(beta.shape)}")
 
 
 def _time_first(x: Tensor, heads: int) -> Tensor:
@@ -82,11 +82,11 @@ def _time_first(x: Tensor, heads: int) -> Tensor:
 
 
 def _step(is_gated: bool, is_delta: bool, state: Tensor, row: Row) -> tuple[Tensor, Tensor]:
-    """The next state, and what the queries read from it."""
+    """The next state, and its product with the queries."""
     query, key, value, *gates = row
     if is_gated:
         state = state * gates[0]
-    if is_delta:  # what the state already answers to the key is replaced, not added to
+    if is_delta:  # replace the value that the state has for the key
         value = gates[-1] * (value - key.transpose(-1, -2) @ state)
     state = state + key * value
     return state, query @ state
@@ -95,7 +95,7 @@ def _step(is_gated: bool, is_delta: bool, state: Tensor, row: Row) -> tuple[Tens
 def _walk(
     step: Callable[[Tensor, Row], tuple[Tensor, Tensor]], state: Tensor, rows: Row
 ) -> tuple[Tensor, Tensor]:
-    """All outputs and the last state; in a captured graph time may be symbolic."""
+    """All outputs and the last state; time may be symbolic in a captured graph."""
     if torch.compiler.is_compiling():
         state, outputs = captured_loop(step, state.contiguous(), rows)
         return outputs, state
@@ -115,17 +115,17 @@ def causal_conv_with_state(
     *,
     activation: Literal["silu", "swish", "none"] = "none",
 ) -> tuple[Tensor, Tensor]:
-    """Each channel with its own filter; the state is the last k - 1 elements of the past."""
+    """Each channel has its own filter; the state is the last k - 1 elements of the past."""
     kept = weight.shape[2] - 1
     if past_state is not None and past_state.shape != (*input.shape[:2], kept):
-        raise ValueError(f"a state {list(past_state.shape)} of {kept} elements")
+        raise ValueError(f"past_state must have {kept} elements, got {list(past_state.shape)}")
     x = (
         functional.pad(input, (kept, 0))
         if past_state is None
         else torch.cat((past_state, input), 2)
     )
     y = functional.conv1d(x, weight, bias, groups=weight.shape[0])
-    if activation != "none":  # "silu" and "swish" are one
+    if activation != "none":  # "silu" and "swish" are the same
         y = functional.silu(y)
     return y, x.narrow(2, input.shape[2], kept)
 

@@ -1,4 +1,4 @@
-"""Logic of booleans and of the bits of integers.
+"""Logic of booleans and of bits of integers.
 
 History: And, Or, Xor 1 with `broadcast` and `axis`, 7 (numpy's broadcasting); Not 1. BitShift 11,
 28 (signed integers). BitwiseAnd, BitwiseOr, BitwiseXor, BitwiseNot 18.
@@ -13,77 +13,42 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.broadcasting import aligned, draw_aligned, draw_shapes, elementwise
+from onnxinterp.ops.elementwise import (
+    aligned_version,
+    binary,
+    draw_aligned,
+    draw_shapes,
+    elementwise,
+    unary,
+)
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag
 
-
-@op("And", since=7)
-def logical_and(A: Tensor, B: Tensor) -> Tensor:
-    return torch.logical_and(A, B)
-
-
-@op("Or", since=7)
-def logical_or(A: Tensor, B: Tensor) -> Tensor:
-    return torch.logical_or(A, B)
-
-
-@op("Xor", since=7)
-def logical_xor(A: Tensor, B: Tensor) -> Tensor:
-    return torch.logical_xor(A, B)
-
-
-@op("Not", since=1)
-def logical_not(X: Tensor) -> Tensor:
-    return torch.logical_not(X)
-
-
-@op("And", since=1)
-def logical_and_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return logical_and(A, aligned(A, B, axis, broadcast))
-
-
-@op("Or", since=1)
-def logical_or_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return logical_or(A, aligned(A, B, axis, broadcast))
-
-
-@op("Xor", since=1)
-def logical_xor_1(A: Tensor, B: Tensor, *, axis: int | None = None, broadcast: Flag = 0) -> Tensor:
-    return logical_xor(A, aligned(A, B, axis, broadcast))
+logical_and = binary("And", torch.logical_and, since=7, operands=(), name="logical_and")
+logical_or = binary("Or", torch.logical_or, since=7, operands=(), name="logical_or")
+logical_xor = binary("Xor", torch.logical_xor, since=7, operands=(), name="logical_xor")
+logical_not = unary("Not", torch.logical_not, name="logical_not")
+logical_and_1 = aligned_version(logical_and)
+logical_or_1 = aligned_version(logical_or)
+logical_xor_1 = aligned_version(logical_xor)
 
 
 @op("BitShift", since=11)
 def bit_shift(X: Tensor, Y: Tensor, *, direction: Literal["LEFT", "RIGHT"]) -> Tensor:
-    """Shifts by a negative number or by the width and more leave 0, or -1 of a negative number."""
+    """A shift by less than 0 or by at least the width returns 0, or -1 for a negative X."""
     if X.dtype is not torch.uint64:
         return X << Y if direction == "LEFT" else X >> Y
     x, y = X.view(torch.int64), Y.view(torch.int64)
     if direction == "LEFT":
         return (x << y).view(torch.uint64)
-    kept = ~(torch.iinfo(torch.int64).min >> (y - 1).clamp(min=0))  # the sign moves in: out with it
+    kept = ~(torch.iinfo(torch.int64).min >> (y - 1).clamp(min=0))  # without copies of the sign
     return torch.where(y == 0, x, (x >> y) & kept).view(torch.uint64)
 
 
-@op("BitwiseAnd", since=18, uint64="bits")
-def bitwise_and(A: Tensor, B: Tensor) -> Tensor:
-    return torch.bitwise_and(A, B)
-
-
-@op("BitwiseOr", since=18, uint64="bits")
-def bitwise_or(A: Tensor, B: Tensor) -> Tensor:
-    return torch.bitwise_or(A, B)
-
-
-@op("BitwiseXor", since=18, uint64="bits")
-def bitwise_xor(A: Tensor, B: Tensor) -> Tensor:
-    return torch.bitwise_xor(A, B)
-
-
-@op("BitwiseNot", since=18, uint64="bits")
-def bitwise_not(X: Tensor) -> Tensor:
-    return torch.bitwise_not(X)
+bitwise_and = binary("BitwiseAnd", torch.bitwise_and, since=18, operands=(), uint64="bits")
+bitwise_or = binary("BitwiseOr", torch.bitwise_or, since=18, operands=(), uint64="bits")
+bitwise_xor = binary("BitwiseXor", torch.bitwise_xor, since=18, operands=(), uint64="bits")
+bitwise_not = unary("BitwiseNot", torch.bitwise_not, since=18, uint64="bits")
 
 
 host(logical_and, logical_and_1)(elementwise(operator.and_, torch.bool, exact=True))

@@ -1,4 +1,4 @@
-"""NegativeLogLikelihoodLoss and SoftmaxCrossEntropyLoss: the classes are on axis 1.
+"""NegativeLogLikelihoodLoss and SoftmaxCrossEntropyLoss; axis 1 has the classes.
 
 History: 12, 13 (bfloat16; a target may be `ignore_index` beyond the classes), 22 (bfloat16).
 """
@@ -16,7 +16,9 @@ from onnxinterp.testing.samples import Call, Draw, call
 
 Reduction: TypeAlias = Literal["none", "sum", "mean"]
 REDUCTIONS: tuple[Reduction, ...] = ("none", "sum", "mean")
-NO_CLASS = torch.iinfo(torch.int64).min  # ignored where the node ignores nothing: no target is it
+NO_CLASS = torch.iinfo(
+    torch.int64
+).min  # ignore_index of a node without one: no target has this value
 
 
 @op("NegativeLogLikelihoodLoss", since=12, frozen=("weight",))
@@ -29,7 +31,7 @@ def negative_log_likelihood_loss(
     reduction: Reduction = "mean",
 ) -> Tensor:
     if input.ndim < 2:
-        raise ValueError(f"{list(input.shape)} has no axis of classes")
+        raise ValueError(f"input must have an axis of classes, got {list(input.shape)}")
     target = target.long()
     if ignore_index is None:
         ignore_index, target = NO_CLASS, target.clamp(min=NO_CLASS + 1)
@@ -60,7 +62,9 @@ def _draw_loss(d: Draw, outputs: int) -> Call:
     ignore_index = d.maybe(d.integer(0, classes - 1))
     target = d.ints((shape[0], *shape[2:]), 0, classes - 1, d.dtype("Tind"))
     weight = d.maybe(d.tensor((classes,), lo=0.5, hi=2))
-    reductions = REDUCTIONS if ignore_index is None else REDUCTIONS[:2]  # a mean over nothing
+    reductions = (
+        REDUCTIONS if ignore_index is None else REDUCTIONS[:2]
+    )  # the mean may be over 0 elements
     return call(
         d.tensor(shape, lo=-4, hi=-0.25),
         target,

@@ -18,7 +18,7 @@ from onnxinterp.ops.arithmetic import add
 from onnxinterp.ops.shapes import transpose
 from onnxinterp.registry import fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag
+from onnxinterp.versions import older
 
 
 @op("MatMul", since=1, uint64="bits")
@@ -31,7 +31,7 @@ def mat_mul(A: Tensor, B: Tensor) -> Tensor:
     (mat_mul, "A", (transpose, "W", {"perm": [1, 0]})),
 )
 def linear(A: Tensor, W: Tensor, C: Tensor | None = None) -> Any:
-    """nn.Linear, with the weight itself, so that autocast keeps its cast."""
+    """nn.Linear with the original weight, so that autocast caches its cast."""
     if A.ndim < 2 or not W.is_floating_point() or (C is not None and C.shape != W.shape[:1]):
         return NotImplemented
     return functional.linear(A, W, C)
@@ -39,7 +39,7 @@ def linear(A: Tensor, W: Tensor, C: Tensor | None = None) -> Any:
 
 @fuse((add, (mat_mul, "A", "B"), "C"))
 def linear_of_columns(A: Tensor, B: Tensor, C: Tensor) -> Any:
-    """nn.Linear, whose weight the file has transposed."""
+    """nn.Linear with the transposed weight in the file."""
     return linear(A, B.t(), C) if B.ndim == 2 else NotImplemented
 
 
@@ -57,10 +57,10 @@ def gemm(
 ) -> Tensor:
     """The product alpha * A' @ B' + beta * C, where C broadcasts."""
     if A.ndim != 2 or B.ndim != 2:
-        raise ValueError(f"a product of {list(A.shape)} and {list(B.shape)}, not of matrices")
+        raise ValueError(f"Gemm: A and B must be 2-D, got {list(A.shape)} and {list(B.shape)}")
     A = A.t() if transA else A
     if alpha == 1 and beta == 1 and (C is None or C.ndim == 1):
-        # as nn.Linear, with the weight itself, so that autocast treats it alike and keeps its cast
+        # as nn.Linear, with the original weight, so that autocast caches its cast
         return functional.linear(A, B if transB else B.t(), C)
     B = B.t() if transB else B
     if not A.is_floating_point():
@@ -74,9 +74,9 @@ def gemm(
 def _integer_gemm(
     product: Tensor, C: Tensor | None, alpha: float, beta: float, unsigned: bool
 ) -> Tensor:
-    """The factors are real numbers even so; the result is rounded towards zero.
+    """Alpha and beta are real numbers also for integers; the result is rounded towards zero.
 
-    Integers of 64 bits that are `unsigned` come and go as the bits of signed ones.
+    `unsigned` 64-bit integers have the bits of signed ones.
     """
     C = None if C is None else C.expand_as(product)
     if alpha.is_integer() and beta.is_integer():
@@ -91,43 +91,19 @@ def _integer_gemm(
     return (y - (y >= 2.0**63) * 2.0**64 if unsigned else y).to(product.dtype)
 
 
-@op("Gemm", since=7, uint64="bits")
-def gemm_7(
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    *,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    transA: int = 0,
-    transB: int = 0,
-    input_type: int = TensorProto.UNDEFINED,
-) -> Tensor:
-    return gemm(
-        A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB, input_type=input_type
-    )
+gemm_7 = older(gemm, since=7, required=["C"])
 
 
-@op("Gemm", since=1)
-def gemm_1(
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    *,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    broadcast: Flag = 0,  # noqa: ARG001  a C of the product's own shape broadcasts to it as well
-    transA: int = 0,
-    transB: int = 0,
-) -> Tensor:
-    return gemm(A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB)
+# a C of the shape of the product broadcasts to it with any `broadcast`
+gemm_1 = older(gemm_7, since=1, unused={"broadcast": 0})
 
 
 @op("Einsum", since=12, uint64="bits")
 def einsum(*Inputs: Tensor, equation: str) -> Tensor:
     if "->" in equation and "..." in equation and "..." not in equation.split("->")[1]:
-        raise ValueError(f"{equation!r} loses what ... stands for")  # torch sums over it
-    return torch.einsum(equation, *Inputs).to(Inputs[0].dtype)  # torch sums int32 up to int64
+        # torch would sum over these axes
+        raise ValueError(f"the output of an equation must keep the ellipsis, got {equation!r}")
+    return torch.einsum(equation, *Inputs).to(Inputs[0].dtype)  # torch sums int32 in int64
 
 
 @sample(mat_mul)
@@ -147,7 +123,7 @@ def _(d: Draw) -> Call:
     return call(d.tensor(left), d.tensor(right))
 
 
-@sample(gemm, gemm_7, gemm_1)
+@sample(gemm)
 def _(d: Draw) -> Call:
     m, k, n = d.shape(min_dims=3, max_dims=3)
     trans_a, trans_b = d.maybe(d.integer(0, 1)), d.maybe(d.integer(0, 1))

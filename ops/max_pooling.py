@@ -3,7 +3,7 @@
 History: MaxPool 1, 8 (indices), 10 (ceil_mode, dilations), 11 (wording), 12 (8-bit integers), 22
 (bfloat16). GlobalMaxPool 1, 22. MaxUnpool 9, 11, 22.
 
-A maximum over nan is nan, as torch has it; onnxruntime passes over some of them.
+A maximum over nan is nan, as in torch; onnxruntime ignores some of them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.pooling import drawn_ceil_mode, drawn_pool, pad_to_fit, spatial_axes, torch_pads
+from onnxinterp.ops.pooling import (
+    can_torch_pad,
+    draw_ceil_mode,
+    draw_pool,
+    pad_to_fit,
+    spatial_axes,
+)
 from onnxinterp.ops.spatial import AutoPad, Window, window
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
+from onnxinterp.versions import older
 
 MAX_POOLS = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
 
@@ -37,19 +44,12 @@ def max_pool(
     strides: list[int] | None = None,
     n_outputs: int,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Indices count over the whole of X, batch and channels included."""
-    w = window(
-        X.shape[2:],
-        kernel_shape,
-        auto_pad=auto_pad,
-        strides=strides,
-        dilations=dilations,
-        pads=pads,
-    )
-    # of 8-bit integers: float32 holds them, and every device pools it
+    """Indices are positions in the whole of X, including batch and channels."""
+    w = window(X.shape[2:], kernel_shape, auto_pad, strides, dilations, pads)
+    # float32 holds 8-bit integers, and each device can pool it
     padded = X if X.is_floating_point() else X.float()
     padding = w.begins
-    if not torch_pads(w, auto_pad, ceil_mode):
+    if not can_torch_pad(w, auto_pad, ceil_mode):
         padded = pad_to_fit(padded, w, w.outputs(X.shape[2:], bool(ceil_mode)), -math.inf)
         padding = [0] * len(w.begins)
     pool = MAX_POOLS[X.ndim - 3]
@@ -71,9 +71,9 @@ def _flat_indices(
     """From indices within one padded channel to indices within the whole tensor.
 
     Args:
-        indices: what torch gives, [N, C, *outputs].
-        padded: spatial sizes that they count in.
-        shift: how far the input lies inside.
+        indices: those of torch, [N, C, *outputs].
+        padded: spatial sizes of the padded input.
+        shift: offset of the input in the padded input.
         shape: of the input.
         storage_order: 0 row-major, 1 column-major (the spatial axes only).
     """
@@ -92,40 +92,10 @@ def _flat_indices(
     return flat + planes.reshape(shape[0], shape[1], *[1] * (len(shape) - 2)) * step
 
 
-@op("MaxPool", since=8)
-def max_pool_8(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    kernel_shape: list[int],
-    pads: list[int] | None = None,
-    storage_order: Flag = 0,
-    strides: list[int] | None = None,
-    n_outputs: int,
-) -> Tensor | tuple[Tensor, Tensor]:
-    return max_pool(
-        X,
-        auto_pad=auto_pad,
-        kernel_shape=kernel_shape,
-        pads=pads,
-        storage_order=storage_order,
-        strides=strides,
-        n_outputs=n_outputs,
-    )
-
-
-@op("MaxPool", since=1)
-def max_pool_1(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    kernel_shape: list[int],
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
-    return max_pool(
-        X, auto_pad=auto_pad, kernel_shape=kernel_shape, pads=pads, strides=strides, n_outputs=1
-    )
+max_pool_8 = older(max_pool, since=8, without=["ceil_mode", "dilations"])
+max_pool_1 = older(
+    max_pool_8, since=1, without=["storage_order", "n_outputs"], defaults={"n_outputs": 1}
+)
 
 
 @op("GlobalMaxPool", since=1)
@@ -143,35 +113,35 @@ def max_unpool(
     pads: list[int] | None = None,
     strides: list[int] | None = None,
 ) -> Tensor:
-    """Indices count over the whole tensor that was pooled, which has the shape of the output.
+    """Indices are positions in the whole pooled tensor, which has the shape of the output.
 
-    ONNX's own test of `output_shape` lets them count over the shape that would follow without it;
-    then the indices that MaxPool gives would not fit. onnxruntime decides.
+    In ONNX's own test of `output_shape` they are positions in the shape without it; then the
+    indices of MaxPool would not fit. This kernel follows onnxruntime.
     """
     if I.shape != X.shape:
-        raise ValueError(f"indices {list(I.shape)} of elements {list(X.shape)}")
+        raise ValueError(f"I must have the shape of X {list(X.shape)}, got {list(I.shape)}")
     if output_shape is not None and len(output_shape) != X.ndim:
-        raise ValueError(f"an output_shape of {output_shape} for {list(X.shape)}")
+        raise ValueError(f"output_shape must have {X.ndim} sizes, got {output_shape}")
     w = window(X.shape[2:], kernel_shape, strides=strides, pads=pads)
     shape = output_shape
     if shape is None:
-        shape = [*X.shape[:2], *unpooled(X.shape[2:], w)]
+        shape = [*X.shape[:2], *unpooled_sizes(X.shape[2:], w)]
     flat = X.new_zeros(math.prod(shape)).scatter(0, I.flatten(), X.flatten())
     return flat.reshape(shape)
 
 
-def unpooled(sizes: Sequence[int], w: Window) -> list[int]:
-    """The sides of what windows would have pooled to `sizes`."""
+def unpooled_sizes(sizes: Sequence[int], w: Window) -> list[int]:
+    """The sizes that windows pool to `sizes`."""
     spans = zip(sizes, w.strides, w.kernel, w.begins, w.ends, strict=True)
     return [(n - 1) * s + k - b - e for n, s, k, b, e in spans]
 
 
 @sample(max_pool)
 def _(d: Draw) -> Call:
-    x, attributes = drawn_pool(d, dilated=True)
+    x, attributes = draw_pool(d, dilated=True)
     return call(
         x,
-        ceil_mode=drawn_ceil_mode(d),
+        ceil_mode=draw_ceil_mode(d),
         storage_order=d.maybe(d.integer(0, 1)),
         outputs=d.integer(1, 2),
         **attributes,
@@ -180,13 +150,13 @@ def _(d: Draw) -> Call:
 
 @sample(max_pool_8)
 def _(d: Draw) -> Call:
-    x, attributes = drawn_pool(d)
+    x, attributes = draw_pool(d)
     return call(x, storage_order=d.maybe(d.integer(0, 1)), outputs=d.integer(1, 2), **attributes)
 
 
 @sample(max_pool_1)
 def _(d: Draw) -> Call:
-    x, attributes = drawn_pool(d)
+    x, attributes = draw_pool(d)
     return call(x, **attributes)
 
 
@@ -197,16 +167,16 @@ def _(d: Draw) -> Call:
 
 @sample(max_unpool)
 def _(d: Draw) -> Call:
-    """Places anywhere in the output, each at most once."""
+    """Positions anywhere in the output, each at most once."""
     rank = d.integer(1, 3)
     x = d.tensor((1, 2, *[d.integer(1, 3) for _ in range(rank)]), "T1")
     kernel, strides = [d.integer(1, 3) for _ in range(rank)], [d.integer(1, 3) for _ in range(rank)]
     strides = [
         max(pair) for pair in zip(kernel, strides, strict=True)
-    ]  # or there is too little room
+    ]  # otherwise the output is too small
     pads = d.maybe([d.integer(0, (k - 1) // 2) for k in kernel * 2])
     w = window(x.shape[2:], kernel, strides=strides, pads=pads)
-    sizes = unpooled(x.shape[2:], w)
+    sizes = unpooled_sizes(x.shape[2:], w)
     shape = d.maybe([1, 2, *[n + d.integer(0, 2) for n in sizes]])
     places = d.permutation(2 * math.prod(sizes))[: x.numel()]
     indices = torch.tensor(places, dtype=torch.int64).reshape(x.shape)

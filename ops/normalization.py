@@ -1,7 +1,7 @@
-"""Normalisations that take their statistics from the input itself, at all times.
+"""Normalizations whose statistics are always those of the input.
 
-History: InstanceNormalization 1, 6 (a hint about memory is gone), 22 (bfloat16). LayerNormalization
-17; onnxruntime's optimizer writes it, and SimplifiedLayerNormalization, at any opset.
+History: InstanceNormalization 1, 6 (without a hint about memory), 22 (bfloat16). LayerNormalization
+17; onnxruntime's optimizer writes it and SimplifiedLayerNormalization at any opset.
 RMSNormalization 23. GroupNormalization 18 (scale and bias per group), 21 (per channel).
 MeanVarianceNormalization 9, 13 (bfloat16). LpNormalization 1, 22 (bfloat16). LRN 1, 13 (bfloat16).
 """
@@ -33,7 +33,7 @@ def instance_normalization(
     input: Tensor, scale: Tensor, B: Tensor, *, epsilon: float = 1e-5
 ) -> Tensor:
     if any(is_known(n) and n == 0 for n in input.shape[1:]):
-        return input  # torch wants an element
+        return input  # torch needs an element
     return torch.group_norm(input, input.shape[1], scale, B, epsilon)
 
 
@@ -45,7 +45,7 @@ def group_normalization(
     *,
     epsilon: float = 1e-5,
     num_groups: int,
-    stash_type: int = 1,  # noqa: ARG001  # torch takes the statistics of half precision in float32
+    stash_type: int = 1,  # noqa: ARG001  # torch computes the statistics of halves in float32
 ) -> Tensor:
     return torch.group_norm(X, num_groups, scale, bias, epsilon)
 
@@ -71,7 +71,7 @@ def layer_normalization(
     stash_type: torch.dtype = torch.float32,
     n_outputs: int,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-    """Over all axes from `axis` on. float64 is computed as such, whatever stash_type says."""
+    """Over all axes from `axis` on. float64 is computed in float64 for each stash_type."""
     first = from_front(axis, X.ndim)
     shape = X.shape[first:]
     if n_outputs == 1:
@@ -88,7 +88,7 @@ def layer_normalization(
 
 
 def _layer_norm_in_parts(kernel: Callable[..., Any], *axes: str) -> list[Pattern]:
-    """What exporters write below opset 17; the axes of a mean are an input from 18 on."""
+    """The nodes of exporters below opset 17; the axes of a mean are an input from 18 on."""
     centred = (sub, "X", (kernel, "X", *axes))
     variance = (kernel, (pow, centred, 2), *axes)
     y = (div, centred, (sqrt, (add, variance, "epsilon")))
@@ -116,7 +116,7 @@ def rms_normalization(
     *,
     axis: int = -1,
     epsilon: float = 1e-5,
-    stash_type: int = 1,  # noqa: ARG001  # torch takes the mean square of half precision in float32
+    stash_type: int = 1,  # noqa: ARG001  # torch computes the mean square of halves in float32
 ) -> Tensor:
     """Over all axes from `axis` on; the result has the type of `scale`."""
     shape = X.shape[from_front(axis, X.ndim) :]
@@ -135,7 +135,7 @@ def simplified_layer_normalization(
     stash_type: torch.dtype = torch.float32,
     n_outputs: int,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """RMSNormalization as onnxruntime's optimizer writes it, into ONNX's domain at any opset."""
+    """RMSNormalization as onnxruntime's optimizer writes it: in ONNX's domain, at any opset."""
     y = rms_normalization(X, scale, axis=axis, epsilon=epsilon)
     if n_outputs == 1:
         return y
@@ -153,7 +153,7 @@ def mean_variance_normalization(X: Tensor, *, axes: list[int] = [0, 2, 3]) -> Te
 
 @op("LpNormalization", since=1)
 def lp_normalization(input: Tensor, *, axis: int = -1, p: Literal[1, 2] = 2) -> Tensor:
-    """Where the norm is 0 so is the answer."""
+    """The result is 0 where the norm is 0."""
     norm: Tensor = torch.linalg.vector_norm(input, p, axis, keepdim=True)
     return input / norm.masked_fill(norm == 0, 1)
 
@@ -162,7 +162,7 @@ def lp_normalization(input: Tensor, *, axis: int = -1, p: Literal[1, 2] = 2) -> 
 def lrn(
     X: Tensor, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, size: int
 ) -> Tensor:
-    """Over `size` neighbouring channels; where that is even, the further one is behind."""
+    """Over `size` neighbouring channels; an even size has one channel more after the center."""
     squares = (X * X).reshape(X.shape[0], 1, X.shape[1], -1)
     padded = functional.pad(squares, (0, 0, (size - 1) // 2, size // 2))
     mean = functional.avg_pool2d(padded, (size, 1), stride=1).reshape(X.shape)
@@ -219,7 +219,7 @@ def _(d: Draw) -> Call:
 @sample(mean_variance_normalization)
 def _(d: Draw) -> Call:
     shape = d.shape(min_dims=4, min_side=2)
-    order = d.ints((math.prod(shape),), 0, 2**31 - 1).argsort()  # elements that are never equal
+    order = d.ints((math.prod(shape),), 0, 2**31 - 1).argsort()  # elements that all differ
     return call(order.reshape(shape).to(d.dtype()), axes=d.maybe(d.axes(4, min_size=1)))
 
 
@@ -231,9 +231,7 @@ def _(d: Draw) -> Call:
 
 @sample(lrn)
 def _(d: Draw) -> Call:
-    channels = d.integer(
-        1, 7
-    )  # as many as images: the reference evaluator mistakes one for the other
+    channels = d.integer(1, 7)  # as many as images: the reference evaluator confuses them
     x = d.tensor((channels, channels, *d.shape(2, 2, min_side=2)))
     return call(
         x,

@@ -1,4 +1,4 @@
-"""Numbers written as text, and text read as numbers: Cast from and to strings."""
+"""Conversion of numbers to strings and back: Cast from and to strings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from onnxinterp.runtime.guard import chunks, reserve
 from onnxinterp.runtime.strings import map_strings
 from onnxinterp.values import Strings, host_of
 
-NUMERAL = 100  # bytes of a number, its text and their places in arrays, as Python objects
-DIGITS = 8  # significant ones, as onnxruntime writes them, those of a double too
+NUMERAL = 100  # bytes of a number and its string, and of both in arrays
+DIGITS = 8  # significant digits in a string, as in onnxruntime, also for float64
 
 
 def type_of(x: Tensor | Strings) -> torch.dtype | type[str]:
@@ -22,47 +22,47 @@ def type_of(x: Tensor | Strings) -> torch.dtype | type[str]:
     return str if isinstance(x, np.ndarray) else x.dtype
 
 
-def read(texts: Strings, to: torch.dtype, elem_type: int = 0) -> Tensor:
-    """The numbers that texts stand for, in a type from which to cast to `to`.
+def read(strings: Strings, to: torch.dtype, elem_type: int = 0) -> Tensor:
+    """Parse numbers, in a type from which they can be cast to `to`.
 
     Args:
-        texts: strings of any shape, with the decimal digits, signs and exponents of C.
-        to: the carrier of the type that is wanted.
-        elem_type: that type, where its carrier does not tell.
+        strings: strings of any shape, with the decimal digits, signs and exponents of C.
+        to: the carrier of the target type.
+        elem_type: the target type, if several types have this carrier.
 
     Raises:
-        ValueError: a text is no number, or none of the kind that is wanted.
+        ValueError: a string is not a number, or not one of the target type.
     """
     whole = not (to.is_floating_point or to is torch.bool or elem_type in MINIFLOATS)
     wide = np.float64 if not whole else np.uint64 if to is torch.uint64 else np.int64
-    return torch.from_numpy(map_strings(texts, _integer if whole else _real, wide))
+    return torch.from_numpy(map_strings(strings, _integer if whole else _real, wide))
 
 
-def _integer(text: str) -> int:
-    return int(_plain(text))
+def _integer(string: str) -> int:
+    return int(_check_number(string))
 
 
-def _real(text: str) -> float:
-    return float(_plain(text))
+def _real(string: str) -> float:
+    return float(_check_number(string))
 
 
-def _plain(text: str) -> str:
-    """The text, where it is none of the numbers that Python alone reads: 1_000, other digits."""
-    if not text.isascii() or "_" in text:
-        raise ValueError(f"{text!r} is no number")
-    return text
+def _check_number(string: str) -> str:
+    """The string; Python's number syntax that C lacks raises: 1_000, digits of other scripts."""
+    if not string.isascii() or "_" in string:
+        raise ValueError(f"a string must be a number, got {string!r}")
+    return string
 
 
 def write(x: Tensor | Strings) -> Strings:
-    """Numbers as strings in an array of the same shape; strings as they are."""
+    """Format numbers as an array of strings of the same shape; strings do not change."""
     if isinstance(x, np.ndarray):
         return x
     reserve(NUMERAL * x.numel())
     numbers = host_of(x.flatten()).numbers
-    texts = np.empty(len(numbers), dtype=object)
+    strings = np.empty(len(numbers), dtype=object)
     for part in chunks(len(numbers)):
-        texts[part] = [_float(n) if x.is_floating_point() else str(int(n)) for n in numbers[part]]
-    return texts.reshape(x.shape)
+        strings[part] = [_float(n) if x.is_floating_point() else str(int(n)) for n in numbers[part]]
+    return strings.reshape(x.shape)
 
 
 def _float(number: float) -> str:

@@ -2,8 +2,8 @@
 
 History: all 1.
 
-The tensors of a step come in groups: n tensors, then their n gradients, then n of each state. So do
-the answers: the n new tensors, then n of each new state.
+The inputs of a step are groups: n tensors, then their n gradients, then n of each state. So are the
+outputs: the n new tensors, then n of each new state.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def adagrad(
 ) -> tuple[Tensor, ...]:
     rate = R / (1 + T.to(R.dtype) * decay_factor)
     steps = []
-    for x, gradient, squares in _grouped(inputs, 3):
+    for x, gradient, squares in _groups(inputs, 3):
         g = norm_coefficient * x + gradient
         h = squares + g * g
         steps.append((x - rate.to(x.dtype) * g / (h.sqrt() + epsilon), h))
@@ -48,12 +48,12 @@ def adam(
     norm_coefficient: float = 0.0,
     norm_coefficient_post: float = 0.0,
 ) -> tuple[Tensor, ...]:
-    """With T = 0 the averages, which begin at zero, are not corrected for it."""
-    t = T.clamp(min=1).double()  # float32 would lose what makes beta**t differ from 1
+    """The averages, which begin at zero, are not corrected for this if T = 0."""
+    t = T.clamp(min=1).double()  # float32 cannot hold the difference of beta**t and 1
     correction = (1 - beta**t).sqrt() / (1 - alpha**t)
     rate = R * correction.where(T > 0, 1)
     steps = []
-    for x, gradient, average, squares in _grouped(inputs, 4):
+    for x, gradient, average, squares in _groups(inputs, 4):
         g = norm_coefficient * x + gradient
         v = alpha * average + (1 - alpha) * g
         h = beta * squares + (1 - beta) * g * g
@@ -72,11 +72,11 @@ def momentum(
     mode: str,
     norm_coefficient: float,
 ) -> tuple[Tensor, ...]:
-    """The first step, T = 0, takes the whole gradient whatever `beta` says."""
+    """The first step, T = 0, uses the whole gradient for each `beta`."""
     if mode not in ("standard", "nesterov"):
-        raise ValueError(f"mode {mode!r} is neither standard nor nesterov")
+        raise ValueError(f"mode must be standard or nesterov, got {mode!r}")
     steps = []
-    for x, gradient, velocity in _grouped(inputs, 3):
+    for x, gradient, velocity in _groups(inputs, 3):
         g = norm_coefficient * x + gradient
         v = alpha * velocity + torch.where(T > 0, beta * g, g)
         direction = g + alpha * v if mode == "nesterov" else v
@@ -84,23 +84,23 @@ def momentum(
     return _by_group(steps)
 
 
-def _grouped(inputs: tuple[Tensor, ...], groups: int) -> Iterable[tuple[Tensor, ...]]:
-    """What belongs to each tensor: itself, its gradient, its states."""
+def _groups(inputs: tuple[Tensor, ...], groups: int) -> Iterable[tuple[Tensor, ...]]:
+    """Rows of a tensor, its gradient and its states."""
     n, rest = divmod(len(inputs), groups)
     if rest:
-        raise ValueError(f"{len(inputs)} tensors are no {groups} groups of one length")
+        raise ValueError(f"inputs must be {groups} groups of one length, got {len(inputs)} tensors")
     return zip(*(inputs[i * n : (i + 1) * n] for i in range(groups)), strict=True)
 
 
 def _by_group(steps: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """The outputs in their order, from those of each tensor."""
+    """The outputs in the order of the specification, from the results for each tensor."""
     return tuple(tensor for group in zip(*steps, strict=True) for tensor in group)
 
 
 def _draw_groups(d: Draw, n: int, states: int) -> list[Tensor]:
     """The inputs for n tensors: rate, count, tensors, gradients, states.
 
-    The rate has their type: with another, the reference evaluator gives the wider of the two.
+    The rate has their type: for another one the reference evaluator returns the wider type.
     """
     shapes = [d.shape() for _ in range(n)]
     rate, count = d.tensor((), "T3", lo=0, hi=1), d.ints((), 0, 5)
@@ -127,7 +127,7 @@ def _(d: Draw) -> Call:
 
 @sample(adam)
 def _(d: Draw) -> Call:
-    """The reference evaluator, the only judge, gives float64 for one tensor, float32 for more."""
+    """The reference evaluator is the only oracle: float64 for one tensor, float32 for more."""
     n = 1 if d.dtype("T3") is torch.float64 else d.integer(2, 3)
     return call(
         *_draw_groups(d, n, 2),

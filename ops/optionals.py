@@ -1,7 +1,7 @@
-"""Optionals: a value or nothing. The value stands for itself and None for nothing.
+"""Optionals: a value, which is the optional itself, or nothing, which is None.
 
-History: 15, 18 (OptionalGetElement and OptionalHasElement also take what is no optional, and the
-latter no input at all), 28 (types).
+History: 15, 18 (OptionalGetElement and OptionalHasElement also take other values than optionals;
+the input of OptionalHasElement may be absent), 28 (types).
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import torch
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host
+from onnxinterp.versions import older
 
 
 @op("Optional", since=15, any_type=True)
 def optional(input: Any = None, *, type: onnx.TypeProto | None = None, device: torch.device) -> Any:
-    del type  # None is None, whatever it could have been
+    del type  # an empty optional has no type here
     return input.tensor(device) if isinstance(input, Host) else input
 
 
 @op("OptionalGetElement", since=15, any_type=True)
 def optional_get_element(input: Any, *, device: torch.device) -> Any:
     if input is None:
-        raise ValueError("the optional is empty")
+        raise ValueError("the optional must have a value, got an empty one")
     return input.tensor(device) if isinstance(input, Host) else input
 
 
@@ -34,9 +35,7 @@ def optional_has_element(input: Any = None) -> Host:
     return Host(input is not None, torch.bool)
 
 
-@op("OptionalHasElement", since=15, any_type=True)
-def optional_has_element_15(input: Any) -> Host:
-    return optional_has_element(input)
+optional_has_element_15 = older(optional_has_element, since=15, required=["input"])
 
 
 @sample(optional)

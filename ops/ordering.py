@@ -1,4 +1,4 @@
-"""Order among elements: ArgMax, ArgMin, TopK.
+"""Positions and values of the largest and smallest elements: ArgMax, ArgMin, TopK.
 
 History: ArgMax, ArgMin 1, 11 (negative axes), 12 (`select_last_index`), 13 (bfloat16). TopK 1 (`k`
 is an attribute), 10 (an input), 11 (`largest`, `sorted`; integers), 24 (bfloat16).
@@ -6,60 +6,60 @@ is an attribute), 10 (an input), 11 (`largest`, `sorted`; integers), 24 (bfloat1
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
+from onnxinterp.versions import older
 
 
 @op("ArgMax", since=12, uint64="order")
 def arg_max(
     data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
 ) -> Tensor:
-    axis = from_front(axis, data.ndim)  # torch gives an axis to what has none
-    if not select_last_index:
-        return data.argmax(axis, keepdim=bool(keepdims))
-    return data.shape[axis] - 1 - data.flip(axis).argmax(axis, keepdim=bool(keepdims))
+    return _position(torch.argmax, data, axis, bool(keepdims), select_last_index)
 
 
 @op("ArgMin", since=12, uint64="order")
 def arg_min(
     data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
 ) -> Tensor:
-    axis = from_front(axis, data.ndim)
-    if not select_last_index:
-        return data.argmin(axis, keepdim=bool(keepdims))
-    return data.shape[axis] - 1 - data.flip(axis).argmin(axis, keepdim=bool(keepdims))
+    return _position(torch.argmin, data, axis, bool(keepdims), select_last_index)
 
 
-@op("ArgMax", since=1, uint64="order")
-def arg_max_1(data: Tensor, *, axis: int = 0, keepdims: Flag = 1) -> Tensor:
-    return arg_max(data, axis=axis, keepdims=keepdims)
+def _position(
+    rule: Callable[..., Tensor], data: Tensor, axis: int, keepdim: bool, last: Flag
+) -> Tensor:
+    """The position of the first, or last, extreme element along an axis."""
+    axis = from_front(axis, data.ndim)  # torch takes any axis of a scalar
+    if not last:
+        return rule(data, axis, keepdim=keepdim)
+    return data.shape[axis] - 1 - rule(data.flip(axis), axis, keepdim=keepdim)
 
 
-@op("ArgMin", since=1, uint64="order")
-def arg_min_1(data: Tensor, *, axis: int = 0, keepdims: Flag = 1) -> Tensor:
-    return arg_min(data, axis=axis, keepdims=keepdims)
+arg_max_1 = older(arg_max, since=1, without=["select_last_index"])
+arg_min_1 = older(arg_min, since=1, without=["select_last_index"])
 
 
 @op("TopK", since=11, uint64="order")
 def top_k(
     X: Tensor, K: int, *, axis: int = -1, largest: Flag = 1, sorted: Flag = 1
 ) -> tuple[Tensor, Tensor]:
-    """Equal elements come in the order of their indices, which torch.topk does not promise.
+    """Equal elements are in the order of their indices, which torch.topk does not guarantee.
 
-    Where `sorted` is 0 any order is allowed; this is one.
+    `sorted` has no effect: any order is allowed if it is 0.
     """
     del sorted
     values, indices = X.sort(dim=axis, descending=bool(largest), stable=True)
     return values.narrow(axis, 0, K), indices.narrow(axis, 0, K)
 
 
-@op("TopK", since=10, uint64="order")
-def top_k_10(X: Tensor, K: int, *, axis: int = -1) -> tuple[Tensor, Tensor]:
-    return top_k(X, K, axis=axis)
+top_k_10 = older(top_k, since=10, without=["largest", "sorted"])
 
 
 @op("TopK", since=1, uint64="order")
@@ -68,12 +68,12 @@ def top_k_1(X: Tensor, *, k: int, axis: int = -1) -> tuple[Tensor, Tensor]:
 
 
 def _axis(d: Draw, x: Tensor) -> int:
-    """An axis, negative only where the version allows it."""
+    """An axis, negative only if the version allows it."""
     axis = d.axis(x.ndim)
     return axis if d.opset >= 11 else axis % x.ndim
 
 
-@sample(arg_max, arg_min, arg_max_1, arg_min_1)
+@sample(arg_max, arg_min)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1), lo=-3, hi=3)
     last = d.maybe(d.integer(0, 1)) if d.opset >= 12 else None
@@ -81,7 +81,7 @@ def _(d: Draw) -> Call:
     return call(x, axis=d.maybe(_axis(d, x)), keepdims=keepdims, select_last_index=last)
 
 
-@sample(top_k, top_k_10, top_k_1)
+@sample(top_k, top_k_1)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1))
     axis = d.maybe(_axis(d, x))
@@ -91,6 +91,8 @@ def _(d: Draw) -> Call:
         return call(x, axis=axis, k=k, outputs=2)
     if d.opset < 11:
         return call(x, [k], axis=axis, outputs=2)
-    in_order = d.maybe(d.integer(0 if k == 1 else 1, 1))  # the order of several is free otherwise
+    in_order = d.maybe(
+        d.integer(0 if k == 1 else 1, 1)
+    )  # the order of several is undefined otherwise
     largest = d.maybe(d.integer(0, 1))
     return call(x, [k], axis=axis, largest=largest, sorted=in_order, outputs=2)

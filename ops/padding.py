@@ -1,4 +1,4 @@
-"""Pad, CenterCropPad: more elements around a tensor, or fewer.
+"""Add elements around a tensor, or crop it: Pad, CenterCropPad.
 
 History: Pad 1 (`paddings`), 2 (`pads`), 11 (pads and value are inputs), 13, 18 (axes), 19 (wrap),
 21-25 (types). CenterCropPad 18.
@@ -16,6 +16,7 @@ from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_LENGTH, Host, Ints, Operand, number
+from onnxinterp.versions import older
 
 
 @op("Pad", since=19, uint64="bits", frozen=("constant_value",))
@@ -27,7 +28,7 @@ def pad(
     *,
     mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
 ) -> Tensor:
-    """All begins come first, then all ends. Negative pads cut off, before others are filled."""
+    """Pads are all begins, then all ends. Negative pads crop, before others are filled."""
     places = range(data.ndim) if axes is None else axes_from_front(axes, data.ndim)
     begins, ends = pads[: len(places)], pads[len(places) :]
     if mode == "constant":
@@ -40,27 +41,8 @@ def pad(
     return data
 
 
-@op("Pad", since=18, uint64="bits", frozen=("constant_value",))
-def pad_18(
-    data: Tensor,
-    pads: Ints,
-    constant_value: Operand | None = None,
-    axes: Ints | None = None,
-    *,
-    mode: Literal["constant", "reflect", "edge"] = "constant",
-) -> Tensor:
-    return pad(data, pads, constant_value, axes, mode=mode)
-
-
-@op("Pad", since=11, uint64="bits", frozen=("constant_value",))
-def pad_11(
-    data: Tensor,
-    pads: Ints,
-    constant_value: Operand | None = None,
-    *,
-    mode: Literal["constant", "reflect", "edge"] = "constant",
-) -> Tensor:
-    return pad(data, pads, constant_value, mode=mode)
+pad_18 = older(pad, since=18, hints={"mode": Literal["constant", "reflect", "edge"]})
+pad_11 = older(pad_18, since=11, without=["axes"])
 
 
 @op("Pad", since=2, uint64="bits")
@@ -85,7 +67,7 @@ def pad_1(
     return pad(data, paddings, value, mode=mode)
 
 
-@host(pad, pad_18, pad_11)
+@host(pad)
 def _(
     data: Host,
     pads: Ints,
@@ -104,7 +86,7 @@ def _(
 
 
 def _filled(data: Tensor, axes: Sequence[int], begins: Ints, ends: Ints, value: Operand) -> Tensor:
-    """Padded with one value; torch wants (begin, end) of the last axis first."""
+    """Pad with one value; torch takes (begin, end) of the last axis first."""
     amounts = dict(zip(axes, zip(begins, ends, strict=True), strict=True))
     pairs = [amounts.get(axis, (0, 0)) for axis in reversed(range(data.ndim))]
     flat = [n for pair in pairs for n in pair]
@@ -117,7 +99,7 @@ def _filled(data: Tensor, axes: Sequence[int], begins: Ints, ends: Ints, value: 
 def _extended(
     data: Tensor, axis: int, begin: int, end: int, source: Callable[[Tensor, int], Tensor]
 ) -> Tensor:
-    """Padded with elements of the tensor; `source` tells from which place each comes."""
+    """Pad with elements of the tensor; `source` maps positions to those of the elements."""
     n = data.shape[axis]
     before = torch.arange(-begin, 0, device=data.device)
     after = torch.arange(n, n + end, device=data.device)
@@ -126,7 +108,7 @@ def _extended(
 
 
 def _reflected(places: Tensor, n: int) -> Tensor:
-    """There and back between the first and the last element, neither of them twice in a row."""
+    """Reflect positions at the first and the last element, without repeating these."""
     there_and_back = places % max(2 * (n - 1), 1)
     return (n - 1) - (there_and_back - (n - 1)).abs()
 
@@ -140,7 +122,7 @@ SOURCES: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 @op("CenterCropPad", since=18)
 def center_crop_pad(input_data: Tensor, shape: Ints, *, axes: Ints | None = None) -> Tensor:
-    """An odd difference is one element more at the end, when cropping and when padding."""
+    """An odd difference crops or pads one element more at the end."""
     rank = input_data.ndim
     places = range(rank) if axes is None else axes_from_front(axes, rank)
     missing = [n - input_data.shape[axis] for axis, n in zip(places, shape, strict=True)]
@@ -150,7 +132,7 @@ def center_crop_pad(input_data: Tensor, shape: Ints, *, axes: Ints | None = None
 
 
 def _pads(d: Draw, sizes: Sequence[int], mode: str | None, least: int) -> list[int]:
-    """Begins and ends that leave at least one element, and that the mode allows."""
+    """Begins and ends that are valid for the mode and leave at least one element."""
     most = [max(n - 1, 0) if mode == "reflect" else 3 for n in sizes]
     begins = [d.integer(least if n > 2 else 0, m) for n, m in zip(sizes, most, strict=True)]
     left = [n + min(b, 0) for n, b in zip(sizes, begins, strict=True)]
@@ -158,7 +140,7 @@ def _pads(d: Draw, sizes: Sequence[int], mode: str | None, least: int) -> list[i
     return begins + ends
 
 
-@sample(pad, pad_18, pad_11)
+@sample(pad)
 def _(d: Draw) -> Call:
     modes = ["constant", "reflect", "edge", *(["wrap"] if d.opset >= 19 else [])]
     mode = d.maybe(d.choice(modes))

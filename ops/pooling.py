@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,20 +19,21 @@ from onnxinterp.ops.spatial import AutoPad, Window, pad, window, window_sum
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
+from onnxinterp.versions import forwards, older
 
 AVERAGE_POOLS = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
 
 
-def torch_pads(w: Window, auto_pad: AutoPad, ceil_mode: Flag) -> bool:
-    """Whether torch's own padding does it: symmetric, at most half a kernel, known beforehand."""
+def can_torch_pad(w: Window, auto_pad: AutoPad, ceil_mode: Flag) -> bool:
+    """Whether torch's own padding is enough: symmetric, at most half a kernel, of known size."""
     if ceil_mode or (auto_pad.startswith("SAME") and max(w.strides) > 1):
-        return False  # it depends on the size, which may be symbolic
+        return False  # this depends on the size, which may be symbolic
     half = all(b <= k // 2 for b, k in zip(w.begins, w.kernel, strict=True))
     return half and w.begins == w.ends
 
 
 def pad_to_fit(x: Tensor, w: Window, counts: Sequence[int], value: float) -> Tensor:
-    """Pad so that exactly `counts` windows fit: behind, that may be more or less than asked."""
+    """Pad so that exactly `counts` windows fit; the end may get other pads than the node has."""
     spans = [(c - 1) * s + r for c, s, r in zip(counts, w.strides, w.reach, strict=True)]
     ends = [n - b - size for n, b, size in zip(spans, w.begins, x.shape[2:], strict=True)]
     return pad(x, w.begins, ends, value)
@@ -50,21 +51,14 @@ def average_pool(
     pads: list[int] | None = None,
     strides: list[int] | None = None,
 ) -> Tensor:
-    """What a window meets beyond the padding (ceil_mode) never counts as an element."""
-    w = window(
-        X.shape[2:],
-        kernel_shape,
-        auto_pad=auto_pad,
-        strides=strides,
-        dilations=dilations,
-        pads=pads,
-    )
+    """Positions of a window after the padding (ceil_mode) are not counted as elements."""
+    w = window(X.shape[2:], kernel_shape, auto_pad, strides, dilations, pads)
     pool, dilated = AVERAGE_POOLS[X.ndim - 3], max(w.dilations) > 1
     # torch has no average of volumes in half precision on the CPU
     x = X.float() if X.ndim == 5 and X.dtype.itemsize == 2 else X
-    # of volumes torch compares the kernel with what is not padded yet
+    # for volumes torch compares the kernel with the size before padding
     fits = X.ndim < 5 or not any(w.begins)
-    if not dilated and fits and torch_pads(w, auto_pad, ceil_mode):
+    if not dilated and fits and can_torch_pad(w, auto_pad, ceil_mode):
         return pool(x, w.kernel, w.strides, w.begins, False, bool(count_include_pad)).to(X.dtype)
     counts = w.outputs(X.shape[2:], bool(ceil_mode))
     padded = pad_to_fit(x, w, counts, 0)
@@ -76,7 +70,7 @@ def average_pool(
 
 
 def _elements(x: Tensor, w: Window, counts: Sequence[int], count_padding: bool) -> Tensor:
-    """How many elements each window covers, [*counts]."""
+    """Number of elements in each window, [*counts]."""
     covered = torch.ones((), dtype=x.dtype, device=x.device)
     for axis, count in enumerate(counts):
         starts = torch.arange(count, device=x.device) * w.strides[axis] - w.begins[axis]
@@ -88,58 +82,9 @@ def _elements(x: Tensor, w: Window, counts: Sequence[int], count_padding: bool) 
     return covered
 
 
-@op("AveragePool", since=10)
-def average_pool_10(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    ceil_mode: Flag = 0,
-    count_include_pad: Flag = 0,
-    kernel_shape: list[int],
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor:
-    return average_pool(
-        X,
-        auto_pad=auto_pad,
-        ceil_mode=ceil_mode,
-        count_include_pad=count_include_pad,
-        kernel_shape=kernel_shape,
-        pads=pads,
-        strides=strides,
-    )
-
-
-@op("AveragePool", since=7)
-def average_pool_7(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    count_include_pad: Flag = 0,
-    kernel_shape: list[int],
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor:
-    return average_pool(
-        X,
-        auto_pad=auto_pad,
-        count_include_pad=count_include_pad,
-        kernel_shape=kernel_shape,
-        pads=pads,
-        strides=strides,
-    )
-
-
-@op("AveragePool", since=1)
-def average_pool_1(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    kernel_shape: list[int],
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor:
-    return average_pool(X, auto_pad=auto_pad, kernel_shape=kernel_shape, pads=pads, strides=strides)
+average_pool_10 = older(average_pool, since=10, without=["dilations"])
+average_pool_7 = older(average_pool_10, since=7, without=["ceil_mode"])
+average_pool_1 = older(average_pool_7, since=1, without=["count_include_pad"])
 
 
 @op("LpPool", since=18)
@@ -155,45 +100,20 @@ def lp_pool(
     strides: list[int] | None = None,
 ) -> Tensor:
     """The p-norm of each window."""
-    w = window(
-        X.shape[2:],
-        kernel_shape,
-        auto_pad=auto_pad,
-        strides=strides,
-        dilations=dilations,
-        pads=pads,
-    )
+    w = window(X.shape[2:], kernel_shape, auto_pad, strides, dilations, pads)
     counts = w.outputs(X.shape[2:], bool(ceil_mode))
     powers = pad_to_fit(X.abs() ** p, w, counts, 0)
     return window_sum(powers, w, counts) ** (1 / p)
 
 
-@op("LpPool", since=2)
-def lp_pool_2(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    kernel_shape: list[int],
-    p: int = 2,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor:
-    return lp_pool(X, auto_pad=auto_pad, kernel_shape=kernel_shape, p=p, pads=pads, strides=strides)
+lp_pool_2 = older(lp_pool, since=2, without=["ceil_mode", "dilations"])
 
 
 @op("LpPool", since=1)
-def lp_pool_1(
-    X: Tensor,
-    *,
-    auto_pad: AutoPad = "NOTSET",
-    kernel_shape: list[int] | None = None,
-    p: float = 2.0,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> Tensor:
-    """Without a kernel shape the window covers all."""
-    kernel = kernel_shape or list(X.shape[2:])
-    return lp_pool(X, auto_pad=auto_pad, kernel_shape=kernel, p=p, pads=pads, strides=strides)
+@forwards(lp_pool_2)
+def lp_pool_1(X: Tensor, *, kernel_shape: list[int] | None = None, **attributes: Any) -> Tensor:
+    """The default window is the whole input."""
+    return lp_pool(X, kernel_shape=kernel_shape or list(X.shape[2:]), **attributes)
 
 
 def spatial_axes(x: Tensor) -> list[int]:
@@ -210,9 +130,7 @@ def global_lp_pool(X: Tensor, *, p: int = 2) -> Tensor:
     return _norm(X, p)
 
 
-@op("GlobalLpPool", since=1)
-def global_lp_pool_1(X: Tensor, *, p: float = 2.0) -> Tensor:
-    return _norm(X, p)
+global_lp_pool_1 = older(global_lp_pool, since=1, defaults={"p": 2.0}, hints={"p": float})
 
 
 def _norm(x: Tensor, p: float) -> Tensor:
@@ -220,21 +138,21 @@ def _norm(x: Tensor, p: float) -> Tensor:
 
 
 def only_explicit(d: Draw) -> bool:
-    """Of float64 only the reference evaluator is a judge, wrong about auto_pad and ceil_mode."""
+    """Whether only explicit pads are drawn: the oracle for float64 is wrong about others."""
     return d.dtype() is torch.float64
 
 
-def drawn_pool(d: Draw, dilated: bool = False) -> tuple[Tensor, dict[str, list[int] | str | None]]:
-    """An input and the attributes that all pools have, dilations where they may be."""
+def draw_pool(d: Draw, dilated: bool = False) -> tuple[Tensor, dict[str, list[int] | str | None]]:
+    """An input and the attributes of all pools, with dilations if `dilated`."""
     rank = d.integer(1, 3)
     kernel = [d.integer(1, 3) for _ in range(rank)]
     options = [None, "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]
     auto_pad = d.choice(options[:2] if only_explicit(d) else options)
     same = auto_pad in ("SAME_UPPER", "SAME_LOWER")
-    # onnxruntime gives too few windows where SAME would need negative pads
+    # onnxruntime returns too few windows if SAME needs negative pads
     strides = [d.integer(1, k if same else 3) for k in kernel]
     pads = [d.integer(0, k - 1) for k in kernel * 2] if auto_pad in (None, "NOTSET") else None
-    # and forgets dilations there
+    # and ignores dilations for SAME
     dilations = [d.integer(1, 2) for _ in kernel] if dilated and not same else None
     x = d.tensor((d.integer(1, 2), 2, *[d.integer(1 if same else 5, 8) for _ in kernel]))
     attributes: dict[str, list[int] | str | None] = {
@@ -248,56 +166,56 @@ def drawn_pool(d: Draw, dilated: bool = False) -> tuple[Tensor, dict[str, list[i
     return x, attributes
 
 
-def drawn_ceil_mode(d: Draw) -> int | None:
+def draw_ceil_mode(d: Draw) -> int | None:
     return None if only_explicit(d) else d.maybe(d.integer(0, 1))
 
 
 @sample(lp_pool_1)
 def _(d: Draw) -> Call:
-    x, attributes = drawn_pool(d)
+    x, attributes = draw_pool(d)
     return call(x, **attributes)
 
 
 @sample(average_pool_1)
 def _(d: Draw) -> Call:
-    x, attributes = drawn_pool(d)
+    x, attributes = draw_pool(d)
     if only_explicit(d):
-        del attributes["pads"]  # here the reference evaluator counts them as elements
+        del attributes["pads"]  # the reference evaluator counts them as elements
     return call(x, **attributes)
 
 
 @sample(average_pool)
 def _(d: Draw) -> Call:
-    x, attributes = drawn_pool(d, dilated=True)
+    x, attributes = draw_pool(d, dilated=True)
     return call(
         x,
-        ceil_mode=drawn_ceil_mode(d),
+        ceil_mode=draw_ceil_mode(d),
         count_include_pad=d.maybe(d.integer(0, 1)),
         **attributes,
     )
 
 
-@sample(average_pool_10, average_pool_7)
+@sample(average_pool_10)
 def _(d: Draw) -> Call:
-    x, attributes = drawn_pool(d)
-    ceil_mode = drawn_ceil_mode(d) if d.opset >= 10 else None
+    x, attributes = draw_pool(d)
+    ceil_mode = draw_ceil_mode(d) if d.opset >= 10 else None
     return call(x, ceil_mode=ceil_mode, count_include_pad=d.maybe(d.integer(0, 1)), **attributes)
 
 
 @sample(lp_pool)
 def _(d: Draw) -> Call:
-    x, attributes = drawn_pool(d, dilated=True)
+    x, attributes = draw_pool(d, dilated=True)
     return call(
         x,
         p=d.maybe(d.integer(1, 3)),
-        ceil_mode=drawn_ceil_mode(d),
+        ceil_mode=draw_ceil_mode(d),
         **attributes,
     )
 
 
 @sample(lp_pool_2)
 def _(d: Draw) -> Call:
-    x, attributes = drawn_pool(d)
+    x, attributes = draw_pool(d)
     return call(x, p=d.maybe(d.integer(1, 3)), **attributes)
 
 

@@ -7,12 +7,12 @@ integers), 28 (float6). DynamicQuantizeLinear 11.
 
 Scales and zero points are settings, not weights, unless `trainable` names them.
 
-Gradients pass straight through: rounding counts as identity within the range of the quantized type,
-and nothing passes from outside it (Bengio et al., 2013, arXiv:1308.3432). What a scale then gets is
-the gradient of learned step sizes (Esser et al., 2020, arXiv:1902.08153). An integer tensor carries
-no gradient. So where all readers of a quantized value dequantize it (`straight_through`), it stays
-in floating point: the same numbers, in a type that does. Integers that anything else reads, and the
-operators that compute with integers (QLinearConv, MatMulInteger, ...), pass no gradient.
+Gradients use the straight-through estimator: the gradient of rounding is 1 within the range of the
+quantized type and 0 outside (Bengio et al., 2013, arXiv:1308.3432). The gradient of a scale is then
+that of learned step sizes (Esser et al., 2020, arXiv:1902.08153). An integer tensor has no
+gradient. So if all readers of a quantized value dequantize it (`straight_through`), it has the same
+numbers in a floating-point type. Integers with other readers, and operators that compute with
+integers (QLinearConv, MatMulInteger, ...), pass no gradient.
 """
 
 from __future__ import annotations
@@ -25,14 +25,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.dtypes import FLOAT8
-from onnxinterp.ops.narrow import fitted, limits, to_float8
+from onnxinterp.ops.narrow import limits, round_to_type, to_float8
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
+from onnxinterp.versions import forwards, older
 
 X_SETTINGS = ("x_scale", "x_zero_point")
-REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # what torch divides in
+REAL = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+)  # dtypes in which torch divides
 
 
 @op("QuantizeLinear", since=23, any_type=True, frozen=("y_scale", "y_zero_point"))
@@ -51,7 +57,7 @@ def quantize_linear(
 ) -> Tensor:
     """Divide in the type of the scale (or `precision`), round half to even, shift, saturate.
 
-    Integers as scales do not cut the quotient: as in the reference evaluator it is rounded.
+    The quotient is rounded, not truncated, also for integer scales, as in the reference evaluator.
     """
     scale, shift = _settings(y_scale, y_zero_point, x, axis, block_size)
     divided_in = precision or (y_scale.dtype if y_scale.dtype in REAL else _wide(y_scale.dtype))
@@ -59,19 +65,20 @@ def quantize_linear(
     dtype = output_dtype or (torch.uint8 if y_zero_point is None else y_zero_point.dtype)
     y = y.to(_wide(divided_in))
     if straight_through and not dtype.is_floating_point:
-        return saturated(y, shift, *_range(dtype, output_type))
-    y = rounded(y, shift, dtype, bool(saturate), limits(output_type))
-    return through(y, fitted(y, output_type)) if y.is_floating_point() else fitted(y, output_type)
+        return saturate_integers(y, shift, *_range(dtype, output_type))
+    y = round_to_dtype(y, shift, dtype, bool(saturate), limits(output_type))
+    narrow = round_to_type(y, output_type)
+    return straight_through_gradient(y, narrow) if y.is_floating_point() else narrow
 
 
-def rounded(
+def round_to_dtype(
     y: Tensor,
     shift: Tensor | None,
     dtype: torch.dtype,
     saturate: bool = True,
     limits: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Round y to `dtype`, to integers before the zero point is added; nan is the lowest one."""
+    """Round y to `dtype`, integers before the zero point is added; nan becomes the lowest one."""
     if dtype.is_floating_point:
         y = y if shift is None else y + shift.to(y.dtype)
         return to_float8(y, dtype, saturate) if dtype in FLOAT8 else y.to(dtype)
@@ -80,25 +87,25 @@ def rounded(
     return y.nan_to_num(low).clamp(low, high).to(dtype)
 
 
-def saturated(y: Tensor, shift: Tensor | None, low: int, high: int) -> Tensor:
-    """The integers that `rounded` gives, in y's own type, with straight-through gradients.
+def saturate_integers(y: Tensor, shift: Tensor | None, low: int, high: int) -> Tensor:
+    """The integers of `round_to_dtype` in the dtype of y, with straight-through gradients.
 
-    What rounds to an end of the range is still within it: the gradient ends half a step further.
+    Values that round to an end of the range have a gradient: half a step beyond the range.
     """
     zero = y.new_zeros(()) if shift is None else shift.to(y.dtype)
     least, most = low - zero, high - zero
     y = y.nan_to_num(torch.finfo(y.dtype).min).clamp(least - 0.5, most + 0.5)
-    return through(y, y.round().clamp(least, most)) + zero
+    return straight_through_gradient(y, y.round().clamp(least, most)) + zero
 
 
-def through(x: Tensor, rounded: Tensor) -> Tensor:
+def straight_through_gradient(x: Tensor, rounded: Tensor) -> Tensor:
     """The value of `rounded` with the gradient of x, forward and backward.
 
-    Exact: the distance to the nearest integer is a multiple of x's last digit, as x itself is.
+    The sum is exact: the distance to the nearest integer is a multiple of the last digit of x.
     """
     if rounded is x:
         return x
-    return x + (rounded - x).detach()  # the one place where a kernel cuts a gradient: by definition
+    return x + (rounded - x).detach()  # no other kernel detaches a tensor
 
 
 def _range(dtype: torch.dtype, output_type: int) -> tuple[int, int]:
@@ -106,31 +113,31 @@ def _range(dtype: torch.dtype, output_type: int) -> tuple[int, int]:
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    """The type to compute in: it holds the type, 16-bit integers and products of two halves."""
+    """The dtype to compute in: for this dtype, 16-bit integers and products of two halves."""
     return torch.float64 if dtype in (torch.float64, torch.int32) else torch.float32
 
 
 def _settings(
     scale: Tensor, zero_point: Tensor | None, x: Tensor, axis: int, block_size: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Scale and zero point so that they broadcast to x.
+    """Scale and zero point in shapes that broadcast to x.
 
     Raises:
-        ValueError: they are not as many as x asks for, or not alike.
+        ValueError: their shapes do not fit x or each other.
     """
     spread = _spread(scale, x, axis, block_size)
     if zero_point is None:
         return spread, None
     shift = _spread(zero_point, x, axis, block_size)
     if shift.shape != spread.shape:
-        raise ValueError(f"zero point {list(zero_point.shape)} beside scale {list(scale.shape)}")
+        raise ValueError(f"zero point must be {list(scale.shape)}, got {list(zero_point.shape)}")
     return spread, shift
 
 
 def _spread(setting: Tensor, x: Tensor, axis: int, block_size: int) -> Tensor:
-    """One for all, of rank 0 or a list of one; one per index of `axis`; or one per block.
+    """Expand a setting that is a scalar or a list of one, per index of `axis`, or per block.
 
-    The last block may be cut.
+    The last block may be smaller.
     """
     if not block_size and (setting.ndim == 0 or setting.shape == (1,)):
         return setting.reshape(())
@@ -139,78 +146,27 @@ def _spread(setting: Tensor, x: Tensor, axis: int, block_size: int) -> Tensor:
     if block_size:
         wanted = [*sizes[:axis], -(-sizes[axis] // block_size), *sizes[axis + 1 :]]
     if setting.shape != tuple(wanted):
-        raise ValueError(f"a scale or zero point {list(setting.shape)}, not {wanted}")
+        raise ValueError(f"scale and zero point must be {wanted}, got {list(setting.shape)}")
     if block_size:
         return setting.repeat_interleave(block_size, axis).narrow(axis, 0, sizes[axis])
     return setting.reshape(-1, *[1] * (x.ndim - 1 - axis))
 
 
 @op("QuantizeLinear", since=21, any_type=True, frozen=("y_scale", "y_zero_point"))
+@forwards(quantize_linear, without=["precision"])
 def quantize_linear_21(
-    x: Tensor,
-    y_scale: Tensor,
-    y_zero_point: Tensor | None = None,
-    *,
-    axis: int = 1,
-    block_size: int = 0,
-    output_dtype: torch.dtype | None = None,
-    saturate: Flag = 1,
-    output_type: int = 0,
-    straight_through: bool = False,
+    x: Tensor, y_scale: Tensor, y_zero_point: Tensor | None = None, **attributes: Any
 ) -> Tensor:
-    """Before opset 23 nothing is said of the division; onnxruntime divides halves as float32."""
-    return quantize_linear(
-        x,
-        y_scale,
-        y_zero_point,
-        axis=axis,
-        block_size=block_size,
-        output_dtype=output_dtype,
-        precision=_wide(y_scale.dtype),
-        saturate=saturate,
-        output_type=output_type,
-        straight_through=straight_through,
-    )
+    """The precision of the division is undefined; onnxruntime uses float32 for halves."""
+    precision = _wide(y_scale.dtype)
+    return quantize_linear(x, y_scale, y_zero_point, precision=precision, **attributes)
 
 
-@op("QuantizeLinear", since=19, any_type=True, frozen=("y_scale", "y_zero_point"))
-def quantize_linear_19(
-    x: Tensor,
-    y_scale: Tensor,
-    y_zero_point: Tensor | None = None,
-    *,
-    axis: int = 1,
-    saturate: Flag = 1,
-    straight_through: bool = False,
-) -> Tensor:
-    return quantize_linear_21(
-        x, y_scale, y_zero_point, axis=axis, saturate=saturate, straight_through=straight_through
-    )
-
-
-@op("QuantizeLinear", since=13, any_type=True, frozen=("y_scale", "y_zero_point"))
-def quantize_linear_13(
-    x: Tensor,
-    y_scale: Tensor,
-    y_zero_point: Tensor | None = None,
-    *,
-    axis: int = 1,
-    straight_through: bool = False,
-) -> Tensor:
-    return quantize_linear_21(
-        x, y_scale, y_zero_point, axis=axis, straight_through=straight_through
-    )
-
-
-@op("QuantizeLinear", since=10, any_type=True, frozen=("y_scale", "y_zero_point"))
-def quantize_linear_10(
-    x: Tensor,
-    y_scale: Tensor,
-    y_zero_point: Tensor | None = None,
-    *,
-    straight_through: bool = False,
-) -> Tensor:
-    return quantize_linear_21(x, y_scale, y_zero_point, straight_through=straight_through)
+quantize_linear_19 = older(
+    quantize_linear_21, since=19, without=["block_size", "output_dtype", "output_type"]
+)
+quantize_linear_13 = older(quantize_linear_19, since=13, without=["saturate"])
+quantize_linear_10 = older(quantize_linear_13, since=10, without=["axis"])
 
 
 @op("DequantizeLinear", since=23, any_type=True, frozen=X_SETTINGS, accepts_float_for_int=("x",))
@@ -223,10 +179,10 @@ def dequantize_linear(
     block_size: int = 0,
     output_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Multiply in float32 whatever the halves, and round once to the type of the scale."""
+    """Multiply in float32 for halves, and round once to the dtype of the scale."""
     dtype = output_dtype or x_scale.dtype
     if dtype not in REAL:
-        raise TypeError(f"no output has the type of the scale, {dtype}: output_dtype is missing")
+        raise TypeError(f"output_dtype must be given for a scale of {dtype}")
     scale, shift = _settings(x_scale, x_zero_point, x, axis, block_size)
     wide = _wide(dtype)
     exact = wide if x.is_floating_point() else torch.int32
@@ -236,46 +192,27 @@ def dequantize_linear(
     return (y.to(wide) * scale.to(wide)).to(dtype)
 
 
-@op("DequantizeLinear", since=21, any_type=True, frozen=X_SETTINGS, accepts_float_for_int=("x",))
-def dequantize_linear_21(
-    x: Tensor,
-    x_scale: Tensor,
-    x_zero_point: Tensor | None = None,
-    *,
-    axis: int = 1,
-    block_size: int = 0,
-) -> Tensor:
-    return dequantize_linear(x, x_scale, x_zero_point, axis=axis, block_size=block_size)
-
-
-@op("DequantizeLinear", since=13, any_type=True, frozen=X_SETTINGS, accepts_float_for_int=("x",))
-def dequantize_linear_13(
-    x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None = None, *, axis: int = 1
-) -> Tensor:
-    return dequantize_linear(x, x_scale, x_zero_point, axis=axis)
-
-
-@op("DequantizeLinear", since=10, any_type=True, frozen=X_SETTINGS, accepts_float_for_int=("x",))
-def dequantize_linear_10(x: Tensor, x_scale: Tensor, x_zero_point: Tensor | None = None) -> Tensor:
-    return dequantize_linear(x, x_scale, x_zero_point)
+dequantize_linear_21 = older(dequantize_linear, since=21, without=["output_dtype"])
+dequantize_linear_13 = older(dequantize_linear_21, since=13, without=["block_size"])
+dequantize_linear_10 = older(dequantize_linear_13, since=10, without=["axis"])
 
 
 @op("DynamicQuantizeLinear", since=11)
 def dynamic_quantize_linear(
     x: Tensor, *, straight_through: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """To uint8, with the scale that spans all elements and 0.
+    """Quantize to uint8, with a scale for the range of all elements and 0.
 
-    Where all elements are 0 the scale is 1 as onnxruntime has it; the formula of the specification
-    would divide by 0.
+    If all elements are 0, the scale is 1 as in onnxruntime; the specification's formula would
+    divide by 0.
     """
     low, high = torch.aminmax(functional.pad(x.flatten(), (0, 1)))
     scale = torch.where(low == high, torch.ones_like(low), (high - low) / 255)
-    zero_point = rounded(-low / scale, None, torch.uint8)
+    zero_point = round_to_dtype(-low / scale, None, torch.uint8)
     y = x / scale
     if straight_through:
-        return saturated(y, zero_point, 0, 255), scale, zero_point
-    return rounded(y, zero_point, torch.uint8), scale, zero_point
+        return saturate_integers(y, zero_point, 0, 255), scale, zero_point
+    return round_to_dtype(y, zero_point, torch.uint8), scale, zero_point
 
 
 def _granularity(d: Draw, x: Tensor) -> tuple[tuple[int, ...], int | None, int | None]:
@@ -298,28 +235,26 @@ def _granularity(d: Draw, x: Tensor) -> tuple[tuple[int, ...], int | None, int |
 
 
 def zero_point(d: Draw, shape: tuple[int, ...], type: str) -> Tensor:
-    """Zero for floats, which the oracles require or take for granted."""
+    """A zero point; 0 for floats, which the oracles require or assume."""
     span = 0 if d.dtype(type).is_floating_point else 20
     zero: Tensor = d.tensor(shape, type, lo=-span, hi=span)
     return zero
 
 
 def _power_of_2(d: Draw, shape: tuple[int, ...], type: str) -> Tensor:
-    """A scale by which every type divides the same."""
+    """A scale for which the quotient is the same in each type."""
     dtype = d.dtype(type)
     lowest = -2 if dtype.is_floating_point else 0
     return torch.ldexp(torch.ones(shape), d.ints(shape, lowest, 2)).to(dtype)
 
 
-@sample(
-    quantize_linear, quantize_linear_21, quantize_linear_19, quantize_linear_13, quantize_linear_10
-)
+@sample(quantize_linear, quantize_linear_21)
 def _(d: Draw) -> Call:
     scaled, quantized = ("T2", "T3") if d.opset >= 23 else ("T1", "T2")
     attributes: dict[str, Any] = {}
     if d.opset >= 19:
         attributes["saturate"] = d.maybe(d.integer(0, 1))
-    if d.opset >= 23 and d.dtype("T1") is not torch.float64:  # none is as fine
+    if d.opset >= 23 and d.dtype("T1") is not torch.float64:  # no type is as precise
         attributes["precision"] = d.choice([None, torch.float32, torch.float16, torch.bfloat16])
     span = 10000 if d.dtype(quantized).itemsize == 2 else 300
     x = d.tensor(d.shape(), "T1", lo=-span, hi=span)
@@ -327,17 +262,17 @@ def _(d: Draw) -> Call:
     types = {d.dtype("T1"), d.dtype(scaled), attributes.get("precision") or d.dtype("T1")}
     if types <= {torch.float32, torch.float64}:
         scale = d.floats(shape, lo=1, hi=3)
-    else:  # oracles divide in other types: in all of them these quotients are the same
+    else:  # the oracles divide in other types; these quotients are the same in all of them
         x = x.to(torch.bfloat16).to(x.dtype)
         scale = _power_of_2(d, shape, scaled if d.opset >= 19 else "")
-    is_told = d.opset >= 21 and d.boolean()
-    attributes["output_dtype"] = d.elem_type(quantized) if is_told else None
-    is_default = is_told or d.elem_type(quantized) == TensorProto.UINT8
+    is_given = d.opset >= 21 and d.boolean()
+    attributes["output_dtype"] = d.elem_type(quantized) if is_given else None
+    is_default = is_given or d.elem_type(quantized) == TensorProto.UINT8
     shift = None if is_default and d.boolean() else zero_point(d, shape, quantized)
     return call(x, scale, shift, **attributes)
 
 
-@sample(dequantize_linear, dequantize_linear_21, dequantize_linear_13, dequantize_linear_10)
+@sample(dequantize_linear)
 def _(d: Draw) -> Call:
     quantized = "T" if d.opset < 19 else "T1"
     x = d.tensor(d.shape(), quantized, lo=-128, hi=127)
@@ -347,7 +282,7 @@ def _(d: Draw) -> Call:
     shift = zero_point(d, shape, quantized) if has_zero_point else None
     attributes: dict[str, Any] = {"axis": axis, "block_size": block_size}
     if d.opset >= 23:
-        # onnxruntime, which lacks bfloat16, tells of its output no type to go back to
+        # onnxruntime lacks bfloat16, and a type of the output to convert back to
         same = d.elem_type("T3") == d.elem_type("T2") != TensorProto.BFLOAT16
         is_default = same and d.boolean()
         attributes["output_dtype"] = None if is_default else d.elem_type("T3")

@@ -1,15 +1,15 @@
-"""Random numbers: RandomNormal, RandomUniform, the same like a tensor, Bernoulli, Multinomial.
+"""Random numbers: RandomNormal, RandomUniform, their Like forms, Bernoulli, Multinomial.
 
 History: 1, Multinomial 7, Bernoulli 15, all 22 (bfloat16).
 
-A node with a seed gives the same numbers at every run; without one the numbers come from torch's
-global generator, so that `torch.manual_seed` makes them repeatable. Under `torch.compile`, which
-cannot make a generator, they always do.
+A node with a seed has the same numbers in each run. Without a seed they come from torch's global
+generator, so that `torch.manual_seed` repeats them. Under `torch.compile` they always do, because
+it cannot create a generator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,28 +24,18 @@ def _generator(seed: float | None, device: torch.device) -> torch.Generator | No
     return torch.Generator(device).manual_seed(int(seed))
 
 
-def _normal(
+def _random(
+    rule: Callable[..., Tensor],
     shape: Sequence[int],
-    mean: float,
-    scale: float,
+    start: float,
+    span: float,
     seed: float | None,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
+    """Numbers of torch.randn or torch.rand, scaled by `span` and moved by `start`."""
     generator = _generator(seed, device)
-    return mean + scale * torch.randn(shape, generator=generator, dtype=dtype, device=device)
-
-
-def _uniform(
-    shape: Sequence[int],
-    low: float,
-    high: float,
-    seed: float | None,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    generator = _generator(seed, device)
-    return low + (high - low) * torch.rand(shape, generator=generator, dtype=dtype, device=device)
+    return start + span * rule(shape, generator=generator, dtype=dtype, device=device)
 
 
 @op("RandomNormal", since=1, random=True)
@@ -58,7 +48,7 @@ def random_normal(
     shape: list[int],
     device: torch.device,
 ) -> Tensor:
-    return _normal(shape, mean, scale, seed, dtype, device)
+    return _random(torch.randn, shape, mean, scale, seed, dtype, device)
 
 
 @op("RandomUniform", since=1, random=True)
@@ -71,7 +61,7 @@ def random_uniform(
     shape: list[int],
     device: torch.device,
 ) -> Tensor:
-    return _uniform(shape, low, high, seed, dtype, device)
+    return _random(torch.rand, shape, low, high - low, seed, dtype, device)
 
 
 @op("RandomNormalLike", since=1, random=True)
@@ -83,7 +73,8 @@ def random_normal_like(
     scale: float = 1.0,
     seed: float | None = None,
 ) -> Tensor:
-    return _normal(input.shape, mean, scale, seed, dtype or input.dtype, input.device)
+    dtype = dtype or input.dtype
+    return _random(torch.randn, input.shape, mean, scale, seed, dtype, input.device)
 
 
 @op("RandomUniformLike", since=1, random=True)
@@ -95,7 +86,8 @@ def random_uniform_like(
     low: float = 0.0,
     seed: float | None = None,
 ) -> Tensor:
-    return _uniform(input.shape, low, high, seed, dtype or input.dtype, input.device)
+    dtype = dtype or input.dtype
+    return _random(torch.rand, input.shape, low, high - low, seed, dtype, input.device)
 
 
 @op("Bernoulli", since=15, random=True)
@@ -114,7 +106,7 @@ def multinomial(
     sample_size: int = 1,
     seed: float | None = None,
 ) -> Tensor:
-    """The input holds logarithms of what is proportional to the probabilities."""
+    """The input has logarithms of unnormalized probabilities."""
     generator = _generator(seed, input.device)
     drawn = torch.multinomial(input.softmax(1), sample_size, replacement=True, generator=generator)
     return drawn.to(dtype)

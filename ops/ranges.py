@@ -15,13 +15,14 @@ from onnxinterp.ops.shapes import MOST_DIMENSIONS
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, is_known, round_to
+from onnxinterp.versions import older
 
 
 @op("Range", since=27)
 def range_(
     start: Host, limit: Host, delta: Host, *, stash_type: int = 1, device: torch.device
 ) -> Tensor:
-    """Element i is start + i * delta; onnxruntime adds up, and its rounding errors with it.
+    """Element i is start + i * delta; onnxruntime adds delta i times, with more rounding errors.
 
     Types narrower than float are computed in float, which is the only `stash_type` there is.
     """
@@ -35,9 +36,7 @@ def range_(
     return numbers.to(start.dtype)
 
 
-@op("Range", since=11)
-def range_11(start: Host, limit: Host, delta: Host, *, device: torch.device) -> Tensor:
-    return range_(start, limit, delta, device=device)
+range_11 = older(range_, since=11, without=["stash_type"])
 
 
 def _count(start: Host, limit: Host, delta: Host) -> int:
@@ -53,7 +52,7 @@ def _count(start: Host, limit: Host, delta: Host) -> int:
     return n
 
 
-@host(range_, range_11)
+@host(range_)
 def _(start: Host, limit: Host, delta: Host, *, stash_type: int = 1) -> Any:  # noqa: ARG001  # floats are no host values here
     settings = [*start.numbers, *limit.numbers, *delta.numbers]
     if start.dtype.is_floating_point or len(settings) != 3 or not all(map(is_known, settings)):
@@ -62,7 +61,7 @@ def _(start: Host, limit: Host, delta: Host, *, stash_type: int = 1) -> Any:  # 
     return Host(list(numbers), start.dtype) if len(numbers) <= MOST_DIMENSIONS else NotImplemented
 
 
-@sample(range_, range_11)
+@sample(range_)
 def _(d: Draw) -> Call:
     start = d.tensor((), lo=-5, hi=5)
     delta = d.choice([1, 2, 3, -1, -2]) * torch.ones_like(start)

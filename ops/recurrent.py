@@ -2,14 +2,13 @@
 
 History: 1, 3 (GRU: linear_before_reset), 7 (without output_sequence), 14 (layout), 22 (bfloat16).
 
-What torch's own layers can compute runs on them; other activations, clipping, peepholes and the
-like run cell by cell. The order of gates differs: ONNX has iofc and zrh, torch ifco and rzh.
+torch's layers are used where they compute the same; other activations, clipping and peepholes run
+cell by cell. The order of the gates differs: iofc and zrh in ONNX, ifco and rzh in torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from inspect import Parameter, Signature, signature
 from typing import Any, TypeAlias
 
 import torch
@@ -31,9 +30,14 @@ from onnxinterp.ops.recurrent_cells import (
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Floats
+from onnxinterp.versions import older
 
 Cell: TypeAlias = Callable[[int, Tensor], tuple[Tensor, Step]]  # direction, X -> gates, step
-TORCH_ORDER = {1: (0,), 3: (1, 0, 2), 4: (0, 2, 3, 1)}  # number of gates -> where torch's stand
+TORCH_ORDER = {
+    1: (0,),
+    3: (1, 0, 2),
+    4: (0, 2, 3, 1),
+}  # gates -> order of torch
 
 
 @op("RNN", since=14)
@@ -55,16 +59,15 @@ def rnn(
 ) -> tuple[Tensor, ...]:
     layer = layer_of(X, W, R, B, sequence_lens, [initial_h], 1, direction, hidden_size, layout)
     names = {name.lower() for name in activations[: layer.n_directions]}
-    # behind the end of its sequence a state of relu may grow without bound
+    # after the end of its sequence a state of relu may grow without bound
     plain = names == {"tanh"} or (names == {"relu"} and sequence_lens is None)
     if plain and clip is None and not torch.compiler.is_compiling():
         return _run_native(layer, names.pop(), layout)
     functions = activations_of(activations, activation_alpha, activation_beta, clip, X)
 
     def cell(k: int, X: Tensor) -> tuple[Tensor, Step]:
-        W, R, *biases = layer.parameters(k)
+        gates, R = _project(layer, k, X)
         f = functions[k]
-        gates = linear(X, W, biases[0] + biases[1] if biases else None)
         return gates, lambda x, states: (f(x + linear(states[0], R)),)
 
     return _run_cells(layer, cell, layout)
@@ -88,7 +91,7 @@ def gru(
     layout: Flag = 0,
     linear_before_reset: Flag = 0,
 ) -> tuple[Tensor, ...]:
-    """linear_before_reset is what torch's GRU computes; the default of ONNX is the other way."""
+    """Torch's GRU computes linear_before_reset=1; the default in ONNX is 0."""
     layer = layer_of(X, W, R, B, sequence_lens, [initial_h], 3, direction, hidden_size, layout)
     defaults = ("Sigmoid", "Tanh") * layer.n_directions
     plain = _are(defaults, activations) and linear_before_reset
@@ -154,15 +157,13 @@ def lstm(
     layout: Flag = 0,
     n_outputs: int = 3,
 ) -> tuple[Tensor, ...]:
-    """Clipping spares the state that goes into the last activation, as in onnxruntime."""
-    layer = layer_of(
-        X, W, R, B, sequence_lens, [initial_h, initial_c], 4, direction, hidden_size, layout
-    )
-    if P is not None and P.shape != (layer.n_directions, 3 * R.shape[2]):
-        raise ValueError(f"P has shape {list(P.shape)}")
+    """The input of the last activation is not clipped, as in onnxruntime."""
+    states = [initial_h, initial_c]
+    layer = layer_of(X, W, R, B, sequence_lens, states, 4, direction, hidden_size, layout)
+    _check_peepholes(P, layer)
     defaults = ("Sigmoid", "Tanh", "Tanh") * layer.n_directions
     plain = _are(defaults, activations) and P is None and clip is None and not input_forget
-    # torch's layer does not give the cell state at the end of a sequence that is shorter than X
+    # torch's layer does not return the cell state at the end of a sequence shorter than X
     plain = plain and (sequence_lens is None or n_outputs < 3)
     if plain and not torch.compiler.is_compiling():
         return _run_native(layer, "lstm", layout)
@@ -171,45 +172,55 @@ def lstm(
     unclipped = activations_of(*given, None, X)
 
     def cell(k: int, X: Tensor) -> tuple[Tensor, Step]:
-        W, R, *biases = layer.parameters(k)
+        gates, R = _project(layer, k, X)
         f, g, _ = functions[3 * k : 3 * k + 3]
         h = unclipped[3 * k + 2]
-        gates = linear(X, W, biases[0] + biases[1] if biases else None)
-        peepholes = None if P is None else P[k]
-        return gates, _lstm_step(R, peepholes, f, g, h, input_forget)
+        return gates, _lstm_step(R, None if P is None else P[k], f, g, h, input_forget)
 
     return _run_cells(layer, cell, layout)
+
+
+def _project(layer: Layer, k: int, X: Tensor) -> tuple[Tensor, Tensor]:
+    """The product of X and W with both biases, and R, of direction `k`."""
+    W, R, *biases = layer.parameters(k)
+    return linear(X, W, biases[0] + biases[1] if biases else None), R
+
+
+def _check_peepholes(P: Tensor | None, layer: Layer) -> None:
+    expected = (layer.n_directions, 3 * layer.R.shape[2])
+    if P is not None and P.shape != expected:
+        raise ValueError(f"P must be {list(expected)}, got {list(P.shape)}")
 
 
 def _lstm_step(
     R: Tensor, P: Tensor | None, f: Activation, g: Activation, h: Activation, coupled: int
 ) -> Step:
-    def seen(gate: Tensor, peephole: Tensor | None, c: Tensor) -> Tensor:
+    def peep(gate: Tensor, peephole: Tensor | None, c: Tensor) -> Tensor:
         return gate if peephole is None else gate + peephole * c
 
     def step(x: Tensor, states: States) -> States:
         hidden, c = states
         p_i, p_o, p_f = (None, None, None) if P is None else P.chunk(3)
         x_i, x_o, x_f, x_c = (x + linear(hidden, R)).chunk(4, -1)
-        i = f(seen(x_i, p_i, c))
-        forget = 1 - i if coupled else f(seen(x_f, p_f, c))
+        i = f(peep(x_i, p_i, c))
+        forget = 1 - i if coupled else f(peep(x_f, p_f, c))
         c = forget * c + i * g(x_c)
-        return f(seen(x_o, p_o, c)) * h(c), c
+        return f(peep(x_o, p_o, c)) * h(c), c
 
     return step
 
 
 def _are(defaults: Sequence[str], names: Sequence[str] | None) -> bool:
-    """Whether a node asks for these; there are as many in any case."""
+    """Whether these are the activations of a node; their number is checked."""
     if names is not None and len(names) != len(defaults):
-        raise ValueError(f"{len(names)} activations, not {len(defaults)}")
+        raise ValueError(f"activations must be {len(defaults)} names, got {len(names)}")
     return names is None or [n.lower() for n in names] == [n.lower() for n in defaults]
 
 
 def _run_cells(layer: Layer, cell: Cell, layout: Flag) -> tuple[Tensor, ...]:
-    """Time step by time step."""
+    """Run time step by time step."""
     if layer.is_empty:
-        return batch_first(layer.nothing(), layout)
+        return batch_first(layer.empty_results(), layout)
 
     def direction(k: int, X: Tensor, states: States) -> tuple[Tensor, States]:
         gates, step = cell(k, X)
@@ -219,9 +230,9 @@ def _run_cells(layer: Layer, cell: Cell, layout: Flag) -> tuple[Tensor, ...]:
 
 
 def _run_native(layer: Layer, kind: str, layout: Flag) -> tuple[Tensor, ...]:
-    """With torch's layer; where sequences differ in length, without the final cell state."""
+    """Run torch's layer; without the final cell state if sequences differ in length."""
     if layer.is_empty:
-        return batch_first(layer.nothing(), layout)
+        return batch_first(layer.empty_results(), layout)
     every = [_torch_parameters(layer, k) for k in range(layer.n_directions)]
     if layer.n_directions == 2 and layer.lengths is None:
         Y, *finals = native(kind, layer.X, layer.states, [*every[0], *every[1]], both=True)
@@ -251,7 +262,7 @@ def native(
     kind: str, X: Tensor, states: States, parameters: list[Tensor], *, both: bool
 ) -> tuple[Tensor, ...]:
     biased = len(parameters) > (4 if both else 2)
-    # cuDNN keeps what the backward pass needs only where it is told that it trains
+    # cuDNN keeps the values for the backward pass only if `train` is set
     rest = (biased, 1, 0.0, torch.is_grad_enabled(), both, False)
     if kind == "lstm":
         return torch.lstm(X, states, parameters, *rest)
@@ -259,46 +270,20 @@ def native(
     return rule(X, states[0], parameters, *rest)
 
 
-def _older(
-    kernel: Callable[..., Any], name: str, *, without: Sequence[str] = (), **defaults: Any
-) -> Callable[..., tuple[Tensor, ...]]:
-    """An earlier version: the kernel without some attributes, with other defaults.
-
-    `output_sequence` has no meaning left: whether Y is wanted shows in the outputs of the node.
-    """
-
-    def older(*inputs: Tensor | None, output_sequence: Flag = 0, **attributes: Any) -> Any:
-        del output_sequence
-        return kernel(*inputs, **attributes)
-
-    parameters = {n: p for n, p in signature(kernel).parameters.items() if n not in without}
-    for attribute, default in defaults.items():
-        like = parameters.get(attribute)
-        hint = "int" if like is None else like.annotation
-        parameters[attribute] = Parameter(
-            attribute, Parameter.KEYWORD_ONLY, default=default, annotation=hint
-        )
-    older.__signature__ = Signature(list(parameters.values()))  # type: ignore[attr-defined]
-    older.__annotations__ = {n: p.annotation for n, p in parameters.items()}
-    older.__name__ = older.__qualname__ = name
-    return older
-
-
-rnn_7 = op("RNN", since=7)(_older(rnn, "rnn_7", without=["layout"]))
-rnn_1 = op("RNN", since=1)(_older(rnn, "rnn_1", without=["layout"], output_sequence=0))
-gru_7 = op("GRU", since=7)(_older(gru, "gru_7", without=["layout"]))
-gru_3 = op("GRU", since=3)(_older(gru, "gru_3", without=["layout"], output_sequence=0))
-gru_1 = op("GRU", since=1)(
-    _older(
-        gru,
-        "gru_1",
-        without=["layout", "linear_before_reset"],
-        output_sequence=0,
-        direction="foward",  # so the schema spells it
-    )
+# `output_sequence` has no effect: the outputs of the node show whether Y is wanted
+rnn_7 = older(rnn, since=7, without=["layout"])
+rnn_1 = older(rnn_7, since=1, unused={"output_sequence": 0})
+gru_7 = older(gru, since=7, without=["layout"])
+gru_3 = older(gru_7, since=3, unused={"output_sequence": 0})
+gru_1 = older(
+    gru_7,
+    since=1,
+    without=["linear_before_reset"],
+    defaults={"direction": "foward"},  # as the schema spells it
+    unused={"output_sequence": 0},
 )
-lstm_7 = op("LSTM", since=7)(_older(lstm, "lstm_7", without=["layout"]))
-lstm_1 = op("LSTM", since=1)(_older(lstm, "lstm_1", without=["layout"], output_sequence=0))
+lstm_7 = older(lstm, since=7, without=["layout"])
+lstm_1 = older(lstm_7, since=1, unused={"output_sequence": 0})
 
 
 SMOOTH = ("Tanh", "Sigmoid", "Softsign", "Softplus", "Elu", "Affine", "ScaledTanh")
@@ -306,7 +291,7 @@ EDGED = ("Relu", "LeakyRelu", "ThresholdedRelu", "HardSigmoid")
 
 
 def _draw_call(d: Draw, n_gates: int, n_states: int, n_activations: int, **more: Any) -> Call:
-    """A call; no oracle judges the rarer options together with `layout`."""
+    """A call; no oracle supports the rarer options together with `layout`."""
     rare = d.opset >= 7 and d.boolean()
     directions = (
         2 if (direction := d.choice(["forward", "reverse", "bidirectional"]))[0] == "b" else 1
@@ -343,17 +328,17 @@ def _draw_call(d: Draw, n_gates: int, n_states: int, n_activations: int, **more:
     )
 
 
-@sample(rnn, rnn_7, rnn_1)
+@sample(rnn)
 def _(d: Draw) -> Call:
     return _draw_call(d, 1, 1, 1)
 
 
-@sample(gru, gru_7, gru_3, gru_1)
+@sample(gru)
 def _(d: Draw) -> Call:
     more = {"linear_before_reset": d.integer(0, 1)} if d.opset >= 3 else {}
     return _draw_call(d, 3, 1, 2, **more)
 
 
-@sample(lstm, lstm_7, lstm_1)
+@sample(lstm)
 def _(d: Draw) -> Call:
     return _draw_call(d, 4, 2, 3)

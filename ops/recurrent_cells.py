@@ -1,7 +1,7 @@
 """What RNN, GRU and LSTM share: activations, the walk through time, directions, lengths.
 
-Time is axis 0 here and the batch axis 1. Eagerly, time is a Python loop; in a graph that is being
-captured it is torch's scan operator, so that the length may be symbolic.
+Axis 0 is time and axis 1 the batch. In eager mode a Python loop runs over time; in a captured graph
+torch's scan operator does, so that the length may be symbolic.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ States: TypeAlias = tuple[Tensor, ...]
 Step: TypeAlias = Callable[[Tensor, States], States]
 Direction: TypeAlias = Callable[[int, Tensor, States], tuple[Tensor, States]]
 
-# Name -> defaults of alpha and beta, as many as it takes, and the function. onnxruntime has 0 where
-# the specification gives no default (Affine, ScaledTanh), and for ThresholdedRelu instead of 1.
+# Name -> defaults of alpha and beta, if it has them, and the function. As in onnxruntime, the
+# default is 0 if the specification has none (Affine, ScaledTanh), and for ThresholdedRelu (not 1).
 ACTIVATIONS: dict[str, tuple[tuple[float, ...], Callable[..., Tensor]]] = {
     "relu": ((), torch.relu),
     "tanh": ((), torch.tanh),
@@ -47,9 +47,9 @@ def activations_of(
     clip: float | None,
     like: Tensor,
 ) -> list[Activation]:
-    """The functions; each takes what it needs from the front of alpha and beta.
+    """The functions; each takes the next values of alpha and beta that it needs.
 
-    Their settings become tensors like `like`: a captured loop takes no floating numbers.
+    These become tensors like `like`, because a captured loop takes no Python floats.
     """
     given = iter(alpha or ()), iter(beta or ())
     bound = None if clip is None else like.new_full((), clip)
@@ -69,17 +69,17 @@ def _activation(
 
 @dataclass(frozen=True)
 class Layer:
-    """One recurrent layer: what goes in, time first, checked and complete.
+    """One recurrent layer: its inputs, time first, checked and complete.
 
     Attributes:
         X: [time, batch, input].
         W: [directions, gates * hidden, input].
         R: [directions, gates * hidden, hidden].
-        B: [directions, 2 * gates * hidden], that of W before that of R; None for zeros.
-        lengths: [batch]; None where all sequences are as long as X.
+        B: [directions, 2 * gates * hidden], the bias of W, then that of R; None for zeros.
+        lengths: [batch]; None if all sequences are as long as X.
         states: initial values, each [directions, batch, hidden].
         backwards: for each direction, whether it reads from the end.
-        n_gates: how many blocks of rows W and R have.
+        n_gates: number of blocks of rows of W and R.
     """
 
     X: Tensor
@@ -98,17 +98,17 @@ class Layer:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no step to take."""
+        """Whether there are no time steps."""
         return is_known(self.X.shape[0]) and self.X.shape[0] == 0
 
-    def nothing(self) -> tuple[Tensor, ...]:
-        """What comes of no step: the final states are those of a sequence of length 0."""
+    def empty_results(self) -> tuple[Tensor, ...]:
+        """The results without time steps: the final states are those of a sequence of length 0."""
         first = self.states[0]
         Y = first.new_zeros(0, *first.shape)
         return (Y, *(torch.zeros_like(s) for s in self.states))
 
     def parameters(self, k: int) -> list[Tensor]:
-        """W, R and, where given, the two biases of direction `k`."""
+        """W, R and, if there are any, the two biases of direction `k`."""
         biases = () if self.B is None else self.B[k].chunk(2)
         return [self.W[k], self.R[k], *biases]
 
@@ -133,7 +133,7 @@ def layer_of(
     hidden_size: int | None,
     layout: Flag,
 ) -> Layer:
-    """Check sizes, which torch's kernels leave to the caller; put time first; complete states."""
+    """Check sizes, which torch's kernels do not check; put time first; add missing states."""
     if layout:
         X = X.transpose(0, 1)
         states = [None if s is None else s.transpose(0, 1) for s in states]
@@ -145,11 +145,11 @@ def layer_of(
         ("R", R, (n, n_gates * hidden, hidden)),
         ("B", B, (n, 2 * n_gates * hidden)),
         ("sequence_lens", lengths, (X.shape[1],)),
-        *(("an initial state", s, shape) for s in states),
+        *(("initial_h or initial_c", s, shape) for s in states),
     ]
     for name, tensor, sizes in expected:
         if tensor is not None and tuple(tensor.shape) != sizes:
-            raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {list(sizes)}")
+            raise ValueError(f"{name} must be {list(sizes)}, got {list(tensor.shape)}")
     if lengths is not None:
         lengths = within(lengths, X.shape[0])
     complete = tuple(X.new_zeros(shape) if s is None else s for s in states)
@@ -161,7 +161,7 @@ def run(layer: Layer, direction: Direction) -> tuple[Tensor, ...]:
 
     Args:
         layer: the layer.
-        direction: gives (Y, final states) for the number of a direction, its X and its states.
+        direction: returns (Y, final states) for the number of a direction, its X and its states.
 
     Returns:
         Y [time, directions, batch, hidden] and the final states [directions, batch, hidden].
@@ -169,19 +169,19 @@ def run(layer: Layer, direction: Direction) -> tuple[Tensor, ...]:
     """
     rows, finals = [], []
     for k, backwards in enumerate(layer.backwards):
-        X = turned(layer.X, layer.lengths) if backwards else layer.X
+        X = reverse(layer.X, layer.lengths) if backwards else layer.X
         Y, final = direction(k, X, tuple(s[k] for s in layer.states))
         if layer.lengths is not None:
             inside = _inside(layer.lengths, Y)
             Y = torch.where(inside, Y, Y.new_zeros(()))
             final = tuple(torch.where(inside[0], s, s.new_zeros(())) for s in final)
-        rows.append(turned(Y, layer.lengths) if backwards else Y)
+        rows.append(reverse(Y, layer.lengths) if backwards else Y)
         finals.append(final)
     return (_together(rows, 1), *(_together(s, 0) for s in zip(*finals, strict=True)))
 
 
 def batch_first(results: tuple[Tensor, ...], layout: Flag) -> tuple[Tensor, ...]:
-    """Y and the final states as `layout` asks for them."""
+    """Y and the final states in the axis order of `layout`."""
     if not layout:
         return results
     return (results[0].permute(2, 0, 1, 3), *(s.transpose(0, 1) for s in results[1:]))
@@ -196,8 +196,8 @@ def _inside(lengths: Tensor, X: Tensor) -> Tensor:
     return (torch.arange(X.shape[0], device=X.device)[:, None] < lengths).unsqueeze(-1)
 
 
-def turned(X: Tensor, lengths: Tensor | None) -> Tensor:
-    """Each sequence from its end to its start; what lies behind the end stays where it is."""
+def reverse(X: Tensor, lengths: Tensor | None) -> Tensor:
+    """Reverse each sequence; elements after its end keep their positions."""
     if lengths is None:
         return X.flip(0)
     time = torch.arange(X.shape[0], device=X.device)[:, None]
@@ -214,11 +214,11 @@ def last(Y: Tensor, lengths: Tensor) -> Tensor:
 def walk(
     step: Step, gates: Tensor, states: States, lengths: Tensor | None
 ) -> tuple[Tensor, States]:
-    """Apply a step along time; states stand still behind the end of their sequence.
+    """Apply a step along time; states do not change after the end of their sequence.
 
     Args:
         step: from a row of gates and the states to the next states, the first of them the output.
-        gates: [time, batch, ...], what the input contributes.
+        gates: [time, batch, ...], the contribution of the input.
         states: initial values.
         lengths: [batch] or None.
     """
@@ -234,7 +234,7 @@ def walk(
 
         def captured(states: States, row: States) -> tuple[States, Tensor]:
             after, output = advance(states, row)
-            return after, output.clone()  # what is carried and what is collected may not be one
+            return after, output.clone()  # torch needs separate tensors for state and output
 
         own = tuple(s.clone(memory_format=torch.contiguous_format) for s in states)
         finals, Y = captured_loop(captured, own, rows)

@@ -1,8 +1,8 @@
-"""GRU and LSTM as torch's exporter writes torch's own layers.
+"""GRU and LSTM as torch's exporter writes torch's layers.
 
-It cuts each parameter into gates, joins these in the order of ONNX, and stacks the directions. What
-trains cannot be folded, so that a graph does all this at every call. Here torch's layer takes the
-parameters as they were.
+The exporter splits each parameter into gates, joins these in the order of ONNX, and stacks the
+directions. Trainable tensors cannot be folded, so a graph does this at each call. The patterns of
+this file call torch's layer with the original parameters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from onnxinterp.ops.slicing import slice_
 from onnxinterp.registry import Pattern, fuse
 from onnxinterp.values import Ints
 
-ZRH = ((1, 2), (0, 1), (2, 3))  # the blocks of rows that the exporter takes, in its order
+ZRH = ((1, 2), (0, 1), (2, 3))  # blocks of rows in the order of the exporter
 IOFC = ((0, 1), (3, 4), (1, 3))
 
 

@@ -4,34 +4,48 @@ History: 1 (`axes` is an attribute), 11 (negative axes), 12 (Max, Min: 8-bit int
 `axes` is an input; bfloat16), 18 (all others follow Sum), 20 (Max, Min: bool), 28 (LogSum,
 LogSumExp: floating types only).
 
-Over no elements at all Sum, L1, L2 and SumSquare give 0, Prod 1, LogSum and LogSumExp -inf, Max the
+Over 0 elements Sum, L1, L2 and SumSquare return 0, Prod 1, LogSum and LogSumExp -inf, Max the
 lowest and Min the highest value of the type.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.elementwise import Kernel, register
 from onnxinterp.ops.spatial import at_least
-from onnxinterp.registry import host, op, sample
+from onnxinterp.registry import host, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Host, Ints, round_to
+from onnxinterp.versions import older
 
 Rule: TypeAlias = Callable[[Tensor, list[int], bool], Tensor]
-Kernel: TypeAlias = Callable[..., Tensor]
 
 
 def _reduction(
-    op_type: str, rule: Rule, axes_input_since: int = 18, **declared: Any
+    op_type: str,
+    rule: Rule,
+    draw: Callable[[Draw], Any],
+    axes_input_since: int = 18,
+    host_rule: Callable[[list[Any]], Any] | None = None,
+    **options: Any,
 ) -> tuple[Kernel, Kernel]:
-    """Register a reduction: the kernel that takes `axes` as an input, and the older one."""
+    """Register a reduction: the kernel with `axes` as an input, and the older one.
+
+    Args:
+        op_type: the operator.
+        rule: reduces a tensor over some of its axes, keeping them or not.
+        draw: draws a tensor for the samples.
+        axes_input_since: the first opset with `axes` as an input.
+        host_rule: reduces a list of plain numbers; no such rule if None.
+        options: of the registrations.
+    """
 
     def kernel(
         data: Tensor,
@@ -41,21 +55,42 @@ def _reduction(
         noop_with_empty_axes: Flag = 0,
     ) -> Tensor:
         if axes and not data.ndim:
-            raise IndexError(f"axes {axes} of a scalar")  # to which torch gives one
+            raise IndexError(f"axes must be empty for a scalar, got {axes}")  # torch takes one
         if not axes and not noop_with_empty_axes:
             axes = list(range(data.ndim))
         if not axes:
             return rule(data.unsqueeze(-1), [-1], False)  # each element is reduced by itself
         return rule(data, axes, bool(keepdims))
 
-    def kernel_1(data: Tensor, *, axes: list[int] | None = None, keepdims: Flag = 1) -> Tensor:
-        return kernel(data, axes, keepdims=keepdims)
+    register(kernel, op_type, axes_input_since, **options)
+    sample(kernel)(lambda d: _call(d, draw(d)))
+    version_1 = older(kernel, since=1, without=["noop_with_empty_axes"], attributes=["axes"])
+    sample(version_1)(lambda d: _call_1(d, draw(d)))
+    if host_rule is not None:
+        host(kernel)(partial(_host_reduction, host_rule))
+    return kernel, version_1
 
-    name = re.sub(r"(?<!^)(?=[A-Z])", "_", op_type).lower()
-    kernel.__name__ = kernel.__qualname__ = name
-    kernel_1.__name__ = kernel_1.__qualname__ = f"{name}_1"
-    newer, older = (op(op_type, since=since, **declared) for since in (axes_input_since, 1))
-    return newer(kernel), older(kernel_1)
+
+def _host_reduction(
+    rule: Callable[[list[Any]], Any],
+    data: Host,
+    axes: Ints | None = None,
+    *,
+    keepdims: Flag = 1,
+    noop_with_empty_axes: Flag = 0,
+) -> Any:
+    """Apply a rule for plain numbers to a host value."""
+    if axes and (not data.rank or axes not in ([0], [-1])):
+        return NotImplemented
+    if not data.rank or (noop_with_empty_axes and not axes):
+        return data
+    if not data.data and rule in (_greatest, _least):
+        return NotImplemented
+    try:
+        answer = round_to(data.dtype, rule(data.data))
+    except OverflowError:
+        return NotImplemented  # a tensor wraps
+    return Host([answer] if keepdims else answer, data.dtype)
 
 
 def _sum(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
@@ -63,7 +98,7 @@ def _sum(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
 
 
 def _mean(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
-    """The mean of integers is rounded towards zero; that of none is 0, as onnxruntime has it."""
+    """The mean of integers is rounded towards zero; that of 0 integers is 0, as in onnxruntime."""
     if x.is_floating_point():
         return x.mean(axes, keepdim)
     count = at_least(math.prod([x.shape[a] for a in axes]), 1)
@@ -79,7 +114,7 @@ def _prod(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
 
 
 def _extreme(x: Tensor, axes: list[int], keepdim: bool, rule: Rule, identity: float) -> Tensor:
-    """The greatest or least element; `identity` where there is none."""
+    """The greatest or least element; `identity` if there are no elements."""
     if any(x.shape[a] == 0 for a in axes):
         return torch.full_like(_sum(x, axes, keepdim), identity)
     return rule(x, axes, keepdim)
@@ -101,7 +136,7 @@ def _range_of(dtype: torch.dtype) -> tuple[float, float]:
 
 
 def _l1(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
-    if x.dtype is torch.uint64:  # none is negative, and a sum of bits is the sum modulo 2**64
+    if x.dtype is torch.uint64:  # not negative, and int64 sums are right modulo 2**64
         return _sum(x.view(torch.int64), axes, keepdim).view(x.dtype)
     return _sum(x.abs(), axes, keepdim)
 
@@ -120,7 +155,7 @@ def _log_sum(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
 
 
 def _in_float64(rule: Rule) -> Rule:
-    """A rule of real numbers for integers too: its result is rounded towards zero."""
+    """A rule for floating-point numbers, also for integers: these are rounded towards zero."""
 
     def either(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
         if x.is_floating_point():
@@ -130,63 +165,12 @@ def _in_float64(rule: Rule) -> Rule:
     return either
 
 
-reduce_sum, reduce_sum_1 = _reduction("ReduceSum", _sum, axes_input_since=13, uint64="bits")
-reduce_mean, reduce_mean_1 = _reduction("ReduceMean", _mean)
-reduce_prod, reduce_prod_1 = _reduction("ReduceProd", _prod, uint64="bits")
-reduce_max, reduce_max_1 = _reduction("ReduceMax", _max, uint64="order")
-reduce_min, reduce_min_1 = _reduction("ReduceMin", _min, uint64="order")
-reduce_l1, reduce_l1_1 = _reduction("ReduceL1", _l1)
-reduce_l2, reduce_l2_1 = _reduction("ReduceL2", _in_float64(_l2))
-reduce_sum_square, reduce_sum_square_1 = _reduction("ReduceSumSquare", _sum_square, uint64="bits")
-reduce_log_sum, reduce_log_sum_1 = _reduction("ReduceLogSum", _in_float64(_log_sum))
-reduce_log_sum_exp, reduce_log_sum_exp_1 = _reduction(
-    "ReduceLogSumExp", _in_float64(torch.logsumexp)
-)
-
-
-def _host_rule(rule: Callable[[list[Any]], Any], kernel: Kernel, kernel_1: Kernel) -> None:
-    """Attach a rule for lists of plain numbers to both kernels of a reduction."""
-
-    def reduced(data: Host, axes: list[int] | None, keepdims: Flag, noop: int = 0) -> Any:
-        if axes and (not data.rank or axes not in ([0], [-1])):
-            return NotImplemented
-        if not data.rank or (noop and not axes):
-            return data
-        if not data.data and rule in (_greatest, _least):
-            return NotImplemented
-        try:
-            answer = round_to(data.dtype, rule(data.data))
-        except OverflowError:
-            return NotImplemented  # a tensor wraps
-        return Host([answer] if keepdims else answer, data.dtype)
-
-    @host(kernel)
-    def _(
-        data: Host,
-        axes: Ints | None = None,
-        *,
-        keepdims: Flag = 1,
-        noop_with_empty_axes: Flag = 0,
-    ) -> Any:
-        return reduced(data, axes, keepdims, noop_with_empty_axes)
-
-    @host(kernel_1)
-    def _(data: Host, *, axes: list[int] | None = None, keepdims: Flag = 1) -> Any:
-        return reduced(data, axes, keepdims)
-
-
 def _greatest(numbers: list[Any]) -> Any:
     return reduce(torch.sym_max, numbers)
 
 
 def _least(numbers: list[Any]) -> Any:
     return reduce(torch.sym_min, numbers)
-
-
-_host_rule(sum, reduce_sum, reduce_sum_1)
-_host_rule(math.prod, reduce_prod, reduce_prod_1)
-_host_rule(_greatest, reduce_max, reduce_max_1)
-_host_rule(_least, reduce_min, reduce_min_1)
 
 
 def _call(d: Draw, x: Tensor) -> Call:
@@ -204,34 +188,8 @@ def _call_1(d: Draw, x: Tensor) -> Call:
     return call(x, axes=d.maybe(axes), keepdims=d.maybe(d.integer(0, 1)))
 
 
-@sample(reduce_sum, reduce_mean, reduce_max, reduce_min, reduce_sum_square)
-def _(d: Draw) -> Call:
-    return _call(d, d.tensor(d.shape(min_dims=1)))
-
-
-@sample(reduce_sum_1, reduce_mean_1, reduce_max_1, reduce_min_1, reduce_sum_square_1)
-def _(d: Draw) -> Call:
-    return _call_1(d, d.tensor(d.shape(min_dims=1)))
-
-
-@sample(reduce_prod)
-def _(d: Draw) -> Call:
-    return _call(d, _small(d))
-
-
-@sample(reduce_prod_1)
-def _(d: Draw) -> Call:
-    return _call_1(d, _small(d))
-
-
-@sample(reduce_l1, reduce_l2, reduce_log_sum, reduce_log_sum_exp)
-def _(d: Draw) -> Call:
-    return _call(d, _positive(d))
-
-
-@sample(reduce_l1_1, reduce_l2_1, reduce_log_sum_1, reduce_log_sum_exp_1)
-def _(d: Draw) -> Call:
-    return _call_1(d, _positive(d))
+def _any(d: Draw) -> Any:
+    return d.tensor(d.shape(min_dims=1))
 
 
 def _small(d: Draw) -> Any:
@@ -242,3 +200,15 @@ def _small(d: Draw) -> Any:
 def _positive(d: Draw) -> Any:
     """Elements away from 0, where norms have a kink and logarithms a pole."""
     return d.tensor(d.shape(min_dims=1), lo=1, hi=10)
+
+
+_reduction("ReduceSum", _sum, _any, 13, sum, uint64="bits")
+reduce_mean, reduce_mean_1 = _reduction("ReduceMean", _mean, _any)
+_reduction("ReduceProd", _prod, _small, host_rule=math.prod, uint64="bits")
+_reduction("ReduceMax", _max, _any, host_rule=_greatest, uint64="order")
+_reduction("ReduceMin", _min, _any, host_rule=_least, uint64="order")
+_reduction("ReduceL1", _l1, _positive)
+_reduction("ReduceL2", _in_float64(_l2), _positive)
+_reduction("ReduceSumSquare", _sum_square, _any, uint64="bits")
+_reduction("ReduceLogSum", _in_float64(_log_sum), _positive)
+_reduction("ReduceLogSumExp", _in_float64(torch.logsumexp), _positive)

@@ -17,8 +17,9 @@ from onnxinterp.ops.gathering import within
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, number
+from onnxinterp.versions import older
 
-BLOCK = 512  # boxes that are compared with each other at a time
+BLOCK = 512  # number of boxes that are compared at a time
 
 
 @op("RoiAlign", since=16)
@@ -34,17 +35,17 @@ def roi_align(
     sampling_ratio: int = 0,
     spatial_scale: float = 1.0,
 ) -> Tensor:
-    """Samples of each bin, averaged; mode max takes the greatest weighted corner of any sample."""
+    """The mean of the samples of a bin; in mode max, the greatest weighted corner of a sample."""
     if X.ndim != 4 or rois.shape[1:] != (4,) or batch_indices.shape != rois.shape[:1]:
-        regions = f"regions {list(rois.shape)} in images {list(batch_indices.shape)}"
-        raise ValueError(f"{regions} of {list(X.shape)}")
+        got = f"{list(X.shape)}, {list(rois.shape)} and {list(batch_indices.shape)}"
+        raise ValueError(f"X, rois and batch_indices must be 4-D, [R, 4] and [R], got {got}")
     shift = 0.5 if coordinate_transformation_mode == "half_pixel" else 0.0
     corners = rois * spatial_scale - shift
     starts, extents = corners[:, :2], corners[:, 2:] - corners[:, :2]
     if not shift:
         extents = extents.clamp(min=1)
-    rows = _places(starts[:, 1], extents[:, 1], output_height, sampling_ratio, X.shape[2])
-    columns = _places(starts[:, 0], extents[:, 0], output_width, sampling_ratio, X.shape[3])
+    rows = _samples(starts[:, 1], extents[:, 1], output_height, sampling_ratio, X.shape[2])
+    columns = _samples(starts[:, 0], extents[:, 0], output_width, sampling_ratio, X.shape[3])
     flat, image = X.flatten(2), within(batch_indices, len(X) - 1)[:, None, None, None, None]
     terms = []
     for row, row_weight in zip(rows.places, rows.weights, strict=True):
@@ -66,9 +67,9 @@ class _Samples:
     """Samples along one axis.
 
     Attributes:
-        places: the two elements around each sample, [regions, bins, samples] each.
-        weights: theirs; 0 outside the image.
-        real: which samples there are, [regions, samples]: regions differ in how many.
+        places: positions of the two elements around a sample, [regions, bins, samples] each.
+        weights: of these elements; 0 outside the image.
+        real: whether a sample exists, [regions, samples]: their number differs between regions.
     """
 
     places: tuple[Tensor, Tensor]
@@ -76,13 +77,13 @@ class _Samples:
     real: Tensor
 
 
-def _places(start: Tensor, extent: Tensor, bins: int, ratio: int, size: int) -> _Samples:
-    """Without a ratio samples are about one element apart: their number depends on the data."""
+def _samples(start: Tensor, extent: Tensor, bins: int, ratio: int, size: int) -> _Samples:
+    """Without a ratio the distance of samples is about 1, so their number depends on the data."""
     counts = torch.ceil(extent / bins) if ratio == 0 else torch.full_like(extent, ratio)
     most = ratio
     if ratio == 0:
         greatest = torch.cat([counts, counts.new_ones(1)]).amax()
-        most = 1 if extent.is_meta else number(greatest.int())  # on meta only the shape is asked
+        most = 1 if extent.is_meta else number(greatest.int())  # on meta only the shape matters
     k = torch.arange(most, device=start.device)
     i = torch.arange(bins, device=start.device)[:, None]
     step = extent / bins
@@ -100,41 +101,25 @@ def _places(start: Tensor, extent: Tensor, bins: int, ratio: int, size: int) -> 
     )
 
 
-@op("RoiAlign", since=10)
-def roi_align_10(
-    X: Tensor,
-    rois: Tensor,
-    batch_indices: Tensor,
-    *,
-    mode: Literal["avg", "max"] = "avg",
-    output_height: int = 1,
-    output_width: int = 1,
-    sampling_ratio: int = 0,
-    spatial_scale: float = 1.0,
-) -> Tensor:
-    return roi_align(
-        X,
-        rois,
-        batch_indices,
-        coordinate_transformation_mode="output_half_pixel",
-        mode=mode,
-        output_height=output_height,
-        output_width=output_width,
-        sampling_ratio=sampling_ratio,
-        spatial_scale=spatial_scale,
-    )
+roi_align_10 = older(
+    roi_align,
+    since=10,
+    without=["coordinate_transformation_mode"],
+    defaults={"coordinate_transformation_mode": "output_half_pixel"},
+)
 
 
 @op("MaxRoiPool", since=1, frozen=("rois",))
 def max_roi_pool(
     X: Tensor, rois: Tensor, *, pooled_shape: list[int], spatial_scale: float = 1.0
 ) -> Tensor:
-    """Regions are (image, x1, y1, x2, y2), corners rounded and included; an empty bin is 0.
+    """Regions are (image, x1, y1, x2, y2) with rounded, inclusive corners; an empty bin is 0.
 
-    As in onnxruntime and in Fast R-CNN's own pooling, halves are rounded away from 0.
+    As in onnxruntime and in the pooling of Fast R-CNN, halves are rounded away from 0.
     """
     if X.ndim != 4 or rois.shape[1:] != (5,) or len(pooled_shape) != 2:
-        raise ValueError(f"regions {list(rois.shape)} of {list(X.shape)} as {pooled_shape}")
+        got = f"{list(X.shape)}, {list(rois.shape)} and {pooled_shape}"
+        raise ValueError(f"X, rois and pooled_shape must be 4-D, [R, 5] and [2], got {got}")
     scaled = rois[:, 1:] * spatial_scale
     corners = torch.floor(scaled.abs() + 0.5) * scaled.sign()
     images = X.index_select(0, rois[:, 0].long())
@@ -151,7 +136,7 @@ def max_roi_pool(
 
 
 def _bins(first: Tensor, last: Tensor, bins: int, size: int) -> Tensor:
-    """Which elements of an axis lie in which bin, [regions, bins, size]."""
+    """Whether an element of an axis is in a bin, [regions, bins, size]."""
     step = (last - first + 1).clamp(min=1)[:, None] / bins
     i = torch.arange(bins, device=first.device)
     begin = (torch.floor(i * step) + first[:, None])[..., None]
@@ -175,7 +160,7 @@ def non_max_suppression(
     least = -math.inf if score_threshold is None else score_threshold
     overlap, centered = iou_threshold or 0.0, bool(center_point_box)
     if not 0 <= overlap <= 1:
-        raise ValueError(f"an iou_threshold of {overlap}")
+        raise ValueError(f"iou_threshold must be 0 to 1, got {overlap}")
     rule: Any = _captured if torch.compiler.is_compiling() else _suppress
     return cast(Tensor, rule(boxes, scores, limit, overlap, least, centered))
 
@@ -183,9 +168,9 @@ def non_max_suppression(
 def _suppress(
     boxes: Tensor, scores: Tensor, limit: int, overlap: float, least: float, centered: bool
 ) -> Tensor:
-    """Rows of (image, class, box); how many rounds it takes depends on the data."""
+    """Rows of (image, class, box); the number of iterations depends on the data."""
     if boxes.shape[:2] != (scores.shape[0], scores.shape[2]):
-        raise ValueError(f"boxes {list(boxes.shape)} for scores {list(scores.shape)}")
+        raise ValueError(f"boxes must fit scores {list(scores.shape)}, got {list(boxes.shape)}")
     if centered:
         center, half = boxes[..., :2], boxes[..., 2:] / 2
         boxes = torch.cat([center - half, center + half], -1)
@@ -204,7 +189,7 @@ def _suppress(
 
 _captured = torch.library.custom_op(
     "onnxinterp::non_max_suppression", _suppress, mutates_args=()
-)  # one operator for a captured graph
+)  # one operator in a captured graph
 
 
 @_captured.register_fake
@@ -214,7 +199,7 @@ def _(boxes: Tensor, *_: Tensor | float) -> Tensor:
 
 
 def _greedy(boxes: Tensor, limit: int, overlap: float) -> Tensor:
-    """Which boxes to keep, best first: those that overlap no better one that is kept."""
+    """The boxes to keep, best first: a box is dropped if it overlaps a better one that is kept."""
     kept = torch.zeros(0, dtype=torch.int64, device=boxes.device)
     for start in range(0, len(boxes), BLOCK):
         if len(kept) >= limit:
@@ -223,14 +208,14 @@ def _greedy(boxes: Tensor, limit: int, overlap: float) -> Tensor:
         free = ~(_overlaps(boxes[kept], block) > overlap).any(0)
         better = (_overlaps(block, block) > overlap).triu(1)
         keep, before = free, torch.zeros_like(free)
-        while not torch.equal(keep, before):  # each round settles at least one more box
+        while not torch.equal(keep, before):  # each iteration decides at least one more box
             keep, before = free & ~(better & keep[:, None]).any(0), keep
         kept = torch.cat([kept, keep.nonzero().squeeze(1) + start])
     return kept[:limit]
 
 
 def _overlaps(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of each of a with each of b; 0 where a box is empty."""
+    """Intersection over union of all boxes of a and b; 0 if a box is empty."""
     low = torch.maximum(a[:, None, :2], b[None, :, :2])
     high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
     tall, wide = (high - low).clamp(min=0).unbind(-1)
@@ -240,9 +225,9 @@ def _overlaps(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(common > 0, common / union, 0)
 
 
-@sample(roi_align, roi_align_10)
+@sample(roi_align)
 def _(d: Draw) -> Call:
-    """Regions that stick out, are backwards, or lie outside, too."""
+    """Also regions that are partly or fully outside, or end before they start."""
     x = d.tensor((d.integer(1, 2), 2, d.integer(1, 8), d.integer(1, 8)), "T1")
     regions = d.integer(1, 3)
     corner = d.floats((regions, 2), -4, 8)
@@ -261,14 +246,14 @@ def _(d: Draw) -> Call:
     )
 
 
-# from opset 22 on only the reference evaluator is a judge; its maximum is that of whole samples,
-# where onnxruntime takes that of their four weighted neighbours
+# from opset 22 on the reference evaluator is the only oracle; its maximum is that of samples, the
+# maximum of onnxruntime that of their four weighted neighbours
 MODES = ("avg", "max")
 
 
 @sample(max_roi_pool)
 def _(d: Draw) -> Call:
-    """Corners on elements or between them, also outside; ends before starts."""
+    """Corners on elements, between them or outside; also ends before starts."""
     x = d.tensor((d.integer(1, 2), 2, d.integer(1, 8), d.integer(1, 8)))
     regions = d.integer(1, 3)
     image = d.ints((regions, 1), 0, x.shape[0] - 1)
@@ -282,7 +267,7 @@ def _(d: Draw) -> Call:
 
 @sample(non_max_suppression)
 def _(d: Draw) -> Call:
-    """Equal scores and boxes, corners in any order, no limit at all (which keeps nothing)."""
+    """Equal scores and boxes, corners in any order, no limit (which keeps no box)."""
     images, classes, boxes = d.integer(1, 2), d.integer(1, 3), d.integer(1, 9)
     center, size = d.floats((images, boxes, 2), 0, 8), d.floats((images, boxes, 2), 0, 6)
     scores = d.floats((images, classes, boxes), 0, 1)

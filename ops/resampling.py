@@ -1,8 +1,8 @@
 """Resampling along axes, for Resize and Upsample.
 
-One axis is resampled after the other: coordinates of the output's elements in the input, the
-elements around them (taps) and their weights. Coordinates are float32 as in onnxruntime, since a
-rounding decides which element is the nearest. Torch's own resampling serves where it means the
+The axes are resampled one after the other: coordinates of the output elements in the input, the
+elements around them (taps) and their weights. Coordinates are float32 as in onnxruntime, because
+rounding decides which element is nearest. Torch's own resampling is used where its results are the
 same.
 """
 
@@ -35,7 +35,7 @@ LINEAR: dict[int, Any] = {
     3: aten.upsample_trilinear3d,
 }
 CUBIC: dict[int, Any] = {2: aten.upsample_bicubic2d}
-# likewise without align_corners
+# the same without align_corners
 NEAREST: dict[int, Any] = {
     1: aten._upsample_nearest_exact1d,
     2: aten._upsample_nearest_exact2d,
@@ -51,9 +51,9 @@ class Axis:
         index: which axis.
         size: of the input.
         out: of the output.
-        scale: as the file gives it; None where it gives the size of the output.
-        start: of the region of interest, in parts of the axis.
-        end: likewise.
+        scale: in the file; None if the file has the size of the output.
+        start: of the region of interest, as a fraction of the axis.
+        end: of the region of interest, as a fraction of the axis.
     """
 
     index: int
@@ -65,7 +65,7 @@ class Axis:
 
     @property
     def keeps_size(self) -> bool:
-        """Whether it grows by less than one element."""
+        """Whether the axis grows by less than one element."""
         return self.scale is not None and 1 < self.scale < 2 and self.size < 1 / (self.scale - 1)
 
     def scale_like(self, x: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Method:
-    """The attributes of Resize that say how, with their names there."""
+    """The attributes of Resize for the method, with the same names."""
 
     mode: Mode = "nearest"
     coordinates: Coordinates = "half_pixel"
@@ -89,7 +89,7 @@ class Method:
 
 
 def _coordinates(a: Axis, transformation: str, like: Tensor) -> Tensor:
-    """Where each element of the output lies in the input; `like` has device and dtype."""
+    """Coordinates of the output elements in the input; `like` has the device and the dtype."""
     x, scale = torch.arange(a.out, device=like.device, dtype=like.dtype), a.scale_like(like)
     if transformation == "asymmetric":
         return x / scale
@@ -105,14 +105,14 @@ def _coordinates(a: Axis, transformation: str, like: Tensor) -> Tensor:
         return x if a.out == a.size else (x + 0.5) / scale
     if transformation == "pytorch_half_pixel" and a.out == 1:
         return x
-    if transformation == "half_pixel_symmetric":  # the last steps in double, as onnxruntime does
+    if transformation == "half_pixel_symmetric":  # the last steps in float64, as in onnxruntime
         offset = a.size / 2 * (1 - like.new_full((), a.out) / (scale * a.size))
         return (offset + (x.double() + 0.5) / scale - 0.5).to(x.dtype)
     return (x + 0.5) / scale - 0.5
 
 
 def _nearest(x: Tensor, mode: str) -> Tensor:
-    """The index that a coordinate is rounded to."""
+    """Round coordinates to indices."""
     if mode == "round_prefer_floor":
         return torch.ceil(x - 0.5)
     if mode == "round_prefer_ceil":
@@ -121,7 +121,7 @@ def _nearest(x: Tensor, mode: str) -> Tensor:
 
 
 def _cubic(t: Tensor, a: float) -> Tensor:
-    """Keys' kernel (1981) at distance t."""
+    """The cubic kernel of Keys (1981) at distance t."""
     t = t.abs()
     near = ((a + 2) * t - (a + 3)) * t * t + 1
     far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
@@ -147,8 +147,8 @@ def _taps(x: Tensor, size: int, how: Method) -> tuple[Tensor, Tensor]:
     return places.clamp(0, size - 1).long(), weights
 
 
-def _antialiased(x: Tensor, a: Axis, how: Method) -> Tensor:
-    """The matrix [out, size] of a filter that is stretched as far as the axis shrinks."""
+def _antialias_matrix(x: Tensor, a: Axis, how: Method) -> Tensor:
+    """The matrix [out, size] of a filter that is as much wider as the axis shrinks."""
     shrink = a.scale_like(x).clamp(max=1)
     radius = 1 if how.mode == "linear" else 2
     beyond = (radius * a.size) // torch.sym_min(a.out, a.size) + 2 if a.scale is None else 0
@@ -165,12 +165,12 @@ def _antialiased(x: Tensor, a: Axis, how: Method) -> Tensor:
 
 
 def _resample(x: Tensor, a: Axis, how: Method, coordinates: Tensor) -> Tensor:
-    """One axis of x."""
+    """Resample one axis of x."""
     if how.mode == "nearest":
         index = _nearest(coordinates, how.nearest_mode).clamp(0, a.size - 1)
         return x.index_select(a.index, index.long())
     if how.antialias and (a.scale is None or a.scale < 1):
-        matrix = _antialiased(coordinates, a, how).to(x.dtype)
+        matrix = _antialias_matrix(coordinates, a, how).to(x.dtype)
         return torch.matmul(x.movedim(a.index, -1), matrix.T).movedim(-1, a.index)
     indices, weights = _taps(coordinates, a.size, how)
     along = (-1, *[1] * (x.ndim - 1 - a.index))
@@ -182,20 +182,20 @@ def _resample(x: Tensor, a: Axis, how: Method, coordinates: Tensor) -> Tensor:
 
 
 def _by_torch(x: Tensor, axes: Sequence[Axis], how: Method) -> Tensor | None:
-    """The same by torch's own resampling, where there is one that means the same."""
+    """Resample with torch's own functions; None if none has the same result."""
     rank = x.ndim - 2
     if not x.is_floating_point() or [a.index for a in axes] != list(range(2, x.ndim)):
         return None
     sizes, scales = [a.out for a in axes], [a.scale for a in axes]
     if 0 in sizes or 0 in x.shape:
-        return None  # torch refuses these
+        return None  # torch raises for these
     if how.mode == "nearest":
         whole = all(s is not None and s == int(s) for s in scales)
         floors = (how.coordinates, how.nearest_mode) in FLOORS
         serves = whole and floors and rank in NEAREST
         return cast(Tensor, NEAREST[rank](x, sizes, *scales)) if serves else None
     if any(a.keeps_size for a in axes):
-        return None  # torch copies such an axis, whatever the scale is
+        return None  # torch copies such an axis for each scale
     corners = how.coordinates == "align_corners"
     if how.exclude_outside or not (corners or how.coordinates == "half_pixel"):
         return None
@@ -205,7 +205,7 @@ def _by_torch(x: Tensor, axes: Sequence[Axis], how: Method) -> Tensor | None:
     return cast(Tensor, table[rank](x, sizes, corners, *scales)) if rank in table else None
 
 
-# what comes down to floor(x / scale) where the scale is a whole number
+# methods that are floor(x / scale) if the scale is an integer
 FLOORS = {
     ("asymmetric", "floor"),
     ("half_pixel", "round_prefer_floor"),
@@ -242,7 +242,7 @@ def resample(x: Tensor, axes: Sequence[Axis], how: Method) -> Tensor:
 
 
 def _to_integer(x: Tensor, dtype: torch.dtype, how: Method) -> Tensor:
-    """Truncate what is linear, as onnxruntime has it; round what may overshoot, and saturate."""
+    """Truncate linear results, as in onnxruntime; round and saturate those that may overshoot."""
     if how.mode == "linear" and not how.antialias:
         return x.to(dtype)
     info = torch.iinfo(dtype)

@@ -1,8 +1,8 @@
 """Resize, from opset 11 on.
 
 History: 11 (roi, sizes, coordinate transformations, cubic), 13 (roi and scales optional;
-tf_half_pixel_for_nn is gone), 18 (antialias, axes, keep_aspect_ratio_policy), 19
-(half_pixel_symmetric). Version 10 stands in upsampling.py.
+without tf_half_pixel_for_nn), 18 (antialias, axes, keep_aspect_ratio_policy), 19
+(half_pixel_symmetric). Version 10 is in upsampling.py.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, is_known, round_to
+from onnxinterp.versions import older
 
 
-def _whole(size: int, scale: float) -> int:
-    """floor(size * scale), the product rounded to float32; a whole scale keeps to integers."""
+def _scaled_size(size: int, scale: float) -> int:
+    """floor(size * scale), the product rounded to float32; exact if the scale is an integer."""
     if scale == int(scale):
         return size * int(scale)
     rounded: float = round_to(torch.float32, size * scale)
@@ -37,11 +38,11 @@ def from_scales(
     """The axes to resample, from their scales."""
     resampled, n = [], len(axes)
     if any(is_known(s) and not 0 < s < math.inf for s in scales):
-        raise ValueError(f"scales {list(scales)}")
+        raise ValueError(f"scales must be positive and finite, got {list(scales)}")
     for i, (axis, scale) in enumerate(zip(axes, scales, strict=True)):
         start, end = (roi[i], roi[n + i]) if roi else (0.0, 1.0)
         if roi or scale != 1:
-            out = _whole(shape[axis], scale)
+            out = _scaled_size(shape[axis], scale)
             resampled.append(Axis(axis, shape[axis], out, scale, start, end))
     return resampled
 
@@ -53,10 +54,10 @@ def from_sizes(
     roi: Sequence[float],
     policy: str,
 ) -> list[Axis]:
-    """The axes to resample, from the sizes they shall have.
+    """The axes to resample, from the sizes of the output.
 
-    Batch and channels are left out where they stay; sizes of the other axes may be symbolic and
-    are not compared.
+    Batch and channels are omitted if their sizes do not change; the sizes of the other axes may be
+    symbolic and are not compared.
     """
     n, regions = len(axes), [(0.0, 1.0)] * len(axes)
     if roi:
@@ -93,9 +94,9 @@ def resize(
     mode: Mode = "nearest",
     nearest_mode: NearestMode = "round_prefer_floor",
 ) -> Tensor:
-    """An empty roi, scales or sizes is an absent one; roi counts for tf_crop_and_resize only."""
+    """Empty roi, scales or sizes count as absent; roi is used for tf_crop_and_resize only."""
     if bool(scales) == bool(sizes):
-        raise ValueError("either scales or sizes are given")
+        raise ValueError("either scales or sizes must be given, got both or none")
     positions = axes_from_front(axes, X.ndim) if axes else list(range(X.ndim))
     region = (roi or []) if coordinate_transformation_mode == "tf_crop_and_resize" else []
     resampled = (
@@ -115,35 +116,10 @@ def resize(
     return resample(X, sorted(resampled, key=lambda a: a.index), how)
 
 
-@op("Resize", since=11, any_type=True, frozen=("roi", "scales"))
-def resize_11(
-    X: Tensor,
-    roi: list[float] | None = None,
-    scales: list[float] | None = None,
-    sizes: list[int] | None = None,
-    *,
-    coordinate_transformation_mode: Coordinates = "half_pixel",
-    cubic_coeff_a: float = -0.75,
-    exclude_outside: Flag = 0,
-    extrapolation_value: float = 0.0,
-    mode: Mode = "nearest",
-    nearest_mode: NearestMode = "round_prefer_floor",
-) -> Tensor:
-    return resize(
-        X,
-        roi,
-        scales,
-        sizes,
-        coordinate_transformation_mode=coordinate_transformation_mode,
-        cubic_coeff_a=cubic_coeff_a,
-        exclude_outside=exclude_outside,
-        extrapolation_value=extrapolation_value,
-        mode=mode,
-        nearest_mode=nearest_mode,
-    )
+resize_11 = older(resize, since=11, without=["antialias", "axes", "keep_aspect_ratio_policy"])
 
 
-TRANSFORMATIONS = {  # and the opsets that have them
+TRANSFORMATIONS = {  # -> the opsets that have them
     "half_pixel": (11, 13, 18, 19),
     "half_pixel_symmetric": (19,),
     "pytorch_half_pixel": (11, 13, 18, 19),
@@ -154,52 +130,52 @@ TRANSFORMATIONS = {  # and the opsets that have them
 }
 NEAREST_MODES = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 FRACTIONAL = ("align_corners", "pytorch_half_pixel", "tf_crop_and_resize", "tf_half_pixel_for_nn")
-SCALES = (2.0, 3.0, 0.5, 1.5, 2.5, 0.6, 0.75)  # they change every size from 2 on
+SCALES = (2.0, 3.0, 0.5, 1.5, 2.5, 0.6, 0.75)  # they change each size from 2 on
 
 
-def drawn_mode(d: Draw, *interpolating: str) -> str | None:
-    """One of the nearest element for what has nothing between its elements."""
+def draw_mode(d: Draw, *interpolating: str) -> str | None:
+    """A mode; that of the nearest element for types that cannot be interpolated."""
     floating = onnx_name(d.elem_type(_type(d))) in ("float", "double", "float16", "bfloat16")
     return d.choice([None, "nearest", *(interpolating if floating else ())])
 
 
-def drawn_elements(d: Draw, shape: Sequence[int]) -> Any:
+def draw_elements(d: Draw, shape: Sequence[int]) -> Any:
     return d.tensor(shape, _type(d))
 
 
 def _type(d: Draw) -> str:
-    """The type parameter of Upsample and of Resize, which has another one from opset 11 on."""
+    """The type parameter of Upsample, and of Resize, which changed at opset 11."""
     return "T1" if d.opset >= 11 else "T"
 
 
-def drawn_image(d: Draw, mode: str | None) -> tuple[Tensor, list[int]]:
-    """Batch, channels, one to three axes more, and which these are; two where it is cubic."""
+def draw_image(d: Draw, mode: str | None) -> tuple[Tensor, list[int]]:
+    """An image with one to three spatial axes (two if cubic), and these axes."""
     rank = 2 if mode == "cubic" else d.choice([2, 1, 3])
     shape = (d.integer(1, 2), d.integer(1, 2), *[d.integer(2, 6) for _ in range(rank)])
-    return drawn_elements(d, shape), list(range(2, rank + 2))
+    return draw_elements(d, shape), list(range(2, rank + 2))
 
 
-def drawn_scales(d: Draw, rank: int, resized: Sequence[int]) -> list[float]:
-    """Such that sizes change: onnxruntime copies an axis that stays, whatever its scale."""
+def draw_scales(d: Draw, rank: int, resized: Sequence[int]) -> list[float]:
+    """Scales that change the sizes: onnxruntime copies an axis whose size does not change."""
     return [d.choice(SCALES) if axis in resized else 1.0 for axis in range(rank)]
 
 
-def _drawn_sizes(d: Draw, shape: Sequence[int], resized: Sequence[int]) -> list[int]:
-    """Likewise."""
+def _draw_sizes(d: Draw, shape: Sequence[int], resized: Sequence[int]) -> list[int]:
+    """Sizes that differ from the current ones, for the same reason."""
     sizes = [d.choice([n + d.integer(1, 6), n // 2]) for n in shape]
     return [sizes[axis] if axis in resized else n for axis, n in enumerate(shape)]
 
 
-def _drawn_region(d: Draw, places: Sequence[int], resized: Sequence[int]) -> list[float]:
-    """Where the region of interest begins and ends on each axis; backwards, it is mirrored."""
+def _draw_region(d: Draw, places: Sequence[int], resized: Sequence[int]) -> list[float]:
+    """Starts and ends of a region of interest; it is mirrored if the end comes first."""
     ends = [[d.real(-0.25, 0.375), d.real(0.625, 1.25)] for _ in places]
     ends = [e[::-1] if d.boolean() else e for e in ends]
     ends = [e if axis in resized else [0.0, 1.0] for axis, e in zip(places, ends, strict=True)]
     return [e[0] for e in ends] + [e[1] for e in ends]
 
 
-def _drawn_policy(d: Draw, shape: Sequence[int], sizes: Sequence[int]) -> str | None:
-    """A policy under which all sizes change, none of them by a tie of rounding."""
+def _draw_policy(d: Draw, shape: Sequence[int], sizes: Sequence[int]) -> str | None:
+    """A policy with which all sizes change, without ties of rounding."""
     allowed = [None, "stretch"]
     ratios = [out / n for n, out in zip(shape, sizes, strict=True)]
     for policy, ratio in (("not_larger", min(ratios)), ("not_smaller", max(ratios))):
@@ -210,8 +186,8 @@ def _drawn_policy(d: Draw, shape: Sequence[int], sizes: Sequence[int]) -> str | 
     return d.choice(allowed)
 
 
-def _drawn_method(d: Draw, mode: str | None, plain: bool) -> dict[str, str | float | None]:
-    """What belongs to a mode; `plain` where onnxruntime takes exclude_outside for cubic only."""
+def _draw_method(d: Draw, mode: str | None, plain: bool) -> dict[str, str | float | None]:
+    """The attributes of a mode; `plain` if onnxruntime allows exclude_outside for cubic only."""
     smooth = mode in ("linear", "cubic")
     antialias = d.maybe(d.integer(0, 1)) if smooth and d.opset >= 18 else None
     excludes = mode == "cubic" or (mode == "linear" and (antialias or not plain))
@@ -224,34 +200,34 @@ def _drawn_method(d: Draw, mode: str | None, plain: bool) -> dict[str, str | flo
     }
 
 
-@sample(resize, resize_11)
+@sample(resize)
 def _(d: Draw) -> Call:
-    """Images, which onnxruntime resizes, or any axes: there the reference evaluator helps out.
+    """Images, for onnxruntime, or any axes, for the reference evaluator.
 
-    That one takes no negative axes and keeps fractions of sizes; onnxruntime takes negative axes
-    for others under a policy.
+    The reference evaluator has no negative axes and does not round sizes. onnxruntime confuses
+    negative axes with others if there is a policy.
     """
-    mode, transformations = drawn_mode(d, "linear", "cubic"), TRANSFORMATIONS
+    mode, transformations = draw_mode(d, "linear", "cubic"), TRANSFORMATIONS
     known = [t for t in transformations if d.opset in transformations[t]]
     if onnx_name(d.elem_type("T1")) in ("bool", "complex64", "complex128"):
-        known.remove("tf_crop_and_resize")  # what it fills with is a real number
+        known.remove("tf_crop_and_resize")  # it fills with a real number
     transformation = d.choice([None, *known])
-    x, resized = drawn_image(d, mode)
+    x, resized = draw_image(d, mode)
     by_reference = mode in ("linear", "cubic") and transformation not in FRACTIONAL and d.boolean()
     if by_reference or (mode in (None, "nearest") and d.boolean()):
-        x = drawn_elements(d, d.shape(min_dims=1, max_dims=5, min_side=2))
+        x = draw_elements(d, d.shape(min_dims=1, max_dims=5, min_side=2))
         resized = [axis % x.ndim for axis in d.axes(x.ndim, 1)]
     axes = d.maybe(resized) if d.opset >= 18 else None
     places, crops = axes or list(range(x.ndim)), transformation == "tf_crop_and_resize"
-    scales, sizes = drawn_scales(d, x.ndim, resized), _drawn_sizes(d, x.shape, resized)
+    scales, sizes = draw_scales(d, x.ndim, resized), _draw_sizes(d, x.shape, resized)
     scales, sizes = [scales[p] for p in places], [sizes[p] for p in places]
     by_scale, empty = d.boolean(), d.floats((0,)) if d.opset < 13 else None
     policy = None
     if axes and not by_scale:
-        policy = _drawn_policy(d, [x.shape[p] for p in places], sizes)
+        policy = _draw_policy(d, [x.shape[p] for p in places], sizes)
     if axes and not by_reference and policy in (None, "stretch"):
         axes = [axis - x.ndim if d.boolean() else axis for axis in axes]
-    region = d.floats((0,)).new_tensor(_drawn_region(d, places, resized))
+    region = d.floats((0,)).new_tensor(_draw_region(d, places, resized))
     return call(
         x,
         region if crops or d.boolean() else empty,
@@ -261,5 +237,5 @@ def _(d: Draw) -> Call:
         coordinate_transformation_mode=transformation,
         extrapolation_value=d.maybe(d.real(0, 2)) if crops else None,
         keep_aspect_ratio_policy=policy,
-        **_drawn_method(d, mode, not by_reference),
+        **_draw_method(d, mode, not by_reference),
     )

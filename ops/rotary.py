@@ -1,4 +1,4 @@
-"""Rotary positions: RotaryEmbedding.
+"""Rotary position embedding: RotaryEmbedding.
 
 History: 23.
 """
@@ -25,33 +25,35 @@ def rotary_embedding(
     num_heads: int | None = None,
     rotary_embedding_dim: int = 0,
 ) -> Tensor:
-    """Turn pairs of the first `rotary_embedding_dim` channels of each head; 0 means all of them.
+    """Rotate pairs of the first `rotary_embedding_dim` channels of each head; 0 means all channels.
 
-    A pair is two neighbours where `interleaved`, otherwise element i of the two halves. The caches
-    are [batch, length, pairs], or [positions, pairs] to be looked up by `position_ids`.
+    A pair is two neighbours if `interleaved`, else element i of each half. The caches are [batch,
+    length, pairs], or [positions, pairs] with `position_ids` as indices.
     """
     if X.ndim not in (3, 4) or cos_cache.shape != sin_cache.shape:
-        caches = f"caches {list(cos_cache.shape)} and {list(sin_cache.shape)}"
-        raise ValueError(f"{caches} for {list(X.shape)}")
+        got = f"{list(X.shape)}, {list(cos_cache.shape)} and {list(sin_cache.shape)}"
+        raise ValueError(f"X must be 3-D or 4-D, and caches of one shape, got {got}")
     if X.ndim == 4:
         x = X.transpose(1, 2)  # [batch, length, heads, head]
     else:
-        assert num_heads, "X of rank 3 needs num_heads"
+        assert num_heads, "num_heads must be given for a 3-D X"
         x = torch.unflatten(X, -1, (num_heads, -1))
     if position_ids is not None:
         places = within(position_ids.flatten(), len(cos_cache) - 1).reshape(position_ids.shape)
         cos_cache, sin_cache = cos_cache[places], sin_cache[places]
-    turned = x[..., :rotary_embedding_dim] if rotary_embedding_dim else x
-    channels = turned.shape[-1]
+    rotated = x[..., :rotary_embedding_dim] if rotary_embedding_dim else x
+    channels = rotated.shape[-1]
     if rotary_embedding_dim not in (0, channels) or channels % 2:
-        raise ValueError(f"{rotary_embedding_dim or channels} of {x.shape[-1]} channels")
-    if cos_cache.shape != (*x.shape[:2], channels // 2):
-        raise ValueError(f"angles {list(cos_cache.shape)} for pairs of {list(turned.shape)}")
+        width = rotary_embedding_dim or channels
+        raise ValueError(f"rotated channels must be an even part of {x.shape[-1]}, got {width}")
+    expected = [*x.shape[:2], channels // 2]
+    if cos_cache.shape != tuple(expected):
+        raise ValueError(f"caches must be {expected}, got {list(cos_cache.shape)}")
     cos, sin = cos_cache.unsqueeze(2), sin_cache.unsqueeze(2)
     if interleaved:
-        first, second = turned[..., 0::2], turned[..., 1::2]
+        first, second = rotated[..., 0::2], rotated[..., 1::2]
     else:
-        first, second = turned.chunk(2, -1)
+        first, second = rotated.chunk(2, -1)
     pairs = [cos * first - sin * second, sin * first + cos * second]
     y = torch.stack(pairs, -1).flatten(-2) if interleaved else torch.cat(pairs, -1)
     if rotary_embedding_dim:

@@ -1,4 +1,4 @@
-"""Sampling at given places: GridSample and AffineGrid.
+"""Sampling at given positions: GridSample and AffineGrid.
 
 History: GridSample 16 (images; modes bilinear, nearest, bicubic), 20 (any rank; linear, nearest,
 cubic), 22 (bfloat16). AffineGrid 20.
@@ -35,20 +35,20 @@ def grid_sample(
     mode: Mode = "linear",
     padding_mode: PaddingMode = "zeros",
 ) -> Tensor:
-    """Places are in [-1, 1], the last axis first; integers are computed as floats and truncated."""
+    """Positions are in [-1, 1], last axis first; integers are sampled as floats and truncated."""
     batch, *_, numbers = grid.shape
     if grid.ndim != X.ndim or batch != X.shape[0] or numbers != X.ndim - 2:
-        raise ValueError(f"places {list(grid.shape)} in {list(X.shape)}")
+        raise ValueError(f"grid must fit X {list(X.shape)}, got {list(grid.shape)}")
     if X.is_complex():
-        sampled = partial(
+        sample_part = partial(
             grid_sample,
             grid=grid,
             align_corners=align_corners,
             mode=mode,
             padding_mode=padding_mode,
         )
-        return torch.complex(sampled(X.real), sampled(X.imag))
-    wide = torch.promote_types(grid.dtype, _floating(X.dtype))
+        return torch.complex(sample_part(X.real), sample_part(X.imag))
+    wide = torch.promote_types(grid.dtype, _weight_dtype(X.dtype))
     x, grid, corners = X.to(wide), grid.to(wide), bool(align_corners)
     if X.ndim == 3:  # a row is an image of height 1
         x, grid = x.unsqueeze(2), torch.stack([grid, torch.zeros_like(grid)], -1).flatten(-2)
@@ -60,8 +60,8 @@ def grid_sample(
     return (y.squeeze(2) if X.ndim == 3 else y).to(X.dtype)
 
 
-def _floating(dtype: torch.dtype) -> torch.dtype:
-    """The type in which elements of `dtype` are weighted; halves would miss a pixel."""
+def _weight_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype for weighting elements of `dtype`; halves are too coarse for positions."""
     if dtype.is_floating_point:
         return dtype if dtype.itemsize > 2 else torch.float32
     return torch.float64 if dtype.itemsize > 2 else torch.float32
@@ -83,7 +83,7 @@ def grid_sample_16(
 def _separable_sample(
     x: Tensor, grid: Tensor, mode: str, corners: bool, padding_mode: str
 ) -> Tensor:
-    """What torch has not, volumes in cubic mode and higher ranks: taps along each axis."""
+    """Sample volumes in cubic mode and higher ranks, which torch lacks: taps along each axis."""
     sizes, outputs = x.shape[2:], grid.shape[1:-1]
     flat, batch = x.flatten(2), torch.arange(x.shape[0], device=x.device)[:, None]
     taps = []
@@ -91,7 +91,7 @@ def _separable_sample(
         place = grid[..., len(sizes) - 1 - axis].flatten(1)
         place = (place + 1) / 2 * (size - 1) if corners else ((place + 1) * size - 1) / 2
         if mode != "cubic":
-            place = _into(place, size, corners, padding_mode)
+            place = _move_inside(place, size, corners, padding_mode)
         first, kernel = place.round() if mode == "nearest" else place.floor(), KERNELS[mode]
         steps = [first + k for k in kernel.offsets]
         weights = [kernel.weight(place - step) for step in steps]
@@ -107,7 +107,7 @@ def _separable_sample(
 
 
 def _keys(t: Tensor) -> Tensor:
-    """Keys' cubic kernel (1981) with a = -0.75, for distances up to 2."""
+    """The cubic kernel of Keys (1981) with a = -0.75, for distances up to 2."""
     t = t.abs()
     near = (1.25 * t - 2.25) * t * t + 1
     far = ((-0.75 * t + 3.75) * t - 6) * t + 3
@@ -115,7 +115,7 @@ def _keys(t: Tensor) -> Tensor:
 
 
 class _Kernel(NamedTuple):
-    """Which elements around a place count, from the one before it, and how much."""
+    """The elements around a position, as offsets from the one before it, and their weights."""
 
     offsets: range
     weight: Callable[[Tensor], Tensor]
@@ -128,8 +128,8 @@ KERNELS = {
 }
 
 
-def _into(place: Tensor, size: int, corners: bool, padding_mode: str) -> Tensor:
-    """Places brought into the tensor, where it is not padded with zeros."""
+def _move_inside(place: Tensor, size: int, corners: bool, padding_mode: str) -> Tensor:
+    """Move positions into the tensor unless it is padded with zeros."""
     if padding_mode == "zeros":
         return place
     if padding_mode == "reflection":
@@ -141,25 +141,25 @@ def _into(place: Tensor, size: int, corners: bool, padding_mode: str) -> Tensor:
 def _inside(
     place: Tensor, weight: Tensor, size: int, corners: bool, padding_mode: str
 ) -> tuple[Tensor, Tensor]:
-    """Whole places brought into the tensor, and weights that are 0 for padding with zeros."""
+    """Integer positions moved into the tensor, and weights, 0 in a padding of zeros."""
     inside = (place >= 0) & (place <= size - 1)
     if padding_mode == "zeros":
         weight = torch.where(inside | place.isnan(), weight, 0)
-    place = _into(place, size, corners, padding_mode)
+    place = _move_inside(place, size, corners, padding_mode)
     return torch.where(place.isnan(), 0, place).clamp(0, size - 1).long(), weight
 
 
 @op("AffineGrid", since=20)
 def affine_grid(theta: Tensor, size: list[int], *, align_corners: Flag = 0) -> Tensor:
-    """With align_corners, an axis of one element has the corner at -1, where the others begin.
+    """With align_corners, the position of an axis of one element is -1, the start of other axes.
 
-    So the specification's own function has it; torch takes the middle, onnxruntime the other end.
+    The function of the specification does this; torch uses the middle, onnxruntime the other end.
     """
     if not align_corners:
         return functional.affine_grid(theta, size, False)
     images, channels, *sides = size
     if any(is_known(n) and n < 1 for n in sides):
-        raise ValueError(f"a grid of size {size}")
+        raise ValueError(f"size must be positive, got {size}")
     wider = [images, channels, *(at_least(n, 2) for n in sides)]
     grid = functional.affine_grid(theta, wider, True)
     index = (slice(None), *(slice(n) for n in sides))
@@ -167,13 +167,13 @@ def affine_grid(theta: Tensor, size: list[int], *, align_corners: Flag = 0) -> T
 
 
 def _grid_call(d: Draw, x: Tensor, outputs: tuple[int, ...], modes: Sequence[str]) -> Call:
-    """Places stay off the ties of `nearest` and the borders, where a rounding decides."""
+    """Positions without ties of `nearest` and without borders, where rounding decides."""
     places = torch.cat([d.floats((*outputs, 1), -1.2, 1.2) for _ in x.shape[2:]], -1)
-    exact = not isinstance(x, Tensor) or not x.is_floating_point()  # nothing between its elements
+    exact = not isinstance(x, Tensor) or not x.is_floating_point()  # cannot be interpolated
     mode, paddings = d.maybe(d.choice(modes)), ["zeros", "reflection", "border"]
     mode = "nearest" if exact else mode
     if mode == "cubic" and x.ndim != 4:
-        paddings.pop()  # the reference evaluator, alone there, has cubic border like no other
+        paddings.pop()  # only the reference evaluator has cubic borders, with its own results
     return call(
         x,
         places,

@@ -1,4 +1,4 @@
-"""Elements written by index: ScatterElements, ScatterND, Scatter, TensorScatter, Col2Im.
+"""Write elements by index: ScatterElements, ScatterND, Scatter, TensorScatter, Col2Im.
 
 History: Scatter 9, deprecated by ScatterElements 11, 13, 16 (reduction), 18 (max, min).
 ScatterND 11, 13, 16 (reduction), 18 (max, min). TensorScatter 24. Col2Im 18.
@@ -16,6 +16,7 @@ from onnxinterp.ops.gathering import from_the_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Ints, is_known
+from onnxinterp.versions import older
 
 REDUCTION_OF_TORCH = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
@@ -30,30 +31,19 @@ def scatter_elements(
     reduction: Literal["none", "add", "mul", "max", "min"] = "none",
 ) -> Tensor:
     if indices.shape != updates.shape:
-        raise ValueError(f"updates {list(updates.shape)} for indices {list(indices.shape)}")
-    if indices.ndim != data.ndim:  # torch passes over indices that are empty
-        raise ValueError(f"indices of rank {indices.ndim}, data of rank {data.ndim}")
+        raise ValueError(f"updates must fit {list(indices.shape)}, got {list(updates.shape)}")
+    if indices.ndim != data.ndim:  # torch ignores empty indices
+        raise ValueError(f"indices must have rank {data.ndim}, got {indices.ndim}")
     places = from_the_front(indices, data.shape[axis]).long()
     if reduction == "none":
         return data.scatter(axis, places, updates)
     return data.scatter_reduce(axis, places, updates, REDUCTION_OF_TORCH[reduction])
 
 
-@op("ScatterElements", since=16, uint64="bits")
-def scatter_elements_16(
-    data: Tensor,
-    indices: Tensor,
-    updates: Tensor,
-    *,
-    axis: int = 0,
-    reduction: Literal["none", "add", "mul"] = "none",
-) -> Tensor:
-    return scatter_elements(data, indices, updates, axis=axis, reduction=reduction)
-
-
-@op("ScatterElements", since=11, uint64="bits")
-def scatter_elements_11(data: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0) -> Tensor:
-    return scatter_elements(data, indices, updates, axis=axis)
+scatter_elements_16 = older(
+    scatter_elements, since=16, hints={"reduction": Literal["none", "add", "mul"]}
+)
+scatter_elements_11 = older(scatter_elements_16, since=11, without=["reduction"])
 
 
 @op("Scatter", since=9, uint64="bits")
@@ -61,7 +51,7 @@ def scatter(data: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0) ->
     return scatter_elements(data, indices, updates, axis=axis)
 
 
-@host(scatter_elements, scatter_elements_16, scatter_elements_11, scatter)
+@host(scatter_elements, scatter)
 def _(data: Host, indices: Host, updates: Host, *, axis: int = 0, reduction: str = "none") -> Any:
     lists = all(value.rank for value in (data, indices, updates)) and axis in (0, -1)
     if not lists or reduction != "none" or not all(map(is_known, indices.data)):
@@ -80,11 +70,11 @@ def scatter_nd(
     *,
     reduction: Literal["none", "add", "mul", "max", "min"] = "none",
 ) -> Tensor:
-    """The last axis of the indices holds places in the first axes of data."""
+    """The last axis of the indices has positions in the first axes of data."""
     places = indices.unbind(-1)
     tail = data.shape[len(places) :]
     if updates.shape != (*indices.shape[:-1], *tail):
-        raise ValueError(f"updates {list(updates.shape)} for indices {list(indices.shape)}")
+        raise ValueError(f"updates must fit {list(indices.shape)}, got {list(updates.shape)}")
     if reduction in ("none", "add"):
         return data.index_put(places, updates, accumulate=reduction == "add")
     rows = torch.zeros_like(places[0])
@@ -98,20 +88,8 @@ def scatter_nd(
     return flat.scatter_reduce(0, rows, updates, REDUCTION_OF_TORCH[reduction]).reshape(data.shape)
 
 
-@op("ScatterND", since=16, uint64="bits")
-def scatter_nd_16(
-    data: Tensor,
-    indices: Tensor,
-    updates: Tensor,
-    *,
-    reduction: Literal["none", "add", "mul"] = "none",
-) -> Tensor:
-    return scatter_nd(data, indices, updates, reduction=reduction)
-
-
-@op("ScatterND", since=11, uint64="bits")
-def scatter_nd_11(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-    return scatter_nd(data, indices, updates)
+scatter_nd_16 = older(scatter_nd, since=16, hints={"reduction": Literal["none", "add", "mul"]})
+scatter_nd_11 = older(scatter_nd_16, since=11, without=["reduction"])
 
 
 @op("TensorScatter", since=24)
@@ -123,7 +101,7 @@ def tensor_scatter(
     axis: int = -2,
     mode: Literal["linear", "circular"] = "linear",
 ) -> Tensor:
-    """Each sample of the batch writes its steps from its own index on."""
+    """Each element of the batch writes its steps from its own index on."""
     steps = torch.arange(update.shape[axis], device=update.device)
     if write_indices is not None:
         steps = steps + write_indices[:, None]
@@ -144,7 +122,7 @@ def col2im(
     pads: Ints | None = None,
     strides: Ints | None = None,
 ) -> Tensor:
-    """Where blocks overlap their elements add up; what falls on the padding is dropped."""
+    """Elements of overlapping blocks are added; those in the padding are dropped."""
     rank = len(image_shape)
     pads = pads or [0] * (2 * rank)
     steps = zip(strides or [1] * rank, dilations or [1] * rank, strict=True)
@@ -158,7 +136,7 @@ def col2im(
         places = places.reshape(places.shape[0] * block, -1)
     elements, blocks = places.shape
     if input.shape[1] % elements or input.shape[2] != blocks:
-        raise ValueError(f"{blocks} blocks of {elements} elements are asked for")
+        raise ValueError(f"input must have {blocks} blocks of {elements}, got {list(input.shape)}")
     columns = input.reshape(input.shape[0], -1, places.numel())
     image = columns.new_zeros(*columns.shape[:2], math.prod(sizes))
     image = image.index_add(-1, places.flatten(), columns).reshape(*columns.shape[:2], *sizes)
@@ -168,15 +146,15 @@ def col2im(
 
 
 def _reduction(d: Draw, x: Any) -> str | None:
-    """One that the version knows and that means something for elements like those of x."""
+    """A reduction that the version has and that is defined for the dtype of x."""
     numbers = isinstance(x, Tensor) and not (x.is_complex() or x.dtype is torch.bool)
     known = {16: ["none", "add", "mul"], 18: ["none", "add", "mul", "max", "min"]}
     return d.maybe(d.choice(known[d.opset])) if d.opset in known and numbers else None
 
 
-@sample(scatter_elements, scatter_elements_16, scatter_elements_11, scatter)
+@sample(scatter_elements, scatter)
 def _(d: Draw) -> Call:
-    """Without a reduction no element may be written twice."""
+    """Without a reduction each element is written at most once."""
     x = d.tensor(d.shape(min_dims=1), lo=-2, hi=2)
     axis, reduction = d.axis(x.ndim), _reduction(d, x)
     n = x.shape[axis]
@@ -191,7 +169,7 @@ def _(d: Draw) -> Call:
     return call(x, indices.to(d.dtype("Tind")), updates, axis=axis, reduction=reduction)
 
 
-@sample(scatter_nd, scatter_nd_16, scatter_nd_11)
+@sample(scatter_nd)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1, max_side=3), lo=-2, hi=2)
     depth, reduction = d.integer(1, x.ndim), _reduction(d, x)
@@ -225,7 +203,7 @@ def _(d: Draw) -> Call:
     rank = d.integer(1, 3)
     block = [d.integer(1, 3) for _ in range(rank)]
     strides = d.maybe([d.integer(1, 2) for _ in range(rank)])
-    # with other ranks onnxruntime misplaces all channels but the first of a dilated block
+    # for other ranks onnxruntime misplaces dilated blocks of all channels but the first
     dilations = d.maybe([d.integer(1, 2) for _ in range(rank)]) if rank == 2 else None
     pads = d.maybe([d.integer(0, 2) for _ in range(2 * rank)])
     spans = [(b - 1) * n for b, n in zip(block, dilations or [1] * rank, strict=True)]

@@ -1,9 +1,9 @@
-"""Elements chosen by what they are or where they stand: OneHot, Compress, NonZero, Unique, Trilu.
+"""Select elements by value or position: OneHot, Compress, NonZero, Unique, Trilu.
 
 History: OneHot 9, 11 (negative axis), 28 (bfloat16). Compress 9, 11 (negative axis), 28.
 NonZero 9, 13. Unique 11, 28. Trilu 14.
 
-What Compress, NonZero and Unique give is as long as the data makes it.
+The output shapes of Compress, NonZero and Unique depend on the data.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from onnxinterp.values import Flag, Scalar
 
 @op("OneHot", since=9, frozen=("indices", "depth"))
 def one_hot(indices: Tensor, depth: Scalar, values: Tensor, *, axis: int = -1) -> Tensor:
-    """values[1] at the indices, values[0] elsewhere and where an index is out of range."""
+    """values[1] at the indices, values[0] elsewhere and for indices out of range."""
     depth = int(depth) if isinstance(depth, float) else depth
     places = indices.long()
-    if indices.dtype is not torch.uint64:  # of which the greatest are below 0 now, and in no range
+    if indices.dtype is not torch.uint64:  # the greatest are negative as int64, and out of range
         places = torch.where(places < 0, places + depth, places)
     places = places.unsqueeze(axis)
     sizes = [1] * places.ndim
     sizes[axis] = depth
     hot = places == torch.arange(depth, device=indices.device).reshape(sizes)
     if values.ndim != 1:
-        raise ValueError(f"values of rank {values.ndim}, not 1")
+        raise ValueError(f"values must have rank 1, got {values.ndim}")
     off, on = values.unbind()
     return torch.where(hot, on, off)
 
@@ -40,14 +40,14 @@ def one_hot(indices: Tensor, depth: Scalar, values: Tensor, *, axis: int = -1) -
 def compress(input: Tensor, condition: Tensor, *, axis: int | None = None) -> Tensor:
     """Without an axis the input is flattened. The condition may be shorter than the axis."""
     if condition.ndim != 1:
-        raise ValueError(f"a condition of rank {condition.ndim}, not 1")
+        raise ValueError(f"condition must have rank 1, got {condition.ndim}")
     chosen = condition.nonzero().flatten()
     return input.flatten()[chosen] if axis is None else input.index_select(axis, chosen)
 
 
 @op("NonZero", since=9, data_shaped=True, uint64="bits")
 def non_zero(X: Tensor) -> Tensor:
-    """One row per axis, so none for a scalar: onnxruntime, against the specification, gives one."""
+    """One row per axis, none for a scalar; onnxruntime, against the specification, returns one."""
     return X.nonzero().T
 
 
@@ -55,12 +55,12 @@ def non_zero(X: Tensor) -> Tensor:
 def unique(
     X: Tensor, *, axis: int | None = None, sorted: Flag = 1
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Y, the first place of each, the number in Y of each element of X, and how often each is.
+    """Y, the first positions in X, the index in Y of each element of X, and the counts.
 
-    Y is read from X at the first places, so that gradients flow.
+    Y is gathered from X at the first positions, so that gradients flow.
     """
     seen, dim = X, axis
-    if X.is_complex():  # torch compares none: pairs of their parts are in the same order
+    if X.is_complex():  # torch cannot compare complex numbers; pairs of parts have their order
         seen, dim = (X.flatten(), 0) if axis is None else (X, from_front(axis, X.ndim))
         seen = torch.view_as_real(seen)
     with torch.no_grad():
@@ -105,14 +105,14 @@ def _(d: Draw) -> Call:
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1), lo=-2, hi=2)
     whole = isinstance(x, Tensor) and x.is_floating_point()
-    return call(x.round() if whole else x)  # so that some of them are zero
+    return call(x.round() if whole else x)  # so that some elements are zero
 
 
 @sample(unique)
 def _(d: Draw) -> Call:
-    """Integers of which some are equal; floats that differ.
+    """Integers with equal elements; floats that all differ.
 
-    Equal floats have no gradient that can be measured: they are equal no more when one moves.
+    A gradient of equal floats cannot be measured: after a step they are not equal.
     """
     x = d.tensor(d.shape(min_dims=1), lo=-2, hi=2)
     axis = d.maybe(d.axis(x.ndim)) if math.prod(x.shape) else None

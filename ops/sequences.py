@@ -1,4 +1,4 @@
-"""Sequences of tensors. A sequence is a Python list; no operator changes the one it is given.
+"""Sequences of tensors. A sequence is a Python list; no operator changes its input.
 
 History: 11 (all), 17 (SequenceMap), 24 (SplitToSequence: bfloat16).
 """
@@ -21,13 +21,13 @@ from onnxinterp.values import Flag, Host, Scalar, Subgraph
 
 
 def _elements(sequence: list[Tensor]) -> list[Tensor]:
-    """The list that a sequence is.
+    """The sequence as a list.
 
     Raises:
-        TypeError: it is none, as where an If gives a tensor: Python would read that by rows.
+        TypeError: it is not a list, e.g. a tensor from an If: Python would iterate over its rows.
     """
     if not isinstance(sequence, list):
-        raise TypeError(f"a {type(sequence).__name__} in place of a sequence")
+        raise TypeError(f"the input must be a sequence, got a {type(sequence).__name__}")
     return sequence
 
 
@@ -38,7 +38,7 @@ def sequence_construct(*inputs: Tensor) -> list[Tensor]:
 
 @op("SequenceEmpty", since=11, any_type=True)
 def sequence_empty(*, dtype: torch.dtype | None = None) -> list[Tensor]:
-    """An empty list has no type here: what is inserted brings its own."""
+    """An empty list has no type here: each inserted tensor has its own."""
     del dtype
     return []
 
@@ -52,11 +52,11 @@ def sequence_at(input_sequence: list[Tensor], position: Scalar) -> Tensor:
 def sequence_insert(
     input_sequence: list[Tensor], tensor: Tensor, position: Scalar | None = None
 ) -> list[Tensor]:
-    """Before `position`, which counts from the end where negative; without one, at the end."""
+    """Insert before `position`, from the end if it is negative; at the end if it is absent."""
     n = len(_elements(input_sequence))
     at = n if position is None else int(position)
     if not -n <= at <= n:
-        raise IndexError(f"position {at} in a sequence of {n}")
+        raise IndexError(f"position must be {-n} to {n}, got {at}")
     at %= n + 1 if at >= 0 else n
     return [*input_sequence[:at], tensor, *input_sequence[at:]]
 
@@ -84,7 +84,7 @@ def concat_from_sequence(input_sequence: list[Tensor], *, axis: int, new_axis: F
 def split_to_sequence(
     input: Tensor, split: Host | None = None, *, axis: int = 0, keepdims: Flag = 1
 ) -> list[Tensor]:
-    """Without `split` into single slices, and only these may lose the axis."""
+    """Split into single slices if `split` is absent; only these may lose the axis."""
     if split is None and not keepdims:
         return list(input.unbind(axis))
     parts = 1 if split is None else split.data
@@ -95,7 +95,7 @@ def split_to_sequence(
 def sequence_map(
     input_sequence: list[Tensor], *additional_inputs: Any, body: Subgraph, device: torch.device
 ) -> tuple[list[Tensor], ...]:
-    """The body sees one element of each sequence at a time, and every tensor as a whole."""
+    """The body gets one element of each sequence at a time, and whole tensors."""
     rows = []
     for i, element in enumerate(_elements(input_sequence)):
         others = [x[i] if isinstance(x, list) else x for x in additional_inputs]
@@ -175,7 +175,7 @@ def _(d: Draw) -> Call:
     other = d.tensor(shape, "S") if d.boolean() else [d.tensor(shape, "S") for _ in sequence]
     floating = isinstance(sequence[0], Tensor) and sequence[0].is_floating_point()
     text = MAP_BODY.replace("T[", f"{onnx_name(elem_type)}[")
-    if floating and sequence[0].dtype is torch.float64:  # also where a test wants it
+    if floating and sequence[0].dtype is torch.float64:  # if a test sets it
         text = MAP_BODY.replace("T[", "double[")
     text = text.replace("RULE (x, y)", "Sub (x, y)" if floating else "Identity (x)")
     return call(sequence, other, body=onnx.parser.parse_graph(text), outputs=2)

@@ -1,4 +1,4 @@
-"""The same elements in another shape.
+"""Operators that change or return shapes, not elements.
 
 Shape, Size, Reshape, Flatten, Squeeze, Unsqueeze, Transpose, Identity, Expand, DepthToSpace,
 SpaceToDepth.
@@ -22,18 +22,19 @@ from torch import Tensor
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_LENGTH, Flag, Host, Ints, is_known
+from onnxinterp.versions import older
 
-MOST_DIMENSIONS = 64  # of a torch tensor: a longer list holds data, and is made as a tensor
+MOST_DIMENSIONS = 64  # of a torch tensor: longer lists are data, and are tensors
 
 
 def from_front(axis: int, rank: int) -> int:
     """An axis counted from the front.
 
     Raises:
-        IndexError: there is no such axis; its remainder would be another one.
+        IndexError: there is no such axis.
     """
     if not -rank <= axis < rank:
-        raise IndexError(f"axis {axis} of {rank}")
+        raise IndexError(f"axis must be {-rank} to {rank - 1}, got {axis}")
     return axis % rank
 
 
@@ -42,11 +43,11 @@ def axes_from_front(axes: Sequence[int], rank: int) -> list[int]:
 
     Raises:
         IndexError: there is no such axis.
-        ValueError: one is named twice.
+        ValueError: an axis is repeated.
     """
     found = [from_front(axis, rank) for axis in axes]
     if len(set(found)) < len(found):
-        raise ValueError(f"axes {list(axes)} name one twice")
+        raise ValueError(f"axes must differ, got {list(axes)}")
     return found
 
 
@@ -56,9 +57,7 @@ def shape(data: Tensor, *, end: int | None = None, start: int = 0) -> Host:
     return Host(list(data.shape[start:end]))
 
 
-@op("Shape", since=1)
-def shape_1(data: Tensor) -> Host:
-    return Host(list(data.shape))
+shape_1 = older(shape, since=1, without=["end", "start"])
 
 
 @op("Size", since=1)
@@ -69,11 +68,6 @@ def size(data: Tensor) -> Host:
 @host(shape)
 def _(data: Host, *, end: int | None = None, start: int = 0) -> Host:
     return Host([len(data.data)][start:end] if data.rank else [])
-
-
-@host(shape_1)
-def _(data: Host) -> Host:
-    return Host([len(data.data)] if data.rank else [])
 
 
 @host(size)
@@ -87,15 +81,13 @@ def _is(size: int, number: int) -> bool:
 
 @op("Reshape", since=14)
 def reshape(data: Tensor, shape: Ints, *, allowzero: Flag = 0) -> Tensor:
-    """A 0 in the shape copies the input's size there, unless `allowzero`."""
+    """A 0 in the shape copies the size of the input unless `allowzero` is 1."""
     if allowzero or not (torch.compiler.is_compiling() or 0 in shape):
         return data.reshape(shape)
     return data.reshape([data.shape[i] if _is(n, 0) else n for i, n in enumerate(shape)])
 
 
-@op("Reshape", since=5)
-def reshape_5(data: Tensor, shape: Ints) -> Tensor:
-    return reshape(data, shape)
+reshape_5 = older(reshape, since=5, without=["allowzero"])
 
 
 @op("Reshape", since=1)
@@ -105,12 +97,7 @@ def reshape_1(data: Tensor, *, shape: Ints | None = None) -> Tensor:
 
 @host(reshape)
 def _(data: Host, shape: Ints, *, allowzero: Flag = 0) -> Any:
-    return NotImplemented if allowzero else _reshaped(data, shape)
-
-
-@host(reshape_5)
-def _reshaped(data: Host, shape: Ints) -> Any:
-    if len(shape) > 1:
+    if allowzero or len(shape) > 1:
         return NotImplemented
     if shape:
         kept = _is(shape[0], 0) and data.rank == 1
@@ -121,10 +108,10 @@ def _reshaped(data: Host, shape: Ints) -> Any:
 
 @op("Flatten", since=1)
 def flatten(input: Tensor, *, axis: int = 1) -> Tensor:
-    """Always a matrix: the axes before `axis`, and those from it on."""
+    """Return a matrix: the axes before `axis`, and those from it on."""
     sizes = input.shape
     if not -len(sizes) <= axis <= len(sizes):
-        raise IndexError(f"axis {axis} of {len(sizes)}")
+        raise IndexError(f"axis must be {-len(sizes)} to {len(sizes)}, got {axis}")
     return input.reshape(math.prod(sizes[:axis]), math.prod(sizes[axis:]))
 
 
@@ -133,13 +120,13 @@ def squeeze(data: Tensor, axes: Ints | None = None) -> Tensor:
     if axes is None:
         return data.squeeze()
     if any(data.shape[axis] != 1 for axis in axes):
-        raise ValueError(f"axes {axes} of shape {list(data.shape)} are not all of size 1")
+        raise ValueError(f"axes {axes} must have size 1, got {list(data.shape)}")
     return data.squeeze(axes)
 
 
 @op("Squeeze", since=1)
 def squeeze_1(data: Tensor, *, axes: Ints | None = None) -> Tensor:
-    return squeeze(data, axes or None)  # an empty list counts as none, as in all runtimes
+    return squeeze(data, axes or None)  # an empty list counts as absent, as in all runtimes
 
 
 @host(squeeze_1)
@@ -166,12 +153,10 @@ def unsqueeze(data: Tensor, axes: Ints) -> Tensor:
     return data
 
 
-@op("Unsqueeze", since=1)
-def unsqueeze_1(data: Tensor, *, axes: Ints) -> Tensor:
-    return unsqueeze(data, axes)
+unsqueeze_1 = older(unsqueeze, since=1, attributes=["axes"])
 
 
-@host(unsqueeze, unsqueeze_1)
+@host(unsqueeze)
 def _(data: Host, axes: Ints) -> Any:
     return (
         Host([data.data], data.dtype) if not data.rank and axes in ([0], [-1]) else NotImplemented
@@ -181,12 +166,12 @@ def _(data: Host, axes: Ints) -> Any:
 @op("Transpose", since=1)
 def transpose(data: Tensor, *, perm: Ints | None = None) -> Tensor:
     if perm and min(perm) < 0:
-        raise ValueError(f"perm {perm} is no permutation of {data.ndim} axes")
+        raise ValueError(f"perm must be a permutation of {data.ndim} axes, got {perm}")
     return data.permute(perm if perm is not None else list(reversed(range(data.ndim))))
 
 
 @host(transpose)
-def _(data: Host, *, perm: Ints | None = None) -> Host:  # noqa: ARG001  # of rank 1: it keeps
+def _(data: Host, *, perm: Ints | None = None) -> Host:  # noqa: ARG001  # rank 1: nothing changes
     return data
 
 
@@ -202,9 +187,9 @@ def _(input: Any) -> Any:
 
 @op("Expand", since=8)
 def expand(input: Tensor, shape: Ints) -> Tensor:
-    """Broadcasting both ways: a 1 in the shape keeps the input's size."""
-    if any(is_known(n) and n < 0 for n in shape):  # to torch, -1 is a size that stays
-        raise ValueError(f"a shape of {shape}")
+    """Broadcast in both directions: a 1 in the shape keeps the size of the input."""
+    if any(is_known(n) and n < 0 for n in shape):  # torch keeps a size for -1
+        raise ValueError(f"shape must not be negative, got {shape}")
     new = max(len(shape) - input.ndim, 0)
     kept = [-1] * (input.ndim - len(shape))
     wanted = [-1 if i >= new and _is(n, 1) else n for i, n in enumerate(shape)]
@@ -227,8 +212,8 @@ def depth_to_space(input: Tensor, *, mode: Literal["DCR", "CRD"] = "DCR", blocks
     """Channels are (block row, block column, depth) in DCR, (depth, row, column) in CRD."""
     n, c, h, w = input.shape
     depth, b = c // (blocksize * blocksize), blocksize
-    if is_known(c) and c % (b * b):  # torch makes any shape of no elements
-        raise ValueError(f"{c} channels in blocks of {b} x {b}")
+    if is_known(c) and c % (b * b):  # torch accepts any shape without elements
+        raise ValueError(f"the number of channels must be divisible by {b * b}, got {c}")
     if mode == "DCR":
         blocks = input.reshape(n, b, b, depth, h, w).permute(0, 3, 4, 1, 5, 2)
     else:
@@ -236,9 +221,7 @@ def depth_to_space(input: Tensor, *, mode: Literal["DCR", "CRD"] = "DCR", blocks
     return blocks.reshape(n, depth, h * b, w * b)
 
 
-@op("DepthToSpace", since=1)
-def depth_to_space_1(input: Tensor, *, blocksize: int) -> Tensor:
-    return depth_to_space(input, blocksize=blocksize)
+depth_to_space_1 = older(depth_to_space, since=1, without=["mode"])
 
 
 @op("SpaceToDepth", since=28)
@@ -247,15 +230,13 @@ def space_to_depth(input: Tensor, *, mode: Literal["DCR", "CRD"] = "DCR", blocks
     n, c, h, w = input.shape
     b = blocksize
     if any(is_known(side) and side % b for side in (h, w)):
-        raise ValueError(f"an image of {h} x {w} in blocks of {b} x {b}")
+        raise ValueError(f"height and width must be divisible by {b}, got {h} and {w}")
     blocks = input.reshape(n, c, h // b, b, w // b, b)
     order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
     return blocks.permute(order).reshape(n, c * b * b, h // b, w // b)
 
 
-@op("SpaceToDepth", since=1)
-def space_to_depth_1(input: Tensor, *, blocksize: int) -> Tensor:
-    return space_to_depth(input, blocksize=blocksize)
+space_to_depth_1 = older(space_to_depth, since=1, without=["mode"])
 
 
 @sample(shape)
@@ -275,7 +256,7 @@ def _(d: Draw) -> Call:
 
 
 def _new_shape(d: Draw, sizes: tuple[int, ...]) -> list[int]:
-    """Sizes with some neighbours merged, some kept by 0, some left to be inferred."""
+    """Sizes with some neighbours merged, some kept by 0, some inferred by -1."""
     cut = d.integer(0, len(sizes))
     new = [math.prod(sizes[:cut]), *sizes[cut:]]
     if sizes and sizes[0] == new[0] and d.boolean():
@@ -285,7 +266,7 @@ def _new_shape(d: Draw, sizes: tuple[int, ...]) -> list[int]:
     return new
 
 
-@sample(reshape, reshape_5)
+@sample(reshape)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape())
     allowzero = d.maybe(d.integer(0, 1)) if d.opset >= 14 else None
@@ -309,7 +290,7 @@ def _(d: Draw) -> Call:
 
 
 def _axes(d: Draw, rank: int, min_size: int = 0) -> list[int]:
-    """Axes; negative ones where the version knows them."""
+    """Axes; negative ones if the version has them."""
     axes = d.axes(rank, min_size)
     return axes if d.opset >= 11 else sorted(a % rank for a in axes)
 
@@ -324,7 +305,7 @@ def _(d: Draw) -> Call:
     return call(x, given) if d.opset >= 13 else call(x, axes=given)
 
 
-@sample(unsqueeze, unsqueeze_1)
+@sample(unsqueeze)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(max_dims=3))
     rank = x.ndim + d.integer(1, 2)
@@ -350,7 +331,7 @@ def _(d: Draw) -> Call:
     return call(d.tensor(sizes), wanted)
 
 
-@sample(depth_to_space, depth_to_space_1)
+@sample(depth_to_space)
 def _(d: Draw) -> Call:
     n, c, h, w = d.shape(min_dims=4, max_dims=4, max_side=3)
     b = d.integer(1, 3)
@@ -358,7 +339,7 @@ def _(d: Draw) -> Call:
     return call(d.tensor((n, c * b * b, h, w)), blocksize=b, mode=mode)
 
 
-@sample(space_to_depth, space_to_depth_1)
+@sample(space_to_depth)
 def _(d: Draw) -> Call:
     n, c, h, w = d.shape(min_dims=4, max_dims=4, max_side=3)
     b = d.integer(1, 3)

@@ -1,9 +1,9 @@
-"""Signals: DFT, STFT, windows, the mel filter bank.
+"""Signal processing: DFT, STFT, windows, the mel filter bank.
 
 History: 17 (all), 20 (DFT: the axis is an input and may be negative).
 
 Transforms, windows and filters are computed in float64 and rounded once, as in the reference
-evaluator. A complex number is a last axis of size 2, a real one of size 1.
+evaluator. The last axis is a number: size 2 if it is complex, 1 if it is real.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Scalar
+from onnxinterp.versions import older
 
 
 @op("DFT", since=20)
@@ -28,11 +29,12 @@ def dft(
     inverse: Flag = 0,
     onesided: Flag = 0,
 ) -> Tensor:
-    """Shorter signals are padded to dft_length with zeros, longer ones are cut."""
+    """Shorter signals are padded to dft_length with zeros, longer ones are cropped."""
     along = from_front(-2 if axis is None else int(axis), input.ndim)
     x = _numbers(input)
     if onesided and x.is_complex() is not bool(inverse):
-        raise ValueError("one half is made of real numbers, and the inverse of complex ones")
+        kind = "complex" if inverse else "real"
+        raise ValueError(f"onesided needs {kind} numbers, got {list(input.shape)}")
     if inverse and onesided:
         real: Tensor = torch.fft.irfft(x, dft_length, along)
         return real.unsqueeze(-1).to(input.dtype)
@@ -42,19 +44,10 @@ def dft(
         y = torch.fft.fft(x, dft_length, along)
     else:
         y = _half(x, dft_length, along)
-    return _pairs(y, input.dtype)
+    return _as_pairs(y, input.dtype)
 
 
-@op("DFT", since=17)
-def dft_17(
-    input: Tensor,
-    dft_length: Scalar | None = None,
-    *,
-    axis: int = 1,
-    inverse: Flag = 0,
-    onesided: Flag = 0,
-) -> Tensor:
-    return dft(input, dft_length, axis, inverse=inverse, onesided=onesided)
+dft_17 = older(dft, since=17, attributes=["axis"], defaults={"axis": 1}, hints={"axis": int})
 
 
 @op("STFT", since=17, frozen=("window",))
@@ -66,41 +59,41 @@ def stft(
     *,
     onesided: Flag = 1,
 ) -> Tensor:
-    """Frames that do not fit into the signal as a whole are left out."""
+    """Frames that do not fit into the signal are omitted."""
     if frame_length is None:
         frame_length = signal.shape[1] if window is None else window.shape[0]
     if signal.ndim != 3:
-        raise ValueError(f"a signal of rank {signal.ndim}, not 3")
+        raise ValueError(f"signal must have rank 3, got {signal.ndim}")
     frames = _numbers(signal).unfold(1, int(frame_length), int(frame_step))
     if window is not None:
         if window.shape != frames.shape[-1:]:
-            raise ValueError(f"a window {list(window.shape)} for frames of {frame_length}")
+            raise ValueError(f"window must be [{frame_length}], got {list(window.shape)}")
         frames = frames * window
     y = _half(frames, None, -1) if onesided else torch.fft.fft(frames)
-    return _pairs(y, signal.dtype)
+    return _as_pairs(y, signal.dtype)
 
 
 def _numbers(x: Tensor) -> Tensor:
     """The last axis as one real or complex number, in double precision."""
     if x.shape[-1] not in (1, 2):
-        raise ValueError(f"a number of {x.shape[-1]} parts; the last axis has 1 or 2")
+        raise ValueError(f"the last axis must have size 1 or 2, got {x.shape[-1]}")
     wide = x.double()
     return wide[..., 0] if x.shape[-1] == 1 else torch.complex(wide[..., 0], wide[..., 1])
 
 
-def _pairs(x: Tensor, dtype: torch.dtype) -> Tensor:
+def _as_pairs(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Complex numbers as a last axis of size 2."""
     return torch.stack((x.real, x.imag), -1).to(dtype)
 
 
 def _half(x: Tensor, n: Scalar | None, axis: int) -> Tensor:
-    """The first half of the transform, which says it all where x is real."""
+    """The first half of the transform; if x is real, the other half is its mirror."""
     y: Tensor = torch.fft.fft(x, n, axis) if x.is_complex() else torch.fft.rfft(x, n, axis)
     return y.narrow(axis, 0, y.shape[axis] // 2 + 1) if x.is_complex() else y
 
 
 def _angles(size: Scalar, periodic: Flag, device: torch.device) -> Tensor:
-    """From 0 to 2 pi, the end left out where the window is periodic."""
+    """Angles from 0 to 2 pi, without the end if the window is periodic."""
     n = torch.arange(size, dtype=torch.float64, device=device)
     return 2 * math.pi * n / torch.full_like(n, size if periodic else size - 1)
 
@@ -124,7 +117,7 @@ def hamming_window(
     periodic: Flag = 1,
     device: torch.device,
 ) -> Tensor:
-    """With the exact 25/46 where torch has 0.54."""
+    """The constant is 25/46; torch has 0.54."""
     alpha = 25 / 46
     angles = _angles(size, periodic, device)
     return (alpha - (1 - alpha) * angles.cos()).to(output_datatype)
@@ -141,7 +134,7 @@ def blackman_window(
     angles = _angles(size, periodic, device)
     window = 0.42 - 0.5 * angles.cos() + 0.08 * (2 * angles).cos()
     if not output_datatype.is_floating_point:
-        window = window.float()  # so that its highest element is 1, not the number before it
+        window = window.float()  # so that its highest element is 1, not slightly less
     return window.to(output_datatype)
 
 
@@ -162,7 +155,7 @@ def mel_weight_matrix(
     for end in (low, low + (num_mel_bins + 1) * step):
         place = (dft_length + 1) * 700 * (10 ** (end / 2595) - 1) / sample_rate
         if not 0 <= place < dft_length // 2 + 1:
-            raise ValueError(f"a triangle ends in bin {place} of {dft_length // 2 + 1}")
+            raise ValueError(f"a filter must end in bin 0 to {dft_length // 2}, got {place}")
     mel = low + torch.arange(num_mel_bins + 2, dtype=torch.float64, device=device) * step
     hertz = 700 * (torch.pow(10, mel / 2595) - 1)
     edges = torch.floor((dft_length + 1) * hertz / sample_rate)
@@ -178,7 +171,7 @@ def _draw_dft(d: Draw, x_rank: int, axis: int) -> tuple[Tensor, int | None, dict
     onesided, inverse = d.integer(0, 1), d.integer(0, 1)
     parts = 1 + inverse if onesided else d.integer(1, 2)
     x = d.tensor((*(d.integer(2, 5) for _ in range(x_rank - 1)), parts), "T1", lo=-1, hi=1)
-    # for the one-sided inverse only lengths that fit the input: the oracles differ on the others
+    # for the one-sided inverse the oracles agree only on lengths that fit the input
     side = x.shape[axis]
     length = 2 * side - d.integer(1, 2) if onesided and inverse else d.integer(1, 6)
     attributes = {"onesided": onesided or d.maybe(0), "inverse": inverse or d.maybe(0)}
@@ -209,7 +202,7 @@ def _(d: Draw) -> Call:
 
 @sample(stft)
 def _(d: Draw) -> Call:
-    """Without window and length one frame is the whole signal."""
+    """One frame is the whole signal if window and length are absent."""
     onesided, size = d.choice([None, 1, 0]), d.integer(6, 12)
     parts = d.integer(1, 2) if onesided == 0 else 1
     signal = d.tensor((d.integer(1, 3), size, parts), "T1", lo=-1, hi=1)

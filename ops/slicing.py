@@ -1,4 +1,4 @@
-"""Slice: every step-th element between start and end, along any axes.
+"""Slice: each step-th element from start to end, along any axes.
 
 History: 1 (attributes, step 1), 10 (inputs, steps), 11 (negative axes), 13 (bfloat16).
 """
@@ -13,37 +13,38 @@ from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Ints, is_known
+from onnxinterp.versions import older
 
-ENDS = (2**31 - 1, 2**63 - 1)  # as an end: all there is, going backward too, as version 10 has it
-FAR = 2**62  # beyond any size; what is beyond 64 bits torch warns of
+ENDS = (2**31 - 1, 2**63 - 1)  # as an end: no limit, also for negative steps, as in version 10
+FAR = 2**62  # more than any size, and in 64 bits
 
 
 @op("Slice", since=10)
 def slice_(
     data: Tensor, starts: Ints, ends: Ints, axes: Ints | None = None, steps: Ints | None = None
 ) -> Tensor:
-    """Python's rules, but a start before the first element is the first also going backward.
+    """As in Python, but a start before the first element is the first one also for negative steps.
 
-    torch only goes forward: the axis is flipped then, and place i becomes -1 - i.
+    torch has no negative steps: the axis is flipped, and position i becomes -1 - i.
     """
     index: list[Any] = [slice(None)] * data.ndim
     flipped = []
     steps = steps or [1] * len(starts)
     axes = axes_from_front(axes or range(len(starts)), data.ndim)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        step = _bounded(step, data.shape[axis])
+        step = _limit_step(step, data.shape[axis])
         if step > 0:
             index[axis] = slice(_bound(start), _end(end), step)
         else:
             flipped.append(axis)
-            last = is_known(start) and start == -1  # then no symbolic size is asked
+            last = is_known(start) and start == -1  # without a guard on a symbolic size
             first = 0 if last else min(_bound(-1 - start), data.shape[axis] - 1)
             index[axis] = slice(first, None if _end(end) is None else _end(-1 - end), -step)
     return (data.flip(flipped) if flipped else data)[tuple(index)]
 
 
-def _bounded(step: int, size: int) -> int:
-    """A step no longer than the axis: torch multiplies it by a stride, beyond 64 bits."""
+def _limit_step(step: int, size: int) -> int:
+    """Limit a step to the size: torch multiplies it by a stride, which may overflow 64 bits."""
     if not is_known(step) or not is_known(size) or abs(step) <= size:
         return step
     return max(size, 1) if step > 0 else -max(size, 1)
@@ -57,9 +58,7 @@ def _end(place: int) -> int | None:
     return None if is_known(place) and place in ENDS else _bound(place)
 
 
-@op("Slice", since=1)
-def slice_1(data: Tensor, *, axes: Ints | None = None, ends: Ints, starts: Ints) -> Tensor:
-    return slice_(data, starts, ends, axes)
+slice_1 = older(slice_, since=1, without=["steps"], attributes=["starts", "ends", "axes"])
 
 
 @host(slice_)
@@ -76,15 +75,8 @@ def _(
     return Host(data.data[start : None if end in ENDS else end : step], data.dtype)
 
 
-@host(slice_1)
-def _(data: Host, *, axes: Ints | None = None, ends: Ints, starts: Ints) -> Any:
-    if not data.rank or (axes and axes[0] not in (0, -1)):
-        return NotImplemented
-    return Host(data.data[starts[0] : ends[0]], data.dtype)
-
-
 def _draw_bounds(d: Draw, n: int) -> tuple[int, int]:
-    """Start and end: inside, beyond either end, or huge."""
+    """Start and end: inside, outside, or huge."""
     far = [d.integer(-n - 2, n + 2), d.integer(-n - 2, n + 2), *ENDS, -ENDS[0] - 1]
     return d.choice(far), d.choice(far)
 

@@ -29,30 +29,30 @@ def log_softmax(input: Tensor, *, axis: int = -1) -> Tensor:
 def hardmax(input: Tensor, *, axis: int = -1) -> Tensor:
     """1 at the first maximum along the axis, 0 elsewhere."""
     if input.shape[axis] == 0:
-        return input  # it has no maximum, and no elements
+        return input  # it has no elements
     first = input.argmax(axis, keepdim=True)
     return torch.zeros_like(input).scatter(axis, first, 1)
 
 
-def _from_axis_on(rule: Callable[..., Tensor], x: Tensor, axis: int) -> Tensor:
-    """Apply a rule to the axes from `axis` on as if they were one."""
+def _flatten_from(rule: Callable[..., Tensor], x: Tensor, axis: int) -> Tensor:
+    """Apply a rule to the axes from `axis` on, flattened into one."""
     axis = from_front(axis, x.ndim)
     return rule(x.reshape(*x.shape[:axis], -1), axis=-1).reshape(x.shape)
 
 
 @op("Softmax", since=1)
 def softmax_1(input: Tensor, *, axis: int = 1) -> Tensor:
-    return _from_axis_on(softmax, input, axis)
+    return _flatten_from(softmax, input, axis)
 
 
 @op("LogSoftmax", since=1)
 def log_softmax_1(input: Tensor, *, axis: int = 1) -> Tensor:
-    return _from_axis_on(log_softmax, input, axis)
+    return _flatten_from(log_softmax, input, axis)
 
 
 @op("Hardmax", since=1)
 def hardmax_1(input: Tensor, *, axis: int = 1) -> Tensor:
-    return _from_axis_on(hardmax, input, axis)
+    return _flatten_from(hardmax, input, axis)
 
 
 @sample(softmax, log_softmax, hardmax)

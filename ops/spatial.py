@@ -1,6 +1,6 @@
-"""Arithmetic of windows that slide over the spatial axes, shared by convolutions and pools.
+"""Arithmetic of windows that slide over spatial axes, for convolutions and pools.
 
-Sizes may be symbolic, so it is plain arithmetic: nothing is compared that the file does not ask.
+Sizes may be symbolic: they are compared only if the attributes of the file require it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 AutoPad: TypeAlias = Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID", ""]
-"""Empty is NOTSET, too."""
+"""The empty string means NOTSET."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Window:
     """How a window slides, one entry per spatial axis.
 
     Attributes:
-        kernel: elements it covers.
+        kernel: number of its elements.
         strides: steps between its positions.
         dilations: steps between its elements.
         begins: padding before the first element of the input.
@@ -37,13 +37,13 @@ class Window:
 
     @property
     def reach(self) -> list[int]:
-        """The sides of the box it covers."""
+        """The size of the window with its dilations."""
         return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
 
     def outputs(self, sizes: Sequence[int], ceil_mode: bool = False) -> list[int]:
-        """How many positions it has on each axis; with `ceil_mode` also those that stick out.
+        """Number of positions on each axis; with `ceil_mode` also those partly outside.
 
-        A window that would start in the padding at the end is left out.
+        A window that starts in the padding at the end is omitted.
         """
         padded = [n + b + e for n, b, e in zip(sizes, self.begins, self.ends, strict=True)]
         free = [n - r for n, r in zip(padded, self.reach, strict=True)]
@@ -57,51 +57,50 @@ class Window:
 
 
 def at_least(size: int, least: int) -> int:
-    """max(size, least), also of a symbolic size."""
+    """max(size, least), also for a symbolic size."""
     return cast(int, torch.sym_max(size, least))
 
 
 def at_most(size: int, most: int) -> int:
-    """min(size, most), also of a symbolic size."""
+    """min(size, most), also for a symbolic size."""
     return cast(int, torch.sym_min(size, most))
 
 
-def filter_sides(W: Tensor, kernel_shape: Sequence[int] | None) -> Sequence[int]:
-    """The spatial sides of a filter, which the node may say once more."""
+def filter_sizes(W: Tensor, kernel_shape: Sequence[int] | None) -> Sequence[int]:
+    """The spatial sizes of a filter; `kernel_shape` of the node must be the same."""
     sides = W.shape[2:]
     if kernel_shape and sides != tuple(kernel_shape):
-        raise ValueError(f"kernel_shape {kernel_shape} of a filter {list(W.shape)}")
+        raise ValueError(f"kernel_shape must be {list(sides)}, got {kernel_shape}")
     return sides
 
 
 def with_bias(y: Tensor, B: Tensor | None) -> Tensor:
-    """A number is added to each channel."""
+    """Add a number to each channel."""
     if B is None:
         return y
     if B.shape != y.shape[1:2]:
-        raise ValueError(f"a bias {list(B.shape)} for {y.shape[1]} channels")
+        raise ValueError(f"B must be [{y.shape[1]}], got {list(B.shape)}")
     return y + B.reshape(-1, *[1] * (y.ndim - 2))
 
 
 def window(
     sizes: Sequence[int],
     kernel: Sequence[int],
-    *,
     auto_pad: AutoPad = "NOTSET",
     strides: Sequence[int] | None = None,
     dilations: Sequence[int] | None = None,
     pads: Sequence[int] | None = None,
 ) -> Window:
-    """Resolve the attributes that all sliding windows have; `sizes` are those of the input."""
+    """A window from the attributes of the node; `sizes` are those of the input."""
     rank = len(sizes)
     strides, dilations = list(strides or [1] * rank), list(dilations or [1] * rank)
-    sides = kernel if isinstance(kernel, list) else ()  # torch refuses a filter without elements
+    sides = kernel if isinstance(kernel, list) else ()  # torch raises for a filter without elements
     if min(*strides, *dilations, *sides, 1) < 1 or not (
         rank == len(kernel) == len(strides) == len(dilations)
         and (not pads or len(pads) == 2 * rank)
-    ):  # of these torch's pools, and slices, would make something
+    ):  # torch's pools and slices do not raise
         message = f"kernel {list(kernel)}, strides {strides}, dilations {dilations}, pads {pads}"
-        raise ValueError(f"no window over {rank} axes: {message}")
+        raise ValueError(f"a window must have positive sizes for {rank} axes, got {message}")
     begins, ends = [0] * rank, [0] * rank
     if auto_pad in ("NOTSET", "") and pads:
         begins, ends = list(pads[:rank]), list(pads[rank:])
@@ -117,10 +116,10 @@ def _same_pads(
     dilations: Sequence[int],
     lower: bool,
 ) -> tuple[list[int], list[int]]:
-    """Pads that give ceil(size / stride) outputs; an odd one goes to the end, or the beginning."""
+    """Pads for ceil(size / stride) outputs; an odd pad is at the end, or at the beginning."""
     begins, ends = [], []
     for n, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
-        total = (k - 1) * d  # whatever the size is, where the stride is 1
+        total = (k - 1) * d  # for each size if the stride is 1
         if s > 1:
             total = at_least((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
         begins.append((total + 1) // 2 if lower else total // 2)
@@ -135,13 +134,13 @@ def pad(x: Tensor, begins: Sequence[int], ends: Sequence[int], value: float = 0)
 
 
 def taps(x: Tensor, w: Window, axis: int, count: int) -> list[Tensor]:
-    """Along one spatial axis: what each element of the window meets, at all its positions.
+    """Along one spatial axis: the input elements of each window element, at all positions.
 
     Args:
         x: padded, [N, C, *spatial].
         w: the window.
         axis: which spatial axis, from 0.
-        count: how many positions the window has there.
+        count: number of positions of the window.
     """
     stride, dilation = w.strides[axis], w.dilations[axis]
     span = (count - 1) * stride + 1
@@ -153,7 +152,7 @@ def taps(x: Tensor, w: Window, axis: int, count: int) -> list[Tensor]:
 
 
 def window_sum(x: Tensor, w: Window, counts: Sequence[int]) -> Tensor:
-    """The sum over each window of an x that is padded already, one axis after the other."""
+    """The sums over the windows of a padded x, one axis after the other."""
     for axis, count in enumerate(counts):
         first, *rest = taps(x, w, axis, count)
         x = sum(rest, first)

@@ -3,8 +3,8 @@
 History: 9 (TfIdfVectorizer), 10 (StringNormalizer), 20 (the others). An array of strings is a numpy
 array of objects; it never leaves the host.
 
-Regular expressions are RE2's, and RE2 itself matches them (extra `regex`): Python's `re` reads
-another language, and can take exponential time for a pattern and a string of some dozen characters.
+Regular expressions have the syntax of RE2, and RE2 matches them (extra `regex`): Python's `re` has
+another syntax, and may need exponential time for a pattern and a string of some dozen characters.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Floats, Host, Ints, Strings
 
 PART = 64  # bytes of a short string and its place in a list
-JOINING = 3e-8  # seconds that two strings take at least
-RE2_MEMORY = 2**23  # bytes for a pattern and what is made of it while it matches; RE2's own default
-RE2_STEPS = 1e8  # a second, each of a byte of the text and an instruction of the pattern
+JOIN_SECONDS = 3e-8  # minimum for two strings
+RE2_MEMORY = 2**23  # bytes for a pattern and its state while it matches; the default of RE2
+RE2_STEPS = 1e8  # per second: pairs of a byte of the string and an instruction of the pattern
 
 
 def _bytes(X: Strings) -> int:
-    """What the texts would take if none of them stood at two places."""
+    """The memory of the strings if they were all different objects."""
     return int(map_strings(X, sys.getsizeof, np.int64).sum())
 
 
@@ -48,7 +48,7 @@ def string_concat(X: Strings, Y: Strings) -> Strings:
     if is_watched():
         count = math.prod(np.broadcast_shapes(X.shape, Y.shape))
         size = sum(PLACE * count + count // max(a.size, 1) * _bytes(a) for a in (X, Y))
-        reserve(size, count * JOINING)
+        reserve(size, count * JOIN_SECONDS)
     return np.asarray(X + Y, dtype=object)
 
 
@@ -60,22 +60,21 @@ def string_split(
     maxsplit: int | None = None,
     device: torch.device,
 ) -> tuple[Strings, Tensor]:
-    """Without a delimiter at whitespace of any kind, where onnxruntime knows the space only.
+    """Split at any whitespace if there is no delimiter; onnxruntime splits at spaces only.
 
-    The specification does not say what becomes of an empty string; as in onnxruntime it has no
-    parts, not one empty part.
+    The specification does not define the parts of an empty string; onnxruntime returns none.
     """
     limit = -1 if maxsplit is None else maxsplit
 
     def size(x: str) -> int:
         return PART * (x.count(delimiter) if delimiter else len(x) // 2) + sys.getsizeof(x)
 
-    texts, places = unique_values(X.reshape(-1))
-    trimmed = (x if delimiter else x.strip() for x in iter_watched(texts, size))
+    strings, places = unique_values(X.reshape(-1))
+    trimmed = (x if delimiter else x.strip() for x in iter_watched(strings, size))
     parts = [x.split(delimiter or None, limit) if x else [] for x in trimmed]
     lengths = np.fromiter(map(len, parts), np.int64, len(parts))
     longest = int(lengths.max(initial=0))
-    reserve(PLACE * (len(parts) + X.size) * longest)  # most of them may hold one empty string
+    reserve(PLACE * (len(parts) + X.size) * longest)  # most of its elements may be one empty string
     table = np.full((len(parts), longest), "", dtype=object)
     for row, found in zip(table, parts, strict=True):
         row[: len(found)] = found
@@ -87,7 +86,7 @@ def string_split(
 def regex_full_match(X: Strings, *, pattern: str | None = None, device: torch.device) -> Tensor:
     re2 = require("re2", "regex")
     options = re2.Options()
-    options.log_errors = False  # on the standard error, a line for each string
+    options.log_errors = False  # a line on stderr for each string
     options.max_mem = RE2_MEMORY
     options.never_capture = True
     compiled = re2.compile(pattern or "", options)
@@ -130,7 +129,7 @@ def string_normalizer(
     locale: str | None = None,
     stopwords: Sequence[str] | None = None,
 ) -> Strings:
-    """One empty string where none is left. A word's case is changed as a whole: ß becomes SS."""
+    """One empty string if no word is left. The case of whole words is changed: ß becomes SS."""
     cases = CASES.get(re.split("[_.@-]", locale or "")[0], UNICODE)
     same = cases["NONE" if is_case_sensitive else "LOWER"]
     dropped = {same(word) for word in stopwords or ()}
@@ -155,9 +154,9 @@ def tfidf_vectorizer(
     weights: Floats | None = None,
     device: torch.device,
 ) -> Tensor:
-    """Count the n-grams of a pool; up to max_skip_count other tokens may stand in between.
+    """Count the n-grams of a pool; up to max_skip_count other tokens may be in between.
 
-    Weights belong to the n-grams of the pool in their order, not to the columns of the output.
+    The weights are in the order of the n-grams in the pool, not of the output columns.
     """
     tokens, pool = _tokens(X, pool_int64s, pool_strings, device)
     found = torch.zeros(
@@ -180,18 +179,18 @@ def tfidf_vectorizer(
 
 
 def _bounds(starts: Ints, end: int, columns: int) -> list[tuple[int, int]]:
-    """Where the n-grams of each length begin and end in the pool; each has a column."""
+    """Start and end in the pool of the n-grams of each length; each has a column."""
     bounds = list(zip(starts, [*starts[1:], end], strict=True))
     counts = [(end - start) // n for n, (start, end) in enumerate(bounds, 1)]
     if min(starts) < 0 or min(counts) < 0 or sum(counts) != columns:
-        raise ValueError(f"ngram_counts {starts} for {columns} columns")
+        raise ValueError(f"ngram_counts must fit {columns} columns, got {starts}")
     return bounds
 
 
 def _tokens(
     X: Any, numbers: Ints | None, words: Sequence[str] | None, device: torch.device
 ) -> tuple[Tensor, list[int]]:
-    """The input, of rank 1 at least, and the pool as numbers."""
+    """The input, at least of rank 1, and the pool, both as numbers."""
     if isinstance(X, np.ndarray):
         known = {word: i for i, word in enumerate(dict.fromkeys(words or ()))}
         tokens = torch.from_numpy(map_to_int64(X.reshape(-1), known.get, -1)).to(device)
@@ -201,10 +200,10 @@ def _tokens(
 
 
 def _counts(tokens: Tensor, grams: Tensor, skips: int) -> Tensor:
-    """How often each n-gram stands in each row of tokens: [..., number of n-grams]."""
+    """Counts of each n-gram in each row of tokens, [..., number of n-grams]."""
     n = grams.shape[1]
     counts = torch.zeros((*tokens.shape[:-1], len(grams)), device=tokens.device)
-    widest = (tokens.shape[-1] - 1) // (n - 1) if n > 1 else 1  # a step that fits in
+    widest = (tokens.shape[-1] - 1) // (n - 1) if n > 1 else 1  # the largest step that fits
     for step in range(1, min(skips + 1 if n > 1 else 1, widest) + 1):
         span = step * (n - 1) + 1
         if span <= tokens.shape[-1]:
@@ -240,7 +239,7 @@ PATTERNS = (
     r"(?P<first>a|b)(?:\s|,)*?.?",
     r"(?s).*",
     r"^a$|\bB\z",
-    "(a+)+b",  # exponential where matching backtracks
+    "(a+)+b",  # exponential if matching backtracks
 )
 
 

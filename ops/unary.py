@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.dtypes import FLOAT8
-from onnxinterp.ops.broadcasting import elementwise
+from onnxinterp.ops.elementwise import elementwise, unary
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Host
@@ -26,120 +26,45 @@ def abs(X: Tensor) -> Tensor:
     return torch.abs(X) if X.dtype.is_signed else X
 
 
-@op("Neg", since=1)
-def neg(X: Tensor) -> Tensor:
-    return torch.neg(X)
+neg = unary("Neg", torch.neg)
 
 
 @op("Sign", since=9)
 def sign(input: Tensor) -> Tensor:
-    """NaN stays NaN; torch gives 0."""
+    """The sign of NaN is NaN; torch returns 0."""
     if not input.dtype.is_signed:
         return input.bool().to(input.dtype)
     signs = torch.sign(input)
     return torch.where(input.isnan(), input, signs) if input.is_floating_point() else signs
 
 
-@op("Reciprocal", since=1)
-def reciprocal(X: Tensor) -> Tensor:
-    return torch.reciprocal(X)
-
-
-@op("Sqrt", since=1)
-def sqrt(X: Tensor) -> Tensor:
-    return torch.sqrt(X)
-
-
-@op("Exp", since=1)
-def exp(input: Tensor) -> Tensor:
-    return torch.exp(input)
-
-
-@op("Log", since=1)
-def log(input: Tensor) -> Tensor:
-    return torch.log(input)
-
-
-@op("Floor", since=1)
-def floor(X: Tensor) -> Tensor:
-    return torch.floor(X)
-
-
-@op("Ceil", since=1)
-def ceil(X: Tensor) -> Tensor:
-    return torch.ceil(X)
-
-
-@op("Round", since=11)
-def round(X: Tensor) -> Tensor:
-    """Halves go to the even neighbour."""
-    return torch.round(X)
+reciprocal = unary("Reciprocal", torch.reciprocal)
+sqrt = unary("Sqrt", torch.sqrt)
+exp = unary("Exp", torch.exp)
+log = unary("Log", torch.log)
+floor = unary("Floor", torch.floor)
+ceil = unary("Ceil", torch.ceil)
+round = unary("Round", torch.round, since=11)  # halves go to the even neighbour
 
 
 @op("Erf", since=9)
 def erf(input: Tensor) -> Tensor:
-    """Integers, allowed before opset 13, give integers."""
+    """The result of integers, which are allowed before opset 13, is an integer."""
     return torch.erf(input).to(input.dtype)
 
 
-@op("Sin", since=7)
-def sin(input: Tensor) -> Tensor:
-    return torch.sin(input)
-
-
-@op("Cos", since=7)
-def cos(input: Tensor) -> Tensor:
-    return torch.cos(input)
-
-
-@op("Tan", since=7)
-def tan(input: Tensor) -> Tensor:
-    return torch.tan(input)
-
-
-@op("Asin", since=7)
-def asin(input: Tensor) -> Tensor:
-    return torch.asin(input)
-
-
-@op("Acos", since=7)
-def acos(input: Tensor) -> Tensor:
-    return torch.acos(input)
-
-
-@op("Atan", since=7)
-def atan(input: Tensor) -> Tensor:
-    return torch.atan(input)
-
-
-@op("Sinh", since=9)
-def sinh(input: Tensor) -> Tensor:
-    return torch.sinh(input)
-
-
-@op("Cosh", since=9)
-def cosh(input: Tensor) -> Tensor:
-    return torch.cosh(input)
-
-
-@op("Tanh", since=1)
-def tanh(input: Tensor) -> Tensor:
-    return torch.tanh(input)
-
-
-@op("Asinh", since=9)
-def asinh(input: Tensor) -> Tensor:
-    return torch.asinh(input)
-
-
-@op("Acosh", since=9)
-def acosh(input: Tensor) -> Tensor:
-    return torch.acosh(input)
-
-
-@op("Atanh", since=9)
-def atanh(input: Tensor) -> Tensor:
-    return torch.atanh(input)
+sin = unary("Sin", torch.sin, since=7)
+cos = unary("Cos", torch.cos, since=7)
+tan = unary("Tan", torch.tan, since=7)
+asin = unary("Asin", torch.asin, since=7)
+acos = unary("Acos", torch.acos, since=7)
+atan = unary("Atan", torch.atan, since=7)
+sinh = unary("Sinh", torch.sinh, since=9)
+cosh = unary("Cosh", torch.cosh, since=9)
+tanh = unary("Tanh", torch.tanh)
+asinh = unary("Asinh", torch.asinh, since=9)
+acosh = unary("Acosh", torch.acosh, since=9)
+atanh = unary("Atanh", torch.atanh, since=9)
 
 
 @op("IsNaN", since=9, any_type=True)
@@ -158,27 +83,27 @@ def is_inf(X: Tensor, *, detect_negative: Flag = 1, detect_positive: Flag = 1) -
 
 
 def _computable(x: Tensor) -> Tensor:
-    """Eight-bit floats in a type that torch has functions for."""
+    """8-bit floats as float32: torch has no functions for them."""
     return x.float() if x.dtype in FLOAT8 else x
 
 
-def _rounded(rule: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A rule that gives a whole number, as one that gives that number as a float."""
+def _as_float(rule: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A rule that returns the integer of `rule` as a float."""
     return lambda x: torch.sym_float(rule(x))
 
 
 host(abs)(elementwise(operator.abs))
 host(neg)(elementwise(operator.neg))
-host(floor)(elementwise(_rounded(math.floor), exact=True))
-host(ceil)(elementwise(_rounded(math.ceil), exact=True))
-host(round)(elementwise(_rounded(lambda x: x.__round__()), exact=True))
+host(floor)(elementwise(_as_float(math.floor), exact=True))
+host(ceil)(elementwise(_as_float(math.ceil), exact=True))
+host(round)(elementwise(_as_float(lambda x: x.__round__()), exact=True))
 host(sqrt)(elementwise(torch.sym_sqrt))
 
 
 @host(sign)
 def _(input: Host) -> Any:
     if input.dtype.is_floating_point:
-        return NotImplemented  # a NaN has no sign
+        return NotImplemented  # NaN has no sign
     return elementwise(lambda x: 1 if x > 0 else -1 if x < 0 else 0, exact=True)(input)
 
 

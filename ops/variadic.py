@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.broadcasting import elementwise
+from onnxinterp.ops.elementwise import elementwise
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host
@@ -43,21 +43,21 @@ _added = elementwise(operator.add)
 
 @host(sum)
 def _(*data_0: Host) -> Any:
-    """Term by term: every sum is rounded."""
+    """Add term by term: each sum is rounded."""
     total: Any = data_0[0]
     for term in data_0[1:]:
         total = total if total is NotImplemented else _added(total, term)
     return total
 
 
-def _ordered(numbers: tuple[Any, ...]) -> tuple[Any, ...]:
+def _check_order(numbers: tuple[Any, ...]) -> tuple[Any, ...]:
     if any(x != x for x in numbers):
-        raise ValueError("NaN is neither larger nor smaller")
+        raise ValueError("numbers must not be NaN to be ordered, got NaN")
     return numbers
 
 
-host(max)(elementwise(lambda *numbers: reduce(torch.sym_max, _ordered(numbers)), exact=True))
-host(min)(elementwise(lambda *numbers: reduce(torch.sym_min, _ordered(numbers)), exact=True))
+host(max)(elementwise(lambda *numbers: reduce(torch.sym_max, _check_order(numbers)), exact=True))
+host(min)(elementwise(lambda *numbers: reduce(torch.sym_min, _check_order(numbers)), exact=True))
 
 
 @sample(sum, max, min, mean)

@@ -29,8 +29,9 @@ from onnxinterp.planning.facts import NUMBER_KINDS, TENSOR_KINDS, Facts, Setting
 from onnxinterp.planning.fusion import fuse
 from onnxinterp.planning.liveness import live_steps
 from onnxinterp.planning.sizes import size_values
-from onnxinterp.registry import ENGINE_KEYWORDS, HOST_RULES, IGNORED_ATTRIBUTES, Kernel, Kind
+from onnxinterp.registry import ENGINE_KEYWORDS, IGNORED_ATTRIBUTES, Kernel, Kind
 from onnxinterp.runtime.plan import Plan, Step
+from onnxinterp.versions import host_rule_of
 
 
 def make_plan(graph: Graph, setting: Setting, facts: Facts) -> Plan:
@@ -154,7 +155,7 @@ class _Planner:
 
     def _host_rule(self, kernel: Kernel, node: Node, kinds: Sequence[Kind]) -> Any:
         """The kernel's rule for plain numbers, where all its tensors may be such numbers."""
-        rule = HOST_RULES.get(kernel.function)
+        rule = host_rule_of(kernel.function)
         if rule is None:
             return None
         names = [n for n, k in zip(node.inputs, kinds, strict=True) if n and k not in NUMBER_KINDS]

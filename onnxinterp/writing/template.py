@@ -48,6 +48,7 @@ from onnxinterp.weights import Weights
 from onnxinterp.writing.tensor_edits import NUMBER_TYPE, StoredTensor
 
 MIN_HOLE_BYTES = 1024
+BYTES_PER_NODE = 2**13  # that are serialized in the time that a walk takes for a node
 LIKE_HINT = "name a file of the same graph: save_onnx(path, like=...)"
 
 
@@ -160,7 +161,7 @@ def make_template(
     except InvalidModelError:
         return Template(None, places, ties, fixed, None)
     wire = Wire([(0, data)], len(data))
-    if content is not None and has_split_tensors(wire):
+    if content is not None and _has_split_tensors(proto, wire):
         data = reading.serialized(proto)  # a tensor in pieces has no single place
         wire = Wire([(0, data)], len(data))
     read_later = {tie.place for tie in ties.values() if not tie.held}
@@ -176,6 +177,15 @@ def make_template(
     path = _absolute(folder.path) if folder else None
     root = folder.data_root.path if folder and folder.data_root else None
     return Template(wire.without(holes), places, ties, fixed, path, reader.sizes, root)
+
+
+def _has_split_tensors(proto: onnx.ModelProto, wire: Wire) -> bool:
+    """Whether a tensor comes in several pieces: then the model would be serialized to other bytes.
+
+    `ByteSize` serializes it, so that with large weights it is quicker to walk through the bytes.
+    """
+    many_nodes = BYTES_PER_NODE * len(proto.graph.node) > wire.size
+    return not (many_nodes and proto.ByteSize() == wire.size) and has_split_tensors(wire)
 
 
 def template_of(

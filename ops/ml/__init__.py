@@ -1,4 +1,4 @@
-"""The domain ai.onnx.ml: what classical machine learning exports, one file per family."""
+"""The domain ai.onnx.ml: models of classical machine learning, one file per family."""
 
 import importlib
 import pkgutil

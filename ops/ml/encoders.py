@@ -1,7 +1,7 @@
-"""Labels turned into other labels: LabelEncoder, CategoryMapper, OneHotEncoder.
+"""Map labels to other labels: LabelEncoder, CategoryMapper, OneHotEncoder.
 
-History: LabelEncoder 1 (strings and their positions in a list), 2 (from keys to values), 4 (both as
-tensors too, of more types; NaN equals NaN). CategoryMapper 1, OneHotEncoder 1.
+History: LabelEncoder 1 (strings and their positions in a list), 2 (keys to values), 4 (keys and
+values may be tensors, of more types; NaN equals NaN). CategoryMapper 1, OneHotEncoder 1.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.ops.ml.labels import Given, Labels, labels_of
-from onnxinterp.ops.ml.scaling import ML
-from onnxinterp.registry import op, sample
+from onnxinterp.ops.ml.registration import ml_op
+from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Strings
+from onnxinterp.versions import older
 
 
 class Coding(NamedTuple):
-    """What becomes of labels: of a key the value at its position, of others the default."""
+    """A map of labels: a key becomes the value at its position, another label the default."""
 
     keys: Labels
     values: Labels
@@ -36,12 +37,12 @@ class Coding(NamedTuple):
 
 def _coding(keys: Labels, values: Labels, default: Any = None) -> Coding:
     if keys.size != values.size:
-        raise ValueError(f"{keys.size} keys and {values.size} values")
+        raise ValueError(f"there must be a value for each key, got {keys.size} and {values.size}")
     return Coding(keys, values, default)
 
 
-def _default(values: Labels, of_floats: float, of_int64s: int, of_strings: str) -> Any:
-    """The default that belongs to the type of the values."""
+def _default_of(values: Labels, of_floats: float, of_int64s: int, of_strings: str) -> Any:
+    """The default for the type of the values."""
     if values.numbers is None:
         return of_strings
     dtype = values.numbers.dtype
@@ -52,7 +53,7 @@ def _default(values: Labels, of_floats: float, of_int64s: int, of_strings: str) 
 
 
 def _type_of_values(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
-    """Of the values that the node gives: the output of a LabelEncoder from version 2 on."""
+    """The type of the values of the node: that of the output from version 2 on."""
     tensor = attributes.get("values_tensor")
     if isinstance(tensor, TensorProto):
         return int(tensor.data_type)
@@ -62,7 +63,7 @@ def _type_of_values(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
 
 
 def _other_type(_attributes: dict[str, Any], inputs: Sequence[int]) -> int:
-    """Strings become integers, and integers strings."""
+    """Integers for strings, strings for integers."""
     strings, integers = int(TensorProto.STRING), int(TensorProto.INT64)
     return {strings: integers, integers: strings}.get(inputs[0], 0) if inputs else 0
 
@@ -84,25 +85,17 @@ def _encoding(
 ) -> Coding:
     keys = labels_of(keys_tensor, keys_strings, keys_int64s, keys_floats)
     values = labels_of(values_tensor, values_strings, values_int64s, values_floats)
-    default = _default(values, default_float, default_int64, default_string)
+    default = _default_of(values, default_float, default_int64, default_string)
     if default_tensor is not None and len(default_tensor):
         default = default_tensor[0]
     return _coding(keys, values, default)
 
 
-@op(
-    "LabelEncoder",
-    since=4,
-    domain=ML,
-    any_type=True,
-    data_shaped=False,
-    infer_output_type=_type_of_values,
-    prepare=_encoding,
-)
+@ml_op("LabelEncoder", since=4, any_type=True, infer_output_type=_type_of_values, prepare=_encoding)
 def label_encoder(
     X: Tensor | Strings, *, device: torch.device, prepared: Coding
 ) -> Tensor | Strings:
-    """Of a repeated key the last one counts, as the specification says; onnxruntime's is the first.
+    """The last of equal keys counts, as in the specification; in onnxruntime the first.
 
     A default of another type than the values counts as absent, as in onnxruntime.
     """
@@ -121,43 +114,21 @@ def _encoding_2(
     values_int64s: Given = None,
     values_strings: Given = None,
 ) -> Coding:
+    """The first of equal keys counts, as in onnxruntime; the specification does not say which."""
     keys = labels_of(keys_strings, keys_int64s, keys_floats, first_counts=True)
     values = labels_of(values_strings, values_int64s, values_floats)
-    return _coding(keys, values, _default(values, default_float, default_int64, default_string))
+    return _coding(keys, values, _default_of(values, default_float, default_int64, default_string))
 
 
-@op(
-    "LabelEncoder",
-    since=2,
-    domain=ML,
-    any_type=True,
-    data_shaped=False,
-    infer_output_type=_type_of_values,
-    prepare=_encoding_2,
-)
-def label_encoder_2(
-    X: Tensor | Strings, *, device: torch.device, prepared: Coding
-) -> Tensor | Strings:
-    """Of a repeated key the first one counts in onnxruntime; the specification is silent.
-
-    NaN may be a key, as the specification says; onnxruntime and the reference never find it.
-    """
-    return prepared(X, device)
+# NaN may be a key, as the specification says; onnxruntime and the reference never find it
+label_encoder_2 = older(label_encoder, since=2, prepare=_encoding_2)
 
 
 def _classes(*, classes_strings: Given = None) -> Labels:
     return labels_of(classes_strings)
 
 
-@op(
-    "LabelEncoder",
-    since=1,
-    domain=ML,
-    any_type=True,
-    data_shaped=False,
-    infer_output_type=_other_type,
-    prepare=_classes,
-)
+@ml_op("LabelEncoder", since=1, any_type=True, infer_output_type=_other_type, prepare=_classes)
 def label_encoder_1(
     X: Tensor | Strings,
     *,
@@ -179,15 +150,7 @@ def _mapping(*, cats_int64s: Given = None, cats_strings: Given = None) -> Coding
     return _coding(labels_of(cats_strings), labels_of(cats_int64s))
 
 
-@op(
-    "CategoryMapper",
-    since=1,
-    domain=ML,
-    any_type=True,
-    data_shaped=False,
-    infer_output_type=_other_type,
-    prepare=_mapping,
-)
+@ml_op("CategoryMapper", since=1, any_type=True, infer_output_type=_other_type, prepare=_mapping)
 def category_mapper(
     X: Tensor | Strings,
     *,
@@ -196,7 +159,7 @@ def category_mapper(
     device: torch.device,
     prepared: Coding,
 ) -> Tensor | Strings:
-    """Strings to integers and integers to strings, whichever default the node names."""
+    """Strings to integers and integers to strings."""
     strings, numbers, _ = prepared
     if isinstance(X, np.ndarray):
         return numbers.take(strings.find(X), default_int64, device)
@@ -207,7 +170,7 @@ def _categories(*, cats_int64s: Given = None, cats_strings: Given = None) -> Lab
     return labels_of(cats_strings, cats_int64s)
 
 
-@op("OneHotEncoder", since=1, domain=ML, any_type=True, data_shaped=False, prepare=_categories)
+@ml_op("OneHotEncoder", since=1, any_type=True, prepare=_categories)
 def one_hot_encoder(
     X: Tensor | Strings,
     *,
@@ -216,17 +179,17 @@ def one_hot_encoder(
     device: torch.device,
     prepared: Labels,
 ) -> Tensor:
-    """Numbers lose their fraction; what is no category becomes zeros, or fails without `zeros`."""
+    """Numbers are truncated; other labels become zeros, or raise if `zeros` is 0."""
     found = prepared.find(X if isinstance(X, np.ndarray) else X.to(torch.int64))
     positions = found if isinstance(found, Tensor) else torch.from_numpy(found).to(device)
     count, at = prepared.size, positions.unsqueeze(-1)
     hot = torch.zeros((*positions.shape, count), dtype=output_type, device=positions.device)
     if not zeros:
-        return hot.scatter_(-1, at, 1.0)  # what is no category is outside, and fails
+        return hot.scatter_(-1, at, 1.0)  # raises for labels that are not categories
     return hot.scatter_(-1, at.clamp(max=count - 1), (at < count).to(output_type))
 
 
-LABELS: dict[str, list[Any]] = {  # the last one is no key
+LABELS: dict[str, list[Any]] = {  # the last one is never a key
     "string": ["a", "b", "", "c d", "é", "x"],
     "int64": [3, -1, 0, 7, 2**40, 5],
     "int32": [3, -1, 0, 7, 2**30, 5],
@@ -255,12 +218,12 @@ def _array(labels: list[Any], type: str, shape: tuple[int, ...] | None = None) -
 
 
 def _draw_labels(d: Draw, type: str, most: int = 5) -> list[Any]:
-    """Different labels of a type, the one that is no key not among them."""
+    """Different labels of a type, without the one that is never a key."""
     return [LABELS[type][i] for i in d.permutation(5)[: d.integer(1, most)]]
 
 
 def _draw_input(d: Draw, keys: list[Any], type: str) -> Any:
-    """Keys and, with them, a value that is none."""
+    """Keys and a value that is not a key."""
     shape = d.shape(max_dims=3)
     picked = d.ints(shape, 0, len(keys))
     known = [*keys, LABELS[type][-1]]
@@ -269,7 +232,7 @@ def _draw_input(d: Draw, keys: list[Any], type: str) -> Any:
 
 @sample(label_encoder)
 def _(d: Draw) -> Call:
-    """Between all types; where onnxruntime lacks one, in the form that the reference has."""
+    """Maps between all types; those that onnxruntime lacks in the form of the reference."""
     key, value = d.choice([*LABELS]), d.choice([*LABELS])
     keys = _draw_labels(d, key)
     values = [LABELS[value][d.integer(0, 4)] for _ in keys]
@@ -279,8 +242,8 @@ def _(d: Draw) -> Call:
     attributes: dict[str, Any] = {}
     for name, labels, type in (("keys", keys, key), ("values", values, value)):
         as_list = not rare and type in LISTED and d.boolean()
-        told = f"{name}_{LISTED[type]}" if as_list else f"{name}_tensor"
-        attributes[told] = labels if as_list else _array(labels, type)
+        attribute = f"{name}_{LISTED[type]}" if as_list else f"{name}_tensor"
+        attributes[attribute] = labels if as_list else _array(labels, type)
     default = LABELS[value][-1]
     if rare or d.boolean():
         attributes["default_tensor"] = _array([default], value)
@@ -296,8 +259,8 @@ def _(d: Draw) -> Call:
     keys = [*(some := _draw_labels(d, key)), d.choice(some)]
     values = [LABELS[value][d.integer(0, 4)] for _ in keys]
     default = d.maybe(LABELS[value][-1])
-    told = {f"keys_{LISTED[key]}": keys, f"values_{LISTED[value]}": values}
-    return call(_draw_input(d, keys, key), **told, **{f"default_{LISTED[value][:-1]}": default})
+    lists = {f"keys_{LISTED[key]}": keys, f"values_{LISTED[value]}": values}
+    return call(_draw_input(d, keys, key), **lists, **{f"default_{LISTED[value][:-1]}": default})
 
 
 @sample(label_encoder_1)
@@ -324,7 +287,7 @@ def _(d: Draw) -> Call:
 
 @sample(one_hot_encoder)
 def _(d: Draw) -> Call:
-    """A category may be repeated, but not in int32, which only the reference has."""
+    """Categories may be repeated, except for int32, which only the reference supports."""
     type = d.choice(["string", "int64", "float", "double", "int32"])
     name = "string" if type == "string" else "int16"
     categories = [d.choice(LABELS[name][:5]) for _ in range(d.integer(1, 6))]
@@ -336,6 +299,6 @@ def _(d: Draw) -> Call:
     picked = d.ints(shape, 0, len(known) - 1).flatten().tolist()
     x = _array([known[i] for i in picked], type, shape)
     if type in ("float", "double"):
-        x = x + x.sign() * 0.5  # lost on the way to an integer
-    told = "cats_strings" if type == "string" else "cats_int64s"
-    return call(x, zeros=zeros, **{told: categories})
+        x = x + x.sign() * 0.5  # truncated by the kernel
+    attribute = "cats_strings" if type == "string" else "cats_int64s"
+    return call(x, zeros=zeros, **{attribute: categories})

@@ -1,4 +1,4 @@
-"""Lists of labels, as encoders look things up in: each label by itself or by its position."""
+"""Lists of labels for encoders: lookup by label or by position."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from onnxinterp.runtime.guard import PLACE, reserve
 from onnxinterp.runtime.strings import map_to_int64
 from onnxinterp.values import Strings, array_of
 
-Given: TypeAlias = "list[Any] | np.ndarray[Any, Any] | None"  # an attribute, or what it may be
-Positions: TypeAlias = Tensor | np.ndarray[Any, Any]  # int64; of strings they are on the host
+Given: TypeAlias = "list[Any] | np.ndarray[Any, Any] | None"  # an attribute, perhaps absent
+Positions: TypeAlias = Tensor | np.ndarray[Any, Any]  # int64; those of strings are on the host
 
 
 class Labels(NamedTuple):
-    """Labels in order, each found by itself or by its position.
+    """Labels in order, with lookup by label and by position.
 
     NaN is equal to NaN, -0.0 to 0.0.
 
     Attributes:
-        size: how many there are.
-        position: label -> where it stands; numbers may be found by the tensors below, too.
-        nan: where NaN stands; `size` if nowhere.
-        strings: the labels, where they are strings.
-        numbers: the labels, where they are numbers: float32, int64 or what their tensor has.
-        ascending: numbers that are different, in order.
-        place: where each of `ascending` stands.
+        size: number of labels.
+        position: label -> its position; the tensors below have those of numbers too.
+        nan: position of NaN; `size` if there is none.
+        strings: the labels, if they are strings.
+        numbers: the labels, if they are numbers: float32, int64 or the dtype of their tensor.
+        ascending: the different numbers in ascending order.
+        place: position of each number in `ascending`.
     """
 
     size: int
@@ -41,14 +41,14 @@ class Labels(NamedTuple):
     place: Tensor | None = None
 
     def find(self, X: Tensor | Strings) -> Positions:
-        """Positions, of the shape of X; `size` where X holds no label."""
+        """Positions in the shape of X; `size` for elements that are not labels."""
         if isinstance(X, np.ndarray):
             if self.strings is None:
-                raise TypeError("the labels are numbers, the input is strings")
+                raise TypeError("the input must be numbers as the labels, got strings")
             listed = map_to_int64(X.reshape(-1), self.position.get, self.size)
             return np.asarray(listed.reshape(X.shape))
         if self.ascending is None or self.place is None:
-            raise TypeError("the labels are strings, the input is numbers")
+            raise TypeError("the input must be strings as the labels, got numbers")
         labels, place = self.ascending.to(X.device, X.dtype), self.place.to(X.device)
         if len(labels):
             nearest = torch.searchsorted(labels, X.contiguous()).clamp(max=len(labels) - 1)
@@ -65,7 +65,7 @@ class Labels(NamedTuple):
             reserve(PLACE * positions.size)
             table = np.array([*self.strings, default], dtype=object)
             return np.asarray(table[positions], dtype=object)
-        assert self.numbers is not None, "labels are strings or numbers"
+        assert self.numbers is not None, "labels must be strings or numbers"
         if isinstance(positions, np.ndarray):
             positions = torch.from_numpy(positions).to(device)
         numbers = self.numbers.to(positions.device)
@@ -73,18 +73,18 @@ class Labels(NamedTuple):
 
 
 def labels_of(*options: Given, first_counts: bool = False) -> Labels:
-    """Labels of the one list that the node gives; exporters may leave the others empty.
+    """Labels from the one list of the node that is not empty.
 
     Args:
         options: lists of an attribute, float32 or int64, or arrays of a tensor.
-        first_counts: of a label that is repeated the first one counts, not the last.
+        first_counts: whether the first of equal labels counts, not the last.
 
     Raises:
-        ValueError: the node gives none.
+        ValueError: all lists are absent or empty.
     """
     given = next((o for o in options if o is not None and len(o)), None)
     if given is None:
-        raise ValueError("the node gives no labels")
+        raise ValueError("the node must have labels, got none")
     labels = given.tolist() if isinstance(given, np.ndarray) else list(given)
     pairs = list(enumerate(labels))
     position = {x: i for i, x in (reversed(pairs) if first_counts else pairs) if x == x}

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn.functional import linear
 
+from onnxinterp.ops.ml.registration import ml_op
 from onnxinterp.ops.ml.scores import (
-    ML,
     PostTransform,
     Strings,
     draw_labels,
@@ -21,15 +21,15 @@ from onnxinterp.ops.ml.scores import (
     labels,
     pair,
     rows,
-    transformed,
+    transform_scores,
     type_of_labels,
 )
-from onnxinterp.registry import op, sample
+from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Ints
 
 
-@op("LinearClassifier", since=1, domain=ML, data_shaped=False, infer_output_type=type_of_labels)
+@ml_op("LinearClassifier", since=1, infer_output_type=type_of_labels)
 def linear_classifier(
     X: Tensor,
     *,
@@ -40,29 +40,29 @@ def linear_classifier(
     multi_class: Flag = 0,
     post_transform: PostTransform = "NONE",
 ) -> tuple[Tensor | Strings, Tensor]:
-    """The top class is the one with the highest score before the transform.
+    """The class is that of the highest score before the transform.
 
-    A single score is that of the second of two classes, which are 0 and 1 if they have no labels.
-    multi_class tells how the model was trained, and means nothing here.
+    A single score is that of the second of two classes, 0 and 1 by default. multi_class describes
+    the training and has no effect.
     """
     del multi_class
     X = rows(X, coefficients)
-    features = X.shape[1]  # there may be coefficients for more: as in onnxruntime, the first count
+    features = X.shape[1]  # as in onnxruntime, further coefficients are ignored
     classes = coefficients.shape[0] // features if intercepts is None else intercepts.shape[0]
     z = linear(X, coefficients[: classes * features].view(classes, features), intercepts)
     n = len(classlabels_strings or classlabels_ints or ())
     if z.shape[1] > 1:
         if n < z.shape[1]:
-            raise ValueError(f"{n} labels for {z.shape[1]} scores")
+            raise ValueError(f"there must be a label for each of {z.shape[1]} scores, got {n}")
         winner = labels(z.argmax(1), classlabels_ints, classlabels_strings)
-        return winner, transformed(z, post_transform)
+        return winner, transform_scores(z, post_transform)
     if n not in (0, 2):
-        raise ValueError(f"{n} labels for one score")
+        raise ValueError(f"there must be 0 or 2 labels for one score, got {n}")
     winner = labels((z[:, 0] > 0).long(), classlabels_ints or [0, 1], classlabels_strings)
-    return winner, pair(z, True, post_transform) if n else transformed(z, post_transform)
+    return winner, pair(z, True, post_transform) if n else transform_scores(z, post_transform)
 
 
-@op("LinearRegressor", since=1, domain=ML, data_shaped=False)
+@ml_op("LinearRegressor", since=1)
 def linear_regressor(
     X: Tensor,
     *,
@@ -71,18 +71,18 @@ def linear_regressor(
     post_transform: PostTransform = "NONE",
     targets: int = 1,
 ) -> Tensor:
-    """Intercepts count if there is one for each target."""
+    """Intercepts are used if there is one for each target."""
     if coefficients is None:
-        raise ValueError("no coefficients are given")
+        raise ValueError("coefficients must be given")
     bias = intercepts if intercepts is not None and len(intercepts) == targets else None
     y = linear(rows(X, coefficients), coefficients.view(targets, -1), bias)
-    return transformed(y, post_transform)
+    return transform_scores(y, post_transform)
 
 
 def _draw_model(d: Draw, n: int, features: int, transform: str | None) -> dict[str, list[float]]:
-    """Coefficients and intercepts; those for PROBIT give scores between 1/2 and 1.
+    """Coefficients and intercepts; scores are between 1/2 and 1 for PROBIT.
 
-    Near 1/2 onnxruntime's formula loses most digits.
+    The formula of onnxruntime loses most digits near 1/2.
     """
     limit, low, high = (0.02, 0.7, 0.8) if transform == "PROBIT" else (1.0, -1.0, 1.0)
     return {
@@ -93,7 +93,7 @@ def _draw_model(d: Draw, n: int, features: int, transform: str | None) -> dict[s
 
 @sample(linear_classifier)
 def _(d: Draw) -> Call:
-    """Of PROBIT for two classes with one score onnxruntime gives half of the answer."""
+    """No PROBIT for two classes with one score: onnxruntime computes only half of the result."""
     x, n = draw_rows(d, "T1"), d.integer(1, 4)
     transform = draw_transform(d, *(["PROBIT"] if n == 1 else []))
     return call(

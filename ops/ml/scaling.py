@@ -1,4 +1,4 @@
-"""Numbers rescaled or replaced, feature by feature: Scaler, Normalizer, Imputer, Binarizer.
+"""Rescale or replace numbers by feature: Scaler, Normalizer, Imputer, Binarizer.
 
 History: 1 (all). A feature is an element of the last axis.
 """
@@ -11,18 +11,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from onnxinterp.registry import op, sample
+from onnxinterp.ops.ml.registration import ml_op
+from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
-
-ML = "ai.onnx.ml"
 
 
 def _each(values: Tensor, X: Tensor) -> Tensor:
-    """One number for all features, or one for each, beside every element of X."""
+    """One number for all features, or one for each, expanded to X."""
     return values.to(X.device).expand_as(X)
 
 
-@op("Scaler", since=1, domain=ML, data_shaped=False, frozen=("offset", "scale"))
+@ml_op("Scaler", since=1, frozen=("offset", "scale"))
 def scaler(
     X: Tensor,
     *,
@@ -30,40 +29,40 @@ def scaler(
     scale: Tensor | None = None,
     output_type: torch.dtype = torch.float32,
 ) -> Tensor:
-    """(X - offset) * scale, computed in float64 where X is."""
+    """(X - offset) * scale, computed in float64 if X is float64."""
     if offset is not None and scale is not None and offset.shape != scale.shape:
-        raise ValueError(f"{len(offset)} offsets and {len(scale)} scales")
+        raise ValueError(f"offset and scale must be of one length, got {[len(offset), len(scale)]}")
     shifted = X if offset is None else X - _each(offset, X)
     scaled = shifted if scale is None else shifted * _each(scale, X)
     return scaled.to(output_type)
 
 
-@op("Normalizer", since=1, domain=ML, data_shaped=False)
+@ml_op("Normalizer", since=1)
 def normalizer(
     X: Tensor,
     *,
     norm: Literal["MAX", "L1", "L2"] = "MAX",
     output_type: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Each row by its norm; a row whose norm is 0 stays.
+    """Divide each row by its norm; a row whose norm is 0 does not change.
 
-    MAX is the largest element as it is, not its magnitude, as the specification and onnxruntime
-    have it; the reference takes the magnitude. As in onnxruntime it leaves NaN out.
+    MAX is the largest element, not its magnitude, as in the specification and onnxruntime; the
+    reference uses the magnitude. As in onnxruntime NaN is ignored.
     """
     x = X.to(torch.promote_types(output_type, torch.float32))
     if x.shape[-1] == 0:
-        return x.to(output_type)  # it has no maximum, and no elements
+        return x.to(output_type)  # it has no elements
     if norm == "MAX":
         size = x.nan_to_num(torch.finfo(x.dtype).min, posinf=math.inf).amax(-1, keepdim=True)
     else:
         size = torch.linalg.vector_norm(x, {"L1": 1, "L2": 2}[norm], dim=-1, keepdim=True)
     unit = x / torch.where(size == 0, 1, size)
-    if norm == "L2":  # where a square overflows it is NaN, as in onnxruntime, not 0
+    if norm == "L2":  # NaN if a square overflows, as in onnxruntime, not 0
         unit = unit.masked_fill(x.square().isinf(), math.nan)
     return unit.to(output_type)
 
 
-@op("Imputer", since=1, domain=ML, data_shaped=False, frozen=("imputed_value_floats",))
+@ml_op("Imputer", since=1, frozen=("imputed_value_floats",))
 def imputer(
     X: Tensor,
     *,
@@ -78,14 +77,14 @@ def imputer(
     else:
         imputed, replaced = imputed_value_int64s, replaced_value_int64
     if imputed is None:
-        raise ValueError(f"no imputed values for elements of {X.dtype}")
+        raise ValueError(f"imputed values must be given for {X.dtype}, got none")
     missing = X.isnan() if replaced != replaced else X.eq(replaced)
     return torch.where(missing, _each(imputed, X).to(X.dtype), X)
 
 
-@op("Binarizer", since=1, domain=ML, data_shaped=False)
+@ml_op("Binarizer", since=1)
 def binarizer(X: Tensor, *, threshold: float = 0.0) -> Tensor:
-    """1 above the threshold, 0 at or below it, and for NaN."""
+    """1 above the threshold, 0 otherwise, also for NaN."""
     return X.gt(threshold).to(X.dtype)
 
 
@@ -112,7 +111,7 @@ def _(d: Draw) -> Call:
 
 @sample(imputer)
 def _(d: Draw) -> Call:
-    """The replaced value is an end of the range, where elements may be, or NaN, or the default."""
+    """The replaced value is an end of the range of elements, NaN, or the default."""
     x = d.tensor(d.shape(min_dims=2, max_dims=2), lo=-2, hi=2)
     if not x.is_floating_point():
         imputed, lost = [int(v) for v in _draw_each(d, x, -9, 9)], d.maybe(d.integer(-2, 2))

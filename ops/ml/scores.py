@@ -1,7 +1,6 @@
-"""What the models of ai.onnx.ml make of their scores: post transforms and class labels.
+"""Post transforms and class labels of the scores of models of ai.onnx.ml.
 
-Numbers are computed in the type of the model's weights, which is float32 as long as the module is
-not cast to another one.
+Numbers are computed in the dtype of the weights of the model: float32 unless the module is cast.
 """
 
 from __future__ import annotations
@@ -19,23 +18,22 @@ from onnxinterp.runtime.guard import PLACE, reserve
 from onnxinterp.testing.samples import Draw
 from onnxinterp.values import Ints, array_of
 
-ML = "ai.onnx.ml"
 Strings: TypeAlias = np.ndarray[Any, Any]
 
 PostTransform: TypeAlias = Literal["NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT"]
 
 WINITZKI = 0.147  # the constant of S. Winitzki's approximation of erf, 2008
-NOTHING = 1e-7  # scores no larger than this count as 0
+ZERO_SCORE = 1e-7  # scores up to this count as 0
 
 
 def probit(p: Tensor) -> Tensor:
-    """The inverse of the normal distribution function, by the formula onnxruntime has for it.
+    """The inverse of the normal distribution function, by the formula of onnxruntime.
 
-    It is exact to three digits; `torch.special.ndtri` would be exact, and differ from what models
-    were tested with.
+    It has three exact digits. `torch.special.ndtri` would be exact, but models were tested with the
+    formula.
     """
     x = 2 * p - 1
-    near = x.abs() < 1e-3  # there it is a line, and the root of the formula has no slope
+    near = x.abs() < 1e-3  # nearly linear, and the root of the formula has no slope here
     far = x.masked_fill(near, 0.5)
     log = torch.log((1 - far) * (1 + far))
     half = 2 / (math.pi * WINITZKI) + log / 2
@@ -44,9 +42,9 @@ def probit(p: Tensor) -> Tensor:
 
 
 def softmax_zero(scores: Tensor) -> Tensor:
-    """Softmax over the scores that are not 0; these stay 0."""
+    """Softmax over the scores that are not 0; the others are 0."""
     powers = torch.exp(scores - scores.amax(-1, keepdim=True))
-    powers = powers.masked_fill(scores.abs() <= NOTHING, 0)
+    powers = powers.masked_fill(scores.abs() <= ZERO_SCORE, 0)
     return powers / powers.sum(-1, keepdim=True)
 
 
@@ -59,21 +57,21 @@ TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def transformed(scores: Tensor, post_transform: str) -> Tensor:
+def transform_scores(scores: Tensor, post_transform: str) -> Tensor:
     """Scores of shape [N, E] after the transform.
 
-    As in onnxruntime, none but PROBIT means anything to a single score.
+    As in onnxruntime, only PROBIT changes a single score.
     """
     single = scores.shape[1] == 1 and post_transform != "PROBIT"
     return scores if single else TRANSFORMS[post_transform](scores)
 
 
 def pair(score: Tensor, complement: bool, post_transform: str) -> Tensor:
-    """The scores [N, 2] of two classes of which the second one has the score given, [N, 1].
+    """The scores [N, 2] of two classes from the score of the second one, [N, 1].
 
-    The first one has its complement to 1, or its negative. As in onnxruntime, SOFTMAX and
-    SOFTMAX_ZERO mean nothing here. Of PROBIT onnxruntime fills in half of the answer only: there
-    the reference evaluator's formula counts.
+    The score of the first one is the complement to 1, or the negative. As in onnxruntime, SOFTMAX
+    and SOFTMAX_ZERO have no effect. For PROBIT onnxruntime computes only half of the result:
+    this is the formula of the reference evaluator.
     """
     if post_transform == "LOGISTIC":
         return torch.cat([-score, score], 1).sigmoid()
@@ -83,7 +81,7 @@ def pair(score: Tensor, complement: bool, post_transform: str) -> Tensor:
 
 
 def type_of_labels(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
-    """The ONNX type of what `labels` gives."""
+    """The ONNX type of the result of `labels`."""
     strings = attributes.get("classlabels_strings")
     return int(TensorProto.STRING if strings else TensorProto.INT64)
 
@@ -91,7 +89,7 @@ def type_of_labels(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
 def labels(
     classes: Tensor, integers: Ints | None, strings: Sequence[str] | None
 ) -> Tensor | Strings:
-    """The labels of classes, given as indices of shape [N]: int64, or an array of strings."""
+    """The labels of classes, which are indices [N]: int64, or an array of strings."""
     if strings:
         reserve(PLACE * len(classes))
         return np.asarray(np.array(strings, dtype=object)[array_of(classes)], dtype=object)
@@ -99,7 +97,7 @@ def labels(
 
 
 def rows(X: Tensor, like: Tensor) -> Tensor:
-    """The input as a matrix in the type of the weights; a vector is one row."""
+    """The input as a matrix in the dtype of the weights; a vector is one row."""
     return (X[None] if X.ndim == 1 else X).to(like.dtype)
 
 
@@ -115,7 +113,7 @@ def draw_weights(d: Draw, n: int, lo: float = -1, hi: float = 1) -> list[float]:
 
 
 def draw_labels(d: Draw, n: int, integers: str) -> dict[str, Any]:
-    """The attribute that names n classes; `integers` is the name of the one for int64 labels."""
+    """The attribute with labels of n classes; `integers` is its name for int64 labels."""
     if d.boolean():
         return {"classlabels_strings": [f"class {10 - i}" for i in range(n)]}
     return {integers: [7 * i - 3 for i in range(n)]}

@@ -1,6 +1,6 @@
 """Support vector machines: SVMClassifier, SVMRegressor.
 
-History: 1 (both). Without support vectors the coefficients are those of a linear model.
+History: 1 (both). Without support vectors they are linear models.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, one_hot
 
+from onnxinterp.ops.ml.registration import ml_op
 from onnxinterp.ops.ml.scores import (
-    ML,
     PostTransform,
     Strings,
     draw_labels,
@@ -23,15 +23,15 @@ from onnxinterp.ops.ml.scores import (
     labels,
     pair,
     rows,
-    transformed,
+    transform_scores,
     type_of_labels,
 )
-from onnxinterp.registry import op, sample
+from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Floats, Ints
 
 KERNEL_TYPES = ("LINEAR", "POLY", "RBF", "SIGMOID")
-SWEEPS = 8  # libsvm allows for 100, but none of half a million cases took more than 4
+SWEEPS = 8  # 100 in libsvm, but none of half a million cases needed more than 4
 
 
 def _kernel(X: Tensor, vectors: Tensor, kernel_type: str, parameters: Floats | None) -> Tensor:
@@ -47,7 +47,7 @@ def _kernel(X: Tensor, vectors: Tensor, kernel_type: str, parameters: Floats | N
     return product**degree if kernel_type == "POLY" else product.tanh()
 
 
-@op("SVMRegressor", since=1, domain=ML, data_shaped=False)
+@ml_op("SVMRegressor", since=1)
 def svm_regressor(
     X: Tensor,
     *,
@@ -60,10 +60,10 @@ def svm_regressor(
     rho: Tensor | None = None,
     support_vectors: Tensor | None = None,
 ) -> Tensor:
-    """As in onnxruntime, no transform means anything to the one score there is."""
+    """As in onnxruntime, post_transform has no effect on the single score."""
     del post_transform
     if coefficients is None or rho is None:
-        raise ValueError("coefficients or rho are not given")
+        raise ValueError("coefficients and rho must be given")
     X = rows(X, coefficients)
     if n_supports and support_vectors is not None:
         X = _kernel(X, support_vectors.view(n_supports, -1), kernel_type, kernel_params)
@@ -75,14 +75,7 @@ def _all_positive(*, coefficients: Floats | None = None) -> bool:
     return all(c >= 0 for c in coefficients or ())
 
 
-@op(
-    "SVMClassifier",
-    since=1,
-    domain=ML,
-    data_shaped=False,
-    prepare=_all_positive,
-    infer_output_type=type_of_labels,
-)
+@ml_op("SVMClassifier", since=1, prepare=_all_positive, infer_output_type=type_of_labels)
 def svm_classifier(
     X: Tensor,
     *,
@@ -102,35 +95,31 @@ def svm_classifier(
     """Z has a score for each pair of classes, or, with prob_a and prob_b, for each class."""
     n = len(classlabels_strings or classlabels_ints or ())
     if coefficients is None or rho is None or not n:
-        raise ValueError("coefficients, rho or labels are not given")
-    odds = [p.shape for p in (prob_a, prob_b) if p is not None]
-    if len(odds) == 1 or odds[:1] != odds[1:]:
-        raise ValueError("prob_a and prob_b belong together")
+        raise ValueError("coefficients, rho and labels must be given")
+    _check_probabilities(prob_a, prob_b)
     X = rows(X, coefficients)
     if not vectors_per_class or not sum(vectors_per_class) or support_vectors is None:
         z = linear(X, coefficients.view(n, -1)) + rho[0]
         winner = _linear_winner(z, prepared, prob_a is not None)
-        return labels(winner, classlabels_ints, classlabels_strings), transformed(z, post_transform)
-    if n < 2 or len(vectors_per_class) != n:
-        raise ValueError(f"{len(vectors_per_class)} numbers of vectors for {n} classes")
+        z = transform_scores(z, post_transform)
+        return labels(winner, classlabels_ints, classlabels_strings), z
     vectors = support_vectors.view(sum(vectors_per_class), -1)
     kernels = _kernel(X, vectors, kernel_type, kernel_params)
-    z = _pair_scores(kernels, coefficients.view(n - 1, -1), rho, vectors_per_class)
-    first, second = torch.triu_indices(n, n, 1, device=z.device)
-    votes = one_hot(torch.where(z > 0, first, second), n).sum(1)
+    z = _pair_scores(kernels, coefficients, rho, vectors_per_class, n)
+    winner = _pair_winner(z, n)
     if prob_a is not None and prob_b is not None:
-        z = transformed(_coupled(_against_each_other(z, prob_a, prob_b, n)), post_transform)
+        z = transform_scores(_couple(_pair_probabilities(z, prob_a, prob_b, n)), post_transform)
     elif n == 2:
         z = pair(z, post_transform != "NONE", post_transform)
     else:
-        z = transformed(z, post_transform)
-    return labels(votes.argmax(1), classlabels_ints, classlabels_strings), z
+        z = transform_scores(z, post_transform)
+    return labels(winner, classlabels_ints, classlabels_strings), z
 
 
 def _linear_winner(z: Tensor, positive: bool, has_probabilities: bool) -> Tensor:
     """The class with the highest score.
 
-    Of two classes it is, in onnxruntime, the second one wherever that score is large enough.
+    In onnxruntime it is the second of two classes if that score is large enough.
     """
     winner = z.argmax(1)
     if z.shape[1] != 2 or has_probabilities:
@@ -139,24 +128,39 @@ def _linear_winner(z: Tensor, positive: bool, has_probabilities: bool) -> Tensor
     return torch.where(top >= 0.5 if positive else top > 0, 1, winner)
 
 
-def _pair_scores(kernels: Tensor, coefficients: Tensor, rho: Tensor, sizes: Ints) -> Tensor:
+def _pair_winner(z: Tensor, n: int) -> Tensor:
+    """The class that wins most pairs."""
+    first, second = torch.triu_indices(n, n, 1, device=z.device)
+    return one_hot(torch.where(z > 0, first, second), n).sum(1).argmax(1)
+
+
+def _check_probabilities(a: Tensor | None, b: Tensor | None) -> None:
+    """Check that prob_a and prob_b are both absent, or of one shape."""
+    shapes = [None if p is None else list(p.shape) for p in (a, b)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"prob_a and prob_b must have one shape, got {shapes}")
+
+
+def _pair_scores(kernels: Tensor, coefficients: Tensor, rho: Tensor, sizes: Ints, n: int) -> Tensor:
     """A score for each pair of classes, the first against the second, [rows, pairs].
 
-    The vectors of a class have a row of coefficients for each other class.
+    There is a row of coefficients for the vectors of a class and each other class.
     """
-    columns = zip(torch.split(kernels, sizes, 1), torch.split(coefficients, sizes, 1), strict=True)
+    if n < 2 or len(sizes) != n:
+        raise ValueError(f"vectors_per_class must have one number per class ({n}), got {sizes}")
+    rows = torch.split(coefficients.view(n - 1, -1), sizes, 1)
+    columns = zip(torch.split(kernels, sizes, 1), rows, strict=True)
     shares = torch.stack([linear(k, c) for k, c in columns], 1)  # [rows, classes, others]
-    n = len(sizes)
     if rho.shape[0] < n * (n - 1) // 2:
-        raise ValueError(f"{rho.shape[0]} numbers in rho for the pairs of {n} classes")
+        raise ValueError(f"rho must have a number per pair of {n} classes, got {rho.shape[0]}")
     first, second = torch.triu_indices(n, n, 1, device=kernels.device)
     return shares[:, first, second - 1] + shares[:, second, first] + rho[: len(first)]
 
 
-def _against_each_other(z: Tensor, a: Tensor, b: Tensor, n: int) -> Tensor:
-    """The probability of each class against each other one, [rows, classes, classes]."""
+def _pair_probabilities(z: Tensor, a: Tensor, b: Tensor, n: int) -> Tensor:
+    """The probability of each class in each pair, [rows, classes, classes]."""
     if a.shape[0] < z.shape[1]:
-        raise ValueError(f"{a.shape[0]} numbers in prob_a for {z.shape[1]} pairs")
+        raise ValueError(f"prob_a must have {z.shape[1]} numbers, one per pair, got {a.shape[0]}")
     first, second = torch.triu_indices(n, n, 1, device=z.device)
     p = torch.sigmoid(-(z * a[: len(first)] + b[: len(first)])).clamp(1e-7, 1 - 1e-7)
     places = torch.cat([first * n + second, second * n + first]).expand(len(z), -1)
@@ -164,11 +168,11 @@ def _against_each_other(z: Tensor, a: Tensor, b: Tensor, n: int) -> Tensor:
     return flat.view(-1, n, n)
 
 
-def _coupled(r: Tensor) -> Tensor:
-    """From classes against each other to one distribution, [rows, classes].
+def _couple(r: Tensor) -> Tensor:
+    """One distribution from pair probabilities, [rows, classes].
 
     Algorithm 2 of T.-F. Wu, C.-J. Lin, R. C. Weng, Probability estimates for multi-class
-    classification by pairwise coupling, 2004, with libsvm's limit, where a row comes to rest.
+    classification by pairwise coupling, 2004; a row stops at the limit of libsvm.
     """
     n = r.shape[1]
     Q = torch.diag_embed((r * r).sum(1)) - r.mT * r
@@ -210,7 +214,7 @@ def _(d: Draw) -> Call:
 
 @sample(svm_classifier)
 def _(d: Draw) -> Call:
-    """PROBIT is not drawn: near scores of 1/2 onnxruntime's formula loses most digits."""
+    """No PROBIT: the formula of onnxruntime loses most digits near scores of 1/2."""
     x, has_vectors, probable = draw_rows(d, "T1"), d.boolean(), d.boolean()
     n = d.integer(2 if has_vectors else 1, 4)
     sizes = [d.integer(1, 3) for _ in range(n)] if has_vectors else None

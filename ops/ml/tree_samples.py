@@ -1,7 +1,7 @@
 """Random forests for the samples of `trees`: leaves alone, stumps, chains, bushes.
 
-Thresholds and inputs stand on one grid, so that they often meet; most weights are multiples of
-1/16, so that sums are exact and the limits of the classifiers are met as well.
+Thresholds and inputs are on one grid, so that they are often equal. Most weights are multiples of
+1/16, so that sums are exact and sometimes equal to the limits of the classifiers.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _input(d: Draw, type: str, columns: int, beyond: bool = True) -> Tensor:
 
 
 def _weights(d: Draw, n: int, dtype: torch.dtype, positive: bool = False) -> list[float]:
-    """Multiples of 1/16; beside doubles, of which slopes are taken, small different numbers."""
+    """Multiples of 1/16; small different numbers for float64, which gradient tests use."""
     if dtype is torch.float64:
         return d.floats((n,), 0.02, 0.06).tolist()
     return [i / 16 for i in d.ints((n,), 0 if positive else -16, 16).tolist()]
@@ -121,9 +121,9 @@ def _ids(number: int, n: int) -> list[int]:
 def _votes(
     d: Draw, trees: list[Tree], prefix: str, targets: list[int], complete: int, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """What leaves vote for, in any order: those of the first `complete` trees for all targets.
+    """Votes of leaves in any order; those of the first `complete` trees are for all targets.
 
-    Every leaf has a vote where there is one target only, and the very first one in any case.
+    Each leaf has a vote if there is only one target, and the first leaf always has one.
     """
     rows: list[tuple[int, int, int]] = []
     for number, tree in enumerate(trees):
@@ -140,7 +140,7 @@ def _votes(
 
 
 def _as_tensors(d: Draw, attributes: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """Some floats as tensors, of doubles where the input is; their thresholds are finer, too."""
+    """Some floats as tensors, float64 as the input; these have finer thresholds."""
     floats = [n for n in attributes if n.endswith(("values", "weights", "hitrates"))]
     if d.opset < 3 or not d.boolean():
         return attributes
@@ -156,7 +156,7 @@ def _as_tensors(d: Draw, attributes: dict[str, Any], dtype: torch.dtype) -> dict
 
 @sample(tree_ensemble_regressor, tree_ensemble_regressor_1)
 def _(d: Draw) -> Call:
-    """Where there are base values, all targets have votes: onnxruntime forgets them otherwise."""
+    """All targets have votes if there are base values: onnxruntime ignores these otherwise."""
     n, columns = d.integer(1, 3), d.integer(1, 3)
     x = _input(d, "T", columns)
     trees = [_tree(d) for _ in range(d.integer(1, 4))]
@@ -179,9 +179,9 @@ def _(d: Draw) -> Call:
 
 @sample(tree_ensemble_classifier, tree_ensemble_classifier_1)
 def _(d: Draw) -> Call:
-    """Two classes of which both have a score are judged by the reference, which knows less.
+    """The oracle for two classes with two scores is the reference, which supports less.
 
-    Of two classes with one score onnxruntime gives half of the answer for PROBIT.
+    No PROBIT for two classes with one score: onnxruntime computes only half of the result.
     """
     n, columns = d.integer(1, 4), d.integer(1, 3)
     both = n == 2 and d.boolean()
@@ -229,9 +229,9 @@ def _split(d: Draw, trees: list[Tree], columns: int) -> dict[str, list[Any]]:
 
 
 def _set(d: Draw) -> list[float]:
-    """Integers, as onnxruntime asks for; where one is negative or above 30, it rounds x as well.
+    """Integers, as onnxruntime needs them; if one is negative or above 30, it also rounds x.
 
-    So sets with such members have no others, and none that x is rounded to.
+    So sets with such members have no others, and x is never rounded to a member.
     """
     options = d.choice([[0.0, 1.0, 2.0, 3.0, 4.0], [-5.0, 31.0, 40.0]])
     return [options[i] for i in d.permutation(len(options))[: d.integer(1, len(options))]]
@@ -239,7 +239,7 @@ def _set(d: Draw) -> list[float]:
 
 @sample(tree_ensemble)
 def _(d: Draw) -> Call:
-    """No nodes_hitrates: onnxruntime refuses them here."""
+    """No nodes_hitrates: onnxruntime raises for them here."""
     n, columns = d.integer(1, 3), d.integer(1, 3)
     x = _input(d, "T", columns)
     lists = _split(d, [_tree(d) for _ in range(d.integer(1, 4))], columns)

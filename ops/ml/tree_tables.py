@@ -1,13 +1,13 @@
-"""Trees as tables, made once: all trees then take their steps together, for all rows.
+"""Trees as tables, made once: a step runs for all trees and all rows together.
 
-Every test is brought to one comparison, so that one step serves them all:
+Each test is converted to one comparison, so that one step is enough for all:
 
-    x < t         x <= the number before t
+    x < t         x <= the next lower number
     x > t         x <= t with the branches exchanged
     x == t        x <= t, and then not x < t
     x in {...}    a search tree of x <= t that ends in x == t
 
-Where nan goes is told at each node. A state is twice the number of a node, and the next one is
+Each node has a branch for nan. A state is twice the number of a node, and the next one is
 `child[state + holds]`; a leaf is its own child.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from onnxinterp.errors import InvalidModelError
 
-Array: TypeAlias = "np.ndarray[Any, Any]"
+Array: TypeAlias = np.ndarray[Any, Any]
 
 LEQ, LT, GTE, GT, EQ, NEQ, MEMBER, LEAF = range(8)
 MODES = {
@@ -42,9 +42,9 @@ class Nodes(NamedTuple):
     Attributes:
         mode: the test, or LEAF.
         feature: column of the input.
-        value: what to compare it with.
-        true: the branch where the test holds.
-        false: the other one.
+        value: the threshold.
+        true: the branch if the test holds.
+        false: the other branch.
         missing: whether nan takes the true branch.
     """
 
@@ -57,12 +57,12 @@ class Nodes(NamedTuple):
 
 
 class Votes(NamedTuple):
-    """Which leaf gives which target a weight; the weights stand in the same order.
+    """Leaves and the targets of their weights, in the order of the weights.
 
     Attributes:
         leaf: positions of nodes.
         target: numbers of targets or classes.
-        n_targets: how many there are.
+        n_targets: number of targets.
     """
 
     leaf: Sequence[int] | Array
@@ -76,16 +76,16 @@ class Forest(NamedTuple):
     Attributes:
         roots: first state of each tree, [trees].
         feature: column of the input at each state, [states].
-        threshold: [states]; float64 where float32 would not tell x < t from x <= t.
+        threshold: [states]; float64 if float32 cannot distinguish x < t from x <= t.
         child: the next state, [states].
-        missing: whether nan counts as holding, [states]; None where it never does.
-        depth: after so many steps every tree is at a leaf.
-        n_features: how many columns the input has at least.
-        vote: index of each leaf's weights, [leaves, votes]; the number of weights where it has
-            fewer votes than others.
-        target: what each vote is for, [leaves, votes]; `n_targets` where there is none.
-        n_targets: how many scores there are.
-        in_order: whether the weights as they stand are a table [leaves, n_targets].
+        missing: whether the test holds for nan, [states]; None if it never does.
+        depth: number of steps after which each tree is at a leaf.
+        n_features: minimum number of input columns.
+        vote: indices of the weights of a leaf, [leaves, votes]; the number of weights for votes
+            that it lacks.
+        target: targets of the votes, [leaves, votes]; `n_targets` for votes that a leaf lacks.
+        n_targets: number of scores.
+        in_order: whether the weights are a table [leaves, n_targets] in their order.
     """
 
     roots: Tensor
@@ -107,10 +107,10 @@ class Places(dict[tuple[int, int], int]):
     def __init__(self, trees: Sequence[int], nodes: Sequence[int]) -> None:
         super().__init__(zip(zip(trees, nodes, strict=True), range(len(trees)), strict=True))
         if len(self) < len(trees):
-            raise InvalidModelError("a tree has two nodes of the same id")
+            raise InvalidModelError(f"nodes of a tree must have different ids, got {nodes}")
 
     def __missing__(self, key: tuple[int, int]) -> int:
-        raise InvalidModelError(f"tree {key[0]} has no node {key[1]}")
+        raise InvalidModelError(f"tree {key[0]} must have a node {key[1]}, got none")
 
     def roots(self) -> Array:
         """The first node of each tree."""
@@ -130,7 +130,7 @@ def listed_nodes(
 ) -> Nodes:
     """Nodes and leaves in one list; `branches` are ids of nodes, for true and for false."""
     if unknown := set(modes) - MODES.keys():
-        raise InvalidModelError(f"nodes_modes has {', '.join(sorted(unknown))}")
+        raise InvalidModelError(f"nodes_modes must be known, got {', '.join(sorted(unknown))}")
     mode = [MODES[m] for m in modes]
     true, false = (
         [
@@ -151,13 +151,13 @@ def split_nodes(
     missing: Sequence[int] | None,
     n_leaves: int,
 ) -> Nodes:
-    """Nodes and leaves in two lists: the leaves come behind the nodes here."""
+    """Nodes and leaves in two lists: the leaves come after the nodes."""
     n, none = len(modes), [0] * n_leaves
     if modes.dtype != np.uint8 or not (modes < LEAF).all():
-        raise InvalidModelError(f"nodes_modes are no bytes from 0 to {LEAF - 1}")
+        raise InvalidModelError(f"nodes_modes must be uint8 below {LEAF}, got {modes.dtype}")
     for ids, leaf in zip(branches, are_leaves, strict=True):
         if not ((np.array(ids) >= 0) & (ids < np.where(leaf, n_leaves, n))).all():
-            raise InvalidModelError("a branch leads to no node")
+            raise InvalidModelError("branches must be positions of nodes or leaves")
     true, false = (
         np.concatenate([np.where(leaf, np.add(ids, n), ids), n + np.arange(n_leaves)])
         for ids, leaf in zip(branches, are_leaves, strict=True)
@@ -180,7 +180,7 @@ def _nodes(
     false: Sequence[int] | Array,
     missing: Sequence[int] | None,
 ) -> Nodes:
-    """Lists as arrays of one length; thresholds that are no tensor are of 32 bits."""
+    """Lists as arrays of one length; thresholds are float32 unless they are a tensor."""
     n = len(mode)
     nodes = Nodes(
         np.array(mode, dtype=np.int64),
@@ -191,20 +191,20 @@ def _nodes(
         np.array(missing or [0] * n) == 1,
     )
     if any(column.shape != (n,) for column in nodes):
-        raise InvalidModelError("the lists of nodes differ in length")
+        raise InvalidModelError(f"lists of nodes must be of one length, got {[*map(len, nodes)]}")
     if nodes.feature.min(initial=0) < 0:
-        raise InvalidModelError("a node reads no column")
+        raise InvalidModelError(f"nodes_featureids must not be negative, got {nodes.feature.min()}")
     return nodes
 
 
 def without_sets(nodes: Nodes, members: Array) -> Nodes:
-    """The tests of membership as search trees; the sets end with nan, in the order of the nodes."""
+    """Replace tests of membership by search trees; the sets of the nodes end with nan."""
     tests = np.flatnonzero(nodes.mode == MEMBER)
     if not tests.size:
         return nodes
     sets = np.split(members, np.flatnonzero(np.isnan(members)))
     if len(sets) < len(tests):
-        raise InvalidModelError(f"membership_values has {len(sets)} sets for {len(tests)} nodes")
+        raise InvalidModelError(f"membership_values must have {len(tests)} sets, got {len(sets)}")
     columns = [column.tolist() for column in nodes]
     for node, values in zip(tests.tolist(), sets, strict=False):
         _grow(columns, node, np.unique(values[~np.isnan(values)]).tolist())
@@ -212,7 +212,7 @@ def without_sets(nodes: Nodes, members: Array) -> Nodes:
 
 
 def _grow(columns: list[list[Any]], node: int, values: list[float]) -> None:
-    """Make a node the root of a search tree for sorted values; new nodes come at the end."""
+    """Make a node the root of a search tree for sorted values; new nodes are appended."""
     mode, _feature, value, true, false, _missing = columns
     if len(values) < 2:
         mode[node], value[node] = EQ, values[0] if values else np.nan
@@ -226,7 +226,7 @@ def _grow(columns: list[list[Any]], node: int, values: list[float]) -> None:
 
 
 def _without_equality(nodes: Nodes) -> Nodes:
-    """Two nodes for each test of equality; nan equals nothing, unless it counts as holding."""
+    """Two nodes for each test of equality; it does not hold for nan unless `missing`."""
     tests = np.flatnonzero((nodes.mode == EQ) | (nodes.mode == NEQ))
     equal = nodes.mode[tests] == EQ
     yes = np.where(equal, nodes.true[tests], nodes.false[tests])
@@ -241,7 +241,7 @@ def _without_equality(nodes: Nodes) -> Nodes:
 
 
 def _as_leq(nodes: Nodes) -> Nodes:
-    """All nodes with the test x <= value; it never holds at a leaf, which is its own branch."""
+    """All nodes with the test x <= value; leaves, where it never holds, are their own branches."""
     mode, feature, value, true, false, missing = nodes
     strict, turned = (mode == LT) | (mode == GTE), (mode == GT) | (mode == GTE)
     limit = value
@@ -262,19 +262,19 @@ def _as_leq(nodes: Nodes) -> Nodes:
 
 
 def forest(nodes: Nodes, roots: Array, votes: Votes) -> Forest:
-    """The tables of trees whose tests are any but membership.
+    """The tables of trees without tests of membership.
 
     Raises:
-        InvalidModelError: there is no tree, one has no root or a cycle, or a vote has no target.
+        InvalidModelError: there are no trees, or one has no root or a cycle, or a vote no target.
     """
     if not roots.size:
-        raise InvalidModelError("there are no trees")
+        raise InvalidModelError("the node must have trees, got none")
     if roots.min() < 0 or roots.max() >= len(nodes.mode):
-        raise InvalidModelError("a root is no node")
+        raise InvalidModelError(f"tree roots must be below {len(nodes.mode)}, got {roots.max()}")
     nodes = _as_leq(_without_equality(nodes))
     is_leaf = nodes.mode == LEAF
     leaf = np.array(votes.leaf, dtype=np.int64)
-    counted = np.flatnonzero(is_leaf[leaf])  # old converters gave inner nodes votes, too
+    counted = np.flatnonzero(is_leaf[leaf])  # files of old converters have votes for inner nodes
     leaves = list(dict.fromkeys([*leaf[counted].tolist(), *np.flatnonzero(is_leaf).tolist()]))
     number = np.empty(len(is_leaf), dtype=np.int64)
     number[[*leaves, *np.flatnonzero(~is_leaf).tolist()]] = np.arange(len(is_leaf))
@@ -301,7 +301,7 @@ def _ballot(leaf: Array, weight: Array, n_leaves: int, votes: Votes) -> tuple[Ar
     """The votes as a table: `vote`, `target` and `in_order` of a Forest."""
     targets = np.array(votes.target, dtype=np.int64)
     if targets.size and not (targets.min() >= 0 and targets.max() < votes.n_targets):
-        raise InvalidModelError(f"a leaf votes for one that is not among {votes.n_targets} targets")
+        raise InvalidModelError(f"targets must be below {votes.n_targets}, got {targets.max()}")
     counts = np.bincount(leaf, minlength=n_leaves)
     order = np.argsort(leaf, kind="stable")
     column = np.arange(len(leaf)) - (np.cumsum(counts) - counts)[leaf[order]]
@@ -315,11 +315,11 @@ def _ballot(leaf: Array, weight: Array, n_leaves: int, votes: Votes) -> tuple[Ar
 
 
 def _depth(nodes: Nodes, roots: Array) -> int:
-    """The longest way from a root to a leaf."""
+    """The longest path from a root to a leaf."""
     level, depth = np.unique(roots), 0
     while (inner := level[nodes.mode[level] != LEAF]).size:
         level = np.unique(np.concatenate([nodes.true[inner], nodes.false[inner]]))
         depth += 1
         if depth > len(nodes.mode):
-            raise InvalidModelError("a tree has a cycle")
+            raise InvalidModelError("trees must not have a cycle")
     return depth

@@ -1,18 +1,16 @@
 """Trees and forests: TreeEnsemble, TreeEnsembleClassifier, TreeEnsembleRegressor.
 
 History: TreeEnsembleClassifier and -Regressor 1, 3 (tensors in place of floats), 5 (deprecated).
-TreeEnsemble 5 (leaves apart from nodes, tests of membership; no base values, no labels).
+TreeEnsemble 5 (separate leaves, tests of membership; no base values, no labels).
 
-The weights of the leaves train; the thresholds, which pass no gradient, do not.
+The weights of the leaves train; the thresholds have no gradient.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,13 +18,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.errors import InvalidModelError
+from onnxinterp.ops.ml.registration import ml_op
 from onnxinterp.ops.ml.scores import (
-    ML,
     PostTransform,
     Strings,
     labels,
     pair,
-    transformed,
+    transform_scores,
     type_of_labels,
 )
 from onnxinterp.ops.ml.tree_tables import (
@@ -39,26 +37,24 @@ from onnxinterp.ops.ml.tree_tables import (
     split_nodes,
     without_sets,
 )
-from onnxinterp.registry import op
 from onnxinterp.values import Floats, Ints
+from onnxinterp.versions import forwards, older
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")  # the numbers that TreeEnsemble has for them
+AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")  # index: the number in TreeEnsemble
 POST_TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")  # likewise
 REDUCTIONS = {"AVERAGE": "sum", "SUM": "sum", "MIN": "amin", "MAX": "amax"}
-BLOCK = 2**17  # states that fit into a cache
+BLOCK = 2**17  # number of states that fit into a cache
 
 
 def _scores(
     X: Tensor, trees: Forest, weights: Tensor, aggregate: str = "SUM", absent: float = 0.0
 ) -> Tensor:
-    """What the leaves give each target, [rows, targets]; `absent` where none votes for it.
+    """The sums of votes, [rows, targets]; `absent` for targets without a vote.
 
-    Computed in blocks of rows, or at once where a graph is being captured.
+    Computed in blocks of rows, or at once in a captured graph.
     """
     if X.shape[1] < trees.n_features:
-        raise ValueError(f"the input has {X.shape[1]} columns, the trees read {trees.n_features}")
+        raise ValueError(f"X must have {trees.n_features} columns, got {X.shape[1]}")
     X = X if X.is_floating_point() else X.double()
     weights = weights.flatten().to(torch.promote_types(weights.dtype, X.dtype))
     rows = max(1, BLOCK // (len(trees.roots) * trees.vote.shape[1]))
@@ -106,7 +102,7 @@ def _regress(
     post_transform: str,
 ) -> Tensor:
     y = _scores(X, trees, weights, aggregate)
-    return transformed(y if base is None else y + base.to(y.dtype), post_transform)
+    return transform_scores(y if base is None else y + base.to(y.dtype), post_transform)
 
 
 def _split(
@@ -125,7 +121,7 @@ def _split(
     membership_values: Array | None = None,
 ) -> Forest:
     if not n_targets:
-        raise InvalidModelError("n_targets is not given")
+        raise InvalidModelError("n_targets must be given")
     nodes = split_nodes(
         nodes_modes,
         nodes_featureids,
@@ -141,7 +137,7 @@ def _split(
     return forest(without_sets(nodes, members), np.array(tree_roots), votes)
 
 
-@op("TreeEnsemble", since=5, domain=ML, frozen=("X",), data_shaped=False, prepare=_split)
+@ml_op("TreeEnsemble", since=5, frozen=("X",), prepare=_split)
 def tree_ensemble(
     X: Tensor,
     *,
@@ -150,27 +146,13 @@ def tree_ensemble(
     post_transform: int = 0,
     prepared: Forest,
 ) -> Tensor:
-    """SOFTMAX is 1 and LOGISTIC 2, as specified; onnxruntime has them the other way round."""
+    """SOFTMAX is 1 and LOGISTIC 2, as specified; onnxruntime swaps them."""
     aggregate, transform = AGGREGATES[aggregate_function], POST_TRANSFORMS[post_transform]
     return _regress(X, prepared, leaf_weights, aggregate, None, transform).to(X.dtype)
 
 
-def _before_tensors(function: F) -> F:
-    """`f_1` from `f`, as versions before 3 have it: without attributes that are tensors."""
-
-    @functools.wraps(function)
-    def older(*args: Any, **attributes: Any) -> Any:
-        return function(*args, **attributes)
-
-    older.__name__ = older.__qualname__ = f"{function.__name__}_1"
-    newer = inspect.signature(function)
-    kept = [p for p in newer.parameters.values() if not p.name.endswith("_as_tensor")]
-    older.__signature__ = newer.replace(parameters=kept)  # type: ignore[attr-defined]  # for inspect
-    return cast(F, older)
-
-
 def _one_of(floats: Any, tensor: Any) -> Any:
-    """The attribute, be it given as floats or as a tensor."""
+    """The attribute, which is a list of floats or a tensor."""
     return floats if tensor is None else tensor
 
 
@@ -191,7 +173,7 @@ def _regressor(
     n_targets: int | None = None,
 ) -> Forest:
     if not n_targets:
-        raise InvalidModelError("n_targets, or labels of classes, are not given")
+        raise InvalidModelError("n_targets, or labels of classes, must be given")
     places = Places(nodes_treeids or (), nodes_nodeids or ())
     nodes = listed_nodes(
         places,
@@ -205,14 +187,7 @@ def _regressor(
     return forest(nodes, places.roots(), Votes(leaf, target_ids or (), n_targets))
 
 
-@op(
-    "TreeEnsembleRegressor",
-    since=3,
-    domain=ML,
-    frozen=("X",),
-    data_shaped=False,
-    prepare=_regressor,
-)
+@ml_op("TreeEnsembleRegressor", since=3, frozen=("X",), prepare=_regressor)
 def tree_ensemble_regressor(
     X: Tensor,
     *,
@@ -224,31 +199,27 @@ def tree_ensemble_regressor(
     target_weights_as_tensor: Tensor | None = None,
     prepared: Forest,
 ) -> Tensor:
-    """Base values are added to targets without a vote, too; onnxruntime forgets them there."""
+    """Base values are also added to targets without a vote; onnxruntime omits them."""
     weights = _one_of(target_weights, target_weights_as_tensor)
     base = _one_of(base_values, base_values_as_tensor)
     y = _regress(X, prepared, weights, aggregate_function, base, post_transform)
     return y.to(torch.float32 if target_weights is None else target_weights.dtype)
 
 
-_regressor_1 = _before_tensors(_regressor)
-tree_ensemble_regressor_1 = op(
-    "TreeEnsembleRegressor",
+tree_ensemble_regressor_1 = older(
+    tree_ensemble_regressor,
     since=1,
-    domain=ML,
-    frozen=("X",),
-    data_shaped=False,
-    prepare=_regressor_1,
-)(_before_tensors(tree_ensemble_regressor))
+    without=["nodes_values_as_tensor", "base_values_as_tensor", "target_weights_as_tensor"],
+)
 
 
 class Classifier(NamedTuple):
-    """A forest and how its scores tell a class.
+    """A forest and the rule for a class from its scores.
 
     Attributes:
         trees: its targets are the classes.
-        decisive: the class whose score tells one class from the other; None: the top class wins.
-        alone: whether that is the only score, from which the other one is made.
+        decisive: the class whose score decides between two; None: the highest score wins.
+        alone: whether that is the only score; the other one is computed from it.
         positive: whether all weights are positive, as probabilities are.
     """
 
@@ -258,41 +229,26 @@ class Classifier(NamedTuple):
     positive: bool
 
 
+@forwards(_regressor, without=["target_treeids", "target_nodeids", "target_ids", "n_targets"])
 def _classifier(
     *,
-    nodes_treeids: Ints | None = None,
-    nodes_nodeids: Ints | None = None,
-    nodes_modes: Sequence[str] | None = None,
-    nodes_featureids: Ints | None = None,
-    nodes_truenodeids: Ints | None = None,
-    nodes_falsenodeids: Ints | None = None,
     class_treeids: Ints | None = None,
     class_nodeids: Ints | None = None,
     class_ids: Ints | None = None,
-    nodes_values: Floats | None = None,
-    nodes_values_as_tensor: Array | None = None,
-    nodes_missing_value_tracks_true: Ints | None = None,
     class_weights: Floats | None = None,
     class_weights_as_tensor: Array | None = None,
     base_values: Floats | None = None,
     base_values_as_tensor: Array | None = None,
     classlabels_int64s: Ints | None = None,
     classlabels_strings: Sequence[str] | None = None,
+    **nodes: Any,
 ) -> Classifier:
     trees = _regressor(
-        nodes_treeids=nodes_treeids,
-        nodes_nodeids=nodes_nodeids,
-        nodes_modes=nodes_modes,
-        nodes_featureids=nodes_featureids,
-        nodes_truenodeids=nodes_truenodeids,
-        nodes_falsenodeids=nodes_falsenodeids,
         target_treeids=class_treeids,
         target_nodeids=class_nodeids,
         target_ids=class_ids,
-        nodes_values=nodes_values,
-        nodes_values_as_tensor=nodes_values_as_tensor,
-        nodes_missing_value_tracks_true=nodes_missing_value_tracks_true,
         n_targets=len(classlabels_strings or classlabels_int64s or ()),
+        **nodes,
     )
     base = _one_of(base_values or (), base_values_as_tensor)
     weights = np.array(_one_of(class_weights or (), class_weights_as_tensor))
@@ -300,19 +256,17 @@ def _classifier(
 
 
 def _rule(trees: Forest, voted: set[int], n_base: int, positive: bool) -> Classifier:
-    """How to tell a class where leaves vote for `voted`, and `n_base` base values are given."""
+    """The classifier for votes for the classes `voted` and `n_base` base values."""
     n = trees.n_targets
     one_score = n == 2 and len(voted) == 1 and n_base < 2
     decisive = 0 if n == 1 else min(voted) if one_score else None
     return Classifier(trees, decisive, decisive == 0, positive)
 
 
-@op(
+@ml_op(
     "TreeEnsembleClassifier",
     since=3,
-    domain=ML,
     frozen=("X",),
-    data_shaped=False,
     prepare=_classifier,
     infer_output_type=type_of_labels,
 )
@@ -328,11 +282,11 @@ def tree_ensemble_classifier(
     post_transform: PostTransform = "NONE",
     prepared: Classifier,
 ) -> tuple[Tensor | Strings, Tensor]:
-    """The top class is the one with the highest score before the transform.
+    """The class is that of the highest score before the transform.
 
-    Where two classes have one score, all positive weights count as probabilities of the second
-    class, others as its margin; that is onnxruntime's rule. Where they have two, onnxruntime looks
-    at the second one only, and gives 0 and 1 in place of labels: here the specification counts.
+    If two classes have one score, it is the probability of the second class if all weights are
+    positive, else its margin, as in onnxruntime. If they have two scores, onnxruntime uses only the
+    second one, and returns 0 and 1 in place of labels: this kernel follows the specification.
     """
     weights = _one_of(class_weights, class_weights_as_tensor)
     z = _scores(X, prepared.trees, weights, absent=math.nan)
@@ -346,33 +300,29 @@ def tree_ensemble_classifier(
     if prepared.alone and n > 1:
         z = pair(z[:, :1], prepared.positive, post_transform)
     else:
-        z = transformed(z, post_transform)
+        z = transform_scores(z, post_transform)
     z = z.to(torch.float32 if class_weights is None else class_weights.dtype)
     if n > 1:
         return labels(winner, classlabels_int64s, classlabels_strings), z
-    # nothing is outside a single class; where labels are integers, onnxruntime gives 0 and 1
+    # a single class: as in onnxruntime, its label if that is a string, else 0 or 1
     return labels(winner, [0, 1], [*classlabels_strings] * 2 if classlabels_strings else None), z
 
 
 def _with_base(z: Tensor, base: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Scores with base values, 0 in place of nan, and which of them nobody gave."""
+    """Scores with base values, 0 in place of nan, and whether a score had no vote."""
     unvoted = z.isnan()
     z = z.masked_fill(unvoted, 0)
     if base is None:
         return z, unvoted
     if len(base) == z.shape[1]:
         return z + base.to(z.dtype), torch.zeros_like(unvoted)
-    # one value for two classes is for the first one, if that has a score
+    # one value for two classes is that of the first one, if that has a score
     base = functional.pad(base, (0, z.shape[1] - len(base)))
     return torch.where(unvoted, z, z + base.to(z.dtype)), unvoted
 
 
-_classifier_1 = _before_tensors(_classifier)
-tree_ensemble_classifier_1 = op(
-    "TreeEnsembleClassifier",
+tree_ensemble_classifier_1 = older(
+    tree_ensemble_classifier,
     since=1,
-    domain=ML,
-    frozen=("X",),
-    data_shaped=False,
-    prepare=_classifier_1,
-)(_before_tensors(tree_ensemble_classifier))
+    without=["nodes_values_as_tensor", "base_values_as_tensor", "class_weights_as_tensor"],
+)

@@ -237,7 +237,7 @@ def test_a_tensor_of_a_branch_is_no_sequence_of_rows() -> None:
     module = OnnxModule(parse(f"{HEAD} g (bool c, float[2] x) => (int64 n) {{ {nodes} }}"))
     with pytest.raises(NodeError) as error:
         module(torch.tensor(True), torch.ones(2))
-    assert "in place of a sequence" in str(error.value.__cause__)
+    assert "the input must be a sequence, got a Tensor" in str(error.value.__cause__)
 
 
 def test_a_size_that_fails_is_blamed_on_the_input() -> None:

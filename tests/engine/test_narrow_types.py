@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxinterp import NodeError, OnnxModule, backend
 from onnxinterp.dtypes import CARRIER, FLOAT8E8M0
-from onnxinterp.ops.narrow import fitted
+from onnxinterp.ops.narrow import round_to_type
 
 FLOATS = ["FLOAT4E2M1", "FLOAT6E2M3", "FLOAT6E3M2"]
 INTEGERS = ["INT4", "UINT4", "INT2", "UINT2"]
@@ -28,7 +28,7 @@ def test_floats_round_as_ml_dtypes_does(name: str) -> None:
     elem_type = known(name)
     x = np.linspace(-40, 40, 4001, dtype=np.float32)
     want = x.astype(helper.tensor_dtype_to_np_dtype(elem_type)).astype(np.float32)
-    assert fitted(torch.from_numpy(x), elem_type).tolist() == want.tolist()
+    assert round_to_type(torch.from_numpy(x), elem_type).tolist() == want.tolist()
 
 
 @pytest.mark.parametrize("name", INTEGERS)
@@ -36,7 +36,7 @@ def test_integers_keep_their_low_bits(name: str) -> None:
     elem_type = known(name)
     x = np.arange(-128, 128, dtype=np.int8)
     want = x.astype(helper.tensor_dtype_to_np_dtype(elem_type)).astype(np.int8)
-    assert fitted(torch.from_numpy(x), elem_type).to(torch.int8).tolist() == want.tolist()
+    assert round_to_type(torch.from_numpy(x), elem_type).to(torch.int8).tolist() == want.tolist()
 
 
 @pytest.mark.parametrize("name", INTEGERS)
@@ -71,7 +71,7 @@ def test_a_float8e8m0_scale_tells_no_output_type() -> None:
     scale = torch.tensor(2.0).to(torch.float8_e8m0fnu)
     with pytest.raises(NodeError) as raised:
         OnnxModule(model)(x=torch.ones(2, dtype=torch.int8), scale=scale)
-    assert "output_dtype is missing" in str(raised.value.__cause__)
+    assert "output_dtype must be given for a scale of" in str(raised.value.__cause__)
 
 
 @pytest.mark.parametrize("name", ["FLOAT8E5M2", "UINT32", "UINT64"])

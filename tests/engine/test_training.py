@@ -143,4 +143,4 @@ def test_groups_of_different_length_are_refused() -> None:
     m = OnnxModule(onnx.parser.parse_model(text.format(rate="float", domain=DOMAIN)))
     with pytest.raises(NodeError) as error:
         m(torch.tensor(0.5), torch.tensor(1), *[torch.ones(2)] * 4)
-    assert "5 tensors are no 4 groups of one length" in str(error.value.__cause__)
+    assert "inputs must be 4 groups of one length, got 5 tensors" in str(error.value.__cause__)

@@ -78,7 +78,7 @@ def test_lists_that_an_exporter_left_empty_say_nothing() -> None:
 
 
 def test_keys_and_values_have_to_be_as_many() -> None:
-    with pytest.raises(InvalidModelError, match="2 keys and 1 values"):
+    with pytest.raises(InvalidModelError, match="there must be a value for each key, got 2 and 1"):
         answer("LabelEncoder", 2, WORDS, strings("a"), keys_strings=["a", "b"], values_int64s=[1])
 
 

@@ -114,19 +114,19 @@ def test_a_forest_that_is_none_is_refused() -> None:
             OnnxModule(model("TreeEnsembleRegressor", 3, **{"n_targets": 1, **lists, **changed}))
 
     n = len(lists["nodes_modes"])
-    refused("two nodes of the same id", nodes_nodeids=[0] * n)
-    refused("has no node 99", nodes_truenodeids=[99] * n)
-    refused("nodes_modes has BRANCH_UP", nodes_modes=["BRANCH_UP"] * n)
+    refused("nodes of a tree must have different ids", nodes_nodeids=[0] * n)
+    refused("must have a node 99, got none", nodes_truenodeids=[99] * n)
+    refused("nodes_modes must be known, got BRANCH_UP", nodes_modes=["BRANCH_UP"] * n)
     refused("shorter", nodes_modes=["LEAF"])
-    refused("a tree has a cycle", nodes_truenodeids=[0] * n)
-    refused("not among 1 targets", target_ids=[1] * len(lists["target_ids"]))
-    with pytest.raises(InvalidModelError, match="there are no trees"):
+    refused("trees must not have a cycle", nodes_truenodeids=[0] * n)
+    refused("targets must be below 1, got 1", target_ids=[1] * len(lists["target_ids"]))
+    with pytest.raises(InvalidModelError, match="the node must have trees, got none"):
         OnnxModule(model("TreeEnsembleRegressor", 3, n_targets=1))
-    refused("n_targets, or labels of classes, are not given", n_targets=0)
+    refused("n_targets, or labels of classes, must be given", n_targets=0)
 
 
 def test_missing_columns_are_told() -> None:
     proto = model("TreeEnsembleRegressor", 3, **listed(8, 5, 1, "target"), n_targets=1)
     with pytest.raises(NodeError) as caught:
         OnnxModule(proto)(torch.zeros(1, 3))
-    assert "the input has 3 columns, the trees read 12" in str(caught.value.__cause__)
+    assert "X must have 12 columns, got 3" in str(caught.value.__cause__)

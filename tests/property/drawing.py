@@ -20,7 +20,7 @@ from onnx.defs import OpSchema
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, FLOAT8E8M0, NARROW, onnx_name
-from onnxinterp.ops.narrow import fitted, limits
+from onnxinterp.ops.narrow import limits, round_to_type
 from onnxinterp.planning.carriers import ELEMENT
 from tests.property.served import label
 from tests.property.unjudged import UNJUDGED
@@ -113,7 +113,7 @@ class TypedDraw(ABC):
             parts = self._elements(shape, lo, hi), self._elements(shape, lo, hi)
             return torch.complex(*parts).to(dtype)
         if dtype.is_floating_point:
-            return fitted(self._elements(shape, lo, hi), elem_type).to(dtype)
+            return round_to_type(self._elements(shape, lo, hi), elem_type).to(dtype)
         if dtype is torch.bool:
             return self.ints(shape, 0, 1).bool()
         info = torch.iinfo(dtype)

@@ -17,8 +17,9 @@ from onnxinterp import backend
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.graph.ir import ValueInfo
 from onnxinterp.planning.carriers import ONNX_TYPE
-from onnxinterp.registry import SAMPLES, Kind
+from onnxinterp.registry import Kind
 from onnxinterp.testing.samples import Call
+from onnxinterp.versions import sample_of
 from tests.property.drawing import TypedDraw
 from tests.property.served import kernel_of
 
@@ -98,7 +99,7 @@ def _map_type(value: dict[Any, Any]) -> onnx.TypeProto:
 
 def drawn(schema: OpSchema, draw: TypedDraw, constants: str = "none") -> OneNode:
     """What the operator's sample draws, as a model."""
-    call = SAMPLES[kernel_of(schema).function](draw)
+    call = sample_of(kernel_of(schema).function)(draw)
     parameters = {c.type_param_str for c in schema.type_constraints}
     for formal, value in zip(schema.inputs, call.inputs, strict=False):
         plain = isinstance(value, (int, float, list))

@@ -13,8 +13,8 @@ from onnx.defs import OpSchema
 from torch import Tensor
 
 from onnxinterp import OnnxModule
-from onnxinterp.registry import SAMPLES
 from onnxinterp.testing.samples import Call
+from onnxinterp.versions import sample_of
 from tests.property.agreement import assert_agree
 from tests.property.drawing import HypothesisDraw
 from tests.property.one_node import one_node
@@ -37,7 +37,7 @@ def _tame_settings(schema: OpSchema, call: Call) -> Call:
 
 def check(schema: OpSchema, draw: HypothesisDraw) -> None:
     try:
-        call = SAMPLES[kernel_of(schema).function](draw)
+        call = sample_of(kernel_of(schema).function)(draw)
     except InvalidArgument:
         reject()  # nothing to point at: an index into an empty tensor
     case = one_node(schema, _tame_settings(schema, call), draw.types, "settings")
