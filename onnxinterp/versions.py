@@ -126,14 +126,14 @@ def host_rule_of(function: Function) -> Function | None:
     """The host rule of a kernel, or of the newer one that it is derived from."""
     if function in HOST_RULES or function not in NEWER:
         return HOST_RULES.get(function)
-    return _inherited_rule(function)
+    newer, adapt = NEWER[function]
+    rule = host_rule_of(newer)
+    return rule and _adapted(adapt, rule)
 
 
 @lru_cache(maxsize=1024)
-def _inherited_rule(function: Function) -> Function | None:
-    newer, adapt = NEWER[function]
-    rule = host_rule_of(newer)
-    return rule and adapt(rule)
+def _adapted(adapt: Callable[[Function], Function], rule: Function) -> Function:
+    return adapt(rule)
 
 
 def sample_of(function: Function) -> Function:
