@@ -48,6 +48,8 @@ CARRIER: dict[int, torch.dtype] = {
 FLOAT8 = frozenset(d for d in CARRIER.values() if d.is_floating_point and d.itemsize == 1)
 NATIVE = frozenset(CARRIER)
 """ONNX types whose bytes in a file are the bytes of the torch tensor."""
+ONNX_TYPE: dict[torch.dtype, int] = {dtype: elem_type for elem_type, dtype in CARRIER.items()}
+"""torch type -> the ONNX type that it is the carrier of; packed types apart."""
 
 # the onnx package learns of such types from release to release
 CARRIER |= {n: PACKED[name] for name, n in TensorProto.DataType.items() if name in PACKED}

@@ -18,9 +18,9 @@ from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Graph
 from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
+from onnxinterp.graph.types import type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning import planner
-from onnxinterp.planning.carriers import type_of
 from onnxinterp.reading import source as reading
 from onnxinterp.registry import kernel_of
 from onnxinterp.runtime.binding import forward_of

@@ -17,19 +17,15 @@ tell: a value whose type they leave open reaches the kernel as it is, and torch 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import onnx.defs
 import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from onnxinterp.dtypes import CARRIER, FLOAT8, NATIVE, onnx_name
-from onnxinterp.graph.ir import Node
+from onnxinterp.dtypes import CARRIER, FLOAT8
 from onnxinterp.registry import Kernel, Kind, schema_of
 from onnxinterp.runtime.guard import portions, reserve
 from onnxinterp.runtime.strings import numbers_of
@@ -40,78 +36,6 @@ CARRIED_BY_BITS = frozenset({torch.uint64, *FLOAT8})
 HIGHEST_BIT = -(2**63)
 PLACE_OF_STRING = 100  # bytes, of the tables that give texts their numbers
 COMPUTED = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)  # inputs that reach the kernel as they flow
-TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype")  # they name that of an output
-ELEMENT = {f"tensor({onnx_name(t)})": t for t in TensorProto.DataType.values()}
-ONNX_TYPE = {CARRIER[t]: t for t in NATIVE}
-
-
-def type_of(value: Any) -> int:
-    """The ONNX type of a constant; 0 where its carrier does not tell."""
-    if isinstance(value, np.ndarray):
-        return TensorProto.STRING
-    return ONNX_TYPE.get(value.dtype, 0)
-
-
-def element_types(type_strings: Sequence[str]) -> frozenset[int]:
-    """The element types that some of a schema's type strings name, those of sequences too."""
-    found = (re.search(r"tensor\(\w+\)", text) for text in type_strings)
-    return frozenset(ELEMENT[m[0]] for m in found if m and m[0] in ELEMENT)
-
-
-def output_types(
-    node: Node, inputs: Sequence[int], bodies: Sequence[Sequence[int]] = ()
-) -> tuple[int, ...]:
-    """The ONNX types of a node's outputs; 0 where neither its schema nor its subgraphs tell.
-
-    A sequence or an optional has the type of its elements.
-
-    Args:
-        node: the node.
-        inputs: the types of its inputs, 0 where unknown.
-        bodies: the types of the outputs of its subgraphs; the last ones are the node's.
-    """
-    count = len(node.outputs)
-    if bodies:
-        aligned = [([0] * count + list(types))[-count:] for types in bodies]
-        return tuple(next(filter(None, told), 0) for told in zip(*aligned, strict=True))
-    schema = schema_of(node.op_type, node.opset, node.domain)
-    if schema is None or not schema.outputs:
-        return (0,) * count
-    bound: dict[str, int] = {}
-    for index, elem_type in enumerate(inputs):
-        formal = schema.inputs[min(index, len(schema.inputs) - 1)]
-        if elem_type and formal.is_homogeneous:
-            bound.setdefault(formal.type_str, elem_type)
-    told = next((t for a in TYPE_ATTRIBUTES if isinstance(t := node.attributes.get(a), int)), 0)
-    formals = [schema.outputs[min(i, len(schema.outputs) - 1)] for i in range(count)]
-    types = tuple(
-        next(filter(None, _candidates(schema, formal.type_str, bound, told)), 0)
-        if formal.is_homogeneous
-        else 0
-        for formal in formals
-    )
-    infer = node.kernel.infer_output_type if node.kernel is not None else None
-    return types if infer is None else (infer(node.attributes, inputs), *types[1:])
-
-
-def _candidates(
-    schema: onnx.defs.OpSchema, type_str: str, bound: Mapping[str, int], told: int
-) -> Iterator[int]:
-    """What may be the type of an output, the surest first."""
-    yield bound.get(type_str, 0)
-    admitted = admitted_types(schema)
-    types = admitted.get(type_str) or element_types([type_str])
-    if len(types) == 1:
-        yield next(iter(types))
-    yield told
-    # an input that admits the same types: T of a sequence S made of it, T1 where T2 is its like
-    yield from (t for p, t in bound.items() if admitted.get(p) == types)
-
-
-@lru_cache(maxsize=1024)
-def admitted_types(schema: onnx.defs.OpSchema) -> dict[str, frozenset[int]]:
-    """The element types that each type parameter of a schema admits."""
-    return {c.type_param_str: element_types(c.allowed_type_strs) for c in schema.type_constraints}
 
 
 def emulate(

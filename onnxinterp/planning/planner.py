@@ -26,6 +26,7 @@ from torch import Tensor
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.errors import InvalidModelError, OnnxError, UnsafeModelError
 from onnxinterp.graph.ir import Graph, Node, ValueInfo, WeightRef
+from onnxinterp.graph.types import output_types, type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning import carriers, fusion
 from onnxinterp.planning.attributes import decode, placed
@@ -104,7 +105,7 @@ class _Planner:
         self.sized: set[str] = set()
         self.data_shaped: set[str] = set()
         self.constants: dict[str, Any] = {}
-        self.types = {name: carriers.type_of(value) for name, value in self.known.items()}
+        self.types = {name: type_of(value) for name, value in self.known.items()}
         self.types.update(setting.types)
         self.straight_through: set[str] = set()
         self.may_be_host: set[str] = set()
@@ -227,7 +228,7 @@ class _Planner:
             for graph in node.attributes.values()
             if isinstance(graph, Graph) and not kernel.subgraph_of
         ]
-        outputs = carriers.output_types(node, inputs, bodies)
+        outputs = output_types(node, inputs, bodies)
         self.types.update(zip(node.outputs, outputs, strict=True))
         return carriers.emulate(kernel, node.attributes, kinds, inputs, outputs)
 
