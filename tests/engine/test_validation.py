@@ -64,7 +64,7 @@ BROKEN: list[tuple[str, ModelProto, str]] = [
     ("cycle", replaced("Add(x, w)", "Add(y, w)"), "cycle"),
     ("too few inputs", replaced("Add(x, w)", "Add(x)"), "1 input, where at least 2"),
     ("too many inputs", replaced("Add(x, w)", "Add(x, w, x)"), "3 inputs, where at most 2"),
-    ("input left out", replaced("Add(x, w)", 'Add("", w)'), "input number 1 must be there"),
+    ("input left out", replaced("Add(x, w)", 'Add("", w)'), "input number 1 must be given"),
     ("too many outputs", replaced("y = Elu", "y, q = Elu"), "2 outputs, where at most 1"),
     ("no outputs", edited(lambda m: m.graph.node.add(op_type="Neg", input=["x"])), "0 outputs"),
     ("unknown attribute", replaced("alpha", "beta"), "no attribute 'beta'"),
@@ -76,17 +76,17 @@ BROKEN: list[tuple[str, ModelProto, str]] = [
         edited(lambda m: m.graph.node[1].attribute.append(alpha(m))),
         "an attribute twice",
     ),
-    ("attribute without type", edited(lambda m: setattr(alpha(m), "type", 0)), "no known type"),
+    ("attribute without type", edited(lambda m: setattr(alpha(m), "type", 0)), "an unknown type"),
     (
         "attribute of no type",
         edited(lambda m: setattr(alpha(m), "type", 2)),
-        "holds something else",
+        "but has another one",
     ),
-    ("two values", edited(lambda m: setattr(alpha(m), "i", 3)), "holds something else"),
+    ("two values", edited(lambda m: setattr(alpha(m), "i", 3)), "but has another one"),
     (
         "reference outside of functions",
         edited(lambda m: setattr(alpha(m), "ref_attr_name", "k")),
-        "stands in none",
+        "is not in a function",
     ),
     (
         "tensor attribute without tensor",
@@ -97,7 +97,7 @@ BROKEN: list[tuple[str, ModelProto, str]] = [
                 attribute=[AttributeProto(name="value", type=AttributeProto.TENSOR)],
             )
         ),
-        "holds nothing",
+        "but has none",
     ),
     (
         "constant without value",

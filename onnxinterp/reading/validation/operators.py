@@ -10,9 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from onnx import AttributeProto, FunctionProto, NodeProto
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    TypeProto,
+)
 from onnx.defs import OpSchema
 
 from onnxinterp.errors import InvalidModelError
@@ -24,28 +32,42 @@ FunctionKey: TypeAlias = "tuple[str, str, str | int]"
 AI_ONNX = ("", "ai.onnx")  # two spellings of the same domain
 MANY = 2**31 - 1  # what schemas say where there is no end
 
-VALUE_FIELD = {
-    AttributeProto.FLOAT: "f",
-    AttributeProto.INT: "i",
-    AttributeProto.STRING: "s",
-    AttributeProto.TENSOR: "t",
-    AttributeProto.GRAPH: "g",
-    AttributeProto.SPARSE_TENSOR: "sparse_tensor",
-    AttributeProto.TYPE_PROTO: "tp",
-    AttributeProto.FLOATS: "floats",
-    AttributeProto.INTS: "ints",
-    AttributeProto.STRINGS: "strings",
-    AttributeProto.TENSORS: "tensors",
-    AttributeProto.GRAPHS: "graphs",
-    AttributeProto.SPARSE_TENSORS: "sparse_tensors",
-    AttributeProto.TYPE_PROTOS: "type_protos",
+
+class AttributeField(NamedTuple):
+    """The field of an AttributeProto that holds the value of one attribute type.
+
+    Attributes:
+        name: the field.
+        element: the Python type of the value, or of its elements.
+        is_list: whether the value is a list.
+    """
+
+    name: str
+    element: type
+    is_list: bool = False
+
+
+ATTRIBUTE_FIELDS: dict[int, AttributeField] = {
+    AttributeProto.FLOAT: AttributeField("f", float),
+    AttributeProto.INT: AttributeField("i", int),
+    AttributeProto.STRING: AttributeField("s", str),
+    AttributeProto.TENSOR: AttributeField("t", TensorProto),
+    AttributeProto.GRAPH: AttributeField("g", GraphProto),
+    AttributeProto.SPARSE_TENSOR: AttributeField("sparse_tensor", SparseTensorProto),
+    AttributeProto.TYPE_PROTO: AttributeField("tp", TypeProto),
+    AttributeProto.FLOATS: AttributeField("floats", float, True),
+    AttributeProto.INTS: AttributeField("ints", int, True),
+    AttributeProto.STRINGS: AttributeField("strings", str, True),
+    AttributeProto.TENSORS: AttributeField("tensors", TensorProto, True),
+    AttributeProto.GRAPHS: AttributeField("graphs", GraphProto, True),
+    AttributeProto.SPARSE_TENSORS: AttributeField("sparse_tensors", SparseTensorProto, True),
+    AttributeProto.TYPE_PROTOS: AttributeField("type_protos", TypeProto, True),
 }
-"""Type of an attribute -> the field that holds its value."""
+"""Attribute type -> the field that holds the value."""
 
 GRAPH_TYPES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-MESSAGES = frozenset({"t", "g", "sparse_tensor", "tp"})  # numbers and lists may be empty
-ABOUT = frozenset({"name", "type", "doc_string"})
-ALONE = {kind: ABOUT | {name} for kind, name in VALUE_FIELD.items()}
+DESCRIPTION = frozenset({"name", "type", "doc_string", "ref_attr_name"})
+"""The fields of an AttributeProto besides its value."""
 
 
 def domain_of(spelled: str) -> str:
@@ -112,7 +134,7 @@ class Operator:
         if "" in node.input and (
             missing := [i for i in self.needed if i < given and not node.input[i]]
         ):
-            return f"input number {missing[0] + 1} must be there"
+            return f"input number {missing[0] + 1} must be given"
         return ""
 
     def check_attributes(self, attributes: Mapping[str, AttributeProto]) -> str:
@@ -148,18 +170,18 @@ def _type(number: int) -> str:
 
 def check_value(attribute: AttributeProto, in_function: bool) -> str:
     """What is wrong with how an attribute holds its value; "" if nothing is."""
-    fields = {f.name for f, _ in attribute.ListFields()}
+    fields = {f.name for f, _ in attribute.ListFields()} - DESCRIPTION
     if attribute.ref_attr_name:
         if not in_function:
-            return "refers to an attribute of a function, but stands in none"
-        return "" if fields <= ABOUT | {"ref_attr_name"} else "has a value and refers to another"
-    holder = VALUE_FIELD.get(attribute.type)
-    if holder is None:
-        return "has no known type"
-    if not fields - {"ref_attr_name"} <= ALONE[attribute.type]:
-        return f"is of type {_type(attribute.type)}, but holds something else"
-    if holder in MESSAGES and holder not in fields:
-        return f"is of type {_type(attribute.type)}, but holds nothing"
+            return "refers to an attribute of a function, but is not in a function"
+        return "has a value and refers to another attribute" if fields else ""
+    field = ATTRIBUTE_FIELDS.get(attribute.type)
+    if field is None:
+        return "has an unknown type"
+    if not fields <= {field.name}:
+        return f"must have a value of type {_type(attribute.type)}, but has another one"
+    if not fields and not field.is_list and field.element not in (float, int, str):
+        return f"must have a value of type {_type(attribute.type)}, but has none"
     return ""
 
 
