@@ -329,7 +329,7 @@ def _resolve(name: str, context: _Context, label: str) -> str:
     try:
         return context.scope[name]
     except KeyError:
-        message = f"{label!r} reads {name!r}, which nothing provides"
+        message = f"{label!r} reads {name!r}, which is not defined"
         raise InvalidModelError(message) from None
 
 

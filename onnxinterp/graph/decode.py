@@ -25,7 +25,6 @@ from onnxinterp.reading.validation.operators import (
     ATTRIBUTE_FIELDS,
     GRAPH_TYPES,
     domain_of,
-    label_of,
 )
 from onnxinterp.reading.validation.structure import opsets_of
 
@@ -55,7 +54,6 @@ class NodeFields(NamedTuple):
         domain: "" for ai.onnx.
         overload: which of several functions of one name it calls.
         name: the node's name, or "".
-        label: the name, or what identifies a node without one in messages.
         inputs: names of values; "" is an absent input.
         outputs: names of values, up to the last one that has a name.
         unnamed: number of outputs after these.
@@ -68,7 +66,6 @@ class NodeFields(NamedTuple):
     domain: str
     overload: str
     name: str
-    label: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     unnamed: int
@@ -152,7 +149,6 @@ def _parse_node(proto: NodeProto) -> NodeFields:
         domain_of(proto.domain),
         proto.overload,
         proto.name,
-        label_of(proto),
         tuple(proto.input),
         tuple(outputs),
         count - len(outputs),
@@ -163,12 +159,12 @@ def _parse_node(proto: NodeProto) -> NodeFields:
 
 
 def _parse_attributes(protos: Iterable[AttributeProto]) -> tuple[Attribute, ...]:
-    return tuple(
-        [
-            Attribute(a.name, r := a.ref_attr_name, None if r else attribute_value(a), a)
-            for a in protos
-        ]
-    )
+    return tuple([_parse_attribute(proto) for proto in protos])
+
+
+def _parse_attribute(proto: AttributeProto) -> Attribute:
+    reference = proto.ref_attr_name
+    return Attribute(proto.name, reference, None if reference else attribute_value(proto), proto)
 
 
 def attribute_value(proto: AttributeProto) -> Any:
