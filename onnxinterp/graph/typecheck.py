@@ -10,7 +10,7 @@ import torch
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph.ir import Graph, Node
-from onnxinterp.graph.types import Formal, Signature, bind, formals_for, signature_of
+from onnxinterp.graph.types import Formal, bind, formals_for, formals_of
 from onnxinterp.registry import lookup, schema_of
 
 NUMERIC_KINDS = frozenset({"floating", "integer", "complex"})
@@ -42,12 +42,12 @@ def check_types(graph: Graph, stored: Mapping[str, int]) -> None:
         schema = schema_of(*called)
         if schema is None or node.kernel is not registered(*called):
             continue
-        signature = signature_of(schema)
-        formals = formals_for(signature.inputs, len(node.inputs))
+        inputs, outputs = formals_of(schema)
+        inputs = formals_for(inputs, len(node.inputs))
         known = [types.get(name, 0) for name in node.inputs]
         if any(known):
-            _check_element_types(node, formals, known)
-        _check_structures(node, signature, formals, structures)
+            _check_element_types(node, inputs, known)
+        _check_structures(node, inputs, outputs, structures)
 
 
 def _check_element_types(node: Node, formals: Sequence[Formal], types: Sequence[int]) -> None:
@@ -65,17 +65,20 @@ def _check_element_types(node: Node, formals: Sequence[Formal], types: Sequence[
 
 
 def _check_structures(
-    node: Node, signature: Signature, formals: Sequence[Formal], structures: dict[str, str]
+    node: Node,
+    inputs: Sequence[Formal],
+    outputs: tuple[Formal, ...],
+    structures: dict[str, str],
 ) -> None:
     """Check the structures of a node's inputs; store those of its outputs."""
     known = [structures.get(name, "") for name in node.inputs]
-    for name, formal, structure in zip(node.inputs, formals, known, strict=False):
+    for name, formal, structure in zip(node.inputs, inputs, known, strict=False):
         admitted = formal.structures
         if structure in STRUCTURES and admitted.isdisjoint({structure, "optional"}):
             _refuse(node, name, f"must be a {' or '.join(sorted(admitted))}", f"a {structure}")
-    bound = bind(formals, known)
-    outputs = formals_for(signature.outputs, len(node.outputs))
-    for name, formal in zip(node.outputs, outputs, strict=False):
+    bound = bind(inputs, known)
+    formals = formals_for(outputs, len(node.outputs))
+    for name, formal in zip(node.outputs, formals, strict=False):
         only = next(iter(formal.structures)) if len(formal.structures) == 1 else ""
         structures[name] = only or bound.get(formal.parameter, "")
 

@@ -49,13 +49,6 @@ class Formal(NamedTuple):
     is_parameter: bool
 
 
-class Signature(NamedTuple):
-    """The types of a schema's inputs and outputs."""
-
-    inputs: tuple[Formal, ...]
-    outputs: tuple[Formal, ...]
-
-
 def type_of(value: Any) -> int:
     """The ONNX type of a constant; 0 where its dtype stands for several."""
     if isinstance(value, np.ndarray):
@@ -64,22 +57,23 @@ def type_of(value: Any) -> int:
 
 
 @lru_cache(maxsize=1024)
-def signature_of(schema: onnx.defs.OpSchema) -> Signature:
-    """The types of a schema's inputs and outputs."""
+def formals_of(schema: onnx.defs.OpSchema) -> tuple[tuple[Formal, ...], tuple[Formal, ...]]:
+    """The inputs and the outputs that a schema declares."""
     parameters = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
 
     def formal(declared: onnx.defs.OpSchema.FormalParameter) -> Formal:
         type_strings = parameters.get(declared.type_str, [declared.type_str])
-        structures = {t.partition("(")[0] for t in type_strings}
+        elements = (re.search(r"tensor\(\w+\)", string) for string in type_strings)
+        structures = {string.partition("(")[0] for string in type_strings}
         return Formal(
             declared.type_str,
             declared.is_homogeneous,
-            _element_types(type_strings),
+            frozenset(ELEMENT[m[0]] for m in elements if m and m[0] in ELEMENT),
             frozenset(STRUCTURE.get(s, s) for s in structures),
             declared.type_str in parameters,
         )
 
-    return Signature(tuple(map(formal, schema.inputs)), tuple(map(formal, schema.outputs)))
+    return tuple(map(formal, schema.inputs)), tuple(map(formal, schema.outputs))
 
 
 def formals_for(formals: tuple[Formal, ...], count: int) -> tuple[Formal, ...]:
@@ -115,34 +109,26 @@ def output_types(
     schema = schema_of(node.op_type, node.opset, node.domain)
     if schema is None or not schema.outputs:
         return (0,) * count
-    signature = signature_of(schema)
-    bound = bind(formals_for(signature.inputs, len(inputs)), inputs)
+    declared, outputs = formals_of(schema)
+    bound = bind(formals_for(declared, len(inputs)), inputs)
     attributes = node.attributes
     named = next((t for a in TYPE_ATTRIBUTES if isinstance(t := attributes.get(a), int)), 0)
-    types = tuple(
-        next(filter(None, _candidates(signature, formal, bound, named)), 0)
-        if formal.is_homogeneous
-        else 0
-        for formal in formals_for(signature.outputs, count)
-    )
+    likely = (_candidates(o, declared, bound, named) for o in formals_for(outputs, count))
+    types = tuple([next(filter(None, candidates), 0) for candidates in likely])
     infer = node.kernel.infer_output_type if node.kernel is not None else None
     return types if infer is None else (infer(attributes, inputs), *types[1:])
 
 
 def _candidates(
-    signature: Signature, output: Formal, bound: Mapping[str, int], named: int
+    output: Formal, inputs: Sequence[Formal], bound: Mapping[str, int], named: int
 ) -> Iterator[int]:
     """The types that an output may have, the surest first; `named` is that of an attribute."""
+    if not output.is_homogeneous:
+        return
     yield bound.get(output.parameter, 0)
     if len(output.element_types) == 1:
         yield next(iter(output.element_types))
     yield named
     # an input that admits the same types: T of a sequence S made of it, T1 where T2 is its like
-    admitted = {i.parameter: i.element_types for i in signature.inputs if i.is_parameter}
+    admitted = {i.parameter: i.element_types for i in inputs if i.is_parameter}
     yield from (t for p, t in bound.items() if admitted.get(p) == output.element_types)
-
-
-def _element_types(type_strings: Sequence[str]) -> frozenset[int]:
-    """The element types that some type strings name, those of sequences too."""
-    found = (re.search(r"tensor\(\w+\)", string) for string in type_strings)
-    return frozenset(ELEMENT[m[0]] for m in found if m and m[0] in ELEMENT)
