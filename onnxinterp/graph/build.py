@@ -180,14 +180,13 @@ class _Builder:
         inputs = tuple([context.scope[i] for i in fields.inputs])
         outputs = tuple([context.scope[o] if o else self.fresh("unused") for o in fields.outputs])
         attributes = self._attributes(fields.attributes, context)
-        called = fields.domain, fields.op_type, fields.overload
-        opset = context.opsets.get(fields.domain)
-        target = self._once(("target", *called, opset), self._target, *called, opset)
+        called = fields.domain, fields.op_type, fields.overload, context.opsets.get(fields.domain)
+        target = self._once(called, self._target, *called)
         if isinstance(target, FunctionBody):
             return self._inlined(target, inputs, outputs, attributes, context)
         if not outputs:
             return []  # nothing depends on it
-        name = fields.name or outputs[0]
+        name, prepared = fields.name or outputs[0], None
         kernel, opset = target
         if kernel is not None:
             _check_inputs(kernel, name, inputs)
@@ -195,7 +194,8 @@ class _Builder:
                 outputs += tuple([self.fresh("unused") for _ in range(fields.unnamed)])
             if kernel.subgraph_of:
                 self._extract(kernel, attributes, name, context)
-        prepared = self._prepared(kernel, name, attributes)
+            if kernel.prepare:
+                prepared = self._prepared(kernel, name, attributes)
         node = Node(
             *(fields.op_type, fields.domain, name, opset, inputs, outputs, attributes, kernel),
             scope=fields.scope,
@@ -263,10 +263,8 @@ class _Builder:
                     raise InvalidModelError(f"attribute {must}, got {bound!r:.50}")
         return values
 
-    def _prepared(self, kernel: Kernel | None, name: str, attributes: Mapping[str, Any]) -> Any:
+    def _prepared(self, kernel: Kernel, name: str, attributes: Mapping[str, Any]) -> Any:
         """What the kernel's `prepare` returns, once for all calls with the same attributes."""
-        if kernel is None or kernel.prepare is None:
-            return None
         read = {name: attributes[name] for name in kernel.reads if name in attributes}
         key = ("prepared", kernel, *((name, id(value)) for name, value in read.items()))
         return self._once(key, _prepare, kernel, name, read)
@@ -334,11 +332,7 @@ def _resolve(name: str, context: _Context, label: str) -> str:
 
 
 def _check_inputs(kernel: Kernel, label: str, inputs: Sequence[str]) -> None:
-    """Check that a node has the inputs it needs: its function may have been called without them.
-
-    Raises:
-        InvalidModelError: one is absent.
-    """
+    """Check that a node has the inputs it needs: its function may have been called without them."""
     if "" not in inputs:
         return
     for i, name in enumerate(inputs):

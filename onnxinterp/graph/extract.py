@@ -49,7 +49,7 @@ def _renamed(graph: Graph, around: Mapping[str, str], fresh: Callable[[str], str
         subgraphs = {k: _renamed(g, names, fresh) for k, g in node.subgraphs.items()}
         outputs = tuple(fresh(o) for o in node.outputs)
         copied = replace(node, inputs=inputs, outputs=outputs, is_copy=True)
-        nodes.append(replace(copied, attributes=node.attributes | subgraphs))
+        nodes.append(replace(copied, attributes={**node.attributes, **subgraphs}))
         for old, new in zip(node.outputs, outputs, strict=True):
             names.setdefault(old, new)  # an input keeps its new name
     ends = tuple(map(info, graph.inputs)), tuple(map(info, graph.outputs))

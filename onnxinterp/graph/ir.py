@@ -11,7 +11,7 @@ The name of a value is unique in the model, across subgraphs and functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -94,6 +94,9 @@ def _element_types(proto: onnx.TypeProto) -> tuple[int, int]:
     return 0, 0
 
 
+NO_SUBGRAPHS: Mapping[str, Graph] = {}  # one for all nodes
+
+
 @dataclass(frozen=True)
 class WeightRef:
     """Replaces an attribute that a kernel takes as a tensor: the name of the weight."""
@@ -133,10 +136,10 @@ class Node:
     is_copy: bool = False
     prepared: Any = None
 
-    @property
-    def subgraphs(self) -> dict[str, Graph]:
+    @cached_property
+    def subgraphs(self) -> Mapping[str, Graph]:
         """Attribute -> subgraph."""
-        return {name: v for name, v in self.attributes.items() if isinstance(v, Graph)}
+        return {n: v for n, v in self.attributes.items() if isinstance(v, Graph)} or NO_SUBGRAPHS
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
