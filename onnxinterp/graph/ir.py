@@ -144,9 +144,11 @@ class Node:
     @cached_property
     def reads(self) -> tuple[str, ...]:
         """All names it depends on: inputs, weights in attributes, captures of its subgraphs."""
-        reads = [*self.inputs, *(r for g in self.subgraphs.values() for r in g.captures)]
+        reads = list(filter(None, self.inputs))
         reads += [v.name for v in self.attributes.values() if isinstance(v, WeightRef)]
-        return tuple(dict.fromkeys(filter(None, reads)))
+        for graph in self.subgraphs.values():
+            reads.extend(graph.captures)
+        return tuple(dict.fromkeys(reads))
 
     def missing(self) -> MissingOp:
         """The entry of this node in the list of unsupported operators."""

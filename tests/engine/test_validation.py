@@ -66,7 +66,11 @@ BROKEN: list[tuple[str, ModelProto, str]] = [
     ("too many inputs", replaced("Add(x, w)", "Add(x, w, x)"), "at most 2 inputs, got 3"),
     ("input left out", replaced("Add(x, w)", 'Add("", w)'), "input number 1 must be given"),
     ("too many outputs", replaced("y = Elu", "y, q = Elu"), "at most 1 outputs, got 2"),
-    ("no outputs", edited(lambda m: m.graph.node.add(op_type="Neg", input=["x"])), "at least 1 outputs, got 0"),
+    (
+        "no outputs",
+        edited(lambda m: m.graph.node.add(op_type="Neg", input=["x"])),
+        "at least 1 outputs, got 0",
+    ),
     ("unknown attribute", replaced("alpha", "beta"), "no attribute 'beta'"),
     ("an engine's own attribute", replaced("alpha", "n_outputs"), "no attribute 'n_outputs'"),
     ("attribute missing", replaced("Elu<alpha = 2.0>", "Cast"), "must have the attribute 'to'"),

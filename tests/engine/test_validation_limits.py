@@ -55,7 +55,9 @@ def test_functions_that_double_in_subgraphs_are_counted() -> None:
     with pytest.raises(UnsafeModelError, match="nodes after inlining functions"):
         OnnxModule(doubling(31, use))
     assert OnnxModule(doubling(3, use))(torch.ones(2)).tolist() == [1, 1]
-    with pytest.raises(UnsafeModelError, match="levels of nested subgraphs after inlining functions, got 3"):
+    with pytest.raises(
+        UnsafeModelError, match="levels of nested subgraphs after inlining functions, got 3"
+    ):
         OnnxModule(doubling(4, use), limits=Limits(subgraph_depth=2))
 
 
