@@ -51,28 +51,27 @@ def validate(
 
     Raises:
         InvalidModelError: the file breaks the specification; the message says where.
-        UnsafeModelError: it is larger or nested deeper than `limits`, or calls operators that are
-            not allowed; all of these are listed.
+        UnsafeModelError: it exceeds `limits`, or calls operators that are not allowed.
     """
     if proto.ir_version > onnx.IR_VERSION:
         raise InvalidModelError(
-            f"the model has IR version {proto.ir_version}; the installed onnx package reads up to "
-            f"{onnx.IR_VERSION}"
+            f"the model must have at most IR version {onnx.IR_VERSION} (of the installed onnx "
+            f"package), got IR version {proto.ir_version}"
         )
     depth = depth_of(limits.subgraph_depth)
     nodes = limits.nodes if limits.nodes is not None else 2**63
     if (count := sum(1 + len(body.node) for body in bodies(proto, depth)) - 1) > nodes:
-        what = "the model must have at most"
-        raise UnsafeModelError(f"{what} {nodes} nodes and graphs (limits.nodes), got {count}")
+        must = f"at most {nodes} nodes and graphs (limits.nodes)"
+        raise UnsafeModelError(f"the model must have {must}, got {count}")
     validator = _Validator(proto, kernels)
     root = validator.run(proto.graph)
-    width = WIDTH * nodes + validator.width
-    check_size(root, validator.units, Size(nodes, depth, depth_of(limits.function_depth), width))
+    most = Size(nodes, depth, depth_of(limits.function_depth), WIDTH * nodes + validator.width)
+    check_size(root, validator.units, most)
     if allowed_ops is not None:
         allowed = {name.removeprefix("ai.onnx::") for name in allowed_ops}
-        if others := sorted(validator.called - allowed):
-            listed = ", ".join(map(repr, others))
-            raise UnsafeModelError(f"{len(others)} operator(s) are not allowed: {listed}")
+        if others := [repr(name) for name in sorted(validator.called - allowed)]:
+            what = f"{len(others)} operator(s) are not allowed"
+            raise UnsafeModelError(f"{what}: {', '.join(others)}")
 
 
 def opsets_of(imports: Iterable[onnx.OperatorSetIdProto], ir_version: int) -> dict[str, int]:
