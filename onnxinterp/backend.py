@@ -22,7 +22,7 @@ from onnx import helper
 from onnx.backend.base import Backend, BackendRep
 from torch import Tensor
 
-from onnxinterp.dtypes import CARRIER, NATIVE
+from onnxinterp.dtypes import CARRIER, NATIVE, ONNX_TYPE
 from onnxinterp.format.tensor_reader import from_array
 from onnxinterp.graph.ir import ValueInfo
 from onnxinterp.module import OnnxModule
@@ -156,8 +156,7 @@ def to_numpy(value: Any, info: ValueInfo) -> Any:
     tensor, kind = value.detach().cpu().contiguous(), info.elem_type
     if kind in CARRIER and kind not in NATIVE:
         return tensor.numpy().astype(helper.tensor_dtype_to_np_dtype(kind))
-    native = {CARRIER[k]: k for k in NATIVE}[tensor.dtype]
-    dtype = helper.tensor_dtype_to_np_dtype(native)
+    dtype = helper.tensor_dtype_to_np_dtype(ONNX_TYPE[tensor.dtype])
     if dtype.isbuiltin == 1:
         return tensor.numpy()
     bits = {1: torch.uint8, 2: torch.int16}[dtype.itemsize]

@@ -1,7 +1,7 @@
-"""The element types of ONNX and the torch types that carry them.
+"""The element types of ONNX and their carriers: the torch dtypes that represent them.
 
-Where torch has the type, it is the carrier. 4- and 2-bit integers are carried by 8-bit ones, float4
-and float6 by float32; a string has no carrier: arrays of strings are numpy object arrays.
+Where torch has the type, it is its own carrier. The carrier of 4- and 2-bit integers is an 8-bit
+integer, that of float4 and float6 is float32. Strings have none: they are in numpy object arrays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PACKED: dict[str, torch.dtype] = {
     "FLOAT6E2M3": torch.float32,
     "FLOAT6E3M2": torch.float32,
 }
-"""ONNX types that torch lacks, and what carries them."""
+"""Name of an ONNX type that torch does not have -> carrier."""
 
 CARRIER: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
@@ -47,15 +47,17 @@ CARRIER: dict[int, torch.dtype] = {
 }
 FLOAT8 = frozenset(d for d in CARRIER.values() if d.is_floating_point and d.itemsize == 1)
 NATIVE = frozenset(CARRIER)
-"""ONNX types whose bytes in a file are the bytes of the torch tensor."""
+"""ONNX types with the same bytes in a file and in a torch tensor."""
+ONNX_TYPE: dict[torch.dtype, int] = {dtype: elem_type for elem_type, dtype in CARRIER.items()}
+"""torch dtype -> ONNX type, for types that torch has."""
 
-# the onnx package learns of such types from release to release
+# newer releases of the onnx package have more of these types
 CARRIER |= {n: PACKED[name] for name, n in TensorProto.DataType.items() if name in PACKED}
 NARROW = frozenset(CARRIER) - NATIVE
-"""ONNX types whose carrier holds more than they do."""
+"""ONNX types whose carrier has more values than they have."""
 
 
 def onnx_name(elem_type: int) -> str:
-    """The name a user reads: 1 -> "float", 7 -> "int64", 16 -> "bfloat16"."""
+    """The name in messages: 1 -> "float", 7 -> "int64", 16 -> "bfloat16"."""
     known = elem_type in TensorProto.DataType.values()
     return TensorProto.DataType.Name(elem_type).lower() if known else f"type {elem_type}"

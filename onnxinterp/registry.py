@@ -1,32 +1,43 @@
 """The dispatch table: (domain, operator) -> kernels by the opset that introduced them.
 
-A kernel is a plain function whose signature is its declaration. Positional parameters are the
-node's inputs in schema order, keyword-only parameters its attributes with the schema's names and
-defaults. Annotations say what the kernel needs of each input:
+A kernel is a typed torch function, and its signature is its declaration:
 
-    Tensor            a tensor
-    Operand           a tensor, or a plain number where the graph has one
-    Ints, Floats      a list of plain numbers: shapes, axes, pads, scales
-    Scalar            one plain number
-    Host              the plain number(s) together with their ONNX type
-    Tensor | Strings  a tensor or, where the graph has one, an array of strings
-    anything else     as it flows: sequences, maps, strings, optionals
+    @op("Elu", since=6)
+    def elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+        return torch.nn.functional.elu(x, alpha)
 
-and of each attribute: `torch.dtype` an ONNX type number as torch's type, `Tensor` a list as a
-tensor.
+Positional parameters are the inputs of the node in schema order, with a default where they are
+optional. The annotation says in which form the kernel needs the input:
 
-Seven keyword-only parameters are given by the engine, not by the node:
+    Tensor              a tensor
+    Tensor | Strings    a tensor, or an array of strings if the graph has one
+    Operand             a tensor, or a plain number if the engine knows one
+    Scalar              one plain number
+    Ints, Floats        a list of plain numbers: a shape, axes, pads, scales
+    Host                the plain number or numbers together with their dtype
+    anything else       the value as it is: a sequence, a map, an array of strings, an optional
 
-    training          whether the module trains; of a kernel with state also None: its statistics
-                      are frozen, whatever the file says
-    n_outputs         how many outputs the node names
-    input_type        the ONNX number of the element type of the first input, of its values where
-    output_type       it is a map, and of the first output; 0 where it is not known; as torch's
-                      type, which is that of the moved module, where the annotation says so
-    straight_through  all that read the first output take floating numbers in place of its
-                      integers, so that a gradient passes
-    prepared          what the registration's `prepare` made of the attributes, once for all calls
-    device            where new tensors go
+Keyword-only parameters are the attributes of the node, with the names and defaults of the schema:
+
+    int, list[str], ...    the attribute as it is
+    Literal[...]           the same; other values are an error when the model is loaded
+    torch.dtype            an ONNX type number, as the dtype that carries it
+    Tensor                 a tensor or a list of floats; it is a weight of the module
+    Host                   a tensor of rank 0 or 1, as plain numbers
+    Subgraph               a subgraph, as a function of its inputs
+
+Seven more keyword-only parameters are provided by the engine where a kernel declares them:
+
+    training            whether the module is in training mode; None for a kernel with `state`
+                        whose statistics are frozen
+    n_outputs           the number of outputs of the node
+    input_type          the ONNX type of the first input (of a map: of its values); 0 if unknown.
+                        Annotated as `torch.dtype`: the dtype that it has in the module now
+    output_type         the same for the first output
+    straight_through    whether all readers of the first output accept floating-point numbers in
+                        place of integers, so that gradients can pass
+    prepared            what `prepare` returned for the node's attributes when the model was loaded
+    device              the device for new tensors
 """
 
 from __future__ import annotations
@@ -62,20 +73,20 @@ if TYPE_CHECKING:
 MAX_OP_NAME_CHARS = 200  # characters of an operator and its domain that a schema may have
 F = TypeVar("F", bound=Callable[..., Any])
 Function: TypeAlias = Callable[..., Any]
-Pattern: TypeAlias = tuple[Any, ...]  # nodes as `fusion` describes them
+Pattern: TypeAlias = tuple[Any, ...]  # a pattern of nodes, see `fusion`
 
-# keywords that the engine provides
+# the keyword-only parameters that the engine provides
 ENGINE_KEYWORDS = frozenset(
     {"training", "n_outputs", "input_type", "output_type", "device", "straight_through", "prepared"}
 )
-# attributes that only say something about memory, or how often training met a node
+# attributes without meaning for the result: about memory, or statistics of a training
 IGNORED_ATTRIBUTES = frozenset({"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"})
 NEWEST = {"": 28, "ai.onnx.ml": 5, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1}
-"""Domain -> the newest opset the kernels are written for: what a later one means is not known."""
+"""Domain -> the newest opset that the kernels implement; later ones may change an operator."""
 
 
 class Kind(Enum):
-    """What a kernel wants for one input, read off the annotation."""
+    """The form in which a kernel needs an input, derived from its annotation."""
 
     TENSOR = "tensor"
     OPERAND = "operand"
@@ -85,17 +96,18 @@ class Kind(Enum):
     ANY = "any"
 
 
-def _alternatives(hint: Any) -> set[Any]:
-    """The members of a union without None; of anything else, itself."""
+@lru_cache(maxsize=1024)
+def _alternatives(hint: Any) -> frozenset[Any]:
+    """The members of a union without None; a hint that is not a union is its only member."""
     union = typing.get_origin(hint) in (Union, types.UnionType)
-    return set(typing.get_args(hint) if union else (hint,)) - {type(None)}
+    return frozenset(typing.get_args(hint) if union else (hint,)) - {type(None)}
 
 
 def kind_of(hint: Any) -> Kind:
-    """What an annotation asks for."""
+    """The kind of input that an annotation declares."""
     members = _alternatives(hint)
     numbers = {int, float, bool}
-    if members in ({Tensor}, {Tensor, Strings}):
+    if Tensor in members and members <= {Tensor, Strings}:
         return Kind.TENSOR
     if members == {Host}:
         return Kind.HOST
@@ -116,34 +128,33 @@ class Kernel:
         function: the torch function.
         op_type: operator name.
         domain: "" for ai.onnx.
-        since: the first opset it serves.
-        frozen: names of inputs whose tensors are not trained (scales, bounds, exponents).
-        state: input name -> index of the output that holds its next value when training.
-        random: the answer differs from call to call, so nothing may be folded.
-        data_shaped: the shape of the answer depends on the elements of a tensor (NonZero).
-        initializer: the node is a weight in the form of a node (Constant).
-        any_type: the function takes every element type as it is stored (see `carriers`).
-        strings: whether strings may come as positions (see `carriers`): not where it computes.
-        uint64: how the function gets uint64: as "bits" of int64 where the answer is right modulo
-            2**64, in "order" where elements are compared and moved only; None: as torch has it.
-        infer_output_type: where the schema does not determine the element type of the first
-            output: computes it from the node's attributes, as stored, and the ONNX types of its
-            inputs (0 where unknown).
-        alias: the output is the input (Identity): exporters leave one where they merged equal
-            weights (see `ties`).
+        since: the first opset that it implements; it serves until the next registered one.
+        frozen: inputs whose tensors are never trained (scales, bounds, exponents).
+        state: input name -> index of the output that is its next value in training mode.
+        random: the result differs from call to call, so it is never folded into a constant.
+        data_shaped: the shape of an output depends on elements of an input (NonZero).
+        initializer: the node is a weight (Constant).
+        any_type: the function accepts every element type as it is stored (see `carriers`).
+        strings: the function only moves, compares or sorts elements, so that it may get integers
+            that stand for strings (see `carriers`).
+        uint64: how the function gets uint64: "bits", as int64 with the same bits, where the result
+            is right modulo 2**64; "order", as int64 in the same order, where elements are only
+            compared and moved; None, as torch.uint64.
+        infer_output_type: (attributes, ONNX types of the inputs, 0 if unknown) -> ONNX type of the
+            first output, where the schema does not determine it.
+        alias: the output is the input (Identity). Exporters use it for weights that they merged
+            because they are equal (see `ties`).
         accepts_float_for_int: inputs that may be floating-point tensors in place of integers.
-        subgraph_of: attribute that names a value of the graph -> attributes that list others. The
-            function gets the part of the graph between those values and this one, as a `Subgraph`
-            whose inputs are the node's.
-        any_opset: the kernel also implements opsets before `since`: onnxruntime writes the
-            operator into files of any opset.
+        subgraph_of: attribute that names a value of the graph -> attributes that name others. The
+            function gets the part of the graph between these values and that one as a `Subgraph`,
+            whose inputs are the inputs of the node.
+        prepare: computes `prepared` from attributes, once when a model is loaded. Its keyword-only
+            parameters are the attributes, as the file stores them, tensors as numpy arrays. Tensors
+            in the result, alone or in tuples, follow the module from device to device.
+        any_opset: the kernel also implements opsets before `since` (onnxruntime writes some
+            operators into files of any opset).
         extra_body_outputs: number of subgraph outputs that are not outputs of the node (the
             condition of a Loop).
-        prepare: makes of attributes, once when a model is loaded, what the function gets as
-            `prepared`. Its keyword-only parameters are the attributes it reads, as the file has
-            them, tensors as numpy arrays; the function may take the same ones. What it gives goes
-            to the function as it is, but for tensors, alone or in tuples: they follow the module
-            from device to device.
     """
 
     function: Callable[..., Any]
@@ -175,61 +186,62 @@ class Kernel:
 
     @cached_property
     def hints(self) -> dict[str, Any]:
-        """Parameter name -> annotation, resolved; "return" too."""
+        """Parameter name, or "return" -> resolved annotation."""
         return typing.get_type_hints(self.function)
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        """The parameters that stand for inputs."""
+        """The positional parameters: the inputs of a node."""
         every = signature(self.function).parameters.values()
         return tuple(p for p in every if p.kind is not p.KEYWORD_ONLY)
 
     @cached_property
     def keywords(self) -> dict[str, Parameter]:
-        """The function's keyword-only parameters: attributes, and what the engine gives."""
+        """The keyword-only parameters of the function: attributes, and what the engine provides."""
         every = signature(self.function).parameters.values()
         return {p.name: p for p in every if p.kind is p.KEYWORD_ONLY}
 
     @cached_property
     def attributes(self) -> dict[str, Parameter]:
-        """All attributes that mean something to the kernel, and what the engine gives."""
+        """The keyword-only parameters of the function and of `prepare`."""
         return {**self.reads, **self.keywords}
 
     @cached_property
     def reads(self) -> dict[str, Parameter]:
-        """The attributes that `prepare` reads."""
+        """The keyword-only parameters of `prepare`."""
         return dict(signature(self.prepare).parameters) if self.prepare else {}
 
     def parameter(self, index: int) -> Parameter | None:
-        """The parameter that takes input number `index`; None where the node has too many."""
-        last = self.parameters[-1] if self.parameters else None
-        if last is not None and last.kind is last.VAR_POSITIONAL:
-            index = min(index, len(self.parameters) - 1)
-        return self.parameters[index] if index < len(self.parameters) else None
+        """The parameter of input number `index`; None where the kernel takes fewer inputs."""
+        parameters = self.parameters
+        if index < len(parameters):
+            return parameters[index]
+        last = parameters[-1] if parameters else None
+        return last if last is not None and last.kind is last.VAR_POSITIONAL else None
 
     @cached_property
     def kinds(self) -> dict[str, Kind]:
-        """Input parameter name -> what the kernel wants there."""
+        """Input parameter name -> kind of input."""
         return {p.name: kind_of(self.hints.get(p.name)) for p in self.parameters}
 
     @cached_property
     def returns_host(self) -> bool:
-        """Whether the answer is a host value whatever the inputs are (Shape, Size)."""
+        """Whether the result is a host value for all inputs (Shape, Size)."""
         return self.hints.get("return") is Host
 
     @cached_property
     def has_many_outputs(self) -> bool:
-        """Whether the schema leaves open how many outputs a node has."""
+        """Whether the operator has a variadic output."""
         schema = schema_of(self.op_type, self.since, self.domain)
         many = onnx.defs.OpSchema.FormalParameterOption.Variadic
         return schema is not None and any(o.option is many for o in schema.outputs)
 
     def wants_subgraph(self, attribute: str) -> bool:
-        """Whether an attribute is a subgraph to be called."""
+        """Whether the kernel takes an attribute as a `Subgraph`."""
         return Subgraph in _alternatives(self.hints.get(attribute))
 
     def wants_dtype(self, attribute: str) -> bool:
-        """Whether an attribute is an ONNX type number that the kernel wants as a torch dtype."""
+        """Whether the kernel takes an attribute, an ONNX type number, as a torch dtype."""
         return torch.dtype in _alternatives(self.hints.get(attribute))
 
     def may_be_none(self, attribute: str) -> bool:
@@ -237,17 +249,17 @@ class Kernel:
         return type(None) in typing.get_args(self.hints.get(attribute))
 
     def wants_tensor(self, attribute: str) -> bool:
-        """Whether a tensor attribute is wanted as a tensor: then it is a weight."""
+        """Whether the kernel takes an attribute as a tensor: then it is a weight."""
         return kind_of(self.hints.get(attribute)) is Kind.TENSOR
 
     def choices(self, attribute: str) -> frozenset[Any]:
-        """What an attribute may be, where its annotation lists it; empty where anything goes."""
+        """The values that the annotation of an attribute lists; empty where it may be any."""
         members = _alternatives(self.hints.get(attribute))
         listed = [typing.get_args(m) for m in members if typing.get_origin(m) is Literal]
         return frozenset().union(*listed) if len(listed) == len(members) else frozenset()
 
     def wants_host(self, attribute: str) -> bool:
-        """Whether a tensor attribute is wanted as plain numbers."""
+        """Whether the kernel takes a tensor attribute as plain numbers."""
         return Host in _alternatives(self.hints.get(attribute))
 
 
@@ -276,11 +288,11 @@ def find_kernel(function: Callable[..., Any]) -> Kernel | None:
 
 
 def kernel_of(name: str, function: Callable[..., Any]) -> Kernel:
-    """A kernel for one module; what `op` declared of the function still holds.
+    """A kernel for one module; a function that `op` has registered keeps its declarations.
 
     Args:
         name: "domain::Op", or "Op" of ai.onnx.
-        function: what is to serve it.
+        function: the kernel function.
     """
     domain, _, op_type = name.rpartition("::")
     return find_kernel(function) or Kernel(function, op_type, domain, data_shaped=True)
@@ -294,7 +306,7 @@ COMMUTATIVE: set[Function] = set()
 
 
 class KernelOptions(TypedDict, total=False):
-    """What a registration may say; `Kernel` tells what each means."""
+    """What a registration may declare; see `Kernel`."""
 
     frozen: tuple[str, ...]
     state: Mapping[str, int]
@@ -323,9 +335,9 @@ def op(
 ) -> Callable[[F], F]:
     """Register a kernel for `name` from opset `since` until the next registered one.
 
-    The decorated function is returned as it is. See the head of this file for its signature, and
-    `Kernel` for what the other arguments declare. Operators of other domains than ONNX's own count
-    as `data_shaped` unless they say otherwise. The inputs of a `commutative` one may change places.
+    The function is returned unchanged. The head of this file describes its signature, `Kernel` the
+    arguments. Operators of other domains than ai.onnx are `data_shaped` by default. Fusion may
+    exchange the inputs of a `commutative` operator.
 
     Raises:
         ValueError: the operator is already registered at this opset.
@@ -350,10 +362,10 @@ def add_kernel(kernel: Kernel) -> None:
 
 
 def host(*functions: Callable[..., Any]) -> Callable[[F], F]:
-    """Attach a second rule, used when all that the kernel takes as tensors are host values.
+    """Attach a host rule: it runs when all inputs that a kernel takes as tensors are host values.
 
-    The rule has the kernel's signature, with `Host` in place of tensors, and gives a `Host` or a
-    tuple of them; NotImplemented where the answer is no host value: then the kernel itself runs.
+    The rule has the signature of the kernel with `Host` in place of tensors. It returns a `Host`,
+    a tuple of them, or NotImplemented where the result is not a host value: then the kernel runs.
     """
 
     def attach(rule: F) -> F:
@@ -364,9 +376,9 @@ def host(*functions: Callable[..., Any]) -> Callable[[F], F]:
 
 
 def fuse(*patterns: Pattern) -> Callable[[F], F]:
-    """Attach one function for several nodes, wherever they make one of `patterns` (see `fusion`).
+    """Attach one function that replaces several nodes where they match a pattern (see `fusion`).
 
-    Where several patterns match, the one declared first counts.
+    Where several patterns match, the one that was declared first is used.
     """
 
     def attach(function: F) -> F:
@@ -379,7 +391,7 @@ def fuse(*patterns: Pattern) -> Callable[[F], F]:
 
 
 def sample(*functions: Callable[..., Any]) -> Callable[[F], F]:
-    """Attach the function that draws one valid call of each of `functions`."""
+    """Attach a function that draws one valid call of each kernel in `functions`."""
 
     def attach(draw_call: F) -> F:
         SAMPLES.update(dict.fromkeys(functions, draw_call))
@@ -389,10 +401,10 @@ def sample(*functions: Callable[..., Any]) -> Callable[[F], F]:
 
 
 def lookup(op_type: str, opset: int, domain: str = "") -> Kernel | None:
-    """The newest kernel not newer than `opset`; None where there is none.
+    """The newest kernel that is not newer than `opset`; None where there is none.
 
-    An opset that is newer than the kernels (`NEWEST`) may have changed what an operator means: it
-    is served by kernels that were registered for such opsets only.
+    An opset after `NEWEST` may have changed the operator: there, only kernels that are registered
+    for an opset after `NEWEST` count.
     """
     versions = KERNELS.get((domain, op_type), {})
     beyond = opset > NEWEST.get(domain, opset)
@@ -403,7 +415,7 @@ def lookup(op_type: str, opset: int, domain: str = "") -> Kernel | None:
 
 
 def schema_of(op_type: str, opset: int, domain: str = "") -> onnx.defs.OpSchema | None:
-    """The schema of an operator at an opset; None where it has none, or the opset is not known."""
+    """The schema of an operator at an opset; None without schema, and after `NEWEST`."""
     if len(op_type) + len(domain) > MAX_OP_NAME_CHARS:
         return None
     return _schema_of(op_type, opset, domain)
@@ -415,10 +427,10 @@ def _schema_of(op_type: str, opset: int, domain: str) -> onnx.defs.OpSchema | No
         return None
     try:
         return onnx.defs.get_schema(op_type, opset, domain)
-    except (onnx.defs.SchemaError, TypeError):  # names and numbers that C++ has no room for
+    except (onnx.defs.SchemaError, TypeError):  # names and numbers that C++ cannot represent
         return None
 
 
 def value_name_attributes(op_type: str, domain: str = "") -> frozenset[str]:
-    """The attributes that name values of the graph the node stands in, whatever its version."""
+    """The attributes that name values of the graph around a node, in any version."""
     return frozenset().union(*(k.subgraph_of for k in KERNELS.get((domain, op_type), {}).values()))

@@ -1,16 +1,16 @@
-"""What flows through a graph besides tensors.
+"""The values in a graph that are not tensors.
 
-Shapes, axes and sizes are *host values*: plain Python numbers that never become tensors unless a
-kernel asks for one. That is what lets symbolic sizes flow through `torch.compile` and
-`torch.export`, and what keeps a GPU from waiting for the CPU.
+Shapes, axes and sizes are *host values*: plain Python numbers that become tensors only where a
+kernel needs one. So symbolic sizes pass through `torch.compile` and `torch.export`, and a GPU does
+not wait for the CPU.
 
-    Host       a number or a list of numbers with its ONNX type       (ranks 0 and 1)
-    Ints, Floats, Scalar, Operand   how a kernel's signature asks for one
-    Strings    an array of strings: it never leaves the host
+    Host       a number or a list of numbers with its dtype       (ranks 0 and 1)
+    Ints, Floats, Scalar, Operand   annotations of a kernel's inputs, see `registry`
+    Strings    an array of strings; it is always on the host
     Subgraph   the body of an If, Loop or Scan, callable
 
-Every way from a tensor to a number goes through `host_of`, to an array through `array_of`: they
-are the one place that waits for a device and the one place where a graph becomes dependent on data.
+A tensor becomes a number only in `host_of`, and an array only in `array_of`: only these wait for a
+device, and only these make a graph depend on data.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Operand: TypeAlias = Tensor | int | float | bool
 Strings: TypeAlias = np.ndarray[Any, Any]
 
 Dtype: TypeAlias = "torch.dtype | np.dtype[Any] | None"
-"""How a type is kept: strings are numpy objects; None where the type is not known."""
+"""A dtype in memory: numpy's object for strings; None where it is unknown."""
 OutputType: TypeAlias = "tuple[Dtype, tuple[int | str | None, ...] | None]"
-"""Of an output of a subgraph: its type, and its shape where it is declared."""
+"""Dtype of an output of a subgraph, and its shape where it is declared."""
 
 HOST_DTYPES = frozenset({torch.int64, torch.int32, torch.bool, torch.float32, torch.float64})
 READABLE = frozenset(d for d in CARRIER.values() if not d.is_complex)
@@ -44,7 +44,7 @@ HOST_LENGTH = 1024  # a longer list is data, not a shape
 
 
 class Host:
-    """A number (rank 0) or a list of numbers (rank 1) with the type ONNX gives it.
+    """A number (rank 0) or a list of numbers (rank 1) with its dtype.
 
     The numbers may be symbolic sizes while a graph is being captured. Treat as immutable.
     """
@@ -105,26 +105,26 @@ def bytes_of(value: Tensor) -> bytes:
 def is_known(number: Any) -> bool:
     """Whether a number is plain, not a symbol of a graph that is being captured.
 
-    To ask a symbol for its value would tie the graph to it. While `torch.compile` traces, symbols
-    pass for int, so that their kind does not tell.
+    Reading the value of a symbol would specialize the graph to it. While `torch.compile` traces,
+    symbols are instances of int, so the class is not enough.
     """
     if not isinstance(number, (int, float)) or not torch.compiler.is_compiling():
         return isinstance(number, (int, float))
-    # here, because it imports sympy: a second that only those who capture should wait
+    # imported here: it imports sympy, which takes a second
     from torch.fx.experimental.symbolic_shapes import has_static_value
 
     return has_static_value(number)
 
 
 def round_to(dtype: torch.dtype, x: Any) -> Any:
-    """Round a Python float as a tensor of `dtype` would hold it; an integer is as it is.
+    """Round a Python float to `dtype`; an integer is unchanged.
 
     A symbolic float becomes float32 by Veltkamp's splitting (T. J. Dekker, 1971): plain arithmetic,
     right for all but numbers near the ends of the type.
 
     Raises:
-        OverflowError: an integer is beyond the type. A tensor would wrap it; Python would let it
-            grow, to numbers that take all the memory there is.
+        OverflowError: an integer is outside the range of `dtype`. A tensor would wrap; a Python
+            integer would grow until memory is exhausted.
     """
     plain = x.__class__ in (int, float) and not torch.compiler.is_compiling()
     if plain and x.__class__ is int and dtype in INTEGER_ENDS:
@@ -143,8 +143,8 @@ class Subgraph:
     """A subgraph bound to the values around it; call it with its inputs, get a tuple of outputs.
 
     Attributes:
-        n_inputs: how many inputs it takes.
-        output_types: type and shape of each output, as far as they are known before it runs.
+        n_inputs: number of inputs.
+        output_types: dtype and shape of each output, as far as they are known before it runs.
     """
 
     __slots__ = ("_run", "n_inputs", "output_types")
@@ -160,5 +160,5 @@ class Subgraph:
         self.output_types = tuple(output_types)
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
-        """Run the body; the values around it are those of the moment it was bound."""
+        """Run the body with the values around it as they were when it was bound."""
         return self._run(inputs)

@@ -20,7 +20,7 @@ from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Holder, Model, Node
 from onnxinterp.graph.ties import untie_weights
-from onnxinterp.planning.carriers import type_of
+from onnxinterp.graph.types import type_of
 from onnxinterp.reading.source import read
 from onnxinterp.weights.loading import header, read_tensor
 from onnxinterp.weights.trainable import UNKNOWN_RANGE, Range, choose_parameters, value_range

@@ -1,52 +1,44 @@
-"""From a ModelProto to a Model: nodes in order, attributes decoded, functions opened, names unique.
+"""Builds a Model from a ModelProto: nodes in order, attributes decoded, functions inlined.
 
-Calls of functions, those the model ships and those an operator's schema gives as its meaning, are
-replaced by their bodies. Names of the main graph stay verbatim, names in subgraphs and functions
-get a suffix where they clash.
+Calls of functions are replaced by the bodies: functions of the model, and those that the schema of
+an operator without kernel has as its definition. A body is decoded once (`decode`) and instantiated
+for each call by renaming its values. Names of the main graph stay verbatim; names in subgraphs and
+functions get a suffix where they clash.
 """
 
 from __future__ import annotations
 
 from collections import ChainMap, Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
 from google.protobuf.message import Message
-from onnx import (
-    AttributeProto,
-    FunctionProto,
-    GraphProto,
-    NodeProto,
-    TensorProto,
-    numpy_helper,
-)
+from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.graph.decode import (
-    ATTRIBUTE_VALUE,
     Attribute,
-    Signature,
-    is_of,
-    output_names,
+    FunctionBody,
+    GraphBody,
+    NodeFields,
+    has_type,
+    parse_function,
     parse_graph,
-    parse_node,
-    signature_of,
 )
 from onnxinterp.graph.extract import extract
 from onnxinterp.graph.ir import Graph, Holder, Model, Node, WeightRef
 from onnxinterp.limits import REPEATED, Limits
-from onnxinterp.reading.toposort import toposort
 from onnxinterp.reading.validation.expansion import WIDTH
-from onnxinterp.reading.validation.operators import FunctionKey, schema_function
+from onnxinterp.reading.validation.operators import schema_function
 from onnxinterp.reading.validation.structure import depth_of, functions_of, opsets_of
 from onnxinterp.registry import Kernel, lookup
 
-Scope: TypeAlias = "ChainMap[str, str]"  # name in the file -> name in the whole model
-
 MAX_COPIED_NAME_CHARS = 256  # characters of a name that its copies keep
+
+T = TypeVar("T")
 
 
 def build(
@@ -54,46 +46,71 @@ def build(
     kernels: Mapping[str, Kernel] | None = None,
     limits: Limits = Limits(),
 ) -> Model:
-    """Decode a model that `validation` has passed.
+    """Build a model that `validate` has checked.
 
     Args:
         proto: the parsed file.
         kernels: "domain::Op" (or "Op") -> kernel that takes precedence in this model.
-        limits: of them `nodes`, for parts of the graph that are copied.
+        limits: `nodes` and `subgraph_depth` bound the parts of the graph that are copied;
+            `weight_bytes` bounds the weights that are repeated for each call of a function.
 
     Raises:
-        InvalidModelError: nodes need each other in a circle, or attributes are not what a kernel
-            makes something of.
-        UnsafeModelError: copies of parts of the graph have too many nodes.
+        InvalidModelError: nodes depend on each other in a cycle, or a kernel does not accept the
+            attributes of its node.
+        UnsafeModelError: copies of parts of the graph, or of weights, are larger than `limits`.
     """
     builder = _Builder(proto, kernels or {}, limits)
-    graph = builder.graph(proto.graph, ChainMap(), builder.opsets)
-    metadata = {p.key: p.value for p in proto.metadata_props}
-    producer = f"{proto.producer_name} {proto.producer_version}".strip()
+    graph = builder.graph(parse_graph(proto.graph), _Context(Scope(), builder.opsets))
     return Model(
         graph=graph,
         tensors=builder.tensors,
         opset_imports=builder.opsets,
-        producer=producer,
+        producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         ir_version=proto.ir_version,
-        metadata=metadata,
+        metadata={p.key: p.value for p in proto.metadata_props},
         protos=builder.protos,
     )
 
 
+class Scope(dict[str, str]):
+    """Name in a body -> name in the model; a subgraph also sees the names of the scope around it.
+
+    "", which stands for an absent input, is in every scope.
+    """
+
+    def __init__(self, outer: Scope | None = None) -> None:
+        self.outer = outer
+        self[""] = ""
+
+    def __missing__(self, name: str) -> str:
+        if self.outer is None:
+            raise KeyError(name)
+        return self.outer[name]
+
+
 @dataclass(frozen=True)
 class _Context:
-    """Where a node stands: the names around it, its opsets, the function it is part of."""
+    """Where a body is instantiated.
+
+    Attributes:
+        scope: the names that its nodes may read.
+        opsets: domain -> version.
+        in_function: whether it is the body of a function, or inside of one.
+        attributes: the attributes of the function call.
+        results: names of the function's outputs: its caller has named them.
+        built: the nodes so far; those of a function have a list of their own.
+    """
 
     scope: Scope
     opsets: dict[str, int]
-    bound: Mapping[str, Any] = field(default_factory=dict)  # attributes of the function call
-    functions: tuple[FunctionKey, ...] = ()
-    results: frozenset[str] = frozenset()  # outputs of that function: named by its caller
+    in_function: bool = False
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    results: frozenset[str] = frozenset()
+    built: list[Node] = field(default_factory=list)
 
 
 class _Builder:
-    """Decodes one model; holds what is unique in it: value names, functions, tensors."""
+    """Builds one model; holds what is unique in it: value names, functions, tensors."""
 
     def __init__(
         self, proto: onnx.ModelProto, kernels: Mapping[str, Kernel], limits: Limits
@@ -104,257 +121,236 @@ class _Builder:
         self.functions = functions_of(proto)
         self.tensors: dict[str, Holder] = {}
         self.protos: dict[str, NodeProto] = {}
-        self._taken: set[str] = {""}
-        self._copies: Counter[str] = Counter()  # how often a name was wanted again
-        self._made: list[Node] = []  # so far; within a function, by its body
-        self._repeated = 0  # bytes of constants that functions give again
-        self._extracted = 0  # nodes that were gone through and copied
-        self._shared: dict[tuple[object, int], tuple[object, Any]] = {}
+        self._names: set[str] = {""}
+        self._copies: Counter[str] = Counter()  # how often a name was needed again
+        self._repeated_bytes = 0  # of weights that are repeated for calls of functions
+        self._extracted_nodes = 0
+        self._shared: dict[Hashable, Any] = {}
 
     def fresh(self, name: str) -> str:
         """`name`, or `name` with a number behind it where it is taken."""
-        unique, name = name, name[:MAX_COPIED_NAME_CHARS]
-        while unique in self._taken:
+        unique = name
+        while unique in self._names:
+            name = name[:MAX_COPIED_NAME_CHARS]
             self._copies[name] += 1
             unique = f"{name}.{self._copies[name]}"
-        self._taken.add(unique)
+        self._names.add(unique)
         return unique
 
-    def graph(
-        self,
-        proto: GraphProto,
-        outer: Scope,
-        opsets: dict[str, int],
-        bound: Mapping[str, Any] | None = None,
-        functions: tuple[FunctionKey, ...] = (),
-    ) -> Graph:
-        """Decode a graph; `outer` holds the names a subgraph may capture."""
-        context = _Context(outer.new_child(), opsets, bound or {}, functions)
-        declares = self._once(context, "declared", proto, parse_graph, proto)
-        inputs = [replace(i, name=self._define(i.name, context)) for i in declares.inputs]
-        for name, tensor in declares.stored.items():
-            known = context.scope.maps[0].get(name)
-            if known is None:
-                known = self._define(name, context)
-                known = context.scope[name] = self._once(context, "weight", tensor, str, known)
-            self.tensors[known] = tensor
-        nodes = self.nodes(proto, context)
-        outputs = [
-            replace(o, name=self._resolve(o.name, context, "output")) for o in declares.outputs
-        ]
+    def _once(self, key: Hashable, make: Callable[..., T], *args: Any) -> T:
+        """`make(*args)`, called once for each key: calls of a function share the result.
+
+        Keys contain ids of decoded values, which live as long as the builder.
+        """
+        if key not in self._shared:
+            self._shared[key] = make(*args)
+        return self._shared[key]  # type: ignore[no-any-return]  # what `make` returned
+
+    def graph(self, body: GraphBody, around: _Context) -> Graph:
+        """Instantiate a graph, which may read the values around it."""
+        scope = Scope(around.scope)
+        context = replace(around, scope=scope, results=frozenset())
+        inputs = tuple([replace(i, name=self._define(i.name, scope)) for i in body.inputs])
+        for name, tensor in body.stored.items():
+            if name not in scope:
+                weight = self._define(name, scope)
+                scope[name] = self._once(("stored", id(tensor)), str, weight)
+            self.tensors[scope[name]] = tensor
+        nodes = self.nodes(body.nodes, context)
+        outputs = tuple([replace(o, name=scope[o.name]) for o in body.outputs])
         if not all(o.name for o in outputs):
-            raise InvalidModelError(f"graph {declares.name!r} gives an input its function lacks")
-        return Graph(declares.name, tuple(inputs), tuple(outputs), tuple(nodes))
+            what = f"graph {body.name!r}: an output"
+            raise InvalidModelError(f"{what} must have a value, got an absent input of a function")
+        return Graph(body.name, inputs, outputs, tuple(nodes))
 
-    def nodes(self, body: GraphProto | FunctionProto, context: _Context) -> list[Node]:
-        """Decode nodes in order, functions replaced by their bodies."""
-        protos = self._once(context, "nodes", body, list, body.node)
-        for output in self._once(context, "made", body, output_names, protos):
-            if output not in context.results:
-                self._define(output, context)
-        ordered = self._once(context, "sorted", body, toposort, protos)
-        return [n for proto in ordered for n in self._node(proto, context)]
+    def nodes(self, body: Sequence[NodeFields], context: _Context) -> list[Node]:
+        """Instantiate nodes, functions replaced by their bodies."""
+        for fields in body:
+            for output in fields.outputs:
+                if output and output not in context.results:
+                    self._define(output, context.scope)
+        return [node for fields in body for node in self._call(fields, context)]
 
-    def _define(self, name: str, context: _Context) -> str:
-        if not name or name in context.scope.maps[0]:
-            raise InvalidModelError(f"the value {name!r} is defined twice" if name else "no name")
-        context.scope[name] = self.fresh(name)
-        return context.scope[name]
+    def _define(self, name: str, scope: Scope) -> str:
+        scope[name] = unique = self.fresh(name)
+        return unique
 
-    @staticmethod
-    def _resolve(name: str, context: _Context, reader: str) -> str:
-        if name and name not in context.scope:
-            raise InvalidModelError(f"{reader!r} reads {name!r}, which nothing provides")
-        return context.scope[name] if name else ""
-
-    def _node(self, proto: NodeProto, context: _Context) -> list[Node]:
-        says = self._once(context, "said", proto, parse_node, proto)
-        op_type, domain, label = says.op_type, says.domain, says.label
-        inputs = tuple(self._resolve(i, context, label) for i in says.inputs)
-        outputs = tuple(context.scope[o] if o else self.fresh("unused") for o in says.outputs)
-        attributes = self._attributes(says.attributes, context)
-        key: FunctionKey = (domain, op_type, says.overload)
-        explicit = self.kernels.get(f"{domain}::{op_type}" if domain else op_type)
-        if explicit is None and key in self.functions:
-            return self._call(self.functions[key], key, inputs, outputs, attributes, context)
-        if domain not in context.opsets:
-            what = f"node {label!r} uses the domain {domain!r}"
-            raise InvalidModelError(f"{what}, which the model does not import")
-        opset = context.opsets[domain]
-        kernel = explicit or lookup(op_type, opset, domain)
-        opset = max(opset, kernel.since) if kernel is not None and kernel.any_opset else opset
-        if kernel is None and (body := schema_function(domain, op_type, opset)) is not None:
-            return self._call(body, key, inputs, outputs, attributes, context)
+    def _call(self, fields: NodeFields, context: _Context) -> list[Node]:
+        """Instantiate one node: as it is, or by the body of the function that it calls."""
+        inputs = tuple([context.scope[i] for i in fields.inputs])
+        outputs = tuple([context.scope[o] if o else self.fresh("unused") for o in fields.outputs])
+        attributes = self._attributes(fields.attributes, context)
+        called = fields.domain, fields.op_type, fields.overload, context.opsets.get(fields.domain)
+        target = self._once(called, self._target, *called)
+        if isinstance(target, FunctionBody):
+            return self._inlined(target, inputs, outputs, attributes, context)
         if not outputs:
-            return []  # nobody can tell whether it ran
-        if not says.name:
-            label = next(filter(None, outputs))
+            return []  # nothing depends on it
+        name, prepared = fields.name or outputs[0], None
+        kernel, opset = target
         if kernel is not None:
-            _check_inputs(kernel, label, inputs)
-            if says.unnamed and kernel.has_many_outputs:  # each counts: so many parts are made
-                outputs += tuple(self.fresh("unused") for _ in range(says.unnamed))
-        if kernel is not None and kernel.subgraph_of:
-            self._extract(kernel, attributes, label, context)
-        prepared = self._prepared(kernel, label, attributes, context)
+            _check_inputs(kernel, name, inputs)
+            if kernel.has_many_outputs:  # all are computed, whether they have a name or not
+                outputs += tuple([self.fresh("unused") for _ in range(fields.unnamed)])
+            if kernel.subgraph_of:
+                self._extract(kernel, attributes, name, context)
+            if kernel.prepare:
+                prepared = self._prepared(kernel, name, attributes)
         node = Node(
-            *(op_type, domain, label, opset, inputs, outputs, attributes, kernel, says.scope),
+            *(fields.op_type, fields.domain, name, opset, inputs, outputs, attributes, kernel),
+            scope=fields.scope,
             prepared=prepared,
         )
         if kernel is not None and kernel.initializer:
-            self._constant(node, proto, context)
+            self._store_constant(node, fields, context)
             return []
-        if not context.functions:
-            self.protos[outputs[0]] = proto
-        self._keep(node, says.attributes, context)
-        self._made.append(node)
+        if not context.in_function:
+            self.protos[outputs[0]] = fields.proto
+        self._store_attributes(node, fields)
+        context.built.append(node)
         return [node]
 
-    def _once(
-        self, context: _Context, what: object, source: Any, make: Callable[..., Any], *args: Any
-    ) -> Any:
-        """`make(*args)`; in a function, once for each source, however often it is called.
+    def _target(
+        self, domain: str, op_type: str, overload: str, opset: int | None
+    ) -> FunctionBody | tuple[Kernel | None, int]:
+        """What a node calls: a function, or a kernel and the opset of the call."""
+        kernel = self.kernels.get(f"{domain}::{op_type}" if domain else op_type)
+        function = self.functions.get((domain, op_type, overload))
+        if kernel is None and function is not None:
+            return parse_function(function)
+        assert opset is not None, "validation has checked the domain"
+        kernel = kernel or lookup(op_type, opset, domain)
+        if kernel is None:
+            function = schema_function(domain, op_type, opset)
+            return (None, opset) if function is None else parse_function(function)
+        return kernel, max(opset, kernel.since) if kernel.any_opset else opset
 
-        A source is known by its identity, which is its own because it is held from then on.
-        """
-        if not context.functions:
-            return make(*args)
-        key = (what, id(source))
-        if key not in self._shared:
-            self._shared[key] = source, make(*args)
-        return self._shared[key][1]
-
-    def _keep(self, node: Node, told: Iterable[Attribute], context: _Context) -> None:
-        """Make weights of attributes, and messages of their own of the other ones."""
-        for name, value in node.attributes.items():
-            if node.kernel is not None and _is_weight(value) and node.kernel.wants_tensor(name):
-                what = ("weight", name)
-                weight = self._once(context, what, value, self.fresh, f"{node.name}.{name}")
-                node.attributes[name] = WeightRef(weight)
-                if weight not in self.tensors:
-                    self.tensors[weight] = _holder(told, name, value)
-            elif isinstance(value, Message):  # a part of a message keeps all of it in memory
-                node.attributes[name] = self._once(context, "copy", value, _copy, value)
-
-    def _prepared(
-        self, kernel: Kernel | None, label: str, attributes: Mapping[str, Any], context: _Context
-    ) -> Any:
-        """What a kernel makes of its attributes once for all calls."""
-        if kernel is None or kernel.prepare is None:
-            return None
-        read = {name: attributes[name] for name in kernel.reads if name in attributes}
-        if not read:
-            return _prepared(kernel, label, read)
-        what = (kernel, *((name, id(value)) for name, value in read.items()))
-        held = self._once(context, what, kernel, dict, read)  # so that each id stays its own
-        return self._once(context, ("prepared", *what), kernel, _prepared, kernel, label, held)
-
-    def _extract(
-        self, kernel: Kernel, attributes: dict[str, Any], label: str, context: _Context
-    ) -> None:
-        """Put parts of the graph in place of the names that tell where they end."""
-        for attribute, starts in kernel.subgraph_of.items():
-            named = [name for start in starts for name in attributes.get(start, [])]
-            inputs = [self._resolve(name, context, label) for name in named]
-            if len(set(inputs)) < len(inputs):
-                raise InvalidModelError(f"{label!r} names one value twice: {', '.join(named)}")
-            if not isinstance(attributes.get(attribute), str):
-                raise InvalidModelError(f"{label!r} names no value as {attribute!r}")
-            output = self._resolve(attributes[attribute], context, label)
-            part = attributes[attribute] = extract(self._made, inputs, output, self.fresh)
-            self._extracted += sum(map(_size, self._made)) + sum(map(_size, part.walk()))
-            if self.limits.nodes is not None and self._extracted > self.limits.nodes:
-                raise UnsafeModelError(f"node {label!r}: copies of the graph have too many nodes")
-            if part.depth > depth_of(self.limits.subgraph_depth):
-                raise UnsafeModelError(f"node {label!r}: copies of the graph stand in each other")
-
-    def _constant(self, node: Node, proto: NodeProto, context: _Context) -> None:
-        """A node that is a weight; in a function, one weight however often it is called."""
-        what = ("weight", *map(id, node.attributes.values()))
-        first = self._once(context, what, proto, str, node.outputs[0])
-        if proto.output[0] not in context.results:
-            context.scope[proto.output[0]] = first
-        elif first != node.outputs[0]:  # the caller has named it: a weight for each call
-            self._repeated += proto.ByteSize()
-            most = self.limits.weight_bytes
-            if self._repeated > (REPEATED if most is None else most):
-                raise UnsafeModelError(f"node {node.name!r}: too large for as many calls of it")
-        self.tensors.setdefault(context.scope[proto.output[0]], node)
-        self.protos.setdefault(context.scope[proto.output[0]], proto)
-
-    def _attributes(self, attributes: Iterable[Attribute], context: _Context) -> dict[str, Any]:
-        """Strings as str; graphs as Graph; tensors and types as their protos."""
-        decoded: dict[str, Any] = {}
-        rest = (context.opsets, context.bound, context.functions)
-        for name, refers, a in attributes:
-            if refers:
-                if refers in context.bound:
-                    decoded[name] = value = context.bound[refers]
-                    if not is_of(value, a.type):
-                        told = f"{name!r} is {refers!r} of the function, {value!r:.50}"
-                        raise InvalidModelError(f"{told}, which is of another type")
-            elif a.type == AttributeProto.GRAPH:
-                decoded[name] = self.graph(a.g, context.scope, *rest)
-            elif a.type == AttributeProto.GRAPHS:
-                decoded[name] = [self.graph(g, context.scope, *rest) for g in a.graphs]
-            else:
-                decode = ATTRIBUTE_VALUE[a.type]
-                decoded[name] = self._once(context, "value", a, decode, a)
-        return decoded
-
-    def _call(
+    def _inlined(
         self,
-        function: FunctionProto,
-        key: FunctionKey,
+        function: FunctionBody,
         inputs: tuple[str, ...],
         outputs: tuple[str, ...],
         attributes: dict[str, Any],
         context: _Context,
     ) -> list[Node]:
-        """The body of a function in place of its call."""
-        if key in context.functions:
-            raise InvalidModelError(
-                f"the function {'::'.join(str(part) for part in key if part)} calls itself"
-            )
-        chain = (*context.functions, key)
-        inside = _Context(ChainMap(), self.opsets, functions=chain)
-        says: Signature = self._once(inside, "signature", function, signature_of, function)
-        imports = self._once(inside, "imports", function, opsets_of, function.opset_import, 0)
-        given = dict(zip(says.outputs, outputs, strict=False))
-        inside.scope.update(dict.fromkeys(says.inputs, ""))
-        inside.scope.update(zip(says.inputs, inputs, strict=False))
-        inside.scope.update(given)
-        around_it = replace(inside, opsets=imports or self.opsets)
-        defaults = self._once(inside, "defaults", function, self._attributes, says.defaults, inside)
-        bound = ChainMap(attributes, self._attributes(says.graphs, around_it), defaults)
-        around, self._made = self._made, []
-        nodes = self.nodes(function, replace(around_it, bound=bound, results=frozenset(given)))
-        around += self._made
-        self._made = around
+        """The nodes of a function for one call."""
+        scope, results = Scope(), dict(zip(function.outputs, outputs, strict=False))
+        scope.update(dict.fromkeys(function.inputs, ""))
+        scope.update(zip(function.inputs, inputs, strict=False))
+        scope.update(results)
+        inside = _Context(scope, function.opsets or self.opsets, in_function=True)
+        graphs = self._attributes(function.graphs, inside)
+        bound = ChainMap(attributes, graphs, function.defaults)
+        inside = replace(inside, attributes=bound, results=frozenset(results))
+        nodes = self.nodes(function.nodes, inside)
+        context.built.extend(inside.built)
         return nodes
+
+    def _attributes(self, attributes: Iterable[Attribute], context: _Context) -> dict[str, Any]:
+        """The attributes of one call: references resolved, graphs instantiated."""
+        values: dict[str, Any] = {}
+        for name, reference, value, proto in attributes:
+            if isinstance(value, GraphBody):
+                values[name] = self.graph(value, context)
+            elif proto.type == AttributeProto.GRAPHS and not reference:
+                values[name] = [self.graph(graph, context) for graph in value]
+            elif not reference:
+                values[name] = value
+            elif reference in context.attributes:
+                values[name] = bound = context.attributes[reference]
+                if not has_type(bound, proto.type):
+                    must = f"{reference!r} of the function must have the type of {name!r}"
+                    raise InvalidModelError(f"attribute {must}, got {bound!r:.50}")
+        return values
+
+    def _prepared(self, kernel: Kernel, name: str, attributes: Mapping[str, Any]) -> Any:
+        """What the kernel's `prepare` returns, once for all calls with the same attributes."""
+        read = {name: attributes[name] for name in kernel.reads if name in attributes}
+        key = ("prepared", kernel, *((name, id(value)) for name, value in read.items()))
+        return self._once(key, _prepare, kernel, name, read)
+
+    def _extract(
+        self, kernel: Kernel, attributes: dict[str, Any], label: str, context: _Context
+    ) -> None:
+        """Replace names of values by the part of the graph between them (`Kernel.subgraph_of`)."""
+        for attribute, starts in kernel.subgraph_of.items():
+            named = [name for start in starts for name in attributes.get(start, [])]
+            inputs = [_resolve(name, context, label) for name in named]
+            if len(set(inputs)) < len(inputs):
+                raise InvalidModelError(f"{label!r} names one value twice: {', '.join(named)}")
+            if not isinstance(attributes.get(attribute), str):
+                raise InvalidModelError(f"{label!r} must have the attribute {attribute!r}")
+            output = _resolve(attributes[attribute], context, label)
+            part = attributes[attribute] = extract(context.built, inputs, output, self.fresh)
+            self._extracted_nodes += sum(map(_size, context.built)) + sum(map(_size, part.walk()))
+            if self.limits.nodes is not None and self._extracted_nodes > self.limits.nodes:
+                raise UnsafeModelError(f"node {label!r}: copies of the graph have too many nodes")
+            if part.depth > depth_of(self.limits.subgraph_depth):
+                raise UnsafeModelError(f"node {label!r}: copies of the graph are nested too deep")
+
+    def _store_constant(self, node: Node, fields: NodeFields, context: _Context) -> None:
+        """Store a node that is a weight; one for all calls of its function with equal attributes.
+
+        If the constant is an output of the function, each call has named it: then it is repeated.
+        """
+        (name,), (weight,) = fields.outputs, node.outputs
+        key = ("constant", id(fields), *map(id, node.attributes.values()))
+        first = self._once(key, str, weight)
+        if name not in context.results:
+            context.scope[name] = weight = first
+        elif first != weight:
+            self._repeated_bytes += fields.proto.ByteSize()
+            most = self.limits.weight_bytes
+            if self._repeated_bytes > (REPEATED if most is None else most):
+                raise UnsafeModelError(f"node {node.name!r}: too large for as many calls of it")
+        self.tensors.setdefault(weight, node)
+        self.protos.setdefault(weight, fields.proto)
+
+    def _store_attributes(self, node: Node, fields: NodeFields) -> None:
+        """Store attributes that are weights; copy other messages, which hold on to the whole file.
+
+        Calls of a function share both.
+        """
+        for name, value in node.attributes.items():
+            if node.kernel is not None and _is_weight(value) and node.kernel.wants_tensor(name):
+                key = ("attribute", name, id(value))
+                weight = self._once(key, self.fresh, f"{node.name}.{name}")
+                node.attributes[name] = WeightRef(weight)
+                if weight not in self.tensors:
+                    self.tensors[weight] = _holder(fields, name, value)
+            elif isinstance(value, Message):
+                node.attributes[name] = self._once(("copy", id(value)), _copy, value)
+
+
+def _resolve(name: str, context: _Context, label: str) -> str:
+    """The name in the model of a value that an attribute names."""
+    try:
+        return context.scope[name]
+    except KeyError:
+        message = f"{label!r} reads {name!r}, which is not defined"
+        raise InvalidModelError(message) from None
 
 
 def _check_inputs(kernel: Kernel, label: str, inputs: Sequence[str]) -> None:
-    """Refuse a node without an input it needs: its function may have been called without it.
-
-    Raises:
-        InvalidModelError: one is not there.
-    """
+    """Check that a node has the inputs it needs: its function may have been called without them."""
+    if "" not in inputs:
+        return
     for i, name in enumerate(inputs):
         parameter = None if name else kernel.parameter(i)
         if parameter is None or kernel.may_be_none(parameter.name):
             continue
         if parameter.default is parameter.empty:
-            message = f"node {label!r} ({kernel.op_type}): input number {i + 1} must be there"
+            message = f"node {label!r} ({kernel.op_type}): input number {i + 1} must be given"
             raise InvalidModelError(message)
 
 
-def _prepared(kernel: Kernel, label: str, read: Mapping[str, Any]) -> Any:
+def _prepare(kernel: Kernel, label: str, attributes: Mapping[str, Any]) -> Any:
     assert kernel.prepare is not None
     try:
         return kernel.prepare(
             **{
                 name: numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
-                for name, value in read.items()
+                for name, value in attributes.items()
             }
         )
     except Exception as error:
@@ -378,12 +374,12 @@ def _is_weight(value: Any) -> bool:
     return floats or isinstance(value, TensorProto)
 
 
-def _holder(attributes: Iterable[Attribute], name: str, value: TensorProto | list[float]) -> Holder:
-    """What holds the tensor or the floats of an attribute; a tensor where a function was given it.
+def _holder(fields: NodeFields, name: str, value: TensorProto | list[float]) -> Holder:
+    """What holds the tensor or the floats of an attribute: its message, or a new tensor.
 
-    Floats of an attribute are of 32 bits.
+    Floats that a function was given are of 32 bits, as all floats of attributes.
     """
     if isinstance(value, TensorProto):
         return value
-    spelled = (a for told, refers, a in attributes if told == name and not refers)
-    return next(spelled, None) or numpy_helper.from_array(np.array(value, dtype=np.float32))
+    own = (a.proto for a in fields.attributes if a.name == name and not a.reference)
+    return next(own, None) or numpy_helper.from_array(np.array(value, dtype=np.float32))

@@ -1,10 +1,14 @@
-"""What the messages of graphs and nodes say, in Python's own types."""
+"""Decodes protobuf messages: bodies of graphs and functions, under the names that the file has.
+
+A body is decoded once. `build` makes a graph of it: the main graph and its subgraphs once, the body
+of a function once per call.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from onnx import (
     AttributeProto,
@@ -16,145 +20,186 @@ from onnx import (
 )
 
 from onnxinterp.graph.ir import ValueInfo, value_info
-from onnxinterp.reading.validation.operators import GRAPH_TYPES, domain_of, label_of
+from onnxinterp.reading.toposort import toposort
+from onnxinterp.reading.validation.operators import (
+    ATTRIBUTE_FIELDS,
+    GRAPH_TYPES,
+    domain_of,
+)
+from onnxinterp.reading.validation.structure import opsets_of
 
-Attribute: TypeAlias = "tuple[str, str, AttributeProto]"  # its name, what it refers to, it
 
+class Attribute(NamedTuple):
+    """An attribute of a node, or the default of an attribute of a function.
 
-def _scope(node: NodeProto) -> str:
-    """The path of the torch module a node came from: torch's newer exporter notes it.
-
-    The note is a list of ever longer paths, then the name of the operation; a module called again
-    has `@` and a number behind its path.
+    Attributes:
+        name: its name.
+        reference: the attribute of the enclosing function that it takes its value from, or "".
+        value: the decoded value: strings as str, graphs as `GraphBody`, other messages as they are;
+            None for a reference.
+        proto: the message.
     """
-    notes = (str(p.value) for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes")
-    quoted = re.findall(r"'([^']*)'", next(notes, ""))
-    return quoted[-2].partition("@")[0] if len(quoted) > 1 else ""
+
+    name: str
+    reference: str
+    value: Any
+    proto: AttributeProto
 
 
 class NodeFields(NamedTuple):
-    """What a node says.
+    """A decoded node.
 
     Attributes:
-        label: its name, or what stands for it where it has none.
-        outputs: up to the last that has a name.
-        unnamed: how many others follow.
+        op_type: operator name.
+        domain: "" for ai.onnx.
+        overload: which of several functions of one name it calls.
+        name: the node's name, or "".
+        inputs: names of values; "" is an absent input.
+        outputs: names of values, up to the last one that has a name.
+        unnamed: number of outputs after these.
+        attributes: its attributes.
+        scope: the path of the torch module it came from, or "".
+        proto: the message.
     """
 
     op_type: str
     domain: str
     overload: str
     name: str
-    label: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     unnamed: int
     attributes: tuple[Attribute, ...]
     scope: str
+    proto: NodeProto
 
 
-def parse_node(proto: NodeProto) -> NodeFields:
-    """Read a node."""
-    wanted = max((i for i, name in enumerate(proto.output, 1) if name), default=0)
-    return NodeFields(
-        proto.op_type,
-        domain_of(proto.domain),
-        proto.overload,
-        proto.name,
-        label_of(proto),
-        tuple(proto.input),
-        tuple(proto.output[:wanted]),
-        len(proto.output) - wanted,
-        attributes_of(proto.attribute),
-        _scope(proto),
-    )
-
-
-class GraphFields(NamedTuple):
-    """What a graph says, but for its nodes."""
+class GraphBody(NamedTuple):
+    """A decoded graph; its nodes in topological order."""
 
     name: str
     inputs: tuple[ValueInfo, ...]
     outputs: tuple[ValueInfo, ...]
     stored: dict[str, TensorProto | SparseTensorProto]
+    nodes: tuple[NodeFields, ...]
 
 
-def parse_graph(proto: GraphProto) -> GraphFields:
-    """Read a graph but for its nodes."""
+class FunctionBody(NamedTuple):
+    """A decoded function; its nodes in topological order.
+
+    Attributes:
+        inputs: names of its inputs.
+        outputs: names of its outputs.
+        defaults: attribute -> value where a call does not give one.
+        graphs: the defaults that are graphs.
+        opsets: the opsets it imports: domain -> version.
+        nodes: its nodes.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    defaults: dict[str, Any]
+    graphs: tuple[Attribute, ...]
+    opsets: dict[str, int]
+    nodes: tuple[NodeFields, ...]
+
+
+def parse_graph(proto: GraphProto) -> GraphBody:
+    """Decode a graph with its subgraphs.
+
+    Raises:
+        InvalidModelError: its nodes depend on each other in a cycle.
+    """
     stored: dict[str, TensorProto | SparseTensorProto] = {
         **{t.name: t for t in proto.initializer},
         **{s.values.name: s for s in proto.sparse_initializer},
     }
     inputs, outputs = (tuple(map(value_info, infos)) for infos in (proto.input, proto.output))
-    return GraphFields(proto.name, inputs, outputs, stored)
+    return GraphBody(proto.name, inputs, outputs, stored, _parse_nodes(proto))
 
 
-class Signature(NamedTuple):
-    """What a function says, but for its nodes.
+def parse_function(proto: FunctionProto) -> FunctionBody:
+    """Decode a function with its subgraphs.
 
-    Attributes:
-        inputs: names of its inputs.
-        outputs: names of its outputs.
-        defaults: attributes that need not be given.
-        graphs: those of them that are graphs, which each call has of its own.
+    Raises:
+        InvalidModelError: its nodes depend on each other in a cycle.
     """
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    defaults: tuple[Attribute, ...]
-    graphs: tuple[Attribute, ...]
-
-
-def signature_of(function: FunctionProto) -> Signature:
-    """Read a function but for its nodes."""
-    attributes = attributes_of(function.attribute_proto)
-    graphs = tuple(a for a in attributes if a[2].type in GRAPH_TYPES)
-    others = tuple(a for a in attributes if a[2].type not in GRAPH_TYPES)
-    return Signature(tuple(function.input), tuple(function.output), others, graphs)
+    attributes = _parse_attributes(proto.attribute_proto)
+    return FunctionBody(
+        tuple(proto.input),
+        tuple(proto.output),
+        {a.name: a.value for a in attributes if a.proto.type not in GRAPH_TYPES},
+        tuple(a for a in attributes if a.proto.type in GRAPH_TYPES),
+        opsets_of(proto.opset_import, 0),
+        _parse_nodes(proto),
+    )
 
 
-def output_names(protos: Iterable[NodeProto]) -> tuple[str, ...]:
-    """The names of what nodes make."""
-    return tuple(name for proto in protos for name in proto.output if name)
+def _parse_nodes(body: GraphProto | FunctionProto) -> tuple[NodeFields, ...]:
+    return tuple([_parse_node(node) for node in toposort(body.node)])
 
 
-def attributes_of(attributes: Iterable[AttributeProto]) -> tuple[Attribute, ...]:
-    """Read attributes but for their values."""
-    return tuple((a.name, a.ref_attr_name, a) for a in attributes)
+def _parse_node(proto: NodeProto) -> NodeFields:
+    outputs = list(proto.output)
+    count = len(outputs)
+    while outputs and not outputs[-1]:
+        outputs.pop()
+    return NodeFields(
+        proto.op_type,
+        domain_of(proto.domain),
+        proto.overload,
+        proto.name,
+        tuple(proto.input),
+        tuple(outputs),
+        count - len(outputs),
+        _parse_attributes(proto.attribute),
+        _module_path(proto),
+        proto,
+    )
 
 
-def _text(raw: bytes) -> str:
+def _parse_attributes(protos: Iterable[AttributeProto]) -> tuple[Attribute, ...]:
+    return tuple([_parse_attribute(proto) for proto in protos])
+
+
+def _parse_attribute(proto: AttributeProto) -> Attribute:
+    reference = proto.ref_attr_name
+    return Attribute(proto.name, reference, None if reference else attribute_value(proto), proto)
+
+
+def attribute_value(proto: AttributeProto) -> Any:
+    """The decoded value of an attribute, which is no reference."""
+    field = ATTRIBUTE_FIELDS[proto.type]
+    value = getattr(proto, field.name)
+    if field.element is GraphProto:
+        return [parse_graph(v) for v in value] if field.is_list else parse_graph(value)
+    if field.element is str:
+        return [_string(v) for v in value] if field.is_list else _string(value)
+    return list(value) if field.is_list else value
+
+
+def _string(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-ATTRIBUTE_VALUE: dict[int, Callable[[AttributeProto], Any]] = {
-    AttributeProto.FLOAT: lambda a: a.f,
-    AttributeProto.INT: lambda a: a.i,
-    AttributeProto.STRING: lambda a: _text(a.s),
-    AttributeProto.TENSOR: lambda a: a.t,
-    AttributeProto.SPARSE_TENSOR: lambda a: a.sparse_tensor,
-    AttributeProto.TYPE_PROTO: lambda a: a.tp,
-    AttributeProto.FLOATS: lambda a: list(a.floats),
-    AttributeProto.INTS: lambda a: list(a.ints),
-    AttributeProto.STRINGS: lambda a: [_text(s) for s in a.strings],
-    AttributeProto.TENSORS: lambda a: list(a.tensors),
-    AttributeProto.SPARSE_TENSORS: lambda a: list(a.sparse_tensors),
-    AttributeProto.TYPE_PROTOS: lambda a: list(a.type_protos),
-}
-LISTED: dict[int, type] = {
-    AttributeProto.FLOATS: float,
-    AttributeProto.INTS: int,
-    AttributeProto.STRINGS: str,
-}
-SINGLE: dict[int, type] = {
-    AttributeProto.FLOAT: float,
-    AttributeProto.INT: int,
-    AttributeProto.STRING: str,
-}
+def has_type(value: Any, attribute_type: int) -> bool:
+    """Whether a decoded value is of an attribute type; messages are of any type."""
+    field = ATTRIBUTE_FIELDS[attribute_type]
+    if field.element not in (float, int, str):
+        return True
+    if not field.is_list:
+        return type(value) is field.element
+    return isinstance(value, list) and all(type(v) is field.element for v in value)
 
 
-def is_of(value: Any, kind: int) -> bool:
-    """Whether the value of an attribute is one of a type; graphs and tensors count as any."""
-    if kind in LISTED:
-        return isinstance(value, list) and all(type(v) is LISTED[kind] for v in value)
-    return kind not in SINGLE or type(value) is SINGLE[kind]
+def _module_path(node: NodeProto) -> str:
+    """The path of the torch module a node came from, which torch's newer exporter stores.
+
+    The note is a list of ever longer paths, then the name of the operation; a module called again
+    has `@` and a number behind its path.
+    """
+    for note in node.metadata_props:
+        if note.key == "pkg.torch.onnx.name_scopes":
+            quoted = re.findall(r"'([^']*)'", note.value)
+            return quoted[-2].partition("@")[0] if len(quoted) > 1 else ""
+    return ""

@@ -1,7 +1,7 @@
-"""A part of a graph as a subgraph: what lies between some values and one that depends on them.
+"""Copies a part of a graph into a subgraph: the nodes between some values and a dependent one.
 
-An operator may speak of the graph around it by the names of its values (Gradient does). What it
-speaks of is copied under new names, so that it can run with other values than those of the graph.
+An operator may refer to the graph around it by the names of its values (Gradient does). That part
+is copied under new names, so that it can run with other values than those of the graph.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ def extract(
 ) -> Graph:
     """The nodes by which `output` depends on `inputs`, as a subgraph.
 
-    What does not depend on the inputs is captured, weights among it. An input that depends on
-    another one is an input all the same.
+    It captures values that do not depend on the inputs, weights among them. An input that depends
+    on another input is an input nevertheless.
 
     Args:
-        nodes: all nodes of the graph in order; it may be more.
+        nodes: the nodes of the graph in order; there may be others among them.
         inputs: names of values.
         output: name of a value.
-        fresh: makes a name that the model does not have yet.
+        fresh: returns a name that is not in the model yet.
     """
     depends, between = set(inputs), []
     for node in nodes:
@@ -37,7 +37,7 @@ def extract(
 
 
 def _renamed(graph: Graph, around: Mapping[str, str], fresh: Callable[[str], str]) -> Graph:
-    """A copy in which all that is made has a new name; `around` has those of what it captures."""
+    """A copy in which all values have new names; `around`: new names of captured values."""
     names = {**around, **{i.name: fresh(i.name) for i in graph.inputs}}
 
     def info(value: ValueInfo) -> ValueInfo:
@@ -45,16 +45,12 @@ def _renamed(graph: Graph, around: Mapping[str, str], fresh: Callable[[str], str
 
     nodes = []
     for node in graph.nodes:
-        reads = tuple(names.get(i, i) for i in node.inputs)
-        attributes = {
-            k: _renamed(v, names, fresh) if isinstance(v, Graph) else v
-            for k, v in node.attributes.items()
-        }
-        makes = tuple(fresh(o) for o in node.outputs)
-        nodes.append(
-            replace(node, inputs=reads, outputs=makes, attributes=attributes, is_copy=True)
-        )
-        for old, new in zip(node.outputs, makes, strict=True):
-            names.setdefault(old, new)  # an input keeps its own
-    inputs, outputs = tuple(map(info, graph.inputs)), tuple(map(info, graph.outputs))
-    return Graph(graph.name, inputs, outputs, tuple(nodes))
+        inputs = tuple(names.get(i, i) for i in node.inputs)
+        subgraphs = {k: _renamed(g, names, fresh) for k, g in node.subgraphs.items()}
+        outputs = tuple(fresh(o) for o in node.outputs)
+        copied = replace(node, inputs=inputs, outputs=outputs, is_copy=True)
+        nodes.append(replace(copied, attributes={**node.attributes, **subgraphs}))
+        for old, new in zip(node.outputs, outputs, strict=True):
+            names.setdefault(old, new)  # an input keeps its new name
+    ends = tuple(map(info, graph.inputs)), tuple(map(info, graph.outputs))
+    return Graph(graph.name, *ends, tuple(nodes))

@@ -1,17 +1,17 @@
-"""What a model says, decoded: `building` makes it, `planning` reads it.
+"""The decoded model: `build` makes it, planning reads it.
 
     Model
         Graph           inputs, outputs and ordered nodes of the main graph or of a subgraph
             Node        one operator call: its kernel, value names and decoded attributes
             ValueInfo   an input or output: name, type, shape
-        Tie             a weight that shares its tensor in the file
+        Tie             a weight that shares its tensor with others in the file
 
-Every value of a model has a name of its own, across subgraphs and functions.
+The name of a value is unique in the model, across subgraphs and functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -27,15 +27,15 @@ from onnxinterp.registry import KERNELS, NEWEST, Kernel
 
 @dataclass(frozen=True)
 class ValueInfo:
-    """A graph input or output: its type as far as the file declares it.
+    """A graph input or output and the type that the file declares for it.
 
     Attributes:
         name: the ONNX name.
-        elem_type: the ONNX number of the element type, of a sequence's elements or a map's values;
-            0 where unknown.
-        shape: a size, a symbol or None per dimension; None where the rank is unknown.
+        elem_type: the ONNX element type, also of a sequence's elements or a map's values; 0 where
+            it is unknown.
+        shape: for each dimension its size, its symbol, or None; None where the rank is unknown.
         kind: "tensor", "sequence", "optional", "map" or "unknown".
-        key_type: the ONNX number of the type of a map's keys, also where a sequence holds maps.
+        key_type: the ONNX type of a map's keys, also for a sequence of maps; otherwise 0.
     """
 
     name: str
@@ -46,7 +46,7 @@ class ValueInfo:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The torch dtype; None for strings and where the file does not say."""
+        """The torch dtype; None for strings and where the type is unknown."""
         return CARRIER.get(self.elem_type)
 
     def __str__(self) -> str:
@@ -66,10 +66,9 @@ class ValueInfo:
         return f"{self.kind} of {element}" if self.elem_type else self.kind
 
 
-def value_info(proto: onnx.ValueInfoProto, name: str | None = None) -> ValueInfo:
+def value_info(proto: onnx.ValueInfoProto) -> ValueInfo:
     """Decode the declared type of a value."""
-    kind = proto.type.WhichOneof("value") or "unknown"
-    name = proto.name if name is None else name
+    name, kind = proto.name, proto.type.WhichOneof("value") or "unknown"
     if kind not in ("tensor_type", "sparse_tensor_type"):
         key_type, elem_type = _element_types(proto.type)
         return ValueInfo(name, elem_type, kind=kind.removesuffix("_type"), key_type=key_type)
@@ -84,7 +83,7 @@ def value_info(proto: onnx.ValueInfoProto, name: str | None = None) -> ValueInfo
 
 
 def _element_types(proto: onnx.TypeProto) -> tuple[int, int]:
-    """The types of the keys and of the elements at the bottom of a type; 0 where there is none."""
+    """The types of the keys and of the innermost elements; 0 where there are none."""
     kind = proto.WhichOneof("value")
     if kind == "map_type":
         return proto.map_type.key_type, _element_types(proto.map_type.value_type)[1]
@@ -95,9 +94,12 @@ def _element_types(proto: onnx.TypeProto) -> tuple[int, int]:
     return 0, 0
 
 
+NO_SUBGRAPHS: Mapping[str, Graph] = {}  # one for all nodes
+
+
 @dataclass(frozen=True)
 class WeightRef:
-    """In place of an attribute that a kernel wants as a tensor: the weight that holds it."""
+    """Replaces an attribute that a kernel takes as a tensor: the name of the weight."""
 
     name: str
 
@@ -109,15 +111,17 @@ class Node:
     Attributes:
         op_type: operator name.
         domain: "" for ai.onnx.
-        name: the node's name, or one made of its first output.
-        opset: the opset version the call is written in.
+        name: the node's name, or that of its first output.
+        opset: the opset version that defines the call.
         inputs: names of values; "" is an absent input.
         outputs: names of values.
-        attributes: decoded; tensors stay protos until a kernel's signature says what they are for.
-        kernel: what serves it; None where nothing does.
-        scope: the path of the torch module it came from, where the exporter wrote it down.
-        is_copy: it stands for another node, which keeps the state they share (see `extraction`).
-        prepared: what the kernel's `prepare` made of the attributes.
+        attributes: name -> value: numbers, strings and lists of them as Python objects, subgraphs
+            as `Graph`, tensors that are weights as `WeightRef`, other messages as they are.
+        kernel: the kernel that runs it; None where there is none.
+        scope: the path of the torch module it came from, where the exporter stored it.
+        is_copy: whether it is a copy of another node, which alone updates their common state (see
+            `extract`).
+        prepared: what the kernel's `prepare` returned for the attributes.
     """
 
     op_type: str
@@ -133,31 +137,40 @@ class Node:
     prepared: Any = None
 
     @cached_property
-    def subgraphs(self) -> dict[str, Graph]:
-        """Attribute name -> the graph it holds: the body of a Loop, the branches of an If."""
-        return {k: v for k, v in self.attributes.items() if isinstance(v, Graph)}
+    def subgraphs(self) -> Mapping[str, Graph]:
+        """Attribute -> subgraph."""
+        return {n: v for n, v in self.attributes.items() if isinstance(v, Graph)} or NO_SUBGRAPHS
 
     @cached_property
-    def weights(self) -> dict[str, str]:
-        """Attribute name -> name of the weight it holds."""
-        return {k: v.name for k, v in self.attributes.items() if isinstance(v, WeightRef)}
+    def weights(self) -> Mapping[str, str]:
+        """Attribute -> name of the weight it holds."""
+        return {n: v.name for n, v in self.attributes.items() if isinstance(v, WeightRef)}
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
-        """All it depends on: its inputs, weights in attributes, what its subgraphs capture."""
-        captured = (name for graph in self.subgraphs.values() for name in graph.captures)
-        return tuple(dict.fromkeys([*filter(None, self.inputs), *self.weights.values(), *captured]))
+        """All names it depends on: inputs, weights in attributes, captures of its subgraphs."""
+        reads = [*filter(None, self.inputs), *self.weights.values()]
+        for graph in self.subgraphs.values():
+            reads.extend(graph.captures)
+        return tuple(dict.fromkeys(reads))
 
     def missing(self) -> MissingOp:
-        """The entry of this node in the error that lists what is not supported."""
-        served = tuple(sorted(KERNELS.get((self.domain, self.op_type), {})))
+        """The entry of this node in the list of unsupported operators."""
+        versions = tuple(sorted(KERNELS.get((self.domain, self.op_type), {})))
         newest = NEWEST.get(self.domain)
-        return MissingOp(self.domain, self.op_type, self.opset, self.name, served, newest)
+        return MissingOp(self.domain, self.op_type, self.opset, self.name, versions, newest)
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Ordered nodes between inputs and outputs; a subgraph also reads values around it."""
+    """A graph or subgraph: nodes in topological order.
+
+    Attributes:
+        name: its name in the file.
+        inputs: in the order of the file; initializers that are inputs too are among them.
+        outputs: in the order of the file.
+        nodes: each after those whose outputs it reads.
+    """
 
     name: str
     inputs: tuple[ValueInfo, ...]
@@ -166,33 +179,33 @@ class Graph:
 
     @cached_property
     def captures(self) -> tuple[str, ...]:
-        """Names that are read but not made here: outer values and weights."""
-        made = {i.name for i in self.inputs}.union(o for n in self.nodes for o in n.outputs)
+        """Names that are read but not defined here: outer values and weights."""
+        own = {i.name for i in self.inputs}.union(o for n in self.nodes for o in n.outputs)
         reads = [r for n in self.nodes for r in n.reads] + [o.name for o in self.outputs]
-        return tuple(r for r in dict.fromkeys(reads) if r not in made)
+        return tuple(r for r in dict.fromkeys(reads) if r not in own)
 
     @cached_property
     def depth(self) -> int:
-        """How many graphs stand in each other below it."""
-        values = (v for node in self.nodes for v in node.attributes.values())
-        return max((1 + v.depth for v in values if isinstance(v, Graph)), default=0)
+        """How deep subgraphs are nested in it."""
+        inner = (g for node in self.nodes for g in node.subgraphs.values())
+        return max((1 + graph.depth for graph in inner), default=0)
 
     @cached_property
     def straight_through(self) -> frozenset[str]:
-        """Values all of whose readers take floating numbers in place of integers."""
-        taken: set[str] = set()
+        """Values whose readers all accept floating-point numbers in place of integers."""
+        accepted: set[str] = set()
         others = {o.name for o in self.outputs}
         for node in self.nodes:
             kernel = node.kernel
             for index, name in enumerate(node.inputs):
                 parameter = kernel.parameter(index) if kernel else None
-                takes = kernel and parameter and parameter.name in kernel.accepts_float_for_int
-                (taken if takes else others).add(name)
+                accepts = kernel and parameter and parameter.name in kernel.accepts_float_for_int
+                (accepted if accepts else others).add(name)
             others.update(set(node.reads).difference(node.inputs))
-        return frozenset(taken - others)
+        return frozenset(accepted - others)
 
     def pruned(self, outputs: Sequence[ValueInfo]) -> Graph:
-        """The same graph with other outputs and without the nodes they do not need."""
+        """The same graph with other outputs, without the nodes that these do not depend on."""
         needed, nodes = {o.name for o in outputs}, []
         for node in reversed(self.nodes):
             if not needed.isdisjoint(node.outputs):
@@ -204,32 +217,30 @@ class Graph:
         """Itself and all subgraphs."""
         yield self
         for node in self.nodes:
-            for value in node.attributes.values():
-                if isinstance(value, Graph):
-                    yield from value.graphs()
+            for graph in node.subgraphs.values():
+                yield from graph.graphs()
 
     def walk(self) -> Iterable[Node]:
-        """All nodes, those of subgraphs included."""
+        """All nodes; those of its subgraphs follow a node."""
         for node in self.nodes:
             yield node
-            for value in node.attributes.values():
-                if isinstance(value, Graph):
-                    yield from value.walk()
+            for graph in node.subgraphs.values():
+                yield from graph.walk()
 
 
 Holder: TypeAlias = "TensorProto | onnx.SparseTensorProto | onnx.AttributeProto | Node"
-"""What holds a weight: a tensor, the floats of an attribute, or a Constant node."""
+"""What stores a weight: a tensor, the floats of an attribute, or a Constant node."""
 
 
 class Tie(NamedTuple):
-    """How the file has a weight that was made of another one's tensor.
+    """How the file stores a weight that was separated from another one's tensor.
 
     Attributes:
-        origin: the name it is read under.
-        readers: the nodes that read it: first output, and which input; None for the input of the
-            Identity that makes it.
-        together: whether the file would not show it any more if only others of the same origin
-            became tensors of their own.
+        origin: the name of the tensor in the file.
+        readers: the nodes that read it: first output and index of the input; the index is None for
+            the Identity whose output it is.
+        together: whether all weights of this origin must become tensors of their own together: the
+            file would no longer show the tie if only the others did.
     """
 
     origin: str
@@ -239,16 +250,18 @@ class Tie(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A whole model, decoded but for its tensors.
+    """A whole model, decoded except for the data of its tensors.
 
     Attributes:
         graph: the main graph.
-        tensors: weight name -> what holds it.
+        tensors: weight name -> what stores it.
         opset_imports: domain ("" for ai.onnx) -> version.
-        producer: name and version of what wrote the file.
-        protos: first output of a node -> its proto: of Constant nodes that hold a weight, and of
-            all nodes that stand in no function.
-        ties: weight that was made of another one's tensor -> how the file has it.
+        producer: name and version of the program that wrote the file.
+        ir_version: the version of the file format.
+        metadata: the file's metadata.
+        protos: first output of a node -> its message, for Constant nodes that are weights and for
+            all nodes outside of functions.
+        ties: weight that was separated from another one's tensor -> how the file stores it.
     """
 
     graph: Graph
@@ -261,7 +274,7 @@ class Model:
     ties: dict[str, Tie] = field(default_factory=dict)
 
     def infos(self, names: Sequence[str] | None) -> tuple[ValueInfo, ...]:
-        """What the file declares of some values; None: of the graph's outputs.
+        """The declared types of some values; those of the graph's outputs for None.
 
         Raises:
             InvalidModelError: the graph has no such value.
@@ -270,7 +283,7 @@ class Model:
         if names is None:
             return graph.outputs
         declared = {v.name: v for v in (*graph.inputs, *graph.outputs)}
-        made = {o for n in graph.nodes for o in n.outputs} | declared.keys() | self.tensors.keys()
-        if unknown := ", ".join([repr(name) for name in names if name not in made]):
+        known = {o for n in graph.nodes for o in n.outputs} | declared.keys() | self.tensors.keys()
+        if unknown := ", ".join([repr(name) for name in names if name not in known]):
             raise InvalidModelError(f"the graph has no values called {unknown}")
         return tuple(declared.get(name, ValueInfo(name)) for name in names)

@@ -1,96 +1,96 @@
-"""Whether what goes into a node is of the types that its schema admits, as far as the file says."""
+"""Checks that a node's inputs have types that its schema admits, where the file declares them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 
-import onnx.defs
 import torch
 
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph.ir import Graph, Node
-from onnxinterp.planning.carriers import admitted_types
+from onnxinterp.graph.types import Formal, bind, formals_for, formals_of
 from onnxinterp.registry import lookup, schema_of
 
 NUMERIC_KINDS = frozenset({"floating", "integer", "complex"})
-STRUCTURE = {"tensor": "tensor", "seq": "sequence", "map": "map"}
-"""How the type strings of schemas begin -> `ValueInfo.kind`; optionals stand for what they hold."""
+STRUCTURES = ("tensor", "sequence", "map")
+"""What `ValueInfo.kind` may be here; an optional may stand for what it holds."""
 
 
 def check_types(graph: Graph, stored: Mapping[str, int]) -> None:
-    """Refuse nodes whose inputs are of types that the schema does not admit, or not together.
+    """Check the inputs of all nodes against their schemas.
 
-    Only tensors whose type the file tells are judged: inputs of the graph, and what it stores; and
-    by its kind alone: kernels compute with other numbers than the schema admits, too, but not with
-    floating numbers beside integers where these must be alike. Kernels of one's own take all.
-    Tensors, sequences and maps are told apart through the whole of each graph.
+    Element types are checked for inputs of the graph and stored tensors only, and by kind:
+    kernels also compute with numbers that the schema does not admit, but not with floating-point
+    numbers and integers where both must have the same type. Structures (tensor, sequence, map) are
+    followed through each graph. Nodes that run by a user's own kernel are not checked.
 
     Args:
         graph: the main graph.
-        stored: weight -> the number of its ONNX type; 0 where that is not told.
+        stored: weight -> its ONNX type; 0 where it is unknown.
 
     Raises:
-        InvalidModelError: there is one; the message names it.
+        InvalidModelError: an input has a type that the schema does not admit.
     """
     types = {i.name: i.elem_type for i in graph.inputs if i.kind == "tensor"} | dict(stored)
-    structures = {i.name: i.kind for i in graph.inputs} | dict.fromkeys(stored, "tensor")
+    structures = {i.name: i.kind for i in graph.inputs if i.kind != "unknown"}
+    structures |= dict.fromkeys(stored, "tensor")
+    registered = cache(lookup)
     for node in graph.walk():
-        schema = schema_of(node.op_type, node.opset, node.domain)
-        if schema is None or node.kernel is not lookup(node.op_type, node.opset, node.domain):
+        called = node.op_type, node.opset, node.domain
+        schema = schema_of(*called)
+        if schema is None or node.kernel is not registered(*called):
             continue
-        told = [types.get(name, 0) for name in node.inputs]
-        if any(told):
-            _check(node, schema, told)
-        _tell_apart(node, schema, structures)
+        inputs, outputs = formals_of(schema)
+        inputs = formals_for(inputs, len(node.inputs))
+        known = [types.get(name, 0) for name in node.inputs]
+        if any(known):
+            _check_element_types(node, inputs, known)
+        _check_structures(node, inputs, outputs, structures)
 
 
-def _tell_apart(node: Node, schema: onnx.defs.OpSchema, structures: dict[str, str]) -> None:
-    """Refuse a tensor for a sequence, and the like; note what the outputs are."""
-    admitted, bound = _structures(schema), dict[str, str]()
-    for index, name in enumerate(node.inputs if schema.inputs else ()):
-        formal = schema.inputs[min(index, len(schema.inputs) - 1)]
-        structure, wanted = structures.get(name, ""), admitted[formal.type_str]
-        if structure in STRUCTURE.values() and wanted.isdisjoint({structure, "optional"}):
-            what = f"node {node.name!r} ({node.op_type}): {name!r} is a {structure}"
-            raise InvalidModelError(f"{what}, where a {' or '.join(sorted(wanted))} is wanted")
-        if formal.is_homogeneous:
-            bound.setdefault(formal.type_str, structure)
-    for index, name in enumerate(node.outputs if schema.outputs else ()):
-        formal = schema.outputs[min(index, len(schema.outputs) - 1)]
-        kinds = admitted[formal.type_str]
-        if name:
-            bound_to = bound.get(formal.type_str, "")
-            structures[name] = next(iter(kinds)) if len(kinds) == 1 else bound_to
+def _check_element_types(node: Node, formals: Sequence[Formal], types: Sequence[int]) -> None:
+    bound = bind(formals, types)
+    for name, formal, elem_type in zip(node.inputs, formals, types, strict=False):
+        if not elem_type or not formal.is_parameter:
+            continue
+        kind, kinds = _kind(elem_type), _kinds(formal.element_types)
+        if kind not in kinds and (kind not in NUMERIC_KINDS or kinds.isdisjoint(NUMERIC_KINDS)):
+            _refuse(node, name, f"must be {' or '.join(sorted(kinds))}", onnx_name(elem_type))
+        first = bound.get(formal.parameter, elem_type) if formal.is_homogeneous else elem_type
+        if _kind(first) != kind:
+            must = f"must have the same type as the other inputs ({onnx_name(first)})"
+            _refuse(node, name, must, onnx_name(elem_type))
+
+
+def _check_structures(
+    node: Node,
+    inputs: Sequence[Formal],
+    outputs: tuple[Formal, ...],
+    structures: dict[str, str],
+) -> None:
+    """Check the structures of a node's inputs; store those of its outputs."""
+    known = [structures.get(name, "") for name in node.inputs]
+    for name, formal, structure in zip(node.inputs, inputs, known, strict=False):
+        admitted = formal.structures
+        if structure in STRUCTURES and admitted.isdisjoint({structure, "optional"}):
+            _refuse(node, name, f"must be a {' or '.join(sorted(admitted))}", f"a {structure}")
+    bound = bind(inputs, known)
+    formals = formals_for(outputs, len(node.outputs))
+    for name, formal in zip(node.outputs, formals, strict=False):
+        only = next(iter(formal.structures)) if len(formal.structures) == 1 else ""
+        structures[name] = only or bound.get(formal.parameter, "")
+
+
+def _refuse(node: Node, name: str, must: str, found: str) -> None:
+    what = f"node {node.name!r} ({node.op_type}): {name!r}"
+    raise InvalidModelError(f"{what} {must}, got {found}")
 
 
 @lru_cache(maxsize=1024)
-def _structures(schema: onnx.defs.OpSchema) -> dict[str, frozenset[str]]:
-    """Type of a schema's inputs and outputs -> what it may be: kinds, and others as they begin."""
-    given = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
-    formals = {f.type_str for f in (*schema.inputs, *schema.outputs)}
-    begin = {t: {text.partition("(")[0] for text in given.get(t, [t])} for t in formals}
-    return {t: frozenset(STRUCTURE.get(b, b) for b in found) for t, found in begin.items()}
-
-
-def _check(node: Node, schema: onnx.defs.OpSchema, told: list[int]) -> None:
-    if not schema.inputs:
-        return
-    admitted, bound = admitted_types(schema), dict[str, int]()
-    for index, elem_type in enumerate(told):
-        formal = schema.inputs[min(index, len(schema.inputs) - 1)]
-        if not elem_type or formal.type_str not in admitted:
-            continue
-        kind, kinds = _kind(elem_type), {_kind(t) for t in admitted[formal.type_str]}
-        fits = kind in kinds or (kind in NUMERIC_KINDS and not kinds.isdisjoint(NUMERIC_KINDS))
-        what = f"node {node.name!r} ({node.op_type}): {node.inputs[index]!r}"
-        if not fits:
-            raise InvalidModelError(f"{what} is {onnx_name(elem_type)}, which it does not take")
-        other = bound.setdefault(formal.type_str, elem_type) if formal.is_homogeneous else elem_type
-        if _kind(other) != kind:
-            types = f"{onnx_name(elem_type)} beside {onnx_name(other)}"
-            raise InvalidModelError(f"{what} is {types}; they must be alike")
+def _kinds(element_types: frozenset[int]) -> frozenset[str]:
+    return frozenset(map(_kind, element_types))
 
 
 @lru_cache(maxsize=64)

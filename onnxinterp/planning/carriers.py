@@ -1,35 +1,31 @@
-"""Element types that torch stores but cannot compute with, for all kernels at once.
+"""Emulates element types that torch stores but cannot compute with, for all kernels at once.
 
-A kernel is written for what torch can compute. Where planning knows that other types come in, it
-puts one of these around the kernel:
+A kernel is written for the types that torch can compute with. Where planning knows that an input
+has another type, the kernel gets a carrier instead:
 
-    string          positions in a sorted table of the call's strings, so that moving, comparing and
-                    sorting mean what they mean for strings; "" is 0, which fills and pads
-    uint16, uint32  int64, wrapped on the way back
-    uint64          its bits as int64, for kernels that declare that these do (`uint64="bits"`), or
-                    with the highest bit turned, which keeps the order (`uint64="order"`)
-    8-bit floats    their bytes: what admits them moves them, and no more
+    string          positions in a sorted table of the strings of the call, so that the kernel can
+                    move, compare and sort them; "" is 0, which also fills and pads
+    uint16, uint32  int64; the result is wrapped to the type
+    uint64          int64 with the same bits, for kernels that declare `uint64="bits"`, or with the
+                    highest bit flipped, which keeps the order, for `uint64="order"`
+    8-bit floats    their bytes: operators that admit them only move them
 
-Kernels that know every type by themselves say so (`any_type`), and kernels of operators that are
-not ONNX's get every value as it is. Types are those that the schemas
-tell: a value whose type they leave open reaches the kernel as it is, and torch refuses it.
+Kernels that declare `any_type`, and kernels of operators without schema, get values as they are.
+Types come from `graph.types`: a value of unknown type reaches the kernel as it is, and torch raises
+an error.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import onnx.defs
 import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from onnxinterp.dtypes import CARRIER, FLOAT8, NATIVE, onnx_name
-from onnxinterp.graph.ir import Node
+from onnxinterp.dtypes import CARRIER, FLOAT8
 from onnxinterp.registry import Kernel, Kind, schema_of
 from onnxinterp.runtime.guard import chunks, reserve
 from onnxinterp.runtime.strings import map_to_int64
@@ -38,80 +34,8 @@ from onnxinterp.values import array_of
 UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}
 CARRIED_BY_BITS = frozenset({torch.uint64, *FLOAT8})
 HIGHEST_BIT = -(2**63)
-PLACE_OF_STRING = 100  # bytes, of the tables that give texts their numbers
-COMPUTED = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)  # inputs that reach the kernel as they flow
-TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype")  # they name that of an output
-ELEMENT = {f"tensor({onnx_name(t)})": t for t in TensorProto.DataType.values()}
-ONNX_TYPE = {CARRIER[t]: t for t in NATIVE}
-
-
-def type_of(value: Any) -> int:
-    """The ONNX type of a constant; 0 where its carrier does not tell."""
-    if isinstance(value, np.ndarray):
-        return TensorProto.STRING
-    return ONNX_TYPE.get(value.dtype, 0)
-
-
-def element_types(type_strings: Sequence[str]) -> frozenset[int]:
-    """The element types that some of a schema's type strings name, those of sequences too."""
-    found = (re.search(r"tensor\(\w+\)", text) for text in type_strings)
-    return frozenset(ELEMENT[m[0]] for m in found if m and m[0] in ELEMENT)
-
-
-def output_types(
-    node: Node, inputs: Sequence[int], bodies: Sequence[Sequence[int]] = ()
-) -> tuple[int, ...]:
-    """The ONNX types of a node's outputs; 0 where neither its schema nor its subgraphs tell.
-
-    A sequence or an optional has the type of its elements.
-
-    Args:
-        node: the node.
-        inputs: the types of its inputs, 0 where unknown.
-        bodies: the types of the outputs of its subgraphs; the last ones are the node's.
-    """
-    count = len(node.outputs)
-    if bodies:
-        aligned = [([0] * count + list(types))[-count:] for types in bodies]
-        return tuple(next(filter(None, told), 0) for told in zip(*aligned, strict=True))
-    schema = schema_of(node.op_type, node.opset, node.domain)
-    if schema is None or not schema.outputs:
-        return (0,) * count
-    bound: dict[str, int] = {}
-    for index, elem_type in enumerate(inputs):
-        formal = schema.inputs[min(index, len(schema.inputs) - 1)]
-        if elem_type and formal.is_homogeneous:
-            bound.setdefault(formal.type_str, elem_type)
-    told = next((t for a in TYPE_ATTRIBUTES if isinstance(t := node.attributes.get(a), int)), 0)
-    formals = [schema.outputs[min(i, len(schema.outputs) - 1)] for i in range(count)]
-    types = tuple(
-        next(filter(None, _candidates(schema, formal.type_str, bound, told)), 0)
-        if formal.is_homogeneous
-        else 0
-        for formal in formals
-    )
-    infer = node.kernel.infer_output_type if node.kernel is not None else None
-    return types if infer is None else (infer(node.attributes, inputs), *types[1:])
-
-
-def _candidates(
-    schema: onnx.defs.OpSchema, type_str: str, bound: Mapping[str, int], told: int
-) -> Iterator[int]:
-    """What may be the type of an output, the surest first."""
-    yield bound.get(type_str, 0)
-    admitted = admitted_types(schema)
-    types = admitted.get(type_str) or element_types([type_str])
-    if len(types) == 1:
-        yield next(iter(types))
-    yield told
-    # an input that admits the same types: T of a sequence S made of it, T1 where T2 is its like
-    yield from (t for p, t in bound.items() if admitted.get(p) == types)
-
-
-@lru_cache(maxsize=1024)
-def admitted_types(schema: onnx.defs.OpSchema) -> dict[str, frozenset[int]]:
-    """The element types that each type parameter of a schema admits."""
-    return {c.type_param_str: element_types(c.allowed_type_strs) for c in schema.type_constraints}
+BYTES_PER_STRING = 100  # of the tables that map strings to positions
+COMPUTED = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)  # kinds of inputs that are not read into numbers
 
 
 def emulate(
@@ -123,13 +47,13 @@ def emulate(
 ) -> Callable[..., Any]:
     """The kernel's function, for inputs of these ONNX types."""
     schema = schema_of(kernel.op_type, kernel.since, kernel.domain)
-    if kernel.any_type or schema is None:  # nothing tells what a kernel of one's own gives
+    if kernel.any_type or schema is None:  # the output types of a user's kernel are unknown
         return kernel.function
     seen = [t for t, k in zip(inputs, kinds, strict=True) if k in COMPUTED]
     reduction = attributes.get("reduction", "none")
     if TensorProto.STRING in seen:
         if not kernel.strings or reduction != "none":
-            return _refused(kernel)
+            return _no_strings(kernel)
         return _over_positions(kernel.function, [t == TensorProto.STRING for t in outputs])
     dtypes = [CARRIER.get(t) for t in outputs]
     if any(CARRIER.get(t) in UNSIGNED for t in seen):
@@ -140,9 +64,9 @@ def emulate(
     return kernel.function
 
 
-def _refused(kernel: Kernel) -> Callable[..., Any]:
+def _no_strings(kernel: Kernel) -> Callable[..., Any]:
     def call(*_args: Any, **_attributes: Any) -> Any:
-        raise TypeError(f"{kernel.op_type} computes with its inputs: they cannot be strings")
+        raise TypeError(f"the inputs of {kernel.op_type} must be numbers, got strings")
 
     return call
 
@@ -179,16 +103,16 @@ def _over_positions(function: Callable[..., Any], are_strings: list[bool]) -> Ca
 def _numbered(
     arrays: Sequence[np.ndarray[Any, Any]],
 ) -> tuple[np.ndarray[Any, Any], list[np.ndarray[Any, Any]]]:
-    """All texts of some arrays in ascending order, the empty one among them; their places in it."""
+    """All strings of some arrays, and "", in ascending order; the arrays as positions therein."""
     different = {""}
     flat = [a.reshape(-1) for a in arrays]
-    for texts in flat:
-        for part in chunks(len(texts)):
-            different.update(texts[part])
-    reserve(PLACE_OF_STRING * len(different) + 8 * sum(map(len, flat)))
+    for strings in flat:
+        for part in chunks(len(strings)):
+            different.update(strings[part])
+    reserve(BYTES_PER_STRING * len(different) + 8 * sum(map(len, flat)))
     table = sorted(different)
-    places = {text: place for place, text in enumerate(table)}
-    numbered = [map_to_int64(texts, places.__getitem__) for texts in flat]
+    positions = {string: position for position, string in enumerate(table)}
+    numbered = [map_to_int64(strings, positions.__getitem__) for strings in flat]
     shaped = [n.reshape(a.shape) for n, a in zip(numbered, arrays, strict=True)]
     return np.array(table, dtype=object), shaped
 
@@ -246,14 +170,14 @@ def _flat(values: Any) -> Iterator[Any]:
 
 
 def _each(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A value with all that it holds changed; lists and tuples keep their form."""
+    """A value with all its parts changed; lists and tuples stay lists and tuples."""
     if isinstance(value, (list, tuple)):
         return type(value)(_each(v, change) for v in value)
     return change(value)
 
 
-def _map_outputs(result: Any, told: Sequence[Any], change: Callable[[Any, Any], Any]) -> Any:
-    """Change what a kernel gives, be it one value or a tuple of them."""
+def _map_outputs(result: Any, types: Sequence[Any], change: Callable[[Any, Any], Any]) -> Any:
+    """Change the result of a kernel, one value or a tuple of them, each with its type."""
     if not isinstance(result, tuple):
-        return _each(result, lambda r: change(r, told[0]))
-    return tuple(_map_outputs(r, [t], change) for r, t in zip(result, told, strict=False))
+        return _each(result, lambda r: change(r, types[0]))
+    return tuple(_map_outputs(r, [t], change) for r, t in zip(result, types, strict=False))

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from onnxinterp.graph.ir import Graph
+from onnxinterp.graph.types import type_of
 from onnxinterp.limits import Limits
-from onnxinterp.planning.carriers import type_of
 from onnxinterp.planning.facts import Facts, Setting, infer, snapshot
 from onnxinterp.planning.planner import make_plan
 from onnxinterp.runtime.guard import Guard

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from onnxinterp.dtypes import CARRIER, NATIVE
+from onnxinterp.dtypes import ONNX_TYPE
 from onnxinterp.reading.source import Source, read, reusable
 from onnxinterp.verify.comparison import Tolerance
 from onnxinterp.verify.reference import Reference
@@ -156,10 +155,7 @@ class _Cutter:
         narrow = self.narrow.get(name)
         if narrow is not None:
             return narrow
-        return ELEMENT_TYPE[value.dtype] if isinstance(value, Tensor) else TensorProto.STRING
-
-
-ELEMENT_TYPE: dict[torch.dtype, int] = {CARRIER[t]: t for t in NATIVE}
+        return ONNX_TYPE[value.dtype] if isinstance(value, Tensor) else TensorProto.STRING
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:

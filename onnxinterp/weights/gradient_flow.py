@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph.ir import Graph, Node, WeightRef
-from onnxinterp.planning.carriers import output_types
+from onnxinterp.graph.types import output_types
 from onnxinterp.registry import Kind
 
 TENSORS = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from onnxinterp.dtypes import CARRIER, NATIVE
+from onnxinterp.dtypes import ONNX_TYPE
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.extras import require
 from onnxinterp.format.atomic import atomic_write
@@ -49,7 +49,6 @@ TYPES = {
     torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
     torch.complex64: "C64",
 }
-KINDS = {CARRIER[kind]: kind for kind in NATIVE}
 
 
 class Unmatched(NamedTuple):
@@ -110,7 +109,7 @@ def _write(out: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
     encoded += b" " * (-len(encoded) % 8)
     out.write(len(encoded).to_bytes(8, "little") + encoded)
     for name, tensor in in_order:
-        out.writelines(raw_parts(tensor, KINDS[tensor.dtype], name))
+        out.writelines(raw_parts(tensor, ONNX_TYPE[tensor.dtype], name))
 
 
 @torch.no_grad()

@@ -372,15 +372,15 @@ SCAN_OF_ONE = """g (float[4,3] x) => (y) { ...
     [
         (
             IF.replace("(float[M,K] r) { r = Mul", "(float[M,K] r, float[M,K] x) { r = Mul"),
-            "the node needs 1",
+            "must have 1 output",
         ),
         (
             LOOP.replace("y, rows = Loop", "y = Loop").replace(", float[N,4,3] rows", ""),
-            "the node needs 2",
+            "must have 2 output",
         ),
         (
             SCAN_OF_ONE.replace("OPTIONS, ", "").replace("BODY", "float[3] r, int64 n"),
-            "the node needs 1",
+            "must have 1 output",
         ),
     ],
 )

@@ -318,9 +318,9 @@ def test_statistics_are_brought_up_to_date_once() -> None:
     ("node", "why"),
     [
         ('d = Gradient<xs = ["a", "a"], y = "y">(a, a)', "one value twice"),
-        ('d = Gradient<xs = ["a"], y = "nothing">(a)', "nothing provides"),
-        ('d = Gradient<xs = ["nothing"], y = "y">(a)', "nothing provides"),
-        ('d = Gradient<xs = ["a"]>(a)', "lacks the attribute 'y'"),
+        ('d = Gradient<xs = ["a"], y = "nothing">(a)', "is not defined"),
+        ('d = Gradient<xs = ["nothing"], y = "y">(a)', "is not defined"),
+        ('d = Gradient<xs = ["a"]>(a)', "must have the attribute 'y'"),
         ('d = Gradient<xs = ["a"], y = "e">(a) e = Sin(d)', "cycle"),
     ],
 )

@@ -221,9 +221,15 @@ def test_a_sequence_is_a_list_of_what_is_declared() -> None:
 
 def test_tensors_and_sequences_are_told_apart_where_they_flow() -> None:
     for nodes, message in [
-        ("y = SequenceAt(x, zero)", "'x' is a tensor, where a sequence is wanted"),
-        ("a = Relu(x) b = Identity(a) y = SequenceAt(b, zero)", "'b' is a tensor"),
-        ("s = SequenceConstruct(x) t = Identity(s) y = Relu(t)", "'t' is a sequence"),
+        ("y = SequenceAt(x, zero)", "'x' must be a sequence, got a tensor"),
+        (
+            "a = Relu(x) b = Identity(a) y = SequenceAt(b, zero)",
+            "'b' must be a sequence, got a tensor",
+        ),
+        (
+            "s = SequenceConstruct(x) t = Identity(s) y = Relu(t)",
+            "'t' must be a tensor, got a sequence",
+        ),
     ]:
         with pytest.raises(InvalidModelError, match=message):
             OnnxModule(

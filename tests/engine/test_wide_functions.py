@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from onnx import AttributeProto, ModelProto, helper
+from onnx import ModelProto, helper
 
 from onnxinterp import Limits, OnnxModule, UnsafeModelError
-from onnxinterp.graph import build
+from onnxinterp.graph import decode
 from tests.engine.right_models import model
 
 WIDE = {
@@ -63,8 +63,7 @@ def test_defaults_and_imports_of_a_function_are_read_once(monkeypatch: pytest.Mo
 
         return counting
 
-    decode = build.ATTRIBUTE_VALUE[AttributeProto.INT]
-    monkeypatch.setitem(build.ATTRIBUTE_VALUE, AttributeProto.INT, count(decode))
-    monkeypatch.setattr(build, "opsets_of", count(build.opsets_of))
+    monkeypatch.setattr(decode, "attribute_value", count(decode.attribute_value))
+    monkeypatch.setattr(decode, "opsets_of", count(decode.opsets_of))
     OnnxModule(proto)
-    assert len(counted) == 302, "each default, and the imports of model and function"
+    assert len(counted) == 301, "each default, and the imports of the function"

@@ -20,8 +20,8 @@ from onnx.defs import OpSchema
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, FLOAT8E8M0, NARROW, onnx_name
+from onnxinterp.graph.types import ELEMENT
 from onnxinterp.ops.narrow import limits, round_to_type
-from onnxinterp.planning.carriers import ELEMENT
 from tests.property.served import label
 from tests.property.unjudged import UNJUDGED
 

@@ -14,9 +14,8 @@ from onnx.defs import OpSchema
 from torch import Tensor
 
 from onnxinterp import backend
-from onnxinterp.dtypes import CARRIER
+from onnxinterp.dtypes import CARRIER, ONNX_TYPE
 from onnxinterp.graph.ir import ValueInfo
-from onnxinterp.planning.carriers import ONNX_TYPE
 from onnxinterp.registry import Kind
 from onnxinterp.testing.samples import Call
 from onnxinterp.versions import sample_of

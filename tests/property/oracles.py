@@ -29,7 +29,7 @@ from torch import Tensor
 
 from onnxinterp import backend
 from onnxinterp.dtypes import CARRIER, FLOAT8
-from onnxinterp.planning.carriers import TYPE_ATTRIBUTES
+from onnxinterp.graph.types import TYPE_ATTRIBUTES
 from onnxinterp.verify.reference import NARROW, Reference
 from tests.property import mistakes, record
 from tests.property.drawing import STRING, tensor_types

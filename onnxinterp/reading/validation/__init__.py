@@ -1,16 +1,16 @@
-"""What a parsed file must be before anything is made of it.
+"""Checks of a parsed model before anything is built from it.
 
-    validate            the one entry: everything below, before `building`
-        walking         all graphs, wherever they sit
-        structure       the versions a file names, its functions, the types it declares
-        names           who makes a value and who reads it, scope by scope
-        operators       how often, and with what, an operator may be called
-        opening         how much a model is once its functions are opened
+    validate            the one entry: everything below, before `graph.build`
+        traversal       all graphs of the file, wherever they are
+        structure       versions, functions, declared types, nodes
+        names           which values a scope defines, and which it reads
+        operators       inputs, outputs and attributes of the operator that a node calls
+        expansion       how large a model is once its functions are inlined
 
-    check_types         in `types`, after `building`: what goes into a node
+    check_types         in `graph.typecheck`, after `graph.build`: the types of a node's inputs
 
-Nothing here recurses: files nest as deep as they like, and stacks are lists. What comes after may
-recurse, because nothing passes that nests deeper than `Limits` says.
+Nothing here recurses: files may be nested as deep as they like, so stacks are lists. What comes
+later may recurse: a model that is nested deeper than `Limits` allows is refused here.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""How much a model is once its functions are opened, without opening them.
+"""How large a model is once its functions are inlined, computed without inlining them.
 
-Thirty functions that call each other twice are a billion nodes. How many they are is a sum over
-calls, counted once a function. A function may be handed a graph, as an attribute, and may use it
-several times; so its size is a number, and for each attribute how often a graph given there counts.
+Thirty functions, each of which calls the next one twice, are a billion nodes. The size of a
+function is computed once, as a sum over its calls. A call may pass a graph as an attribute, and the
+function may use it several times. So a size also has, for each attribute, how often a graph that
+is passed there counts.
 
-Nodes are not all of it: a node of a function may have ten thousand outputs, and each call of the
-function makes them anew. So what nodes and graphs name is counted as well, their width.
+The number of nodes is not enough: a node may have ten thousand outputs, which each call of its
+function repeats. So the names that nodes and graphs have are counted as well: their width.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from typing import NamedTuple, TypeAlias
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.reading.validation.operators import FunctionKey
 
-WIDTH = 16  # for each node that is allowed, beside what the file spells out; most have up to 8
+WIDTH = 16  # allowed for each allowed node, besides the width of the file; most have up to 8
 
 
 class Size(NamedTuple):
-    """How many nodes there are, how deep in subgraphs and in functions, and how wide together."""
+    """A number of nodes, their depth in subgraphs and in functions, and the sum of their widths."""
 
     nodes: int
     subgraphs: int = 0
@@ -31,23 +32,23 @@ class Size(NamedTuple):
 
 
 Sizes: TypeAlias = "dict[str, Size]"
-""""" -> its own size; attribute -> how often, and how deep, a graph given there counts."""
+""""" -> the size; attribute -> how often, and how deep, a graph that is passed there counts."""
 
 
 @dataclass(eq=False)
 class Unit:
-    """A graph or a function as far as its size goes.
+    """What determines the size of a graph or a function.
 
     Attributes:
-        where: what to call it.
-        nodes: how many it has itself.
-        width: how many inputs, outputs, tensors and attributes they and it have.
+        where: its name in messages.
+        nodes: number of its own nodes.
+        width: number of inputs, outputs, tensors and attributes that it and its nodes have.
         parts: subgraphs of its nodes.
-        calls: functions it calls without handing them graphs -> how often.
-        handed: functions it calls with graphs, or with attributes that may be some: these are
-            units, or names of its own function's attributes.
-        refers: attributes of its function that its nodes take as they are -> how often.
-        defaults: graphs that stand for attributes that are not given.
+        calls: functions that it calls without passing graphs -> how often.
+        passed: functions that it calls with graphs, or with attributes that may be graphs: units,
+            or names of attributes of the function around it.
+        references: attributes of the function around it that its nodes refer to -> how often.
+        defaults: the default values of its attributes that are graphs.
     """
 
     where: str
@@ -55,17 +56,17 @@ class Unit:
     width: int = 0
     parts: list[Unit] = field(default_factory=list)
     calls: Counter[FunctionKey] = field(default_factory=Counter)
-    handed: list[tuple[FunctionKey, dict[str, Unit | str]]] = field(default_factory=list)
-    refers: Counter[str] = field(default_factory=Counter)
+    passed: list[tuple[FunctionKey, dict[str, Unit | str]]] = field(default_factory=list)
+    references: Counter[str] = field(default_factory=Counter)
     defaults: dict[str, Unit] = field(default_factory=dict)
 
 
 def check_size(root: Unit, functions: Mapping[FunctionKey, Unit], most: Size) -> None:
-    """Refuse what is too large once it is opened.
+    """Check the size of a model once its functions are inlined.
 
     Raises:
-        InvalidModelError: a function calls itself, be it through others.
-        UnsafeModelError: there are more nodes than `most` has, or they stand deeper, or are wider.
+        InvalidModelError: a function calls itself, directly or through others.
+        UnsafeModelError: the size is larger than `most`.
     """
     sizes: dict[Unit, Sizes] = {}
     stack, path = [root], {root}
@@ -75,7 +76,7 @@ def check_size(root: Unit, functions: Mapping[FunctionKey, Unit], most: Size) ->
         if not waiting:
             if unit not in sizes:
                 sizes[unit] = _sizes(unit, functions, sizes)
-                _refuse(unit, sizes[unit][""], most)
+                _check(unit, sizes[unit][""], most)
             path.discard(stack.pop())
             continue
         path.add(unit)
@@ -86,11 +87,11 @@ def check_size(root: Unit, functions: Mapping[FunctionKey, Unit], most: Size) ->
 
 
 def _needs(unit: Unit, functions: Mapping[FunctionKey, Unit]) -> Iterator[Unit]:
-    """The units whose sizes its own is made of."""
+    """The units whose sizes are parts of its own."""
     yield from unit.parts
     for key in unit.calls:
         yield functions[key]
-    for key, graphs in unit.handed:
+    for key, graphs in unit.passed:
         yield functions[key]
         yield from (graph for graph in graphs.values() if isinstance(graph, Unit))
     yield from unit.defaults.values()
@@ -100,13 +101,13 @@ def _sizes(unit: Unit, functions: Mapping[FunctionKey, Unit], known: Mapping[Uni
     sizes = {"": Size(unit.nodes, width=unit.width)}
     for part in unit.parts:
         _add(sizes, known[part], Size(1, subgraphs=1))
-    for name, count in unit.refers.items():
+    for name, count in unit.references.items():
         _add(sizes, {name: Size(1)}, Size(count, subgraphs=1))
-    for graph in unit.defaults.values():  # decoded at each call
+    for graph in unit.defaults.values():  # instantiated at each call
         _add(sizes, known[graph], Size(1, subgraphs=1))
     calls: list[tuple[FunctionKey, dict[str, Unit | str], int]] = [
         *((key, {}, count) for key, count in unit.calls.items()),
-        *((key, graphs, 1) for key, graphs in unit.handed),
+        *((key, graphs, 1) for key, graphs in unit.passed),
     ]
     for key, graphs, count in calls:
         function = functions[key]
@@ -117,14 +118,14 @@ def _sizes(unit: Unit, functions: Mapping[FunctionKey, Unit], known: Mapping[Uni
                 _add(sizes, {"": size}, Size(count, functions=1))
             elif given is not None:
                 _add(sizes, known[given] if isinstance(given, Unit) else {given: Size(1)}, times)
-        for handed in graphs.values():  # decoded where they are handed over
-            if isinstance(handed, Unit):
-                _add(sizes, known[handed], Size(1, subgraphs=1))
+        for passed in graphs.values():  # instantiated where they are passed
+            if isinstance(passed, Unit):
+                _add(sizes, known[passed], Size(1, subgraphs=1))
     return sizes
 
 
 def _add(sizes: Sizes, more: Sizes, times: Size) -> None:
-    """Add sizes, so many times and so much deeper."""
+    """Add sizes, `times.nodes` times and deeper by the depths of `times`."""
     for name, size in more.items():
         old = sizes.get(name, Size(0))
         sizes[name] = Size(
@@ -135,21 +136,14 @@ def _add(sizes: Sizes, more: Sizes, times: Size) -> None:
         )
 
 
-def _refuse(unit: Unit, size: Size, most: Size) -> None:
-    if size.functions > most.functions:
-        raise UnsafeModelError(f"{unit.where}: functions call each other {size.functions} deep")
-    if size.subgraphs > most.subgraphs:
-        raise UnsafeModelError(
-            f"{unit.where}: subgraphs stand in each other {size.subgraphs} deep "
-            "once functions are opened"
-        )
-    if size.nodes > most.nodes:
-        raise UnsafeModelError(
-            f"{unit.where} has {size.nodes} nodes once functions are opened; "
-            f"{most.nodes} are allowed"
-        )
-    if size.width > most.width:
-        raise UnsafeModelError(
-            f"{unit.where} has {size.width} inputs, outputs, tensors and attributes of nodes "
-            f"once functions are opened; {most.width} are allowed"
-        )
+def _check(unit: Unit, size: Size, most: Size) -> None:
+    counted = {
+        "nodes": "nodes after inlining functions",
+        "subgraphs": "levels of nested subgraphs after inlining functions",
+        "functions": "levels of nested function calls",
+        "width": "inputs, outputs, tensors and attributes of nodes after inlining functions",
+    }
+    for name, what in counted.items():
+        limit, count = getattr(most, name), getattr(size, name)
+        if count > limit:
+            raise UnsafeModelError(f"{unit.where} must have at most {limit} {what}, got {count}")

@@ -1,65 +1,87 @@
-"""How often, and with what, an operator may be called.
+"""What inputs, outputs and attributes a node may have.
 
-The schema of the opset is the judge of standard operators, the kernel's signature of the others.
-Two things are laxer than the specification: an output that must be there may be left out, because
-nobody reads it; and operators that ONNX has withdrawn mean what they meant before.
+Standard operators are checked against the schema of their opset, others against the signature of
+their kernel. This differs from the specification twice: an output that is not optional may be
+absent, because nothing reads it; and operators that ONNX has deprecated keep their meaning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from onnx import AttributeProto, FunctionProto, NodeProto
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    TypeProto,
+)
 from onnx.defs import OpSchema
 
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.registry import ENGINE_KEYWORDS, IGNORED_ATTRIBUTES, Kernel, lookup, schema_of
 
 FunctionKey: TypeAlias = "tuple[str, str, str | int]"
-"""Domain, name, overload; of a schema's function its opset in place of the overload."""
+"""Domain, name, overload; for the function of a schema, its opset in place of the overload."""
 
 AI_ONNX = ("", "ai.onnx")  # two spellings of the same domain
-MANY = 2**31 - 1  # what schemas say where there is no end
+UNBOUNDED = 2**31 - 1  # number of inputs or outputs in schemas of variadic operators
 
-VALUE_FIELD = {
-    AttributeProto.FLOAT: "f",
-    AttributeProto.INT: "i",
-    AttributeProto.STRING: "s",
-    AttributeProto.TENSOR: "t",
-    AttributeProto.GRAPH: "g",
-    AttributeProto.SPARSE_TENSOR: "sparse_tensor",
-    AttributeProto.TYPE_PROTO: "tp",
-    AttributeProto.FLOATS: "floats",
-    AttributeProto.INTS: "ints",
-    AttributeProto.STRINGS: "strings",
-    AttributeProto.TENSORS: "tensors",
-    AttributeProto.GRAPHS: "graphs",
-    AttributeProto.SPARSE_TENSORS: "sparse_tensors",
-    AttributeProto.TYPE_PROTOS: "type_protos",
+
+class AttributeField(NamedTuple):
+    """The field of an AttributeProto that holds the value of one attribute type.
+
+    Attributes:
+        name: the field.
+        element: the Python type of the value, or of its elements.
+        is_list: whether the value is a list.
+    """
+
+    name: str
+    element: type
+    is_list: bool = False
+
+
+ATTRIBUTE_FIELDS: dict[int, AttributeField] = {
+    AttributeProto.FLOAT: AttributeField("f", float),
+    AttributeProto.INT: AttributeField("i", int),
+    AttributeProto.STRING: AttributeField("s", str),
+    AttributeProto.TENSOR: AttributeField("t", TensorProto),
+    AttributeProto.GRAPH: AttributeField("g", GraphProto),
+    AttributeProto.SPARSE_TENSOR: AttributeField("sparse_tensor", SparseTensorProto),
+    AttributeProto.TYPE_PROTO: AttributeField("tp", TypeProto),
+    AttributeProto.FLOATS: AttributeField("floats", float, True),
+    AttributeProto.INTS: AttributeField("ints", int, True),
+    AttributeProto.STRINGS: AttributeField("strings", str, True),
+    AttributeProto.TENSORS: AttributeField("tensors", TensorProto, True),
+    AttributeProto.GRAPHS: AttributeField("graphs", GraphProto, True),
+    AttributeProto.SPARSE_TENSORS: AttributeField("sparse_tensors", SparseTensorProto, True),
+    AttributeProto.TYPE_PROTOS: AttributeField("type_protos", TypeProto, True),
 }
-"""Type of an attribute -> the field that holds its value."""
+"""Attribute type -> the field that holds the value."""
 
 GRAPH_TYPES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-MESSAGES = frozenset({"t", "g", "sparse_tensor", "tp"})  # numbers and lists may be empty
-ABOUT = frozenset({"name", "type", "doc_string"})
-ALONE = {kind: ABOUT | {name} for kind, name in VALUE_FIELD.items()}
+DESCRIPTION = frozenset({"name", "type", "doc_string", "ref_attr_name"})
+"""The fields of an AttributeProto besides its value."""
 
 
-def domain_of(spelled: str) -> str:
+def domain_of(domain: str) -> str:
     """A domain; "" for ai.onnx in both spellings."""
-    return "" if spelled in AI_ONNX else spelled
+    return "" if domain in AI_ONNX else domain
 
 
 def label_of(node: NodeProto) -> str:
-    """The name of a node, or what stands for it where it has none."""
+    """The name of a node in messages: its first output or its operator where it has none."""
     return node.name or next(filter(None, node.output), node.op_type)
 
 
 def schema_function(domain: str, op_type: str, opset: int) -> FunctionProto | None:
-    """The body that the schema gives as the operator's meaning, where it has one."""
+    """The function body by which a schema defines its operator; None where it has none."""
     schema = schema_of(op_type, opset, domain)
     if schema is None or not schema.has_function:  # type: ignore[attr-defined]  # stubs lag
         return None
@@ -69,50 +91,49 @@ def schema_function(domain: str, op_type: str, opset: int) -> FunctionProto | No
 @lru_cache(maxsize=1024)
 def _body_of(domain: str, op_type: str, since: int) -> FunctionProto:
     schema = schema_of(op_type, since, domain)
-    assert schema is not None, "asked for where there is one"
+    assert schema is not None, "only called where there is one"
     body: FunctionProto = schema.function_body
     return body
 
 
 @dataclass(frozen=True)
 class Operator:
-    """What a node that calls an operator must be like.
+    """What a node that calls an operator may have.
 
     Attributes:
         name: "domain::Op", or "Op" of ai.onnx.
-        function: where its body stands; None where it is no function.
-        inputs: least and largest number of them.
-        outputs: least and largest number of them.
-        needed: positions of inputs that must be there.
-        attributes: name -> type; None where there is no telling which it may have.
-        known: names of attributes that pass, whatever their type.
-        required: names of attributes that must be there.
-        extra_body_outputs: how many results of its subgraphs are no outputs of the node.
-        has_schema: a schema says all this.
+        function: the key of its body; None where it is not a function.
+        inputs: least and largest number of inputs.
+        outputs: least and largest number of outputs.
+        required_inputs: positions of inputs that must not be absent.
+        attributes: name -> type; None where it may have any.
+        untyped_attributes: names of attributes that may have any type.
+        required_attributes: names of attributes that must be given.
+        extra_body_outputs: number of outputs of its subgraphs that are not outputs of the node.
+        has_schema: whether this comes from a schema.
     """
 
     name: str
     function: FunctionKey | None = None
-    inputs: tuple[int, int] = (0, MANY)
-    outputs: tuple[int, int] = (0, MANY)
-    needed: tuple[int, ...] = ()
+    inputs: tuple[int, int] = (0, UNBOUNDED)
+    outputs: tuple[int, int] = (0, UNBOUNDED)
+    required_inputs: tuple[int, ...] = ()
     attributes: Mapping[str, int] | None = None
-    known: frozenset[str] = frozenset()
-    required: frozenset[str] = frozenset()
+    untyped_attributes: frozenset[str] = frozenset()
+    required_attributes: frozenset[str] = frozenset()
     extra_body_outputs: int = 0
     has_schema: bool = False
 
-    def check_arity(self, node: NodeProto) -> str:
+    def check_arity(self, inputs: Sequence[str], n_outputs: int) -> str:
         """What is wrong with the number of inputs and outputs; "" if nothing is."""
-        given = len(node.input)
-        if wrong := _outside(given, self.inputs, "input") or _outside(
-            len(node.output), self.outputs, "output"
-        ):
+        if wrong := _outside(len(inputs), self.inputs, "inputs"):
             return wrong
-        if "" in node.input and (
-            missing := [i for i in self.needed if i < given and not node.input[i]]
-        ):
-            return f"input number {missing[0] + 1} must be there"
+        if wrong := _outside(n_outputs, self.outputs, "outputs"):
+            return wrong
+        if "" in inputs:
+            for i in self.required_inputs:
+                if i < len(inputs) and not inputs[i]:
+                    return f"input number {i + 1} must be given"
         return ""
 
     def check_attributes(self, attributes: Mapping[str, AttributeProto]) -> str:
@@ -122,14 +143,14 @@ class Operator:
         for name, attribute in attributes.items():
             wanted = self.attributes.get(name)
             if wanted is None:
-                if name not in self.known:
+                if name not in self.untyped_attributes:
                     return f"{self.name} has no attribute {name!r}"
             elif attribute.type != wanted and not attribute.ref_attr_name:
-                is_, must = _type(attribute.type), _type(wanted)
-                return f"attribute {name!r} is of type {is_}, where {must} is expected"
-        for name in self.required:
+                must, got = _type(wanted), _type(attribute.type)
+                return f"attribute {name!r} must be of type {must}, got {got}"
+        for name in self.required_attributes:
             if name not in attributes:
-                return f"lacks the attribute {name!r}"
+                return f"must have the attribute {name!r}"
         return ""
 
 
@@ -138,7 +159,7 @@ def _outside(number: int, bounds: tuple[int, int], what: str) -> str:
     if least <= number <= most:
         return ""
     wanted = f"at least {least}" if number < least else f"at most {most}"
-    return f"{number} {what}{'s' * (number != 1)}, where {wanted} is expected"
+    return f"must have {wanted} {what}, got {number}"
 
 
 def _type(number: int) -> str:
@@ -147,29 +168,29 @@ def _type(number: int) -> str:
 
 
 def check_value(attribute: AttributeProto, in_function: bool) -> str:
-    """What is wrong with how an attribute holds its value; "" if nothing is."""
-    fields = {f.name for f, _ in attribute.ListFields()}
+    """What is wrong with the value of an attribute; "" if nothing is."""
+    fields = {f.name for f, _ in attribute.ListFields()} - DESCRIPTION
     if attribute.ref_attr_name:
         if not in_function:
-            return "refers to an attribute of a function, but stands in none"
-        return "" if fields <= ABOUT | {"ref_attr_name"} else "has a value and refers to another"
-    holder = VALUE_FIELD.get(attribute.type)
-    if holder is None:
-        return "has no known type"
-    if not fields - {"ref_attr_name"} <= ALONE[attribute.type]:
-        return f"is of type {_type(attribute.type)}, but holds something else"
-    if holder in MESSAGES and holder not in fields:
-        return f"is of type {_type(attribute.type)}, but holds nothing"
+            return "refers to an attribute of a function, but is not in a function"
+        return "has a value and refers to another attribute" if fields else ""
+    field = ATTRIBUTE_FIELDS.get(attribute.type)
+    if field is None:
+        return "has an unknown type"
+    if not fields <= {field.name}:
+        return f"must have a value of type {_type(attribute.type)}, but has another one"
+    if not fields and not field.is_list and field.element not in (float, int, str):
+        return f"must have a value of type {_type(attribute.type)}, but has none"
     return ""
 
 
 @dataclass
 class Operators:
-    """Finds the operators that nodes call; the same one for the same call.
+    """Finds the operators that nodes call, each of them once.
 
     Attributes:
-        kernels: those that take precedence.
-        functions: those of the model, and of schemas as soon as a node needs them.
+        kernels: "domain::Op" (or "Op") -> kernel that takes precedence.
+        functions: the functions of the model, and those of schemas that nodes call.
     """
 
     kernels: Mapping[str, Kernel]
@@ -193,15 +214,13 @@ class Operators:
     def _find(self, domain: str, op_type: str, overload: str, opset: int | None) -> Operator:
         name = f"{domain}::{op_type}" if domain else op_type
         key: FunctionKey = (domain, op_type, overload)
+        if opset is None:
+            raise InvalidModelError(f"uses the domain {domain!r}, which is not imported")
         if name in self.kernels:
             return Operator(name)
         if key in self.functions:
-            if opset is None:
-                raise InvalidModelError(f"calls a function of {domain!r}, which is not imported")
             called = self.functions[key]
             return Operator(name, key, (0, len(called.input)), (0, len(called.output)))
-        if opset is None:
-            raise InvalidModelError(f"uses the domain {domain!r}, which is not imported")
         kernel = lookup(op_type, opset, domain)
         schema = schema_of(op_type, max(opset, kernel.since if kernel else 0), domain)
         if schema is None:
@@ -214,15 +233,15 @@ class Operators:
 
 
 def _by_kernel(name: str, kernel: Kernel | None) -> Operator:
-    """An operator without schema: by its kernel's signature, so far as this tells."""
+    """An operator without schema, as the signature of its kernel declares it."""
     if kernel is None:
         return Operator(name)
     parameters = kernel.parameters
     variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     least = sum(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in parameters)
     known = frozenset(kernel.attributes) - ENGINE_KEYWORDS | IGNORED_ATTRIBUTES
-    most = MANY if variadic else len(parameters)
-    return Operator(name, None, (least, most), attributes={}, known=known)
+    most = UNBOUNDED if variadic else len(parameters)
+    return Operator(name, None, (least, most), attributes={}, untyped_attributes=known)
 
 
 def _by_schema(

@@ -1,4 +1,4 @@
-"""All graphs of a model: of training and of functions nobody calls, too."""
+"""All graphs of a model, those for training and those of functions that are not called included."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from onnxinterp.errors import UnsafeModelError
 Body: TypeAlias = "GraphProto | FunctionProto"
 
 
-def bodies(proto: ModelProto, deepest: int | None = None) -> Iterator[Body]:
-    """Every graph and function, those around others first.
+def bodies(proto: ModelProto, max_depth: int) -> Iterator[Body]:
+    """Every graph and function, outer ones first.
 
     Args:
         proto: a model.
-        deepest: how deep subgraphs may stand in each other.
+        max_depth: how deep subgraphs may be nested.
 
     Raises:
-        UnsafeModelError: they stand deeper.
+        UnsafeModelError: they are nested deeper.
     """
     stack = [_of_model(proto)]
     while stack:
@@ -28,8 +28,8 @@ def bodies(proto: ModelProto, deepest: int | None = None) -> Iterator[Body]:
         if body is None:
             stack.pop()
             continue
-        if deepest is not None and len(stack) > deepest + 1:
-            raise UnsafeModelError(f"graph {body.name!r}: more than {deepest} graphs around it")
+        if len(stack) > max_depth + 1:
+            raise UnsafeModelError(f"graph {body.name!r} must be nested at most {max_depth} deep")
         yield body
         stack.append(_inside(body))
 
@@ -52,7 +52,7 @@ def _inside(body: Body) -> Iterator[Body]:
 
 
 def _attributes(body: Body) -> Iterator[AttributeProto]:
-    """Those of its nodes, and the defaults of a function."""
+    """The attributes of its nodes, and the defaults of a function."""
     for node in body.node:
         yield from node.attribute
     if isinstance(body, FunctionProto):

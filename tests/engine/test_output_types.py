@@ -1,4 +1,4 @@
-"""Element types that a node's attributes tell, and not its schema: what reads it must know them."""
+"""Output element types that depend on attributes, not on the schema: the next node needs them."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("graph", "feeds"), CASES.values(), ids=list(CASES))
-def test_what_reads_it_knows_the_type(graph: str, feeds: dict[str, Any]) -> None:
-    head = '<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 2]> told '
+def test_the_next_node_knows_the_output_type(graph: str, feeds: dict[str, Any]) -> None:
+    head = '<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 2]> g '
     model = onnx.parser.parse_model(head + graph)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     (want,) = (to_lane(y) for y in session.run(None, feeds))
