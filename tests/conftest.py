@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import exporting
 from tests.forking import fork as fork
 
 # Samples draw until they are valid, so slow generation is expected; time is never judged.
@@ -26,6 +27,10 @@ settings.register_profile(
 )
 settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_health_check=SLOW)
 settings.load_profile("day")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    exporting.FOLDER = Path(config.cache.mkdir("exports"))
 
 
 def _seed(text: str) -> int:
