@@ -45,5 +45,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     fuzz.addoption("--fuzz-first", type=_seed, default=0, help="the first seed; `new` is any")
     fuzz.addoption("--fuzz-workers", type=int, default=1, help="how many processes try them")
     fuzz.addoption("--fuzz-graphs", type=int, default=40, help="how many graphs of a seed each")
+    parser.addoption("--zoo-times", action="store_true", help="time whole models (docs/models.md)")
     parser.addoption("--case", help="of the hostile files, only those of such a name (fnmatch)")
     parser.addoption("--write-security", action="store_true", help="write the table of SECURITY.md")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.backend.test
+import pytest
 from onnx import numpy_helper
 
 from tests.zoo import fetch
@@ -87,6 +88,18 @@ class Model:
 def manifest() -> tuple[Model, ...]:
     """All models, in the order of the file."""
     return tuple(Model(**entry) for entry in json.loads((HERE / "manifest.json").read_text()))
+
+
+def parameters(condition: Callable[[Model], bool] = lambda _: True) -> list[Any]:
+    """Return the models as parameters of tests; with xdist, one process has all tests of a file.
+
+    The models of one package come out of one download.
+    """
+    return [
+        pytest.param(m, id=m.name, marks=pytest.mark.xdist_group(m.package or m.name))
+        for m in manifest()
+        if condition(m)
+    ]
 
 
 def built(name: str) -> Path:

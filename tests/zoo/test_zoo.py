@@ -3,6 +3,7 @@
 pytest tests/zoo -m "not capture"     answers, and the noise that must be noticed
 pytest tests/zoo -m capture           torch.compile and torch.export
 pytest tests/zoo -k backward          gradients; part of the first line too
+pytest tests/zoo --zoo-times          all of it, and times for docs/models.md
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tests.zoo.capture import dynamic_shapes, example_case
 from tests.zoo.comparison import Difference, compare
 from tests.zoo.conftest import Subject
 from tests.zoo.known_failures import ALWAYS, known_failures
-from tests.zoo.manifest import manifest
+from tests.zoo.manifest import manifest, parameters
 from tests.zoo.reference import time_in_turn
 
 NOISE = 0.1  # of the weight's root mean square
@@ -27,13 +28,12 @@ NOISE_SEED = 1
 
 TESTS = {"outputs", "control", "shipped", "backward", "compile", "export"}
 
-everywhere = pytest.mark.parametrize("subject", manifest(), ids=lambda m: m.name, indirect=True)
+everywhere = pytest.mark.parametrize("subject", parameters(), indirect=True)
 
 
 def having(condition: Any) -> pytest.MarkDecorator:
     """Parametrise over the models that fulfil a condition."""
-    chosen = [m for m in manifest() if condition(m)]
-    return pytest.mark.parametrize("subject", chosen, ids=lambda m: m.name, indirect=True)
+    return pytest.mark.parametrize("subject", parameters(condition), indirect=True)
 
 
 def answers(run: Any, subject: Subject) -> list[list[Any]]:
@@ -53,11 +53,17 @@ def difference(run: Any, subject: Subject) -> Difference:
 
 
 @everywhere
-def test_outputs(subject: Subject) -> None:
+def test_outputs(subject: Subject, pytestconfig: pytest.Config) -> None:
     found = difference(subject.module, subject)
     measures = {"mse": found.mse, "max_abs": found.max_abs, "relative": found.relative}
     subject.measures.update(measures)
     assert found.matches, str(found)
+    if pytestconfig.getoption("--zoo-times"):
+        measure_times(subject)
+
+
+def measure_times(subject: Subject) -> None:
+    """Time both sides for docs/models.md."""
     arguments, arrays = subject.arguments(0), subject.inputs[0]
     with torch.no_grad():
         ours, theirs = time_in_turn(
