@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import exporting
-from tests.forking import fork as fork
+from tests.processes import fork as fork
 
 # Samples draw until they are valid, so slow generation is expected; time is never judged.
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]

@@ -1,4 +1,4 @@
-"""Cases that end badly, for the test of the children."""
+"""Cases that end badly, for the test of the processes."""
 
 from __future__ import annotations
 

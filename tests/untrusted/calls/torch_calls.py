@@ -221,7 +221,7 @@ def outcome(call: Callable[[], object]) -> str:
 
 
 if __name__ == "__main__":
-    from tests.untrusted.calls.children import Child
+    from tests.untrusted.calls.running import Cases
 
-    for source, answer in Child(f"{__package__}.torch_calls").results(cases()).items():
+    for source, answer in Cases(f"{__package__}.torch_calls").results(cases()).items():
         print(f"{source:100} | {answer}")

@@ -1,28 +1,27 @@
-"""The process that opens hostile files, one after the other.
-
-python -m tests.untrusted.files.child module|oracle DESCRIPTOR
-"""
+"""What the processes do that open hostile files, one after the other."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import os
-import resource
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.untrusted.files.case import CANARY, Case, Lost, Report
+import onnxruntime
+import torch
+
+import onnxinterp
+from onnxinterp.backend import to_numpy, to_torch
+from tests.untrusted.files.case import CANARY, Case, Report
 from tests.untrusted.files.judging import controls
 from tests.untrusted.files.watching import Watch
 
-SPARE = 6 * 2**30  # address space beyond what the libraries take
 LARGEST_TOLD = 2**24  # bytes of an answer that go back to the judge
 MOST_DIMENSIONS = 64  # of numpy
 RACING_SECONDS = 1.0
@@ -35,13 +34,6 @@ def status(key: str) -> int:
         if line.startswith(key):
             return int(line.split()[1]) * 1024
     raise KeyError(key)
-
-
-def bounded() -> None:
-    """A bomb that nobody stops must hit this process, not the machine."""
-    most = status("VmSize") + SPARE
-    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def texts(error: BaseException) -> str:
@@ -63,20 +55,13 @@ class Module:
     """Loads a case with OnnxModule and calls it."""
 
     def __init__(self) -> None:
-        import torch
-        import torch._dynamo  # custom operators import it at their first call, for seconds
-
-        import onnxinterp
-        import onnxinterp.backend
+        import torch._dynamo  # custom operators do at their first call, for seconds
 
         torch.set_num_threads(1)
-        self.library, self.torch = onnxinterp, torch
-        self.to_torch, self.to_numpy = onnxinterp.backend.to_torch, onnxinterp.backend.to_numpy
         self.stage, self.swaps = "load", 0
         warnings.simplefilter("error")
         warm = torch.ones(2, 2) @ torch.ones(2, 2)  # what torch loads at the first use
         warm.clone().to(torch.float16)
-        bounded()
         gc.collect()
         gc.freeze()
         self.watch = Watch()
@@ -91,7 +76,7 @@ class Module:
             try:
                 answers = self.outcome(case, source)
             except BaseException as error:
-                kind, known = type(error).__name__, isinstance(error, self.library.OnnxError)
+                kind, known = type(error).__name__, isinstance(error, onnxinterp.OnnxError)
                 text = texts(error)
             touched = self.watch.end()
         seconds, grown = time.perf_counter() - start, status("VmHWM") - before
@@ -109,15 +94,15 @@ class Module:
             return FAKES[case.fake](case)
         module = self.raced(case, source) if case.race else None
         if module is None:
-            module = self.library.OnnxModule(source, limits=case.held_to)
+            module = onnxinterp.OnnxModule(source, limits=case.held_to)
         shown = repr(module)
         if controls(shown):
             raise AssertionError(f"repr() of the module has control characters: {shown!r:.300}")
         dict(module.named_parameters())
         module.state_dict()
         self.stage = "call"
-        feeds = {name: self.to_torch(value) for name, value in case.feeds.items()}
-        with self.torch.no_grad():
+        feeds = {name: to_torch(value) for name, value in case.feeds.items()}
+        with torch.no_grad():
             for _ in range(case.calls):
                 answer = module(**feeds)
         given = answer if isinstance(answer, tuple) else (answer,)
@@ -125,15 +110,15 @@ class Module:
         self.stage = "answered"
         if any(map(self.vast, given)):
             return None
-        return tuple([self.to_numpy(a, info) for a, info in pairs])
+        return tuple([to_numpy(a, info) for a, info in pairs])
 
     def raced(self, case: Case, source: Any) -> Any:
         """The module that was loaded last while the file was a link now and then, if any was."""
         module, refused = None, 0
         while time.perf_counter() < self.race_ends:
             try:
-                module = self.library.OnnxModule(source, limits=case.held_to)
-            except self.library.OnnxError:  # noqa: PERF203 - each load for itself
+                module = onnxinterp.OnnxModule(source, limits=case.held_to)
+            except onnxinterp.OnnxError:  # noqa: PERF203 - each load for itself
                 refused += 1
         if self.swaps < FEWEST_SWAPS or not refused:
             raise AssertionError(f"no race: {self.swaps} swaps, {refused} loads met the link")
@@ -143,7 +128,7 @@ class Module:
         """Whether a tensor can be no array, or would take much more memory as one."""
         if isinstance(value, (list, tuple)):
             return any(map(self.vast, value))
-        if not isinstance(value, self.torch.Tensor):
+        if not isinstance(value, torch.Tensor):
             return False
         return value.nbytes > LARGEST_TOLD or value.ndim > MOST_DIMENSIONS
 
@@ -243,18 +228,14 @@ class Oracle:
     """What onnxruntime answers."""
 
     def __init__(self) -> None:
-        import onnxruntime
-
         onnxruntime.set_default_logger_severity(4)
-        self.runtime = onnxruntime
-        bounded()
 
     def __call__(self, case: Case, path: Path) -> Report:
-        options = self.runtime.SessionOptions()
+        options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.graph_optimization_level = self.runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            session = self.runtime.InferenceSession(
+            session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
             return Report("answered", outputs=tuple(session.run(None, dict(case.feeds))))
@@ -262,20 +243,21 @@ class Oracle:
             return Report("load", type(error).__name__, str(error)[:1000])
 
 
-def main() -> None:
-    role, descriptor = sys.argv[1:]
-    connection = Connection(int(descriptor))
-    sys.stdout = sys.stderr
-    answer = {"module": Module, "oracle": Oracle}[role]()
-    connection.send("ready")
-    while True:
-        try:
-            case, path = connection.recv()
-        except EOFError:
-            return
-        report: Report | Lost = answer(case, path)
-        connection.send(report)
+@cache
+def _module() -> Module:
+    return Module()
 
 
-if __name__ == "__main__":
-    main()
+@cache
+def _oracle() -> Oracle:
+    return Oracle()
+
+
+def module(request: tuple[Case, Path]) -> Report:
+    """Load and call a case with OnnxModule."""
+    return _module()(*request)
+
+
+def oracle(request: tuple[Case, Path]) -> Report:
+    """Ask onnxruntime."""
+    return _oracle()(*request)

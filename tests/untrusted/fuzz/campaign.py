@@ -21,9 +21,9 @@ from pathlib import Path
 import onnx
 
 from onnxinterp.registry import KERNELS
+from tests.processes import Child, Lost, results
 from tests.property.agreement import assert_agree
 from tests.property.oracles import to_lane
-from tests.untrusted.fuzz.children import Child, Lost, results
 from tests.untrusted.fuzz.fields import every
 from tests.untrusted.fuzz.judging import dtypes
 from tests.untrusted.fuzz.mutation import Base, bases, mutant, stored

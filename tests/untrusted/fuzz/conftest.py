@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.untrusted.fuzz.children import Child
+from tests.processes import Child
 from tests.untrusted.fuzz.judging import Judge
 from tests.untrusted.fuzz.oracle import answer
 

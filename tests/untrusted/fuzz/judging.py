@@ -17,9 +17,9 @@ import torch
 from onnx import ModelProto, NodeProto
 
 from onnxinterp import OnnxModule, backend
+from tests.processes import Child, Lost
 from tests.property.agreement import assert_agree
 from tests.property.oracles import to_lane
-from tests.untrusted.fuzz.children import Child, Lost
 from tests.untrusted.fuzz.choices import Choices, chance, one_of
 from tests.untrusted.fuzz.drafting import Draft, Drafter
 from tests.untrusted.fuzz.naming import made, reads, relabelled

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import Child, Lost
 from tests.untrusted.fuzz import campaign, planted
-from tests.untrusted.fuzz.children import Child, Lost
 from tests.untrusted.fuzz.keeping import CORPUS
 from tests.untrusted.fuzz.mutation import bases, mutant
 from tests.untrusted.fuzz.victim import Outcome, of_file

@@ -1,8 +1,9 @@
-"""Work in a process that may die or hang: requests go in, results come out in the same order.
+"""Work in processes that may die or hang, forked from one that has imported torch.
 
-Children
-Child          one process, started anew when it is lost
+Child      requests go in, results come out in the same order; started again when it is lost
 Lost       in place of the result of the request that it was lost on
+results    of many requests to many children
+fork       a fixture: runs the source of a program
 """
 
 from __future__ import annotations
@@ -14,16 +15,28 @@ import resource
 import signal
 import tempfile
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+import pytest
+
 GIB = 2**30
 CONTEXT = multiprocessing.get_context("forkserver")  # torch is imported once, not at each start
-CONTEXT.set_forkserver_preload(["tests.untrusted.fuzz.victim", "tests.untrusted.fuzz.oracle"])
+PRELOADED = (
+    "pytest",
+    "torch._dynamo",  # optimizers and custom operators import it at their first call
+    "tests.untrusted.files.child",
+    "tests.untrusted.fuzz.oracle",
+    "tests.untrusted.fuzz.victim",
+)
+CONTEXT.set_forkserver_preload([*PRELOADED])
 STARTING = 120.0  # seconds in which a process must have imported what it needs
+PROGRAM_SECONDS = 120  # in which a program must end
+Fork = Callable[..., int]
 
 
 @dataclass(frozen=True)
@@ -167,3 +180,28 @@ def _fill(child: Child, requests: Iterator[Any], ahead: int) -> None:
         child.put(request)
         if len(child.pending) >= ahead:
             return
+
+
+@pytest.fixture(scope="session")
+def fork() -> Fork:
+    """Runs a program in a new process, and returns the signal that ended it, or 0.
+
+    The program finds in `arguments` what else is passed, as strings.
+    """
+
+    def run(program: str, *arguments: object) -> int:
+        process = CONTEXT.Process(target=_execute, args=(program, [*map(str, arguments)]))
+        process.start()
+        process.join()
+        status = process.exitcode
+        assert status is not None
+        assert status <= 0, "the program failed"
+        return -status
+
+    return run
+
+
+def _execute(program: str, arguments: list[str]) -> None:
+    warnings.simplefilter("ignore")
+    signal.alarm(PROGRAM_SECONDS)  # nothing catches this signal: what hangs ends
+    exec(compile(program, "child", "exec"), {"arguments": arguments})
