@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 
 from tests.untrusted.files.case import Case
 from tests.untrusted.files.families import (
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Callable[[], Iterable[Case]]] = {
 }
 
 
+@cache
 def cases(group: str) -> list[Case]:
     """The cases of a class; names are unique."""
     found = list(FAMILIES[group]())

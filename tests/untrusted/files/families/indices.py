@@ -266,4 +266,5 @@ def _ngrams() -> Iterator[Case]:
     yield Case("indices/ngrams-honest", content, "right", feeds)
     for name, lie in lies.items():
         content, feeds = one("TfIdfVectorizer", [x], **{**honest, **lie})
-        yield Case(f"indices/ngrams-{name}", content, "either", feeds, limits=TIGHT)
+        asked = name != "skip-far"  # onnxruntime counts up to it, without end
+        yield Case(f"indices/ngrams-{name}", content, "either", feeds, limits=TIGHT, asked=asked)
