@@ -1,1 +1,1 @@
-"""What the interpreter costs: time over hand-written torch, import time, memory."""
+"""Benchmarks: time compared with torch and onnxruntime, import time, memory."""

@@ -1,11 +1,11 @@
-"""What `import onnxinterp` adds to `import torch`, in processes that have imported nothing else."""
+"""Time that `import onnxinterp` adds to `import torch`, in fresh processes."""
 
 from __future__ import annotations
 
 import statistics
 
 from benchmarks.tables import Table, main
-from benchmarks.timing import fresh_process
+from benchmarks.timing import run_in_fresh_process
 
 RUNS = 9
 PROGRAM = """
@@ -18,21 +18,21 @@ for name in sys.argv[1:]:
 
 
 def measure() -> Table:
-    fresh_process(PROGRAM, "torch", "onnx", "onnxinterp")  # writes the byte code, warms the disk
-    whole, apart = [], []
+    run_in_fresh_process(PROGRAM, "torch", "onnx", "onnxinterp")  # warm-up: bytecode, file cache
+    together, separate = [], []
     for _ in range(RUNS):
-        whole.append(fresh_process(PROGRAM, "torch", "onnxinterp"))
-        apart.append(fresh_process(PROGRAM, "torch", "onnx", "onnxinterp"))
+        together.append(run_in_fresh_process(PROGRAM, "torch", "onnxinterp"))
+        separate.append(run_in_fresh_process(PROGRAM, "torch", "onnx", "onnxinterp"))
     rows = {
-        "torch": [torch for torch, _ in whole],
-        "onnxinterp after torch": [ours for _, ours in whole],
-        "onnx after torch": [onnx for _, onnx, _ in apart],
-        "onnxinterp after torch and onnx": [ours for _, _, ours in apart],
+        "torch": [torch for torch, _ in together],
+        "onnxinterp after torch": [ours for _, ours in together],
+        "onnx after torch": [onnx for _, onnx, _ in separate],
+        "onnxinterp after torch and onnx": [ours for _, _, ours in separate],
     }
     return Table(
         "Import time",
-        "Milliseconds, fresh processes, files cached by the system. The target for what we add to "
-        "torch is 300.",
+        "Milliseconds in fresh processes, with files in the system's cache. The target for the "
+        "time that onnxinterp adds to torch is 300.",
         ("import", "median", "minimum"),
         tuple(
             (name, 1e3 * statistics.median(times), 1e3 * min(times)) for name, times in rows.items()

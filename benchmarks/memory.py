@@ -1,6 +1,6 @@
-"""Resident memory of a model with 192 MB of weights, embedded in the file or beside it (Linux).
+"""Resident memory of a model with 192 MB of weights, in the file or as external data (Linux).
 
-The size that counts is the growth from just before the model is opened, each in a fresh process.
+Each measurement is the growth since just before the model is opened, in a fresh process.
 """
 
 from __future__ import annotations
@@ -10,21 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
+from benchmarks.networks import make_model
 from benchmarks.tables import Table, main
-from benchmarks.timing import fresh_process
+from benchmarks.timing import MEMORY_STATUS, run_in_fresh_process
 
 LAYERS = 12
 WIDTH = 2048
 MEGABYTE = 2**20
 WEIGHTS = LAYERS * WIDTH * WIDTH * 4 / MEGABYTE
 
-STATUS = f"""
+SETUP = f"""
+{MEMORY_STATUS}
 import gc, sys
-def status(key):
-    with open("/proc/self/status") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 def report():
     gc.collect()
     print(status("VmRSS:") - before)
@@ -34,7 +33,7 @@ PROGRAMS = {
     "onnxinterp": """
 import torch, onnxinterp
 torch.set_num_threads(1)
-torch.ones(width, width) @ torch.ones(width, 1)  # torch's own buffers are none of the model's
+torch.ones(width, width) @ torch.ones(width, 1)  # allocates torch's own buffers
 before = status("VmRSS:")
 model = onnxinterp.OnnxModule(path)
 report()
@@ -68,11 +67,7 @@ def _model() -> onnx.ModelProto:
     nodes = [
         helper.make_node("MatMul", [values[i], f"w{i}"], [values[i + 1]]) for i in range(LAYERS)
     ]
-    x, y = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", WIDTH]) for name in "xy"
-    )
-    graph = helper.make_graph(nodes, "layers", [x], [y], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return make_model(nodes, weights, ["batch", WIDTH])
 
 
 def _rows(folder: Path) -> list[tuple[str | float, ...]]:
@@ -83,7 +78,7 @@ def _rows(folder: Path) -> list[tuple[str | float, ...]]:
     rows: list[tuple[str | float, ...]] = []
     for name, program in PROGRAMS.items():
         for kind, path in files.items():
-            loaded, run, peak = fresh_process(STATUS + program, str(path))
+            loaded, run, peak = run_in_fresh_process(SETUP + program, str(path))
             rows.append((f"{name}, {kind}", loaded, run, peak, run / WEIGHTS, peak / WEIGHTS))
     return rows
 
@@ -94,8 +89,8 @@ def measure() -> Table:
     return Table(
         "Memory",
         f"Growth of resident memory in MB for {WEIGHTS:.0f} MB of weights: after loading, after "
-        "one run, and at the peak of the two. Mapped weights are not resident before they are "
-        "read. The target for what stays after a run is 1.1 times the weights.",
+        "one run, and at the peak. Memory-mapped weights become resident when they are read. The "
+        "target for the memory after a run is 1.1 times the weights.",
         ("model", "loaded", "after a run", "peak", "after a run / weights", "peak / weights"),
         tuple(rows),
     )

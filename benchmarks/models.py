@@ -1,7 +1,7 @@
-"""Whole models: the imported module beside the network it came from and beside onnxruntime.
+"""Whole models: the imported module compared with the original network and with onnxruntime.
 
-The small ones are the networks of the export tests, where calling torch is most of the time; the
-larger ones are dominated by arithmetic.
+The small ones are the networks of the export tests, where calls to torch take most of the time. In
+the larger ones, arithmetic dominates.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.networks import AttentionBlock, export, residual_network
 from benchmarks.overhead import onnxruntime_session
 from benchmarks.tables import Table, main
-from benchmarks.timing import interleaved, one_thread
+from benchmarks.timing import time_candidates, use_one_thread
 from onnxinterp import OnnxModule
 from tests.exports.case import Export
 from tests.exports.exporting import export as export_case
@@ -26,7 +26,7 @@ ROUNDS = 60
 
 
 class Model(NamedTuple):
-    """A network, its ONNX file and its inputs by name."""
+    """A network, its ONNX model and its inputs by name."""
 
     name: str
     network: nn.Module
@@ -55,7 +55,7 @@ def _row(model: Model) -> tuple[str | float, ...]:
     inputs = tuple(model.inputs.values())
     feeds = {name: x.numpy() for name, x in model.inputs.items()}
     with torch.no_grad():
-        times = interleaved(
+        times = time_candidates(
             {
                 "torch": lambda: model.network(*inputs),
                 "onnxinterp": lambda: module(*inputs),
@@ -68,18 +68,17 @@ def _row(model: Model) -> tuple[str | float, ...]:
         model.name,
         str(len(model.proto.graph.node)),
         *(1e3 * times[name].median for name in ("torch", "onnxinterp", "onnxruntime")),
-        ours.median / times["torch"].median,
-        ours.minimum / times["torch"].minimum,
-        ours.median / times["onnxruntime"].median,
+        *ours.ratios(times["torch"]),
+        ours.ratios(times["onnxruntime"])[0],
     )
 
 
 def measure() -> Table:
-    one_thread()
+    use_one_thread()
     return Table(
         "Models",
-        "Milliseconds a call without gradients, one thread, medians; and how much longer ours "
-        "takes than the network in torch and than onnxruntime.",
+        "Median milliseconds per call without gradients, one thread, and the ratio of onnxinterp "
+        "to the network in torch and to onnxruntime.",
         (
             "model",
             "nodes",

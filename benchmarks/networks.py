@@ -1,19 +1,21 @@
-"""The networks that are measured, in plain torch, and their ONNX files."""
+"""The networks of the benchmarks, in plain torch, and their ONNX models."""
 
 from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name by which torch's users know it
+import torch.nn.functional as F  # noqa: N812 - the usual name in torch
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 
-class LayerNormByParts(nn.LayerNorm):
-    """Layer normalisation in the operations that ONNX has for it before opset 17."""
+class DecomposedLayerNorm(nn.LayerNorm):
+    """Layer normalization as ONNX decomposes it before opset 17."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., width] -> [..., width]."""
@@ -22,22 +24,22 @@ class LayerNormByParts(nn.LayerNorm):
         return centred / deviation * self.weight + self.bias
 
 
-def gelu_by_parts(x: Tensor) -> Tensor:
-    """GELU in the operations that ONNX has for it before opset 20."""
+def decomposed_gelu(x: Tensor) -> Tensor:
+    """GELU as ONNX decomposes it before opset 20."""
     return x * ((x / 2**0.5).erf() + 1) * 0.5
 
 
 class AttentionBlock(nn.Module):
-    """One pre-norm transformer block, its attention written out.
+    """One pre-norm transformer block with decomposed attention.
 
-    With `by_parts` normalisation and GELU are written out as well, as an exporter does.
+    With `decomposed=True`, normalization and GELU are decomposed too, as an exporter does.
     """
 
-    def __init__(self, width: int = 64, heads: int = 4, *, by_parts: bool = False) -> None:
+    def __init__(self, width: int = 64, heads: int = 4, *, decomposed: bool = False) -> None:
         super().__init__()
         self.heads = heads
-        norm = LayerNormByParts if by_parts else nn.LayerNorm
-        self.gelu = gelu_by_parts if by_parts else F.gelu
+        norm = DecomposedLayerNorm if decomposed else nn.LayerNorm
+        self.gelu = decomposed_gelu if decomposed else F.gelu
         self.attention_norm = norm(width)
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
@@ -61,7 +63,7 @@ class AttentionBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a way around them."""
+    """Two convolutions and a skip connection."""
 
     def __init__(self, incoming: int, outgoing: int, stride: int) -> None:
         super().__init__()
@@ -78,7 +80,7 @@ class ResidualBlock(nn.Module):
 
 
 def residual_network() -> nn.Module:
-    """Return a residual network of 18 layers in the manner of ResNet-18."""
+    """Return a residual network of 18 layers, similar to ResNet-18."""
     stem = [nn.Conv2d(3, 64, 7, 2, padding=3), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)]
     widths = ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2))
     body = [
@@ -93,11 +95,11 @@ def residual_network() -> nn.Module:
 
 
 def export(network: nn.Module, x: Tensor, *, opset: int, dynamic: bool) -> onnx.ModelProto:
-    """Write a network of one input with the TorchScript exporter, which decomposes the most."""
+    """Export a network with one input by the TorchScript exporter, which decomposes the most."""
     axes = dict(enumerate(("batch", "length"))) if dynamic else {}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         file = Path(folder) / "model.onnx"
-        warnings.simplefilter("ignore", DeprecationWarning)  # the exporter is old, not gone
+        warnings.simplefilter("ignore", DeprecationWarning)  # the exporter is deprecated
         torch.onnx.export(
             network.eval(),
             (x,),
@@ -109,3 +111,15 @@ def export(network: nn.Module, x: Tensor, *, opset: int, dynamic: bool) -> onnx.
             dynamic_axes={"x": axes, "y": axes} if axes else None,
         )
         return onnx.load(file)
+
+
+def make_model(
+    nodes: Sequence[onnx.NodeProto], weights: Sequence[TensorProto], shape: Sequence[int | str]
+) -> onnx.ModelProto:
+    """Return a model from the first input of the first node to the output of the last node."""
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name in (nodes[0].input[0], nodes[-1].output[0])
+    )
+    graph = helper.make_graph(nodes, "layers", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -1,4 +1,4 @@
-"""Measure everything and write docs/benchmarks.md."""
+"""Run the benchmarks and write docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 
 def processor() -> str:
-    """Return the processor's name where the system tells it."""
+    """Return the name of the processor, or the architecture if the name is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -28,16 +28,16 @@ def processor() -> str:
 
 
 def load() -> str:
-    """Return how busy the machine is: on a busy one the small differences mean little."""
+    """Return the load of the machine: on a busy one, small differences mean little."""
     return f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
 
 
 def heading() -> str:
     return f"""# Benchmarks
 
-Written by `python -m benchmarks.report`; one part alone: `python -m benchmarks.overhead`.
-Candidates take turns within one process, so that a drift of the machine's speed meets them all;
-their times are those of the process, imports those of the wall clock.
+Written by `python -m benchmarks.report`; `python -m benchmarks.overhead` runs one part. The
+candidates run in turn in one process, so changes in the speed of the machine affect all of them.
+Times are process time, except for imports, which are wall time.
 
 {processor()}, one thread, {load()}.
 Python {platform.python_version()}, torch {torch.__version__}, onnx {onnx.__version__}, \
@@ -47,7 +47,7 @@ onnxruntime {onnxruntime.__version__}.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the tables there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the tables as JSON")
     options = parser.parse_args()
     parts = (overhead, models, training, import_time, memory)
     top = heading()

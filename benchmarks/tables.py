@@ -1,4 +1,4 @@
-"""A result: a table with a title and a sentence, as text, Markdown or JSON."""
+"""Results as tables with a title and a note, in Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of numbers and words; `note` says what was measured, and against which target."""
+    """Rows of numbers and strings; `note` says what was measured, and the target."""
 
     title: str
     note: str
@@ -19,15 +19,15 @@ class Table:
     rows: tuple[tuple[str | float, ...], ...]
 
     def markdown(self) -> str:
-        """Return heading, note and table, aligned so that it reads as plain text too."""
-        cells = [self.columns, *(tuple(_text(cell) for cell in row) for row in self.rows)]
+        """Return heading, note and table, aligned for reading as plain text."""
+        cells = [self.columns, *(tuple(_format(cell) for cell in row) for row in self.rows)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
         head, *body = (_line(row, widths) for row in cells)
         rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:]), ""])
         return "\n".join([f"## {self.title}", "", self.note, "", head, rule, *body, ""])
 
 
-def _text(cell: str | float) -> str:
+def _format(cell: str | float) -> str:
     return cell if isinstance(cell, str) else f"{cell:,.2f}" if cell < 100 else f"{cell:,.0f}"
 
 
@@ -46,7 +46,7 @@ def write_json(path: Path, tables: Sequence[Table]) -> None:
 def main(measure: Callable[[], Table]) -> None:
     """Run one benchmark from the command line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
     options = parser.parse_args()
     table = measure()
     print(table.markdown())

@@ -1,9 +1,9 @@
-"""How things are measured: side by side in one process, or each in a process of its own.
+"""Measurements: candidates in turn in one process, or each in a fresh process.
 
-A machine's speed drifts by more than the differences of interest. So the candidates take turns, one
-short block of calls each, and what is reported is a ratio of two medians, or of two minima, taken
-over the same stretch of time. The clock is that of the process: with one thread it shows what a
-wall clock shows on an idle machine, and on a busy one it does not count the turns of others.
+The speed of a machine drifts by more than the differences of interest. So the candidates run in
+turn, one short block of calls each, and the result is a ratio of two medians, or of two minima, of
+the same period. Times are process time: with one thread it equals wall time on an idle machine, and
+on a busy machine it does not include other processes.
 """
 
 from __future__ import annotations
@@ -18,25 +18,34 @@ from time import process_time
 
 import torch
 
-WARM_UP = 5
-BLOCK = 2e-3  # seconds that one block of calls lasts, far above what the clock resolves
+WARM_UP_CALLS = 5
+BLOCK_SECONDS = 2e-3  # seconds of one block of calls, far above the resolution of the clock
+MEMORY_STATUS = """
+def status(key):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+"""  # for a program of `run_in_fresh_process`; in MB
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds per call, one number per block."""
+    """Seconds per call, one value per block."""
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """What a call takes."""
+        """Median time of a call."""
         return statistics.median(self.seconds)
 
     @property
     def minimum(self) -> float:
-        """What a call takes where nothing came in between."""
+        """Minimum time of a call."""
         return min(self.seconds)
+
+    def ratios(self, other: Times) -> tuple[float, float]:
+        """Return the ratio to another candidate, by medians and by minima."""
+        return self.median / other.median, self.minimum / other.minimum
 
 
 def _block(call: Callable[[], object], repeats: int) -> float:
@@ -47,16 +56,16 @@ def _block(call: Callable[[], object], repeats: int) -> float:
 
 
 def _repeats(call: Callable[[], object]) -> int:
-    """How many calls fill a block."""
-    for _ in range(WARM_UP):
+    """Return the number of calls in a block."""
+    for _ in range(WARM_UP_CALLS):
         call()
-    return max(1, round(BLOCK / _block(call, WARM_UP)))
+    return max(1, round(BLOCK_SECONDS / _block(call, WARM_UP_CALLS)))
 
 
-def interleaved(
+def time_candidates(
     candidates: Mapping[str, Callable[[], object]], *, rounds: int = 200
 ) -> dict[str, Times]:
-    """Time every candidate in every round; who goes first moves on by one each round."""
+    """Time every candidate in every round; each round starts with the next candidate."""
     names = list(candidates)
     repeats = {name: _repeats(candidates[name]) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -72,13 +81,13 @@ def interleaved(
     return {name: Times(tuple(found)) for name, found in seconds.items()}
 
 
-def one_thread() -> None:
-    """Keep torch to one thread: what threads add differs by machine, and noise grows with them."""
+def use_one_thread() -> None:
+    """Limit torch to one thread: more threads add noise, and their gain depends on the machine."""
     torch.set_num_threads(1)
 
 
-def fresh_process(program: str, *arguments: str) -> list[float]:
-    """Run a Python program in a new interpreter; return the numbers that it prints."""
+def run_in_fresh_process(program: str, *arguments: str) -> list[float]:
+    """Run a Python program in a new process; return the numbers that it prints."""
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [float(word) for word in done.stdout.split()]

@@ -1,8 +1,8 @@
-"""A training step of the imported module beside one of the network it came from.
+"""A training step of the imported module compared with the original network.
 
-Memory is what the forward pass keeps for the backward pass besides the weights: the bytes of all
-storages that autograd saves, each counted once. It is the part of the peak that depends on how a
-network is computed; weights, their gradients and the optimizer's state are the same for both.
+Memory is the size of what the forward pass saves for the backward pass, without the weights: the
+bytes of all storages that autograd saves, each counted once. This part of the peak depends on how a
+network is computed; weights, their gradients and the optimizer state are the same for both.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import NamedTuple
 
 import onnx
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name by which torch's users know it
+import torch.nn.functional as F  # noqa: N812 - the usual name in torch
 from torch import Tensor, nn
 
 from benchmarks.networks import AttentionBlock
 from benchmarks.tables import Table, main
-from benchmarks.timing import interleaved, one_thread
+from benchmarks.timing import time_candidates, use_one_thread
 from onnxinterp import OnnxModule
 from tests.exports.case import Export
 from tests.training.exporting import write
 from tests.training.networks import ENCODER, TAGGER, ResNet18, ViT
 
 ROUNDS = 40
-LARGE = 10**7  # parameters from which a network gets a quarter of them
+LARGE_PARAMETERS = 10**7  # larger networks run a quarter of the rounds
 WORDS, TAGS, WIDTH = 5000, 20, 256
 OPSET = 17
 
 
 class Model(NamedTuple):
-    """A network, its ONNX file, inputs and classes."""
+    """A network, its ONNX model, inputs and target classes."""
 
     name: str
     network: nn.Module
@@ -48,7 +48,7 @@ class Classifier(nn.Sequential):
 
 
 class Tagger(nn.Module):
-    """Embedded words through a bidirectional LSTM of two layers, a score for each tag."""
+    """Word embeddings, a bidirectional LSTM of two layers, and a score for each tag."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ def models() -> Iterator[Model]:
 def training_step(
     network: nn.Module, inputs: tuple[Tensor, ...], target: Tensor
 ) -> Callable[[], None]:
-    """Forward, loss, backward and an update, as one call."""
+    """Return a function that runs forward, loss, backward and an update."""
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6)
 
     def step() -> None:
@@ -96,29 +96,29 @@ def training_step(
     return step
 
 
-def kept_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
-    """What a forward pass keeps for the backward pass besides parameters and inputs."""
+def saved_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+    """Return the bytes saved for the backward pass, without parameters and inputs."""
     known = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *inputs)}
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
-    def note(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         output = network(*inputs)
     del output
-    return sum(kept.values())
+    return sum(saved.values())
 
 
 def _row(model: Model) -> tuple[str | float, ...]:
     network, module = model.network.train(), OnnxModule(model.proto).train()
     trained = dict(network.named_parameters())
     module.freeze(lambda name, _: name not in trained)
-    large = sum(p.numel() for p in trained.values()) > LARGE
-    times = interleaved(
+    large = sum(p.numel() for p in trained.values()) > LARGE_PARAMETERS
+    times = time_candidates(
         {
             "torch": training_step(network, model.inputs, model.target),
             "onnxinterp": training_step(module, model.inputs, model.target),
@@ -126,26 +126,25 @@ def _row(model: Model) -> tuple[str | float, ...]:
         rounds=ROUNDS // 4 if large else ROUNDS,
     )
     ours, theirs = times["onnxinterp"], times["torch"]
-    kept = [kept_bytes(m, model.inputs) / 2**20 for m in (network, module)]
+    saved = [saved_bytes(m, model.inputs) / 2**20 for m in (network, module)]
     return (
         model.name,
         1e3 * theirs.median,
         1e3 * ours.median,
-        ours.median / theirs.median,
-        ours.minimum / theirs.minimum,
-        *kept,
-        kept[1] / kept[0],
+        *ours.ratios(theirs),
+        *saved,
+        saved[1] / saved[0],
     )
 
 
 def measure() -> Table:
-    one_thread()
+    use_one_thread()
     return Table(
         "Training",
-        "Milliseconds of a step (forward, loss, backward, SGD), one thread, medians; MB that the "
-        "forward pass keeps for the backward pass; and ours as ratios to torch. The targets are "
-        "1.05. Exported by the TorchScript exporter at opset 17, without folding; constants that "
-        "the exporter added do not train.",
+        "Median milliseconds of a step (forward, loss, backward, SGD), one thread; MB that the "
+        "forward pass saves for the backward pass; and the ratio of onnxinterp to torch. The "
+        "targets are 1.05. The models are exported by the TorchScript exporter at opset 17 without "
+        "constant folding; constants that the exporter added are frozen.",
         (
             "network",
             "torch ms",

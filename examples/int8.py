@@ -1,7 +1,7 @@
-"""A quantized model learns with its quantization in the loop, and stays a quantized model.
+"""Fine-tune a quantized model with quantization in the loop; the result is quantized too.
 
-The digits arrive rotated by 90 degrees. The int8 model is not trained anew and quantized again: its
-float weights and its scales are tuned straight through the rounding, and written back in place.
+The new task is to classify digits rotated by 90 degrees. The float weights and the scales of the
+int8 model train with the straight-through estimator, and are saved into the same graph.
 
     python examples/int8.py [EPOCHS]
 """
@@ -22,26 +22,26 @@ from onnxinterp.cli.demo import Portion, load
 
 
 class Calibration(quantization.CalibrationDataReader):
-    """Gives onnxruntime's quantizer some images to take the ranges of."""
+    """Calibration images for onnxruntime's quantizer."""
 
     def __init__(self, portion: Portion) -> None:
         self.batches = iter(portion.images.split(64))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """Give one batch by input name."""
+        """Return the next batch by input name."""
         batch = next(self.batches, None)
         return None if batch is None else {"image": batch.numpy()}
 
 
 def accuracy(path: str, portion: Portion) -> float:
-    """Measure how often onnxruntime's answer is right."""
+    """Return the accuracy in onnxruntime."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"image": portion.images.numpy()})
     return float((logits.argmax(1) == portion.labels.numpy()).mean())
 
 
 def main(epochs: int = 10) -> tuple[float, float]:
-    """Quantize, tune and save; the accuracy in onnxruntime before and after."""
+    """Quantize, fine-tune and save; return the accuracy in onnxruntime before and after."""
     torch.manual_seed(0)
     digits, training, test = load()
     Path("digits.onnx").write_bytes(digits)
@@ -50,11 +50,11 @@ def main(epochs: int = 10) -> tuple[float, float]:
         "int8.onnx",
         Calibration(training),
         quant_format=quantization.QuantFormat.QDQ,
-        extra_options={"AddQDQPairToWeight": True, "QuantizeBias": False},  # float in the file
+        extra_options={"AddQDQPairToWeight": True, "QuantizeBias": False},  # keep weights as float
     )
     training, test = training.rotated(), test.rotated()
     before = accuracy("int8.onnx", test)
-    print(f"int8, as quantized: {before:.1%} of the rotated digits")
+    print(f"accuracy of int8.onnx on rotated digits: {before:.1%}")
 
     module = OnnxModule("int8.onnx", trainable=["*weight", "*bias", "*_scale"]).train()
     scales = [p for n, p in module.weights.items() if n.endswith("_scale")]
@@ -68,7 +68,7 @@ def main(epochs: int = 10) -> tuple[float, float]:
             optimizer.step()
     module.save_onnx("tuned.onnx")
     after = accuracy("tuned.onnx", test)
-    print(f"int8, fine-tuned:   {after:.1%}, by onnxruntime on tuned.onnx")
+    print(f"accuracy after fine-tuning: {after:.1%}, by onnxruntime on tuned.onnx")
     return before, after
 
 

@@ -1,7 +1,7 @@
-"""LoRA on an imported model: small adapters train, and the file gets the merged weights.
+"""LoRA on an imported model: train small adapters and save the merged weights.
 
-torch's own parametrizations put a product of two thin matrices on top of each frozen weight (Hu et
-al., 2021). `save_onnx` writes what the weight is now, so the result is a model like any other.
+torch's parametrizations add a product of two low-rank matrices to each frozen weight (Hu et al.,
+2021). `save_onnx` writes the current value of a weight, so the result is a regular ONNX model.
 
     python examples/lora.py [EPOCHS]
 """
@@ -20,7 +20,7 @@ from onnxinterp.cli.demo import accuracy, load
 
 
 class LoRA(nn.Module):
-    """weight + up @ down, where up starts as zeros."""
+    """weight + up @ down; up is initialized with zeros."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__()
@@ -29,12 +29,12 @@ class LoRA(nn.Module):
         self.up = nn.Parameter(torch.zeros(rows, rank))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Add the adapter; a kernel is taken as a matrix of output channels by the rest."""
+        """Add the adapter; a convolution weight is a matrix with a row for each output channel."""
         return weight + (self.up @ self.down).reshape(weight.shape)
 
 
 def add_adapters(module: OnnxModule, rank: int) -> list[nn.Parameter]:
-    """Freeze a module, give its matrices and kernels adapters, and return what trains."""
+    """Freeze a module, add adapters to its matrices, and return the trainable parameters."""
     module.freeze()
     adapters = []
     for name, weight in module.weights.items():
@@ -45,15 +45,15 @@ def add_adapters(module: OnnxModule, rank: int) -> list[nn.Parameter]:
 
 
 def main(epochs: int = 15, rank: int = 4) -> tuple[float, float]:
-    """Adapt the digits to a rotation by 90 degrees; the accuracy before and after."""
+    """Adapt to digits rotated by 90 degrees; return the accuracy before and after."""
     torch.manual_seed(0)
     digits, training, test = load()
     training, test = training.rotated(), test.rotated()
     module = OnnxModule(digits)
-    before, whole = accuracy(module, test), sum(p.numel() for p in module.parameters())
+    before, total = accuracy(module, test), sum(p.numel() for p in module.parameters())
     parameters = add_adapters(module, rank)
     count = sum(p.numel() for p in parameters)
-    print(f"rank {rank}: {count} numbers train, the {whole} of the model do not")
+    print(f"rank {rank}: {count} trainable parameters, the {total} of the model are frozen")
 
     optimizer = torch.optim.AdamW(parameters, lr=1e-2)
     for _ in range(epochs):
@@ -65,7 +65,7 @@ def main(epochs: int = 15, rank: int = 4) -> tuple[float, float]:
     module.save_onnx("adapted.onnx")
     merged = OnnxModule("adapted.onnx")  # plain weights, no adapters
     after = accuracy(merged, test)
-    print(f"rotated digits: {before:.1%} before, {after:.1%} of adapted.onnx")
+    print(f"accuracy on rotated digits: {before:.1%} before, {after:.1%} with adapted.onnx")
     return before, after
 
 

@@ -1,7 +1,7 @@
-"""An image classifier is given other classes: not which digit it is, but how many holes it has.
+"""Fine-tune an image classifier for new classes: how many holes a digit has, not which digit it is.
 
-The last layer is replaced, trained alone for a while, and then together with the rest, which learns
-more slowly the nearer it is to the input.
+The last layer is replaced and trained alone first. Then all layers train, with lower learning rates
+near the input.
 
     python examples/new_classes.py [EPOCHS]
 """
@@ -18,11 +18,11 @@ from onnxinterp import OnnxModule, replace_head
 from onnxinterp.cli.demo import load
 from onnxinterp.verify import verify
 
-HOLES = torch.tensor([1, 0, 0, 0, 0, 0, 1, 0, 2, 1])  # in the digits 0 to 9
+HOLES = torch.tensor([1, 0, 0, 0, 0, 0, 1, 0, 2, 1])  # of the digits 0 to 9
 
 
 def accuracy(module: OnnxModule, images: Tensor, classes: Tensor) -> float:
-    """Measure the share of right answers."""
+    """Return the fraction of correct predictions."""
     with torch.no_grad():
         return (module.eval()(images).argmax(1) == classes).double().mean().item()
 
@@ -30,7 +30,7 @@ def accuracy(module: OnnxModule, images: Tensor, classes: Tensor) -> float:
 def train(
     module: OnnxModule, optimizer: torch.optim.Optimizer, data: tuple[Tensor, Tensor], epochs: int
 ) -> None:
-    """Minimise cross-entropy; what is frozen stays, statistics of normalisation included."""
+    """Minimize cross-entropy, with fixed running statistics."""
     module.train().freeze_statistics()
     for _ in range(epochs):
         for batch in torch.randperm(len(data[0])).split(64):
@@ -40,23 +40,23 @@ def train(
 
 
 def main(epochs: int = 10) -> tuple[float, float]:
-    """Tune, save and verify; the accuracy with the head alone, and with everything."""
+    """Fine-tune, save and verify; return the accuracy of head-only and of full training."""
     torch.manual_seed(0)
-    digits, training, test = load()  # a model of ten classes that ships with the package
+    digits, training, test = load()  # a model with ten classes from the package
     module = OnnxModule(replace_head(digits, out_features=3))
     data, unseen = ((p.images, HOLES[p.labels]) for p in (training, test))
-    print(f"a new head:       {accuracy(module, *unseen):.1%} right")
+    print(f"accuracy with a new head:  {accuracy(module, *unseen):.1%}")
 
     module.freeze()
     module.unfreeze("head.*")
     train(module, torch.optim.AdamW(module.parameter_groups(lr=1e-2)), data, epochs)
     head_only = accuracy(module, *unseen)
-    print(f"the head trained: {head_only:.1%}")
+    print(f"after training the head:   {head_only:.1%}")
 
     module.unfreeze()
     train(module, torch.optim.AdamW(module.parameter_groups(lr=3e-3, decay=0.5)), data, epochs)
     everything = accuracy(module, *unseen)
-    print(f"everything:       {everything:.1%}")
+    print(f"after training all layers: {everything:.1%}")
 
     module.save_onnx("holes.onnx")
     report = verify("holes.onnx", [unseen[0]])

@@ -1,6 +1,6 @@
-"""A transformer encoder learns to label sentences: is it praise, also where "not" turns it around?
+"""Fine-tune a transformer encoder to classify sentences as praise or not, including negation.
 
-It is a small one, made and exported here; a BERT that comes as ONNX is tuned by the same lines.
+The script creates and exports a small encoder. The same code fine-tunes a BERT in ONNX format.
 
     python examples/text_labels.py [EPOCHS]
 """
@@ -23,7 +23,7 @@ WORDS = ["<pad>", "the", "was", "is", "not", "very", *GOOD, *BAD, *THINGS]
 
 
 class Encoder(nn.Module):
-    """What a sentence is about: words in, a logit for each thing out."""
+    """Classify the topic of a sentence: one logit for each thing."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
 
 
 def sentences() -> tuple[Tensor, Tensor, Tensor]:
-    """Make all of "the THING was|is not|very|<pad> WORD"; which thing, and whether it is praise."""
+    """Return all "the THING was|is not|very|<pad> WORD", their things and whether they praise."""
     rows = []
     for words in product(["the"], THINGS, ["was", "is"], ["not", "very", "<pad>"], GOOD + BAD):
         praise = (words[4] in GOOD) != (words[3] == "not")
@@ -48,9 +48,9 @@ def sentences() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def train(network: nn.Module, ids: Tensor, labels: Tensor, epochs: int) -> None:
-    """Minimise cross-entropy; network and imported module are trained alike."""
+    """Minimize cross-entropy; a network and an imported module train in the same way."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    network.train()  # dropout drops
+    network.train()  # enables dropout
     for batch in (b for _ in range(epochs) for b in torch.randperm(len(ids)).split(16)):
         optimizer.zero_grad()
         cross_entropy(network(ids[batch]), labels[batch]).backward()
@@ -58,9 +58,9 @@ def train(network: nn.Module, ids: Tensor, labels: Tensor, epochs: int) -> None:
 
 
 def main(epochs: int = 15) -> float:
-    """Export, tune, save and verify; the accuracy on sentences that were not trained on."""
+    """Export, fine-tune, save and verify; return the accuracy on unseen sentences."""
     torch.manual_seed(0)
-    torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no ONNX
+    torch.backends.mha.set_fastpath_enabled(False)  # ONNX has no operator for it
     ids, things, praise = sentences()
     train(encoder := Encoder(), ids, things, epochs=1)
     how = {"input_names": ["ids"], "dynamic_axes": {"ids": {0: "batch"}}, "dynamo": False}
@@ -70,7 +70,7 @@ def main(epochs: int = 15) -> float:
     seen, unseen = torch.randperm(len(ids)).split([len(ids) * 2 // 3, len(ids) // 3])
     train(module, ids[seen], praise[seen], epochs)
     right = (module.eval()(ids[unseen]).argmax(1) == praise[unseen]).double().mean().item()
-    print(f"trained on {len(seen)} sentences: {right:.1%} of the {len(unseen)} others are right")
+    print(f"trained on {len(seen)} sentences, accuracy on {len(unseen)} others: {right:.1%}")
     module.save_onnx("praise.onnx")
     print(f"wrote praise.onnx; MSE against onnxruntime {verify('praise.onnx', [ids]).mse:.1g}")
     return right

@@ -59,7 +59,7 @@ class TorchBackendRep(BackendRep):
         with torch.no_grad():
             answer = self.module(**feeds)
         answers = answer if isinstance(answer, tuple) else (answer,)
-        infos = self.module.graph.outputs
+        infos = self.module.onnx_graph.outputs
         return tuple(to_numpy(a, info) for a, info in zip(answers, infos, strict=True))
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch import Tensor
 
 from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import NodeError, UnsupportedOpError, plain
@@ -19,24 +16,23 @@ from onnxinterp.graph.ir import Graph
 from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
 from onnxinterp.limits import Limits
-from onnxinterp.planning import planner
-from onnxinterp.planning.carriers import type_of
-from onnxinterp.reading import source as reading
+from onnxinterp.planning.plans import Plans, device_of, sizes_of
+from onnxinterp.reading.source import Source, read
 from onnxinterp.registry import kernel_of
+from onnxinterp.runtime import fx
 from onnxinterp.runtime.binding import forward_of
-from onnxinterp.runtime.guard import Guard, guard_of
+from onnxinterp.runtime.guard import guard_of
 from onnxinterp.runtime.inputs import Arguments
 from onnxinterp.runtime.interpreter import Frame, Interpreter
-from onnxinterp.runtime.plan_cache import BoundPlan, sizes_of
+from onnxinterp.runtime.plan import Key, Plan
 from onnxinterp.values import Host
 from onnxinterp.weights import (
     Trainable,
     Weights,
     elem_type,
     parameters,
-    read,
     read_tensors,
-    roles,
+    read_weight,
 )
 from onnxinterp.weights.tunable import Tunable
 from onnxinterp.writing import safetensors as tensorfiles
@@ -80,7 +76,7 @@ class OnnxModule(Tunable):
 
     Attributes:
         weights: every tensor the file ships, by its ONNX name.
-        graph: the decoded graph.
+        onnx_graph: the decoded graph.
         inputs: what a call must give: name, type and shape.
         optional_inputs: what a call may give by name; left out, the initializer counts.
         untied: what was asked for by `untie`.
@@ -97,7 +93,7 @@ class OnnxModule(Tunable):
 
     def __init__(
         self,
-        source: reading.Source,
+        source: Source,
         *,
         outputs: Sequence[str] | None = None,
         trainable: Trainable = "weights",
@@ -112,7 +108,7 @@ class OnnxModule(Tunable):
         self.fuse = fuse
         self.limits = limits
         self._kernels = {name: kernel_of(name, f) for name, f in (kernels or {}).items()}
-        proto, reader, content = reading.read(
+        proto, reader, content = read(
             source, limits, data_root, kernels=self._kernels, allowed_ops=allowed_ops
         )
         model = build(proto, self._kernels, limits)
@@ -125,19 +121,18 @@ class OnnxModule(Tunable):
         self.interpreter = Interpreter()
         stored = {name: elem_type(held) for name, held in model.tensors.items()}
         check_types(graph, stored)
-        tensors, self._literals = read_tensors(model, graph, reader)
+        tensors, strings = read_tensors(model, graph, reader)
         self._mapped = reader.mapped
-        self._packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
+        packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
         self.weights = Weights(parameters(tensors, graph, trainable))
         self.template = make_template(content, proto, model, self.weights, reader)
-        self.graph = graph
+        self.onnx_graph = graph
         self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)
         self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
         self._call = Arguments(self.inputs, self.optional_inputs)
-        self._float = _floating_type(self.weights)
-        self._hosts: dict[str, Host] = {}
+        self._plans = Plans(graph, self.weights, strings, packed, limits, fuse)
         self.frozen_statistics: frozenset[str] = frozenset()
-        self._replan()
+        self._set_forward()
         self.eval()
 
     @property
@@ -148,45 +143,77 @@ class OnnxModule(Tunable):
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of what a call gives, in order."""
-        return tuple(o.name for o in self.graph.outputs)
+        return tuple(o.name for o in self.onnx_graph.outputs)
 
-    def _run(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """The forward pass, which `forward` is."""
+    @property
+    def plan(self) -> Plan:
+        """The steps that a call runs, in the current mode: `print(module.plan)`."""
+        return self._plans.get(self.training).plan
+
+    def forward(self, *args: Any, **keywords: Any) -> Any:
+        """Run the model. `inspect.signature(module.forward)` names the inputs of the graph.
+
+        Args:
+            *args: inputs, in graph order.
+            **keywords: inputs by ONNX name, or by the name in the signature.
+
+        Returns:
+            The one output, or a tuple of the outputs in graph order.
+
+        Raises:
+            InputError: an input is missing, unknown, or of another rank or type than declared.
+            NodeError: a kernel failed; the message names the node, its inputs and the cause.
+            UnsafeModelError: the call exceeded `limits`.
+            ChangedFileError: external data were written to while the module has them mapped.
+        """
+        if fx.is_traced(args, keywords):
+            return self._trace(args, keywords)
         if self._mapped and not torch.compiler.is_compiling():
             self._mapped.check()
         given = self._call.gather(args, keywords)
         overridden = frozenset(given).difference(self.input_names)
-        planned = self._plan(overridden)
-        sizes = sizes_of(self._call.infos, given) if planned.plan.sized else None
-        known = planned.by_sizes.get(sizes) if sizes else None
-        current = known or planned
-        values: dict[str, Any] = {"": None, **current.plan.constants}
+        bound = self._plans.get(self.training, overridden)
+        sizes = sizes_of(self._call.infos, given) if bound.plan.sized else None
+        known = bound.by_sizes.get(sizes) if sizes else None
+        current = known or bound
+        values: dict[Key, Any] = {"": None, **current.plan.constants}
         for name, holder, attribute in current.reads:
-            values[name] = read(holder, attribute)
+            values[name] = read_weight(holder, attribute)
         values.update(given)
         device = self._device(given)
         frame = Frame(values, device, guard_of(self.limits, given), self.limits.loop_trips)
         try:
-            results = frame.watched(self.interpreter.run, current.plan)
+            results = self.interpreter.start(current.plan, frame)
         except NodeError as error:
             self._call.blame_sizes(given, error)
             raise
         if sizes and known is None:
-            make = partial(self._make_plan, planned.training, overridden, guard=frame.guard)
-            planned.specialize(sizes, values, make)
+            self._plans.specialize(bound, sizes, values, frame.guard)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
-        if current.kept:
-            results = tuple([_copy(r) if i in current.kept else r for i, r in enumerate(results)])
+        if current.own:
+            results = tuple([_copy(r) if i in current.own else r for i, r in enumerate(results)])
         return results[0] if len(results) == 1 else results
+
+    def _trace(self, args: Any, keywords: Mapping[str, Any]) -> Any:
+        """Record the plan for `torch.fx`."""
+        if fx.is_root(args):
+            inputs = {name: args[i] for i, name in enumerate(self.input_names)}
+        else:
+            given = self._call.signature().bind(*args, **keywords).arguments
+            inputs = {self._call.aliases[name]: proxy for name, proxy in given.items()}
+        bound = self._plans.get(self.training, frozenset(inputs).difference(self.input_names))
+        return fx.trace(bound.plan, inputs, bound.reads, device_of(self.weights))
 
     def _device(self, given: Mapping[str, Any]) -> torch.device:
         flat = (x for v in given.values() for x in (v if isinstance(v, list) else (v,)))
         first = next((x for x in flat if isinstance(x, Tensor)), None)
-        return self._weights_device() if first is None else first.device
+        return device_of(self.weights) if first is None else first.device
 
-    def _weights_device(self) -> torch.device:
-        some = next(self.weights.parameters(), next(self.weights.buffers(), None))
-        return torch.device("cpu") if some is None else some.device
+    def train(self, mode: bool = True) -> OnnxModule:
+        """As `nn.Module.train`; the plan of the mode is made now, so that `compile` finds it."""
+        super().train(mode)
+        self._plans.get(mode)
+        return self
 
     def refresh(self) -> None:
         """Take over constants that were changed in place.
@@ -195,10 +222,9 @@ class OnnxModule(Tunable):
         or loaded with `load_state_dict`; after changing one in place, call this. Parameters are
         always read as they are.
         """
-        self._hosts = {}
-        self._replan()
+        self._replan(reread=True)
 
-    def save_onnx(self, path: str | os.PathLike[str], like: reading.Source | None = None) -> None:
+    def save_onnx(self, path: str | os.PathLike[str], like: Source | None = None) -> None:
         """Write the weights, as they are now, back into the very same graph.
 
         The file is the source's, byte for byte, but for the weights that changed; these keep their
@@ -221,7 +247,7 @@ class OnnxModule(Tunable):
         if like is not None:
             template = template_of(
                 like,
-                self.graph,
+                self.onnx_graph,
                 self._kernels,
                 self.untied,
                 self.weights,
@@ -243,7 +269,7 @@ class OnnxModule(Tunable):
             OSError: the disk is full, the folder is missing, ...
         """
         self._mapped.check()
-        tensorfiles.save(self.weights, path, self.graph.name)
+        tensorfiles.save(self.weights, path, self.onnx_graph.name)
 
     def load_safetensors(
         self, path: str | os.PathLike[str], *, strict: bool = True
@@ -270,76 +296,14 @@ class OnnxModule(Tunable):
         self.refresh()
         return unmatched
 
-    def _replan(self) -> None:
-        """Derive what forward needs from graph and weights."""
-        kernels = [node.kernel for node in self.graph.walk() if node.kernel]
-        self._has_modes = any(k.state or "training" in k.attributes for k in kernels)
-        self._setting = self._now()
-        self._plans: dict[tuple[bool, frozenset[str]], BoundPlan] = {
-            (training, frozenset()): self._make_plan(training, frozenset())
-            for training in {False, self._has_modes}
-        }
-        self.forward = forward_of(self._run, self._call.signature())
+    def _replan(self, *, reread: bool = False) -> None:
+        """Make the plan of the current mode anew."""
+        self._plans.reset(self.frozen_statistics, reread=reread)
+        self._plans.get(self.training)
 
-    def _now(self) -> planner.Setting:
-        """What plans depend on, as it is now: `functional_call` may put other weights in place."""
-        state = roles(self.graph)[1]
-        buffers = {n: t for n, t in self.weights.items() if not isinstance(t, nn.Parameter)}
-        constants = {n: t for n, t in buffers.items() if n not in state}
-        hosts = self._hosts
-        for name, tensor in constants.items():
-            if name not in hosts and (host := planner.snapshot(tensor)) is not None:
-                hosts[name] = host
-        now = _floating_type(self.weights)
-        return planner.Setting(
-            weights=frozenset(self.weights),
-            constants={**constants, **self._literals},
-            hosts={n: hosts[n] for n in constants if n in hosts},
-            training=False,
-            device=self._weights_device(),
-            dtypes={self._float: now} if now is not None and self._float is not None else {},
-            types={n: type_of(t) for n, t in self.weights.items()} | self._packed,
-            frozen_stats=self.frozen_statistics,
-            fuse=self.fuse,
-        )
-
-    def _plan(self, overridden: frozenset[str] = frozenset()) -> BoundPlan:
-        """The plan for the current mode, where `overridden` initializers are given by the call."""
-        mode, plans = self._mode, self._plans  # a thread may put others there meanwhile
-        planned = plans.get((mode, overridden))
-        if planned is None:
-            planned = plans[mode, overridden] = self._make_plan(mode, overridden)
-        return planned
-
-    @property
-    def _mode(self) -> bool:
-        """Whether the training plan runs: never where no kernel knows the difference."""
-        return self.training and self._has_modes
-
-    def _make_plan(
-        self,
-        training: bool,
-        overridden: frozenset[str],
-        sized: Mapping[str, Host] | None = None,
-        guard: Guard | None = None,
-    ) -> BoundPlan:
-        base = self._setting
-        constants = {n: t for n, t in base.constants.items() if n not in overridden}
-        setting = replace(
-            base,
-            weights=base.weights - overridden,
-            constants=constants,
-            hosts={n: h for n, h in base.hosts.items() if n in constants},
-            training=training,
-            sized=sized or {},
-            guard=guard or Guard.of_plan(self.limits),
-        )
-        # a call inside grad or vmap may want a plan: what it folds is for calls outside, too
-        with torch.inference_mode(False), torch.no_grad(), temporarily_clear_interpreter_stack():
-            plan = planner.plan(self.graph, setting)
-        wanted = {*plan.captures, *plan.inputs}
-        reads = [(n, *self.weights.holder(n)) for n in self.weights if n in wanted]
-        return BoundPlan(plan, reads, training)
+    def _set_forward(self) -> None:
+        """Give the instance a `forward` with the signature of its graph."""
+        self.forward = forward_of(type(self).forward.__get__(self), self._call.signature())  # type: ignore[method-assign]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnnxModule:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # untyped in torch
@@ -359,21 +323,22 @@ class OnnxModule(Tunable):
 
     def __getstate__(self) -> dict[str, Any]:
         self._mapped.check()
-        derived = ("forward", "_plans", "_setting", "_has_modes")
-        return {k: v for k, v in self.__dict__.items() if k not in derived}
+        return {k: v for k, v in self.__dict__.items() if k != "forward"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]  # untyped in torch
+        self._set_forward()
         self._replan()
 
     def __repr__(self) -> str:
+        graph = self.onnx_graph
         opsets = ", ".join(f"{d or 'ai.onnx'} {v}" for d, v in self.opset_imports.items())
         count = sum(p.numel() for p in self.parameters() if p.requires_grad)
         total = sum(t.numel() for t in self.weights.values())
         lines = (
-            f"{type(self).__name__}({self.graph.name!r}: {len(self.graph.nodes)} nodes, {opsets}",
+            f"{type(self).__name__}({graph.name!r}: {len(graph.nodes)} nodes, {opsets}",
             f"  inputs:  {'; '.join(map(str, self.inputs))}",
-            f"  outputs: {'; '.join(map(str, self.graph.outputs))}",
+            f"  outputs: {'; '.join(map(str, graph.outputs))}",
             f"  weights: {len(self.weights)} tensors, {total:,} elements, {count:,} trainable",
             ")",
         )
@@ -394,8 +359,3 @@ def _refuse_missing(graph: Graph) -> None:
     missing = [node.missing() for node in graph.walk() if node.kernel is None]
     if missing:
         raise UnsupportedOpError({(m.domain, m.op_type): m for m in reversed(missing)}.values())
-
-
-def _floating_type(weights: Weights) -> torch.dtype | None:
-    """The type of the first floating weight: what `.double()` and `.bfloat16()` change."""
-    return next((t.dtype for t in weights.values() if t.is_floating_point()), None)

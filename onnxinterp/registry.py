@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, lru_cache
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, TypeVar, Union
 
 import onnx.defs
 import torch
@@ -233,6 +233,20 @@ class Kernel:
         return Host in _alternatives(self.hints.get(attribute))
 
 
+class Fusion(NamedTuple):
+    """A function that replaces several nodes.
+
+    Attributes:
+        pattern: the nodes, last one first (see `planning.fusion`).
+        function: computes what they compute.
+        sources: the kernels that compute inputs of the last node.
+    """
+
+    pattern: Pattern
+    function: Callable[..., Any]
+    sources: frozenset[Callable[..., Any]]
+
+
 def kernel_of(name: str, function: Callable[..., Any]) -> Kernel:
     """A kernel for one module; what `op` declared of the function still holds.
 
@@ -251,7 +265,7 @@ def kernel_of(name: str, function: Callable[..., Any]) -> Kernel:
 KERNELS: dict[tuple[str, str], dict[int, Kernel]] = {}
 HOST_RULES: dict[Callable[..., Any], Callable[..., Any]] = {}
 SAMPLES: dict[Callable[..., Any], Callable[..., Any]] = {}
-FUSIONS: dict[Callable[..., Any], list[tuple[Pattern, Callable[..., Any]]]] = {}  # by last kernel
+FUSIONS: dict[Callable[..., Any], list[Fusion]] = {}  # by the kernel of the last node
 COMMUTATIVE: set[Callable[..., Any]] = set()
 
 
@@ -328,7 +342,8 @@ def fuse(*patterns: Pattern) -> Callable[[F], F]:
 
     def attach(function: F) -> F:
         for pattern in patterns:
-            FUSIONS.setdefault(pattern[0], []).append((pattern, function))
+            sources = frozenset(part[0] for part in pattern[1:] if isinstance(part, tuple))
+            FUSIONS.setdefault(pattern[0], []).append(Fusion(pattern, function, sources))
         return function
 
     return attach

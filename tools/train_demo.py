@@ -1,7 +1,7 @@
-"""Train the digit classifier that ships with `onnxinterp demo`, and write it with its data.
+"""Train the digit classifier of `onnxinterp demo`, and write it with its data.
 
-scikit-learn's 1797 handwritten digits (8 x 8 pixels, 17 grey levels) are split once, by a fixed
-seed; the test portion is never trained on, neither here nor by the demo. Writes `digits.onnx` and
+scikit-learn's 1797 handwritten digits (8 x 8 pixels, 17 grey levels) are split with a fixed seed.
+The test portion is never used for training, neither here nor in the demo. Writes `digits.onnx` and
 `digits.npz`.
 
     python tools/train_demo.py [FOLDER]
@@ -28,7 +28,7 @@ EPOCHS = 60
 
 
 class Digits(nn.Module):
-    """A small network with what training must get right: batch statistics, a free batch size."""
+    """A small network with batch normalization and a dynamic batch size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,14 +39,14 @@ class Digits(nn.Module):
         self.head = nn.Linear(128, 10)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images (batch, 1, 8, 8) with values 0..1 to logits (batch, 10)."""
+        """Map images (batch, 1, 8, 8) with values from 0 to 1 to logits (batch, 10)."""
         x = nn.functional.max_pool2d(self.bn1(self.conv1(image)).relu(), 2)
         x = nn.functional.max_pool2d(self.bn2(self.conv2(x)).relu(), 2)
         return self.head(x.flatten(1))
 
 
 def split(seed: int = 0) -> dict[str, np.ndarray]:
-    """Return the digits as they ship: uint8 grey levels 0..16, a training and a test portion."""
+    """Return the training and test digits of the package, as uint8 grey levels from 0 to 16."""
     digits = load_digits()
     order = np.random.default_rng(seed).permutation(len(digits.target))
     images, labels = digits.images[order].astype(np.uint8), digits.target[order].astype(np.uint8)
@@ -59,12 +59,12 @@ def split(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def tensors(images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Scale grey levels to 0..1 and add the channel axis."""
+    """Scale grey levels to the range 0 to 1 and add the channel axis."""
     return torch.tensor(images[:, None] / 16, dtype=torch.float32), torch.tensor(labels).long()
 
 
 def train(model: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """Minimise cross-entropy with Adam under a cosine schedule."""
+    """Minimize cross-entropy with AdamW and a cosine schedule."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
     model.train()
@@ -78,10 +78,10 @@ def train(model: nn.Module, images: Tensor, labels: Tensor) -> None:
 
 
 def export(model: nn.Module, path: Path) -> None:
-    """Write ONNX with a free batch size.
+    """Write an ONNX model with a dynamic batch size.
 
-    Only constants are folded: the exporter's own optimisation would fold the BatchNormalization
-    nodes too, and the demo is to train them. Its notes on each node (stack traces) are left out.
+    Only constants are folded. The exporter's own optimization would also fold BatchNormalization
+    nodes, which the demo trains. Metadata of nodes (stack traces) is removed.
     """
     program = torch.onnx.export(
         model,

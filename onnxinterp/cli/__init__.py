@@ -1,7 +1,7 @@
-"""The command line: `onnxinterp COMMAND ...`, one file per command.
+"""The command line: `onnxinterp COMMAND ...`, one module per command.
 
-Exit status: 0 all is well, 1 the answer is negative (outputs differ, operators are missing),
-2 wrong usage or an error.
+Exit status: 0 success, 1 negative result (outputs differ, operators are missing), 2 wrong usage or
+another error.
 """
 
 from __future__ import annotations
@@ -16,25 +16,33 @@ from onnxinterp.errors import OnnxError
 
 COMMANDS = (demo, finetune, convert, verify, inspect, ops)
 
+EPILOG = """\
+examples:
+  onnxinterp demo
+  onnxinterp verify model.onnx
+  onnxinterp finetune model.onnx --data photos/ --head auto --output tuned.onnx
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets `run` to the function that carries it out."""
-    main_parser = argparse.ArgumentParser(
+Run `onnxinterp COMMAND -h` for the options of a command, with examples.
+Exit status: 0 success, 1 negative result (for example, outputs differ), 2 error."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; each command sets `run` to its function."""
+    parser = argparse.ArgumentParser(
         prog="onnxinterp",
-        description="Run, check, convert and fine-tune ONNX models as PyTorch modules.",
-        epilog="examples:\n  onnxinterp demo\n  onnxinterp verify model.onnx\n"
-        "  onnxinterp COMMAND -h",
+        description="Run, verify, convert and fine-tune ONNX models as PyTorch modules.",
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = main_parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_to(commands)
-    return main_parser
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out one command and return its exit status; `arguments` default to sys.argv."""
-    options = parser().parse_args(arguments)
+    """Run one command and return its exit status; `arguments` default to sys.argv."""
+    options = make_parser().parse_args(arguments)
     try:
         status: int = options.run(options)
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`python -m onnxinterp.cli` is `onnxinterp`."""
+"""`python -m onnxinterp.cli` runs the command `onnxinterp`."""
 
 import sys
 

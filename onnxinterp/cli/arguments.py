@@ -1,4 +1,4 @@
-"""What several commands take: shapes of inputs, files of inputs; and how a command is declared."""
+"""Arguments that several commands share, and the declaration of a command."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from onnxinterp.graph.ir import ValueInfo
 from onnxinterp.limits import Limits
 
 NamedShape = tuple[str, tuple[int, ...]]
-Commands = Any  # argparse keeps the class of sub-parsers to itself
+Commands = Any  # argparse's class of sub-parsers is private
 
 
-def command(
+def add_command(
     commands: Commands, name: str, run: Callable[[Any], int], summary: str, examples: str
 ) -> argparse.ArgumentParser:
-    """Add a command: a line of help, and examples under its own `-h`."""
-    added: argparse.ArgumentParser = commands.add_parser(
+    """Add a command with a one-line summary and examples at the end of its `-h`."""
+    parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    added.set_defaults(run=run)
-    return added
+    parser.set_defaults(run=run)
+    return parser
 
 
 def add_input_shape(parser: argparse.ArgumentParser) -> None:
-    """`--input_shape name:1,3,224,224`, for as many inputs as are to be fixed."""
+    """Add `--input_shape NAME:SIZES ...`."""
     parser.add_argument(
         "--input_shape",
         "--input-shape",
@@ -44,58 +44,59 @@ def add_input_shape(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         type=named_shape,
-        help="shape of an input, as image:1,3,224,224; the name may be left out where there is "
-        "only one input; dynamic sizes that are not given get a default, which is printed",
+        help="shapes of inputs, for example image:1,3,224,224; the name is optional if the model "
+        "has one input; other dynamic dimensions get a default size, which is printed",
     )
 
 
 def add_untrusted(parser: argparse.ArgumentParser) -> None:
-    """`--untrusted`: `options.limits` are those for files of strangers."""
+    """Add `--untrusted`, which sets `options.limits` to the limits for untrusted files."""
     parser.add_argument(
         "--untrusted",
         dest="limits",
         action="store_const",
         const=Limits.untrusted(),
         default=Limits(),
-        help="hold the model to Limits.untrusted(), before anything else sees it",
+        help="for untrusted files: apply Limits.untrusted() to the model before anything else "
+        "reads it",
     )
 
 
-def positive(text: str) -> int:
-    """Parse a count of at least 1."""
+def positive_int(string: str) -> int:
+    """Parse an integer of at least 1."""
     try:
-        count = int(text)
+        count = int(string)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+        raise argparse.ArgumentTypeError(f"must be an integer, got {string!r}") from None
     if count < 1:
-        raise argparse.ArgumentTypeError("at least 1")
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {count}")
     return count
 
 
-def named_shape(text: str) -> NamedShape:
-    """Parse `name:1,3,224,224`; the name may hold colons, and `name:` is a scalar."""
-    name, _, sizes = text.rpartition(":")
+def named_shape(string: str) -> NamedShape:
+    """Parse `name:1,3,224,224`; the name may contain colons, and `name:` is a scalar."""
+    name, _, sizes = string.rpartition(":")
     try:
         shape = tuple(int(s) for s in sizes.split(",")) if sizes else ()
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME:SIZE,SIZE,...") from None
+        raise argparse.ArgumentTypeError(f"must be NAME:SIZE,SIZE,..., got {string!r}") from None
     if any(s < 0 for s in shape):
-        raise argparse.ArgumentTypeError(f"{text!r} has a negative size")
+        raise argparse.ArgumentTypeError(f"sizes must not be negative, got {string!r}")
     return name, shape
 
 
 def shapes_by_name(
-    given: Sequence[NamedShape], inputs: Sequence[ValueInfo]
+    shapes: Sequence[NamedShape], inputs: Sequence[ValueInfo]
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of the command line by input; a shape without a name is that of the only input.
+    """Return shapes by input name; a shape without a name belongs to the only input.
 
     Raises:
-        InputError: a name is missing where there are several inputs.
+        InputError: a name is missing, and the model has several inputs.
     """
-    if any(not name for name, _ in given) and len(inputs) != 1:
+    if any(not name for name, _ in shapes) and len(inputs) != 1:
         names = ", ".join(repr(i.name) for i in inputs)
-        raise InputError(f"--input_shape needs a name before the colon, one of {names}")
-    return {name or inputs[0].name: shape for name, shape in given}
+        raise InputError(f"--input_shape must be NAME:SIZES, where NAME is one of {names}")
+    return {name or inputs[0].name: shape for name, shape in shapes}
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -111,8 +112,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         raise InputError(f"{path} is no .npz file of plain arrays: {error}") from error
 
 
-def say_assumed(assumed: dict[str, int]) -> None:
-    """Print the sizes that nobody gave."""
-    if assumed:
-        sizes = ", ".join(f"{name} = {size}" for name, size in assumed.items())
-        say(f"sizes assumed for dynamic dimensions: {sizes} (--input_shape decides)")
+def say_default_sizes(defaults: dict[str, int]) -> None:
+    """Print the sizes of dynamic dimensions that the command line does not set."""
+    if defaults:
+        sizes = ", ".join(f"{name} = {size}" for name, size in defaults.items())
+        say(f"default sizes of dynamic dimensions: {sizes} (set them with --input_shape)")

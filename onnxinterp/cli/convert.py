@@ -1,4 +1,4 @@
-"""`onnxinterp convert`: an ONNX file as a PyTorch file, or the way back, compared afterwards."""
+"""`onnxinterp convert`: ONNX to PyTorch formats or back, and a comparison of the result."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import numpy as np
 import onnx
 import torch
 from google.protobuf.message import EncodeError
+from onnx.checker import ValidationError
 
 from onnxinterp import checkpoints
 from onnxinterp.cli.arguments import (
     Commands,
+    add_command,
     add_input_shape,
     add_untrusted,
-    command,
-    say_assumed,
+    say_default_sizes,
     shapes_by_name,
 )
-from onnxinterp.cli.display import bytes_text, say
+from onnxinterp.cli.display import format_bytes, say
 from onnxinterp.cli.verify import show_report, verify_if_installed
 from onnxinterp.errors import InputError, OnnxError
 from onnxinterp.extras import require
@@ -39,16 +40,18 @@ EXAMPLES = """\
   onnxinterp convert --onnx_path model.onnx --pytorch_path model.pth --simplify_path simple.onnx
   onnxinterp convert --source tuned.pth --output tuned.onnx
 
-reading the result:
+how to load the output:
   .pth, .pt     from onnxinterp import checkpoints; module = checkpoints.load("model.pth")
-                (torch.load("model.pth", weights_only=True) gives the plain state dict)
+                (torch.load("model.pth", weights_only=True) returns the plain state dict)
   .pt2          import torch; module = torch.export.load("model.pt2").module()
-  .safetensors  module = OnnxModule("model.onnx"); module.load_safetensors("model.safetensors")"""
+  .safetensors  module = OnnxModule("model.onnx"); module.load_safetensors("model.safetensors")
+  .onnx         OnnxModule("tuned.onnx"), onnxruntime, or any other ONNX tool"""
 
-STATE_DICT = (".pth", ".pt")
-EXPORTED = ".pt2"
-TENSORS = ".safetensors"
-ONNX = ".onnx"
+CHECKPOINT_SUFFIXES = (".pth", ".pt")
+EXPORT_SUFFIX = ".pt2"
+SAFETENSORS_SUFFIX = ".safetensors"
+ONNX_SUFFIX = ".onnx"
+SUFFIXES = (*CHECKPOINT_SUFFIXES, EXPORT_SUFFIX, SAFETENSORS_SUFFIX, ONNX_SUFFIX)
 SIMPLIFICATIONS = (
     "extract_constant_to_initializer",
     "eliminate_nop_dropout",
@@ -60,83 +63,72 @@ SIMPLIFICATIONS = (
     "eliminate_unused_initializer",
     "eliminate_deadend",
 )
-
-
-NUMBERS = {
+CONSTANT_DTYPES = {
     "value_int": np.int64,
     "value_ints": np.int64,
     "value_float": np.float32,
     "value_floats": np.float32,
 }
-REFUSALS = (RuntimeError, ValueError, AttributeError, EncodeError, onnx.checker.ValidationError)
-"""What onnxoptimizer and onnx raise on a model that is too new, too large or incomplete."""
+SIMPLIFY_ERRORS = (RuntimeError, ValueError, AttributeError, EncodeError, ValidationError)
+"""Errors of onnxoptimizer and onnx for a model that is too new, too large or incomplete."""
 
 
 class ConversionError(OnnxError, RuntimeError):
-    """The model loads, but cannot be written in the form asked for."""
+    """The model loads, but cannot be written in the requested format."""
 
 
 def add_to(commands: Commands) -> None:
     """Declare the command."""
-    parser = command(
-        commands, "convert", run, "write an ONNX model as a PyTorch file and compare", EXAMPLES
+    summary = "convert an ONNX model to a PyTorch file or back, and compare with onnxruntime"
+    parser = add_command(commands, "convert", run, summary, EXAMPLES)
+    add = parser.add_argument
+    source = "input: an ONNX model, or a .pth or .pt file of this command to convert back to ONNX"
+    source_names = ("--onnx_path", "--onnx-path", "--source")
+    add(*source_names, type=Path, required=True, metavar="MODEL", help=source)
+    target = (
+        "output; the suffix selects the format: .pth or .pt (state dict and graph), .pt2 "
+        "(torch.export), .safetensors (weights only), .onnx (a .pth back to ONNX, into the "
+        "original graph)"
     )
-    parser.add_argument(
-        "--onnx_path",
-        "--onnx-path",
-        "--source",
-        type=Path,
-        required=True,
-        metavar="MODEL",
-        help="an ONNX model; or, to write one, a .pth or .pt that this command made",
+    target_names = ("--pytorch_path", "--pytorch-path", "--output")
+    add(*target_names, type=_output_path, required=True, metavar="OUT", help=target)
+    simplified = (
+        "first simplify the model (no Dropout, Identity and Constant nodes), write it to this file "
+        "and convert it"
     )
-    parser.add_argument(
-        "--pytorch_path",
-        "--pytorch-path",
-        "--output",
-        type=_output,
-        required=True,
-        metavar="OUT",
-        help="the suffix decides: .pth or .pt (state dict with its graph), .pt2 (torch.export), "
-        ".safetensors (the weights alone), .onnx (the weights of a .pth in its very graph)",
-    )
-    parser.add_argument(
-        "--simplify_path",
-        "--simplify-path",
-        type=Path,
-        metavar="OUT.onnx",
-        help="write the model without Dropout, Identity and Constant nodes here, and convert that",
-    )
+    simplified_names = ("--simplify_path", "--simplify-path")
+    add(*simplified_names, type=Path, metavar="OUT.onnx", help=simplified)
     add_input_shape(parser)
     add_untrusted(parser)
 
 
-def _output(text: str) -> Path:
-    path = Path(text)
-    if path.suffix not in (*STATE_DICT, EXPORTED, TENSORS, ONNX):
-        suffixes = ".pth, .pt, .pt2, .safetensors, .onnx"
-        raise argparse.ArgumentTypeError(f"{text!r} ends in none of {suffixes}")
+def _output_path(string: str) -> Path:
+    path = Path(string)
+    if path.suffix not in SUFFIXES:
+        suffixes = ", ".join(SUFFIXES)
+        raise argparse.ArgumentTypeError(f"suffix must be one of {suffixes}, got {string!r}")
     return path
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert and compare; 0 where onnxruntime agrees or is not there, 1 where it differs."""
+    """Convert and compare; return 1 if the result differs from onnxruntime, else 0."""
     source, out, limits = options.onnx_path, options.pytorch_path, options.limits
-    if out.suffix == ONNX:
+    if out.suffix == ONNX_SUFFIX:
         return _write_onnx(options)
     declared = declared_inputs(read(source, limits).proto)
     shapes = shapes_by_name(options.input_shape, declared)
     if options.simplify_path == source:
-        raise InputError("--simplify_path would overwrite the model: give it another name")
+        raise InputError("--simplify_path must differ from the input, which it would overwrite")
     if options.simplify_path:
-        _say_simplified(source, options.simplify_path)
+        before, after = simplify(source, options.simplify_path)
+        say(f"wrote {options.simplify_path}: {after} nodes, {before} before")
         source = options.simplify_path
     module = OnnxModule(source, limits=limits)
-    if out.suffix in STATE_DICT:
+    if out.suffix in CHECKPOINT_SUFFIXES:
         checkpoints.save(source, out, module=module)
         again: Callable[..., Any] = checkpoints.load(out, limits=limits)
         line = f'from onnxinterp import checkpoints; module = checkpoints.load("{out}")'
-    elif out.suffix == TENSORS:
+    elif out.suffix == SAFETENSORS_SUFFIX:
         module.save_safetensors(out)
         again = OnnxModule(source, limits=limits)
         again.load_safetensors(out)
@@ -145,19 +137,21 @@ def run(options: argparse.Namespace) -> int:
         shapes = _export(module, declared, shapes, out)
         again = torch.export.load(out).module()
         line = f'import torch; module = torch.export.load("{out}").module()'
-    say(f"wrote {out} ({bytes_text(out.stat().st_size)}); to read it:")
+    say(f"wrote {out} ({format_bytes(out.stat().st_size)}); to load it:")
     say(f"  {line}")
     return _compare(options.onnx_path, shapes, again, out)
 
 
 def _write_onnx(options: argparse.Namespace) -> int:
-    """Write the weights of a checkpoint into its graph, and compare the file with the module."""
+    """Write a checkpoint as an ONNX model, and compare the file with the module."""
     source, out = options.onnx_path, options.pytorch_path
-    if source.suffix not in STATE_DICT or options.simplify_path:
-        raise InputError("an .onnx is written of a .pth or .pt, and as it was")
+    if source.suffix not in CHECKPOINT_SUFFIXES:
+        raise InputError(f"the input must be a .pth or .pt file to write an .onnx, got {source}")
+    if options.simplify_path:
+        raise InputError("--simplify_path cannot be used when an .onnx is written")
     module = checkpoints.load(source, limits=options.limits)
     module.save_onnx(out)
-    say(f"wrote {out} ({bytes_text(out.stat().st_size)})")
+    say(f"wrote {out} ({format_bytes(out.stat().st_size)})")
     shapes = shapes_by_name(options.input_shape, declared_inputs(read(out).proto))
     return _compare(out, shapes, module, source)
 
@@ -165,9 +159,9 @@ def _write_onnx(options: argparse.Namespace) -> int:
 def _compare(
     original: Path, shapes: Mapping[str, tuple[int, ...]], module: Callable[..., Any], out: Path
 ) -> int:
-    """Compare what was written, read again, with onnxruntime on the original file."""
-    values, assumed = prepare(original, None, shapes, 0)
-    say_assumed(assumed)
+    """Compare the module, loaded from the output, with onnxruntime on the original model."""
+    values, defaults = prepare(original, None, shapes, 0)
+    say_default_sizes(defaults)
     report = verify_if_installed(original, values, module=module)
     if report is None:
         return 0
@@ -176,36 +170,31 @@ def _compare(
     return 0 if report.ok else 1
 
 
-def _say_simplified(source: Path, target: Path) -> None:
-    before, after = simplify(source, target)
-    say(f"wrote {target}: {after} nodes, {before} before")
-
-
 def simplify(source: Path, target: Path) -> tuple[int, int]:
-    """Write a model without what only matters to its exporter; the nodes before and after.
+    """Write a simplified model and return the number of nodes before and after.
 
     Raises:
         MissingExtraError: onnxoptimizer is not installed.
-        ConversionError: onnxoptimizer cannot take the model.
+        ConversionError: onnxoptimizer does not support the model.
     """
     optimizer = require("onnxoptimizer", "simplify")
     try:
         model = onnx.load(source)
         before = len(model.graph.node)
-        _neutralise_dropout(model)
-        _spell_constants_as_tensors(model)
+        _replace_dropout(model)
+        _convert_constants(model)
         simple = optimizer.optimize(model, list(SIMPLIFICATIONS), fixed_point=True)
         data = simple.SerializeToString()
-    except REFUSALS as error:
+    except SIMPLIFY_ERRORS as error:
         raise ConversionError(f"onnxoptimizer cannot simplify {source}: {error}") from error
     atomic_write(target, lambda out: out.write(data))
     return before, len(simple.graph.node)
 
 
-def _neutralise_dropout(model: onnx.ModelProto) -> None:
-    """Make an Identity of each Dropout that passes its input on; onnxoptimizer takes those out.
+def _replace_dropout(model: onnx.ModelProto) -> None:
+    """Replace each Dropout that returns its input by an Identity, which onnxoptimizer removes.
 
-    Since opset 7 it does, unless an input switches training on or its mask is asked for.
+    Since opset 7 it does, unless an input enables training mode or the mask output is used.
     """
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
     for node in model.graph.node:
@@ -217,11 +206,11 @@ def _neutralise_dropout(model: onnx.ModelProto) -> None:
             del node.input[1:], node.output[1:], node.attribute[:]
 
 
-def _spell_constants_as_tensors(model: onnx.ModelProto) -> None:
-    """Give Constant nodes a tensor in place of `value_ints` and its like: onnxoptimizer asks so."""
+def _convert_constants(model: onnx.ModelProto) -> None:
+    """Replace `value_ints` and the like by a tensor, which onnxoptimizer requires."""
     for node in model.graph.node:
         attributes = {a.name: a for a in node.attribute}
-        for name, dtype in NUMBERS.items():
+        for name, dtype in CONSTANT_DTYPES.items():
             if node.op_type == "Constant" and name in attributes:
                 numbers = np.array(onnx.helper.get_attribute_value(attributes[name]), dtype)
                 value = onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(numbers))
@@ -230,32 +219,32 @@ def _spell_constants_as_tensors(model: onnx.ModelProto) -> None:
 
 def _export(
     module: OnnxModule,
-    declared: list[ValueInfo],
-    given: Mapping[str, tuple[int, ...]],
+    inputs: list[ValueInfo],
+    shapes: Mapping[str, tuple[int, ...]],
     out: Path,
 ) -> dict[str, tuple[int, ...]]:
-    """Write a .pt2 whose dynamic sizes stay dynamic, but for inputs with a given shape.
+    """Write a .pt2; dynamic dimensions stay dynamic, except in inputs that `shapes` names.
 
     Returns:
-        The shapes it was traced with.
+        The input shapes of the export.
     """
-    if strange := [i for i in declared if i.dtype is None]:
-        raise InputError(f"torch.export takes tensors only, not {strange[0]}")
-    chosen = choose_shapes(declared, given, batch=2)  # a size of 1 would be taken for fixed
-    say_assumed(chosen.assumed)
-    values = random_inputs(declared, chosen.sizes)
+    if others := [i for i in inputs if i.dtype is None]:
+        raise InputError(f"inputs must be tensors for torch.export, got {others[0]}")
+    chosen = choose_shapes(inputs, shapes, batch=2)  # torch.export specializes a size of 1
+    say_default_sizes(chosen.assumed)
+    values = random_inputs(inputs, chosen.sizes)
     auto = torch.export.Dim.AUTO
     dynamic = tuple(
         {}
-        if i.name in given
+        if i.name in shapes
         else {axis: auto for axis, dim in enumerate(i.shape or ()) if not isinstance(dim, int)}
-        for i in declared
+        for i in inputs
     )
     try:
         program = torch.export.export(module, tuple(values.values()), dynamic_shapes=dynamic)
         file = io.BytesIO()
         torch.export.save(program, file)
-    except Exception as error:  # torch.export raises whatever the failing stage raises
+    except Exception as error:  # each stage of torch.export raises its own errors
         raise ConversionError(f"torch.export cannot capture the model: {error}") from error
     atomic_write(out, lambda part: part.write(file.getbuffer()))
     return chosen.sizes

@@ -1,4 +1,4 @@
-"""A loss curve as a picture: SVG, which every browser shows, written without a plotting package."""
+"""A loss curve as an SVG image, drawn without a plotting package."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from html import escape
 
 WIDTH, HEIGHT = 640, 360
 LEFT, TOP, RIGHT, BOTTOM = 64, 36, 16, 44
-COLOURS = ("#1f77b4", "#d95f02", "#2ca02c", "#7570b3")
+COLORS = ("#1f77b4", "#d95f02", "#2ca02c", "#7570b3")
 
 
 def svg(title: str, series: Mapping[str, Sequence[float]]) -> str:
-    """Draw numbers over epochs 1, 2, ...: a line for each name.
+    """Return an SVG plot over epochs 1, 2, ... with one line per series.
 
     Args:
-        title: what stands above.
-        series: name -> one finite number an epoch.
+        title: the title of the plot.
+        series: name -> one finite number per epoch.
     """
     numbers = [n for line in series.values() for n in line]
     low, high = min(numbers, default=0.0), max(numbers, default=1.0)
@@ -33,26 +33,24 @@ def svg(title: str, series: Mapping[str, Sequence[float]]) -> str:
     for number in (low + (high - low) * i / 4 for i in range(5)):
         parts.append(f'<path d="M{LEFT} {y(number):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
         parts.append(_text(LEFT - 8, y(number) + 4, f"{number:.3g}", "end"))
-    marked = range(1, last + 1, math.ceil(last / 10))
-    parts.extend(_text(x(epoch), HEIGHT - BOTTOM + 18, str(epoch), "middle") for epoch in marked)
+    labels = range(1, last + 1, math.ceil(last / 10))
+    parts.extend(_text(x(epoch), HEIGHT - BOTTOM + 18, str(epoch), "middle") for epoch in labels)
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, "epoch", "middle"))
-    for place, (name, line) in enumerate(series.items()):
-        colour = COLOURS[place % len(COLOURS)]
+    for index, (name, line) in enumerate(series.items()):
+        color = COLORS[index % len(COLORS)]
         points = " ".join(f"{x(epoch):.1f},{y(n):.1f}" for epoch, n in enumerate(line, 1))
-        parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        )
-        parts.append(_text(WIDTH - RIGHT, TOP + 14 + 16 * place, name, "end", "bold", colour))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
+        parts.append(_text(WIDTH - RIGHT, TOP + 14 + 16 * index, name, "end", "bold", color))
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'font-family="sans-serif" font-size="12">'
     )
-    paper = '<rect width="100%" height="100%" fill="white"/>'
-    return "\n".join([head, paper, *parts, "</svg>\n"])
+    background = '<rect width="100%" height="100%" fill="white"/>'
+    return "\n".join([head, background, *parts, "</svg>\n"])
 
 
 def _text(
     x: float, y: float, text: str, anchor: str, weight: str = "normal", fill: str = "#333"
 ) -> str:
-    where = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f'<text {where} font-weight="{weight}" fill="{fill}">{escape(text)}</text>'
+    position = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {position} font-weight="{weight}" fill="{fill}">{escape(text)}</text>'

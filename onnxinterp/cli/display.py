@@ -1,7 +1,7 @@
-"""All printing of the command line: tables, progress, remarks.
+"""All output of the command line: tables, progress, messages.
 
-With rich installed and a terminal to print to, they are drawn; otherwise they are plain text that
-reads well in a log and in a pipe.
+If rich is installed and stdout is a terminal, rich draws them. Otherwise they are plain text, which
+also suits logs and pipes.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from typing import TextIO
 from onnxinterp.errors import plain
 
 Advance = Callable[[str], None]
-LONGEST_CELL = 200  # bytes
+MAX_CELL_BYTES = 200
 
 
-def fancy(stream: TextIO | None = None) -> bool:
-    """Whether to draw: rich is installed and `stream` (stdout by default) is a terminal."""
+def uses_rich(stream: TextIO | None = None) -> bool:
+    """Whether rich is installed and `stream` (stdout by default) is a terminal."""
     stream = stream or sys.stdout
     return stream is not None and stream.isatty() and importlib.util.find_spec("rich") is not None
 
 
 def say(*lines: str) -> None:
-    """Print lines, or an empty one: names of a model are no markup, and break no line."""
+    """Print lines, or an empty line; names from a model are escaped."""
     print("\n".join(map(plain, lines)))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table; columns whose values are all numbers align right."""
-    title, cells = plain(title), [[plain(c, LONGEST_CELL) for c in row] for row in rows]
+    """Print a table; columns that contain only numbers are right-aligned."""
+    title, cells = plain(title), [[plain(c, MAX_CELL_BYTES) for c in row] for row in rows]
     right = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
-    (_drawn if fancy() else _plain)(title, columns, cells, right)
+    (_print_rich if uses_rich() else _print_plain)(title, columns, cells, right)
 
 
 def _is_number(cell: str) -> bool:
@@ -45,7 +45,7 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _plain(
+def _print_plain(
     title: str, columns: Sequence[str], cells: list[list[str]], right: Sequence[bool]
 ) -> None:
     lines = [list(columns), *cells]
@@ -61,45 +61,46 @@ def _plain(
     print()
 
 
-def _drawn(
+def _print_rich(
     title: str, columns: Sequence[str], cells: list[list[str]], right: Sequence[bool]
 ) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(
+    grid = Table(
         title=Text(title), title_justify="left", title_style="bold", show_header=any(columns)
     )
     for column, r in zip(columns, right, strict=True):
-        drawn.add_column(Text(column), justify="right" if r else "left", overflow="fold")
+        grid.add_column(Text(column), justify="right" if r else "left", overflow="fold")
     for row in cells:
-        drawn.add_row(*map(Text, row))
-    Console().print(drawn)
+        grid.add_row(*map(Text, row))
+    Console().print(grid)
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table in Markdown."""
     for row in (columns, ["---"] * len(columns), *rows):
-        print("| " + " | ".join(plain(c, LONGEST_CELL).replace("|", "\\|") for c in row) + " |")
+        print("| " + " | ".join(plain(c, MAX_CELL_BYTES).replace("|", "\\|") for c in row) + " |")
 
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Advance]:
-    """Show how far a loop of `total` rounds is: call what it yields once a round, with a remark."""
-    with _bar(title, total) if fancy() else _quarters(title, total) as advance:
+    """Show the progress of a loop: call the yielded function once per iteration, with a message."""
+    with _bar(title, total) if uses_rich() else _lines(title, total) as advance:
         yield advance
 
 
 @contextmanager
-def _quarters(title: str, total: int) -> Iterator[Advance]:
+def _lines(title: str, total: int) -> Iterator[Advance]:
+    """Print a line after each quarter of the iterations."""
     done = 0
 
-    def advance(remark: str) -> None:
+    def advance(message: str) -> None:
         nonlocal done
         done += 1
         if done * 4 // total > (done - 1) * 4 // total:
-            print(f"{title} {100 * done // total:3d} %  {remark}".rstrip(), flush=True)
+            print(f"{title} {100 * done // total:3d} %  {message}".rstrip(), flush=True)
 
     yield advance
 
@@ -108,14 +109,15 @@ def _quarters(title: str, total: int) -> Iterator[Advance]:
 def _bar(title: str, total: int) -> Iterator[Advance]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn(title), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[r]}"))
+    note = TextColumn("{task.description}")
+    columns = (TextColumn(title), BarColumn(), TimeElapsedColumn(), note)
     with Progress(*columns) as bar:
-        task = bar.add_task(title, total=total, r="")
-        yield lambda remark: bar.update(task, advance=1, r=remark)
+        task = bar.add_task("", total=total)
+        yield lambda message: bar.update(task, advance=1, description=message)
 
 
-def bytes_text(count: int) -> str:
-    """A file size for people: 31.0 kB, 2.5 GB."""
+def format_bytes(count: int) -> str:
+    """Format a file size: 31.0 kB, 2.5 GB."""
     size, units = float(count), ["B", "kB", "MB", "GB", "TB"]
     while size >= 1000 and len(units) > 1:
         size, units = size / 1000, units[1:]
@@ -123,5 +125,5 @@ def bytes_text(count: int) -> str:
 
 
 def percentages(before: float, after: float) -> tuple[str, str, str]:
-    """Two parts of a whole, and their difference: 10.0%, 95.0%, +85.0%."""
+    """Format two fractions and their difference: 10.0%, 95.0%, +85.0%."""
     return f"{before:.1%}", f"{after:.1%}", f"{after - before:+.1%}"

@@ -1,7 +1,7 @@
-"""`onnxinterp finetune`: an ONNX model and examples in, the fine-tuned ONNX model out.
+"""`onnxinterp finetune`: fine-tune an ONNX model and save the result as ONNX.
 
-For the plain cases: one loss on one output, examples that a folder or an .npz file holds
-(`examples` tells the forms). Everything beyond is a few lines of torch: docs/fine-tuning.md.
+For simple tasks: one loss on one output, and data in a folder or an .npz file (see
+`training.datasets`). For other tasks, use the module in Python: docs/fine-tuning.md.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 
 from onnxinterp.cli.arguments import (
     Commands,
+    add_command,
     add_input_shape,
     add_untrusted,
-    command,
-    positive,
-    say_assumed,
+    positive_int,
+    say_default_sizes,
     shapes_by_name,
 )
 from onnxinterp.cli.curve import svg
-from onnxinterp.cli.display import bytes_text, percentages, progress, say, table
+from onnxinterp.cli.display import format_bytes, percentages, progress, say, table
 from onnxinterp.cli.verify import show_report, verify_if_installed
 from onnxinterp.errors import InputError
 from onnxinterp.graph.build import build
@@ -49,130 +49,129 @@ EXAMPLES = """\
   onnxinterp finetune model.onnx --data examples.npz --loss mse --output tuned.onnx
   onnxinterp finetune model.onnx --data photos/ --head auto --train "fc.*" --output tuned.onnx
 
-data:
-  a folder   CLASS/name.png, or train/CLASS/name.png beside validation/ and test/
-  an .npz    arrays called like the inputs, and labels or targets; or train_..., validation_...,
-             test_... of them
-  validation examples choose the best epoch (a part of the training examples where there are
-  none); test examples are measured before and after, and never used otherwise"""
+data format:
+  a folder   CLASS/name.png; or train/CLASS/name.png, and the same below validation/ and test/
+  an .npz    an array for each input, under its name, and "labels" or "targets"; or the same with
+             the prefixes train_, validation_ and test_
 
-MEASURED: tuple[str, ...] = ("validation", "test")
-PROBABILITIES = {"ce": ("Softmax", "LogSoftmax"), "bce": ("Sigmoid",)}
-"""Operators that make probabilities of the logits that a loss wants."""
+  The best epoch is selected on the validation data. If there is none, a part of the training data
+  is used (--validation). Test data is only evaluated, before and after fine-tuning.
+
+exit status: 0 the validation loss decreased and onnxruntime agrees, 1 otherwise, 2 an error"""
+
+MEASURED_PORTIONS = ("validation", "test")
+PROBABILITY_OPS = {"ce": ("Softmax", "LogSoftmax"), "bce": ("Sigmoid",)}
+"""Loss -> operators that convert logits to probabilities; the loss is computed on logits."""
 
 
 def add_to(commands: Commands) -> None:
     """Declare the command."""
     summary = "fine-tune a model on a folder of images or an .npz file"
-    parser = command(commands, "finetune", run, summary, EXAMPLES)
+    parser = add_command(commands, "finetune", run, summary, EXAMPLES)
     parser.add_argument("model", type=Path, help="ONNX file")
-    parser.add_argument("--output", type=Path, required=True, metavar="OUT.onnx")
     add_untrusted(parser)
-    parser.add_argument("--curve", type=Path, metavar="OUT.svg", help="draw the losses here")
+    add = parser.add_argument
+    add("--output", type=Path, required=True, metavar="OUT.onnx", help="the fine-tuned model")
+    add("--curve", type=Path, metavar="OUT.svg", help="write a plot of the losses")
     _add_data(parser)
     _add_task(parser)
     _add_training(parser)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    data = parser.add_argument_group("data")
-    data.add_argument("--data", type=Path, required=True, metavar="DIR|FILE.npz")
-    data.add_argument(
+    add = parser.add_argument_group("data").add_argument
+    folder_or_file = "DIR|FILE.npz"
+    add("--data", type=Path, required=True, metavar=folder_or_file, help="examples, see below")
+    add(
         "--validation",
         type=_fraction,
         default=0.1,
         metavar="FRACTION",
-        help="of the examples to choose the best epoch by, where the data have no such portion; "
-        "default %(default)s",
+        help="part of the training data to use for validation, if the data has no validation "
+        "examples; default %(default)s",
     )
-    data.add_argument(
-        "--scale",
-        type=float,
-        help="inputs are (x * scale - mean) / std; default 1/255 for image files, else 1",
-    )
-    data.add_argument("--mean", type=float, nargs="+", default=[0.0], help="of each channel")
-    data.add_argument("--std", type=float, nargs="+", default=[1.0], help="of each channel")
+    formula = "inputs are (x * scale - mean) / std; default 1/255 for images, else 1"
+    add("--scale", type=float, help=formula)
+    for option, default in (("--mean", 0.0), ("--std", 1.0)):
+        add(option, type=float, nargs="+", default=[default], help="one value, or one per channel")
     add_input_shape(parser)
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
-    task = parser.add_argument_group("task")
-    task.add_argument(
+    add = parser.add_argument_group("task").add_argument
+    add(
         "--loss",
         choices=("ce", "bce", "mse", "l1"),
         default="ce",
-        help="(binary) cross-entropy, taken before a Softmax or Sigmoid at the end; mean squared "
-        "or absolute difference; default %(default)s",
+        help="cross-entropy, binary cross-entropy (both on the logits, before a final Softmax or "
+        "Sigmoid), mean squared or mean absolute error; default %(default)s",
     )
-    task.add_argument("--answer", metavar="NAME", help="the output to train, default the first")
-    task.add_argument(
+    add("--answer", metavar="NAME", help="output of the model for the loss, default the first")
+    add(
         "--head",
         type=_head,
         metavar="N|auto",
-        help="give the last linear layer this many outputs, auto: as many as the data have "
-        "classes; with fresh weights, where that changes their number",
+        help="number of outputs of the last linear layer, auto: the number of classes in the data; "
+        "the layer gets new weights if this number changes",
     )
-    task.add_argument("--train", nargs="+", metavar="PATTERN", help="train these weights only")
-    task.add_argument("--freeze", nargs="+", metavar="PATTERN", help="do not train these")
-    task.add_argument(
-        "--freeze-statistics",
-        action="store_true",
-        help="keep those of normalisation: small batches",
-    )
+    weights = "weights with these names, for example 'fc.*'"
+    add("--train", nargs="+", metavar="PATTERN", help=f"train only {weights}")
+    add("--freeze", nargs="+", metavar="PATTERN", help=f"do not train {weights}")
+    statistics = "normalize with the running statistics of the model, for small batches"
+    add("--freeze-statistics", action="store_true", help=statistics)
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=positive, default=10, help="default %(default)s")
-    training.add_argument("--lr", type=float, default=1e-3, help="default %(default)s")
-    training.add_argument(
-        "--layer-decay", type=float, default=1.0, help="factor of the rate, a layer down; default 1"
-    )
-    training.add_argument(
-        "--batch-size", type=positive, help="default the declared one, 32 where it is dynamic"
-    )
-    training.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw")
-    training.add_argument("--weight-decay", type=float, default=0.01, help="default %(default)s")
-    training.add_argument("--schedule", choices=("cosine", "constant"), default="cosine")
-    training.add_argument(
-        "--patience", type=positive, metavar="EPOCHS", help="stop after these without a better one"
-    )
-    training.add_argument("--device", type=_device, help="default cuda where there is one")
-    training.add_argument("--seed", type=int, default=0, help="of order, split, head and dropout")
+    add = parser.add_argument_group("training").add_argument
+    default = "default %(default)s"
+    add("--epochs", type=positive_int, default=10, metavar="N", help=default)
+    add("--lr", type=float, default=1e-3, help=f"learning rate, {default}")
+    decay = f"learning rate of a layer divided by that of the next layer, {default}"
+    add("--layer-decay", type=float, default=1.0, metavar="FACTOR", help=decay)
+    batch_size = "default the batch size of the model, 32 if it is dynamic"
+    add("--batch-size", type=positive_int, metavar="N", help=batch_size)
+    add("--optimizer", choices=("adamw", "sgd"), default="adamw", help=default)
+    add("--weight-decay", type=float, default=0.01, metavar="FACTOR", help=default)
+    add("--schedule", choices=("cosine", "constant"), default="cosine", help=default)
+    patience = "stop after this number of epochs without improvement"
+    add("--patience", type=positive_int, metavar="EPOCHS", help=patience)
+    add("--device", type=_device, help="default cuda if available, else cpu")
+    seed = "for data order, validation split, new head and dropout"
+    add("--seed", type=int, default=0, help=seed)
 
 
-def _fraction(text: str) -> float:
-    fraction = float(text)
+def _fraction(string: str) -> float:
+    fraction = float(string)
     if not 0 < fraction < 1:
-        raise argparse.ArgumentTypeError("between 0 and 1")
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {string}")
     return fraction
 
 
-def _head(text: str) -> int:
-    """A number of outputs; 0 for auto."""
-    return 0 if text == "auto" else positive(text)
+def _head(string: str) -> int:
+    """Parse a number of outputs; 0 for auto."""
+    return 0 if string == "auto" else positive_int(string)
 
 
-def _device(text: str) -> torch.device:
+def _device(string: str) -> torch.device:
     try:
-        return torch.empty(0, device=text).device
+        return torch.empty(0, device=string).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         message = str(error).splitlines()[0]
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be used: {message}") from None
+        raise argparse.ArgumentTypeError(f"must be available, got {string!r}: {message}") from None
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fine-tune; 0 where the loss became smaller and onnxruntime agrees or is not there."""
+    """Fine-tune; return 0 if the validation loss decreased and onnxruntime agrees, else 1."""
     for path in filter(None, (options.output, options.curve)):
         if not path.absolute().parent.is_dir():
-            raise InputError(f"there is no folder to write {path} into")
+            raise InputError(f"the folder of an output file must exist, got {path}")
     torch.manual_seed(options.seed)
     batch, portions = _examples(options)
     train, validation = portions["train"], portions["validation"]
     module = _module(options, portions)
     objective = Objective(options.loss)
-    _check(module, portions, options, batch)
-    measured = {name: portions[name] for name in MEASURED if name in portions}
+    _check_targets(module, portions, options, batch)
+    measured = {name: portions[name] for name in MEASURED_PORTIONS if name in portions}
     before = {n: measure(module, p, objective, batch) for n, p in measured.items()}
     recipe = _recipe(module, options, batch)
     _say_start(module, portions, options)
@@ -191,7 +190,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _examples(options: argparse.Namespace) -> tuple[int, dict[str, Examples]]:
-    """The size of a batch, and the examples in portions."""
+    """Return the batch size and the examples of each portion."""
     declared = declared_inputs(read(options.model, options.limits).proto)
     if not declared:
         raise InputError("the model has no inputs")
@@ -200,10 +199,10 @@ def _examples(options: argparse.Namespace) -> tuple[int, dict[str, Examples]]:
     batch = options.batch_size or fixed
     shape: tuple[int, ...] = ()
     if options.data.is_dir():
-        given = shapes_by_name(options.input_shape, declared)
-        chosen = choose_shapes(declared, given, batch=batch)
+        shapes = shapes_by_name(options.input_shape, declared)
+        chosen = choose_shapes(declared, shapes, batch=batch)
         batches = {d.shape[0] for d in declared if d.shape}
-        say_assumed({n: size for n, size in chosen.assumed.items() if n not in batches})
+        say_default_sizes({n: size for n, size in chosen.assumed.items() if n not in batches})
         shape = chosen.sizes[declared[0].name]
     scaling = Scaling(options.scale, tuple(options.mean), tuple(options.std))
     portions = load(options.data, declared, shape, scaling)
@@ -214,20 +213,21 @@ def _examples(options: argparse.Namespace) -> tuple[int, dict[str, Examples]]:
 
 
 def _module(options: argparse.Namespace, portions: dict[str, Examples]) -> OnnxModule:
-    """The model as a module that gives what the loss is taken of, on the device."""
+    """Return the module on its device, with the tensor that the loss is computed on as output."""
     source = _with_head(options, portions)
     graph = build(read(source, options.limits).proto).graph
     names = [o.name for o in graph.outputs]
     name = options.answer or names[0]
     if name not in names:
-        raise InputError(f"the model has no output {name!r}; its outputs are {', '.join(names)}")
+        outputs = ", ".join(names)
+        raise InputError(f"--answer must be an output of the model ({outputs}), got {name!r}")
     makers = {output: node for node in graph.nodes for output in node.outputs}
     node = makers.get(name)
     while node is not None and node.op_type == "Identity":
         node = makers.get(node.inputs[0])
-    if node is not None and node.op_type in PROBABILITIES.get(options.loss, ()):
+    if node is not None and node.op_type in PROBABILITY_OPS.get(options.loss, ()):
         name = node.inputs[0]
-        say(f"the loss is taken before {node.op_type} {node.name!r}, of {name!r}")
+        say(f"the loss is computed on {name!r}, the input of {node.op_type} {node.name!r}")
     module = OnnxModule(source, outputs=[name], limits=options.limits)
     _choose_weights(module, options)
     default = "cuda" if torch.cuda.is_available() else "cpu"
@@ -235,26 +235,26 @@ def _module(options: argparse.Namespace, portions: dict[str, Examples]) -> OnnxM
 
 
 def _with_head(options: argparse.Namespace, portions: dict[str, Examples]) -> Source:
-    """The model, with a new head where one is asked for and another number is there."""
+    """Return the model, with a new head if --head asks for another number of outputs."""
     source: Source = options.model
     if options.head is None:
         return source
     wanted = options.head or _outputs_needed(options.loss, portions)
     head = find_head(source, options.answer, options.limits)
     if head.out_features == wanted:
-        say(f"the head {head.node.op_type} has {wanted} outputs: it stays")
+        say(f"the head ({head.node.op_type}) already has {wanted} outputs")
         return source
     generator = torch.Generator().manual_seed(options.seed)
     changed = replace_head(
         source, wanted, output=options.answer, generator=generator, limits=options.limits
     )
     names = ", ".join(find_head(changed, options.answer).names)
-    say(f"new head ({names}): {wanted} outputs, {head.out_features} before")
+    say(f"new head ({names}): {wanted} outputs instead of {head.out_features}")
     return changed
 
 
 def _outputs_needed(loss: str, portions: dict[str, Examples]) -> int:
-    """How many outputs the data ask for."""
+    """Return the number of outputs that the data requires."""
     targets = [p.targets for p in portions.values()]
     if loss != "ce":
         return targets[0][0].numel()
@@ -262,7 +262,7 @@ def _outputs_needed(loss: str, portions: dict[str, Examples]) -> int:
 
 
 def _choose_weights(module: OnnxModule, options: argparse.Namespace) -> None:
-    """Freeze what is not to train."""
+    """Freeze weights and statistics as the options say."""
     try:
         if options.train:
             module.freeze()
@@ -274,41 +274,41 @@ def _choose_weights(module: OnnxModule, options: argparse.Namespace) -> None:
     except ValueError as error:
         raise InputError(str(error)) from error
     if not counts(module)[0]:
-        raise InputError("no weight of the model trains")
+        raise InputError("at least one weight must be trainable, got none")
 
 
-def _check(
+def _check_targets(
     module: OnnxModule, portions: dict[str, Examples], options: argparse.Namespace, batch: int
 ) -> None:
-    """Whether answers and targets fit, by the first batch.
+    """Check that outputs and targets match, with the first batch.
 
     Raises:
-        InputError: they do not.
+        InputError: they do not match.
     """
     train = portions["train"]
     with torch.no_grad():
         answers, targets = answered(module, train, torch.arange(min(batch, len(train))))
     if not isinstance(answers, torch.Tensor) or not answers.is_floating_point():
-        raise InputError(f"the output {module.output_names[0]!r} is no tensor of floating numbers")
+        raise InputError(f"output {module.output_names[0]!r} must be a floating-point tensor")
     if options.loss != "ce":
         if answers.numel() != targets.numel():
-            sizes = f"{list(targets.shape[1:])} to {list(answers.shape[1:])}"
-            raise InputError(f"targets do not fit the output, {sizes} an example; see --head")
+            shapes = f"{list(answers.shape[1:])} per example, got {list(targets.shape[1:])}"
+            raise InputError(f"targets must have shape {shapes}; see --head")
         return
     last = answers.ndim > 2 and answers.shape[:-1] == targets.shape
     classes = answers.shape[-1] if last else answers.shape[1] if answers.ndim > 1 else 0
     if targets.is_floating_point() or answers.numel() != targets.numel() * classes:
         raise InputError(
-            f"cross-entropy wants the number of a class for each of the outputs "
-            f"{list(answers.shape)}, not {targets.dtype} {list(targets.shape)}"
+            f"targets for cross-entropy must be integer class labels that match the output "
+            f"{list(answers.shape)}, got {targets.dtype} {list(targets.shape)}"
         )
     found = torch.cat([p.targets.reshape(-1) for p in portions.values()])
     found = found[found != IGNORED]
     if found.numel() and not 0 <= found.min() <= found.max() < classes:
-        beyond = f"labels from {int(found.min())} to {int(found.max())}"
-        raise InputError(f"{beyond}, but the model tells {classes} classes apart: --head auto")
+        labels = f"{int(found.min())} to {int(found.max())}"
+        raise InputError(f"labels must be 0 to {classes - 1}, got {labels}; see --head auto")
     if train.classes and len(train.classes) != classes:
-        say(f"the model has {classes} outputs, the data {len(train.classes)} classes: --head auto?")
+        say(f"{classes} outputs for {len(train.classes)} classes in the data; see --head auto")
 
 
 def _recipe(module: OnnxModule, options: argparse.Namespace, batch: int) -> Recipe:
@@ -330,7 +330,7 @@ def _say_start(
 ) -> None:
     trained, weights = counts(module)
     device = next(module.parameters()).device
-    say(f"{options.model.name}: {trained} of {weights} weights train, on {device}")
+    say(f"{options.model.name}: {trained} of {weights} parameters are trainable, on {device}")
     say(f"examples: {', '.join(f'{len(p)} {name}' for name, p in portions.items())}")
     if classes := portions["train"].classes:
         shown = [f"{number} {name}" for number, name in enumerate(classes[:20])]
@@ -352,12 +352,12 @@ def _show(before: dict[str, Score], after: dict[str, Score], measured: dict[str,
 
 def _say_end(epochs: list[Epoch], better: bool, options: argparse.Namespace) -> None:
     losses = [epoch.validation.loss for epoch in epochs]
-    size = bytes_text(options.output.stat().st_size)
+    size = format_bytes(options.output.stat().st_size)
     if better:
         best = losses.index(min(losses)) + 1
-        say(f"wrote {options.output} ({size}): the weights of epoch {best} of {len(epochs)}")
+        say(f"wrote {options.output} ({size}) with the weights of epoch {best} of {len(epochs)}")
     else:
-        say(f"no epoch was better: {options.output} ({size}) has the weights of before")
+        say(f"no epoch improved; {options.output} ({size}) contains the original weights")
     if options.curve:
         series = {"training": [e.loss for e in epochs], "validation": losses}
         options.curve.write_text(svg(f"{options.loss} of {options.model.name}", series))

@@ -12,8 +12,8 @@ import onnx
 import torch
 from onnx import TensorProto
 
-from onnxinterp.cli.arguments import Commands, add_untrusted, command
-from onnxinterp.cli.display import bytes_text, say, table
+from onnxinterp.cli.arguments import Commands, add_command, add_untrusted
+from onnxinterp.cli.display import format_bytes, say, table
 from onnxinterp.cli.ops import AI_ONNX, show_missing
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError, MissingOp
@@ -61,7 +61,7 @@ class Weight:
 
 def add_to(commands: Commands) -> None:
     """Declare the command."""
-    parser = command(
+    parser = add_command(
         commands, "inspect", run, "show inputs, outputs, operators and weights of a model", EXAMPLES
     )
     parser.add_argument("model", type=Path, help="ONNX file")
@@ -135,7 +135,7 @@ def _show_summary(path: Path, model: Model, weights: list[Weight]) -> None:
     opsets = ", ".join(f"{d or AI_ONNX} {v}" for d, v in model.opset_imports.items())
     training = [w for w in weights if w.trains]
     rows = [
-        ("file", f"{path.name}, {bytes_text(path.stat().st_size)}"),
+        ("file", f"{path.name}, {format_bytes(path.stat().st_size)}"),
         ("producer", model.producer or "unknown"),
         ("IR version", str(model.ir_version)),
         ("opsets", opsets),
@@ -149,7 +149,7 @@ def _show_summary(path: Path, model: Model, weights: list[Weight]) -> None:
 
 def _summary(weights: list[Weight]) -> str:
     count, size = sum(w.count for w in weights), sum(w.bytes for w in weights)
-    return f"{len(weights)} tensors, {count:,} elements, {bytes_text(size)}"
+    return f"{len(weights)} tensors, {count:,} elements, {format_bytes(size)}"
 
 
 def _shape(shape: tuple[int | str | None, ...] | None) -> str:

@@ -1,4 +1,4 @@
-"""`onnxinterp ops`: which operators are served at which versions, read off the dispatch table."""
+"""`onnxinterp ops`: the supported operators and versions, read from the kernel registry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from onnxinterp.cli.arguments import Commands, add_untrusted, command
+from onnxinterp.cli.arguments import Commands, add_command, add_untrusted
 from onnxinterp.cli.display import markdown, say, table
 from onnxinterp.errors import MissingOp
 from onnxinterp.graph.build import build
@@ -24,25 +24,25 @@ EXAMPLES = """\
   onnxinterp ops --missing model.onnx"""
 
 AI_ONNX = "ai.onnx"
-BODY = "function body"  # no kernel, but the schema gives the operator's meaning as nodes
+BODY = "function body"  # no kernel, but the schema defines the operator as a function
 
 
 @dataclass(frozen=True)
 class Row:
-    """One operator: its schema versions by what serves them.
+    """One operator and its versions.
 
     Attributes:
-        domain: as people write it: "ai.onnx", not "".
-        op_type: operator name.
-        served: schema versions that run.
-        missing: schema versions that do not.
-        kernels: opsets that have a kernel of their own.
-        source: the file of the kernels, or what stands in for one.
+        domain: the domain; "ai.onnx" for the default domain.
+        op_type: the operator name.
+        supported: supported schema versions.
+        missing: schema versions without a kernel or a function body that runs.
+        kernels: versions that have their own kernel.
+        source: the file of the kernels, or "function body".
     """
 
     domain: str
     op_type: str
-    served: tuple[int, ...]
+    supported: tuple[int, ...]
     missing: tuple[int, ...]
     kernels: tuple[int, ...]
     source: str
@@ -50,36 +50,37 @@ class Row:
 
 def add_to(commands: Commands) -> None:
     """Declare the command."""
-    parser = command(commands, "ops", run, "list the operators and versions served", EXAMPLES)
-    parser.add_argument(
-        "--missing", type=Path, metavar="MODEL", help="only what this model lacks a kernel for"
-    )
+    summary = "list the supported operators and versions"
+    parser = add_command(commands, "ops", run, summary, EXAMPLES)
+    missing = "list the operators of this model that have no kernel"
+    parser.add_argument("--missing", type=Path, metavar="MODEL", help=missing)
     add_untrusted(parser)
-    parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the table; with --missing, 1 where the model cannot run."""
+    """Print the table; with --missing, return 1 if an operator of the model has no kernel."""
     if options.missing:
         return _show_missing(options.missing, options.limits)
-    columns = ("operator", "domain", "versions served", "not served", "kernels", "file")
+    columns = ("operator", "domain", "supported versions", "missing versions", "kernels", "file")
     rows = operators()
     cells = [
-        (r.op_type, r.domain, *map(_numbers, (r.served, r.missing, r.kernels)), r.source)
+        (r.op_type, r.domain, *map(_numbers, (r.supported, r.missing, r.kernels)), r.source)
         for r in rows
     ]
     if options.markdown:
         markdown(columns, cells)
         return 0
     table("operators", columns, cells)
-    served, known = sum(bool(r.served) for r in rows), len(rows)
-    versions = sum(len(r.served) for r in rows), sum(len(r.served + r.missing) for r in rows)
-    say(f"{served} of {known} operators, {versions[0]} of {versions[1]} versions")
+    supported = sum(bool(r.supported) for r in rows)
+    versions = sum(len(r.supported) for r in rows)
+    total = versions + sum(len(r.missing) for r in rows)
+    say(f"{supported} of {len(rows)} operators, {versions} of {total} versions")
     return 0
 
 
 def operators() -> list[Row]:
-    """Every operator that has a schema or a kernel, ai.onnx first."""
+    """Return all operators that have a schema or a kernel, ai.onnx first."""
     versions: dict[tuple[str, str], list[onnx.defs.OpSchema]] = {k: [] for k in KERNELS}
     for schema in onnx.defs.get_all_schemas_with_history():
         domain = "" if schema.domain == AI_ONNX else schema.domain
@@ -105,19 +106,21 @@ def _row(domain: str, op_type: str, schemas: Iterable[onnx.defs.OpSchema]) -> Ro
 
 
 def _has_runnable_body(schema: onnx.defs.OpSchema) -> bool:
-    """Whether the engine opens a node of this operator into nodes that all have kernels."""
+    """Whether this operator's function body has only nodes with kernels."""
     inputs = [f"x{i}" for i in range(len(schema.inputs))]
     outputs = [f"y{i}" for i in range(len(schema.outputs))]
     node = helper.make_node(schema.name, inputs, outputs, domain=schema.domain)
-    takes, gives = ([onnx.ValueInfoProto(name=n) for n in names] for names in (inputs, outputs))
+    inputs_info, outputs_info = (
+        [onnx.ValueInfoProto(name=n) for n in names] for names in (inputs, outputs)
+    )
     opset = helper.make_opsetid(schema.domain, schema.since_version)
-    graph = helper.make_graph([node], "one", takes, gives)
+    graph = helper.make_graph([node], "one", inputs_info, outputs_info)
     model = helper.make_model(graph, opset_imports=[opset])
     return all(n.kernel is not None for n in build(model).graph.walk())
 
 
 def _file(module: str) -> str:
-    """`onnxinterp.ops.clip` -> `ops/clip.py`; a module of somebody else's keeps its name."""
+    """`onnxinterp.ops.clip` -> `ops/clip.py`; other modules keep their names."""
     inside = module.removeprefix("onnxinterp.")
     return module if inside == module else inside.replace(".", "/") + ".py"
 
@@ -127,7 +130,7 @@ def _numbers(versions: tuple[int, ...]) -> str:
 
 
 def missing_operators(path: Path, limits: Limits = Limits()) -> list[MissingOp]:
-    """The operators of a model that have no kernel, once each; no weight is read."""
+    """Return the operators of a model that have no kernel, once each; weights are not read."""
     found: dict[tuple[str, str, int], MissingOp] = {}
     for node in build(read(path, limits).proto, limits=limits).graph.walk():
         if node.kernel is None:
@@ -145,7 +148,7 @@ def _show_missing(path: Path, limits: Limits) -> int:
 
 
 def show_missing(missing: Iterable[MissingOp]) -> None:
-    """Print operators without a kernel, and the line that would register one for each."""
-    columns = ("operator", "domain", "opset", "first asked for by", "register with")
+    """Print operators without a kernel, and the decorator that would register one."""
+    columns = ("operator", "domain", "opset", "first node", "register with")
     rows = [(m.op_type, m.domain or AI_ONNX, m.opset, m.node, m.registration()) for m in missing]
     table("operators without a kernel", columns, rows)

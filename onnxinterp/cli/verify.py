@@ -1,4 +1,4 @@
-"""`onnxinterp verify`: does a model compute here what it computes in onnxruntime?"""
+"""`onnxinterp verify`: compare the outputs of a model with those of onnxruntime."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from onnxinterp.cli.arguments import (
     Commands,
+    add_command,
     add_input_shape,
     add_untrusted,
-    command,
     read_arrays,
-    say_assumed,
+    say_default_sizes,
     shapes_by_name,
 )
 from onnxinterp.cli.display import say, table
@@ -38,19 +38,23 @@ EXAMPLES = """\
 
 def add_to(commands: Commands) -> None:
     """Declare the command."""
-    parser = command(
-        commands, "verify", run, "compare every output with what onnxruntime answers", EXAMPLES
+    parser = add_command(
+        commands, "verify", run, "compare the outputs of a model with onnxruntime", EXAMPLES
     )
     default = Tolerance()
     parser.add_argument("model", type=Path, help="ONNX file")
     parser.add_argument(
-        "--inputs", type=Path, metavar="X.npz", help="arrays by input name (default: seeded random)"
+        "--inputs", type=Path, metavar="X.npz", help="arrays by input name; default: random values"
     )
     add_input_shape(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the random inputs")
-    parser.add_argument("--rtol", type=float, default=default.rtol, help="default %(default)s")
-    parser.add_argument("--atol", type=float, default=default.atol, help="default %(default)s")
-    parser.add_argument("--mse", type=float, default=default.mse, help="limit, default %(default)s")
+    add = parser.add_argument
+    add("--seed", type=int, default=0, help="seed of the random inputs")
+    for option, value, meaning in (
+        ("--rtol", default.rtol, "relative tolerance"),
+        ("--atol", default.atol, "absolute tolerance"),
+        ("--mse", default.mse, "maximum mean squared error"),
+    ):
+        add(option, type=float, default=value, help=f"{meaning}, default %(default)s")
     parser.add_argument(
         "--unoptimized", action="store_true", help="let onnxruntime run the graph as written"
     )
@@ -58,28 +62,28 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--per-node",
         action="store_true",
-        help="find the first node whose result differs; one is enough for exit status 1",
+        help="compare every node and show the first that differs; exit status 1 if one differs",
     )
     parser.add_argument(
         "--submodel",
         type=Path,
         metavar="OUT.onnx",
-        help="with --per-node: write the smallest model that shows the difference, and its inputs "
-        "beside it as OUT.npz",
+        help="with --per-node: write the smallest model that reproduces the difference, and its "
+        "inputs as OUT.npz",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Verify; 0 where all agrees, 1 where something differs."""
+    """Compare the model with onnxruntime; return 0 if all values agree, else 1."""
     if options.submodel and not options.per_node:
-        raise InputError("--submodel needs --per-node")
+        raise InputError("--submodel requires --per-node")
     if options.inputs and options.input_shape:
-        raise InputError("--inputs brings its own shapes: leave --input_shape out")
+        raise InputError("--inputs and --input_shape cannot be combined")
     inputs = read_arrays(options.inputs) if options.inputs else None
     declared = declared_inputs(read(options.model, options.limits).proto)
     shapes = shapes_by_name(options.input_shape, declared)
-    values, assumed = prepare(options.model, inputs, shapes, options.seed)
-    say_assumed(assumed)
+    values, defaults = prepare(options.model, inputs, shapes, options.seed)
+    say_default_sizes(defaults)
     report = verify_model(
         options.model,
         values,
@@ -95,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def verify_if_installed(source: Source, inputs: Inputs, **options: Any) -> Report | None:
-    """As `onnxinterp.verify.verify`; None, and a remark, where onnxruntime is not installed."""
+    """Call `onnxinterp.verify.verify`; print a message and return None without onnxruntime."""
     try:
         return verify_model(source, inputs, **options)
     except MissingExtraError as error:
@@ -104,7 +108,7 @@ def verify_if_installed(source: Source, inputs: Inputs, **options: Any) -> Repor
 
 
 def show_report(report: Report, title: str) -> None:
-    """Print the comparison of every output, and the verdict."""
+    """Print the comparison of all outputs and the verdict."""
     columns = ("output", "type", "shape", "MSE", "max abs", "max ULP", "verdict")
     table(title, columns, _rows(report.outputs))
     limit = report.tolerance
@@ -128,7 +132,7 @@ def _rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
 
 
 def _per_node(model: Path, report: Report, submodel: Path | None) -> bool:
-    """Trace all nodes, show the first that diverges; whether none does."""
+    """Compare all nodes, show the first that differs, and return whether all agree."""
     reports = trace(model, report.inputs, tolerance=report.tolerance)
     first = next((r for r in reports if not r.ok), None)
     say()
@@ -159,17 +163,17 @@ def _show_first(first: NodeReport, reports: list[NodeReport]) -> None:
 def _write_submodel(model: Path, report: Report, first: NodeReport, out: Path) -> None:
     part = isolate(model, report.inputs, first, tolerance=report.tolerance)
     atomic_write(out, lambda file: file.write(serialized(part.model)))
-    beside = out.with_suffix(".npz")
+    inputs = out.with_suffix(".npz")
     arrays = {k: _array(k, v) for k, v in part.inputs.items()}
-    atomic_write(beside, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    atomic_write(inputs, lambda file: np.savez(file, allow_pickle=False, **arrays))
     nodes = "1 node" if part.nodes == 1 else f"{part.nodes} nodes"
-    shown = "shows the difference" if not part.report.ok else "does not show it any more"
-    say(f"wrote {out} ({nodes}) and {beside}: alone, the part {shown}")
-    say(f"  onnxinterp verify {out} --inputs {beside} --unoptimized")
+    verb = "does not reproduce" if part.report.ok else "reproduces"
+    say(f"wrote {out} ({nodes}) and {inputs}; this model {verb} the difference:")
+    say(f"  onnxinterp verify {out} --inputs {inputs} --unoptimized")
 
 
 def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
-    """A value as .npz can hold it: types that numpy lacks as float32, strings as text."""
+    """Convert a value for .npz: dtypes that numpy lacks to float32, strings to `str` arrays."""
     if isinstance(value, Tensor):
         special = value.is_floating_point() and value.dtype.itemsize <= 2
         wide = value.float() if special else value
@@ -177,4 +181,4 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
         return array if not special or str(value.dtype) != "torch.float16" else array.astype("f2")
     if isinstance(value, np.ndarray):
         return value.astype(str)
-    raise InputError(f"input {name!r} is a sequence, which an .npz file cannot hold")
+    raise InputError(f"input {name!r} must be a tensor to be saved as .npz, got a sequence")

@@ -133,15 +133,20 @@ class Node:
     prepared: Any = None
 
     @cached_property
+    def subgraphs(self) -> dict[str, Graph]:
+        """Attribute name -> the graph it holds: the body of a Loop, the branches of an If."""
+        return {k: v for k, v in self.attributes.items() if isinstance(v, Graph)}
+
+    @cached_property
+    def weights(self) -> dict[str, str]:
+        """Attribute name -> name of the weight it holds."""
+        return {k: v.name for k, v in self.attributes.items() if isinstance(v, WeightRef)}
+
+    @cached_property
     def reads(self) -> tuple[str, ...]:
         """All it depends on: its inputs, weights in attributes, what its subgraphs capture."""
-        reads = list(filter(None, self.inputs))
-        for value in self.attributes.values():
-            if isinstance(value, WeightRef):
-                reads.append(value.name)
-            elif isinstance(value, Graph):
-                reads.extend(value.captures)
-        return tuple(dict.fromkeys(reads))
+        captured = (name for graph in self.subgraphs.values() for name in graph.captures)
+        return tuple(dict.fromkeys([*filter(None, self.inputs), *self.weights.values(), *captured]))
 
     def missing(self) -> MissingOp:
         """The entry of this node in the error that lists what is not supported."""

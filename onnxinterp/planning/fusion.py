@@ -30,40 +30,35 @@ from typing import Any, get_type_hints
 
 import torch
 
+from onnxinterp.planning.constants import Constants
 from onnxinterp.registry import COMMUTATIVE, ENGINE_KEYWORDS, FUSIONS, Kind, kind_of
-from onnxinterp.runtime.interpreter import Step
+from onnxinterp.runtime.plan import Key, Step, onnx_name_of
 from onnxinterp.values import Host
 
 
-def fused(
-    steps: Sequence[Step],
-    outputs: Sequence[str],
-    hosts: Mapping[str, Host],
-    constants: Mapping[str, Any],
-) -> list[Step]:
-    """Steps in which all that match a pattern are one; it stands where their last one stood.
+def fuse(steps: Sequence[Step], outputs: Sequence[Key], constants: Constants) -> list[Step]:
+    """Replace the steps that match a pattern by one, in the place of their last one.
 
-    They are left alone where somebody else reads a value between them.
+    They are left alone where another step reads a value between them.
 
     Args:
         steps: in order.
-        outputs: what the plan gives: these values are made as the file has them.
-        hosts: constants as plain numbers.
-        constants: values that are known, by their names in the frame.
+        outputs: of the plan: these values are computed as the file has them.
+        constants: the known values.
     """
-    matcher = _Matcher(steps, hosts, constants)
-    reads = Counter([*outputs, *(name for s in steps for name in s.reads)])
-    gone: set[str] = set()  # first outputs of the steps that another one stands for
+    matcher = _Matcher(steps, constants)
+    reads = Counter([*outputs, *(key for s in steps for key in s.reads)])
+    replaced: set[str] = set()  # first outputs of steps that are part of a fused one
     result = []
     for step in reversed(steps):
-        if step.outputs[0] in gone:
+        if step.outputs[0] in replaced:
             continue
-        for parts, made in matcher.found(step):
-            inside = Counter(name for s in parts for name in s.reads)
-            inner = {s.outputs[0] for s in parts} - {step.outputs[0]}
-            if gone.isdisjoint(inner) and all(inside[name] == reads[name] for name in inner):
-                gone |= inner
-                step = made
+        for fused in matcher.matches(step):
+            inside = Counter(key for s in fused.parts for key in s.reads)
+            inner = {s.outputs[0] for s in fused.parts} - {step.outputs[0]}
+            if replaced.isdisjoint(inner) and all(inside[name] == reads[name] for name in inner):
+                replaced |= inner
+                step = fused
                 break
         result.append(step)
     return result[::-1]
@@ -73,7 +68,7 @@ def fused(
 class _Match:
     """What the names of a pattern stand for, and the steps that its nodes are."""
 
-    values: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Key] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, Step] = field(default_factory=dict)
 
@@ -81,42 +76,43 @@ class _Match:
 class _Matcher:
     """Compares patterns with the steps of a plan."""
 
-    def __init__(
-        self, steps: Sequence[Step], hosts: Mapping[str, Host], constants: Mapping[str, Any]
-    ) -> None:
-        self.hosts = hosts
+    def __init__(self, steps: Sequence[Step], constants: Constants) -> None:
         self.constants = constants
         self.order = {s.outputs[0]: i for i, s in enumerate(steps)}
-        self.made = {s.outputs[0]: s for s in steps if s.direct and not s.updates}
+        self.made: dict[Key, Step] = {s.outputs[0]: s for s in steps if s.direct and not s.updates}
 
-    def found(self, root: Step) -> Iterator[tuple[list[Step], Step]]:
-        """The steps of each match that ends with `root`, in order, and the one in their place."""
-        for pattern, function in FUSIONS.get(root.kernel, ()):
-            if not self._is_made(pattern, root.outputs[0]):
+    def matches(self, root: Step) -> Iterator[Step]:
+        """The fused step of each match whose last step is `root`."""
+        fusions = FUSIONS.get(root.kernel)
+        if fusions is None or root.outputs[0] not in self.made:
+            return
+        sources = {step.kernel for key in root.inputs if (step := self.made.get(key)) is not None}
+        for pattern, function, needed in fusions:
+            if not needed <= sources or not self._is_made(pattern, root.outputs[0]):
                 continue
             positional, keywords = _parameters(function)
             for match in self._value(pattern, root.outputs[0], _Match(), keywords):
                 parts = sorted(match.steps.values(), key=lambda s: self.order[s.outputs[0]])
                 names = [match.values.get(name, "") for name in positional]
-                yield parts, self._joined(function, names, match.constants, parts)
+                yield self._fused(function, names, match.constants, tuple(parts))
 
-    def _is_made(self, pattern: Any, name: str) -> bool:
-        """Whether the right kernels make a value, whatever else they are given: most are not."""
+    def _is_made(self, pattern: Any, key: Key) -> bool:
+        """Whether the right kernels compute a value, whatever their other inputs."""
         if not isinstance(pattern, tuple):
             return True
-        step = self.made.get(name)
+        step = self.made.get(key)
         if step is None or step.kernel is not pattern[0]:
             return False
         orders = (step.inputs, step.inputs[::-1])[: 1 + (step.kernel in COMMUTATIVE)]
-        return any(all(map(self._is_made, pattern[1:], names)) for names in orders)
+        return any(all(map(self._is_made, pattern[1:], keys)) for keys in orders)
 
     def _value(
-        self, pattern: Any, name: str, match: _Match, keywords: Mapping[str, Kind]
+        self, pattern: Any, key: Key, match: _Match, keywords: Mapping[str, Kind]
     ) -> Iterator[_Match]:
         """All ways in which a value is what a part of a pattern says."""
-        host = self.hosts.get(name.partition("\0")[0])
+        host = self.constants.hosts.get(onnx_name_of(key))
         if isinstance(pattern, tuple):
-            step = self.made.get(name)
+            step = self.made.get(key)
             if step is not None and step.kernel is pattern[0]:
                 yield from self._node(pattern[1:], step, match, keywords)
         elif isinstance(pattern, str) and pattern in keywords:
@@ -125,9 +121,9 @@ class _Matcher:
             if match.constants.get(pattern, host.data) == host.data:
                 yield replace(match, constants={**match.constants, pattern: host.data})
         elif isinstance(pattern, str):
-            if match.values.get(pattern, name) == name != "":
-                yield replace(match, values={**match.values, pattern: name})
-        elif not name if pattern is None else host is not None and _is(host, pattern):
+            if match.values.get(pattern, key) == key != "":
+                yield replace(match, values={**match.values, pattern: key})
+        elif not key if pattern is None else host is not None and _is(host, pattern):
             yield match
 
     def _node(
@@ -154,29 +150,30 @@ class _Matcher:
     def _inputs(
         self,
         patterns: Sequence[Any],
-        names: Sequence[str],
+        keys: Sequence[Key],
         match: _Match,
         keywords: Mapping[str, Kind],
     ) -> Iterator[_Match]:
         if not patterns:
             yield match
             return
-        for first in self._value(patterns[0], names[0], match, keywords):
-            yield from self._inputs(patterns[1:], names[1:], first, keywords)
+        for first in self._value(patterns[0], keys[0], match, keywords):
+            yield from self._inputs(patterns[1:], keys[1:], first, keywords)
 
-    def _joined(
+    def _fused(
         self,
         function: Callable[..., Any],
-        names: Sequence[str],
+        keys: Sequence[Key],
         attributes: dict[str, Any],
-        parts: list[Step],
+        parts: tuple[Step, ...],
     ) -> Step:
         """One step for several: it reads what they read, and runs them if the function declines."""
         made = {s.outputs[0] for s in parts}
-        reads = [name for s in parts for name in s.inputs if name not in made]
-        known = {name: self.constants[name] for name in reads if name in self.constants}
-        inputs = tuple(dict.fromkeys([*names, *(name for name in reads if name not in known)]))
-        positions = [inputs.index(name) for name in names]
+        reads = [key for s in parts for key in s.inputs if key not in made]
+        forms = self.constants.forms
+        known = {key: forms[key] for key in reads if key in forms}
+        inputs = tuple(dict.fromkeys([*keys, *(key for key in reads if key not in known)]))
+        positions = [inputs.index(key) for key in keys]
 
         def run(*args: Any, **attributes: Any) -> Any:
             result = function(*[args[i] for i in positions], **attributes)
@@ -184,12 +181,20 @@ class _Matcher:
                 return result
             values = {**known, **dict(zip(inputs, args, strict=True))}
             for step in parts:
-                result = step.kernel(*[values[name] for name in step.inputs], **step.attributes)
+                result = step.kernel(*[values[key] for key in step.inputs], **step.attributes)
                 values[step.outputs[0]] = result
             return result
 
         run.__name__ = function.__name__
-        return replace(parts[-1], kernel=run, inputs=inputs, attributes=attributes, kinds=())
+        last = parts[-1]
+        return Step(
+            node=last.node,
+            kernel=run,
+            inputs=inputs,
+            outputs=last.outputs,
+            attributes=attributes,
+            parts=parts,
+        )
 
 
 @cache

@@ -11,12 +11,12 @@ def forward_of(run: Callable[..., Any], signature: Signature) -> Callable[..., A
     """A function of the inputs of a call.
 
     Args:
-        run: takes positional and keyword arguments.
+        run: takes the inputs.
         signature: what the function tells of itself.
     """
 
     def forward(*args: Any, **keywords: Any) -> Any:
-        return run(args, keywords)
+        return run(*args, **keywords)
 
     # torch.compile counts recompilations by code object: one module must not use up another's
     forward.__code__ = forward.__code__.replace()

@@ -24,7 +24,8 @@ from torch import Tensor
 from onnxinterp.limits import Limits
 from onnxinterp.module import OnnxModule
 from onnxinterp.reading.source import Source, complete
-from onnxinterp.runtime.interpreter import Frame, Interpreter, Step
+from onnxinterp.runtime.interpreter import Frame, Interpreter
+from onnxinterp.runtime.plan import Step
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 NORMALIZATION = "BatchNormalization"

@@ -115,7 +115,7 @@ class Weights(nn.ParameterDict):
         return f"{part}{number}"
 
     def __getitem__(self, name: str) -> Tensor:
-        return read(*self.holder(name))
+        return read_weight(*self.holder(name))
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name not in self._keys:
@@ -198,7 +198,7 @@ def _escape(part: str) -> str:
     return part + "_" if part.rstrip("_") in RESERVED else part
 
 
-def read(holder: nn.Module, attribute: str) -> Tensor:
+def read_weight(holder: nn.Module, attribute: str) -> Tensor:
     """A weight as it is now: a parameter, a buffer, or what a parametrization makes of one."""
     found: Tensor | None = holder._parameters.get(attribute)
     if found is None:

@@ -22,7 +22,7 @@ class Tunable(nn.Module):
     """Freezing, unfreezing and grouping of weights by their ONNX names."""
 
     weights: Weights
-    graph: Graph
+    onnx_graph: Graph
     frozen_statistics: frozenset[str]
 
     def refresh(self) -> None:
@@ -101,7 +101,7 @@ class Tunable(nn.Module):
         return chosen
 
     def _statistics(self) -> dict[str, Tensor]:
-        state = roles(self.graph)[1]
+        state = roles(self.onnx_graph)[1]
         return {name: tensor for name, tensor in self.weights.items() if name in state}
 
     def parameter_groups(
@@ -145,7 +145,7 @@ class Tunable(nn.Module):
             if isinstance(tensor, nn.Parameter) and tensor.requires_grad
         }
         if by == "depth":
-            level_of = _joined(depths(self.graph, training), levels)
+            level_of = _joined(depths(self.onnx_graph, training), levels)
         elif isinstance(by, str):
             raise ValueError(f'by is "depth" or a list of prefixes, not {by!r}')
         else:

@@ -1,4 +1,4 @@
-"""Models the commands are tried on."""
+"""Models for the tests of the commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def digits() -> Path:
 
 @pytest.fixture
 def two_inputs(tmp_path: Path) -> Path:
-    """Two inputs that share a dynamic size, two outputs, and what a simplifier takes away."""
+    """Two inputs that share a dynamic size, two outputs, and nodes that a simplifier removes."""
     text = """
         <ir_version: 8, opset_import: ["": 17], producer_name: "by hand">
         pair (float[n, 3] x, float[n, 2] y) => (float[n, 2] sum, float[n, 3] same)
@@ -38,7 +38,7 @@ def two_inputs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def unserved(tmp_path: Path) -> Path:
-    """A model with two operators that nothing serves."""
+    """A model with two operators without a kernel."""
     text = """
         <ir_version: 8, opset_import: ["": 17, "my.domain": 1]>
         g (float[2] x) => (float[2] y) <float[2] w = {1.0, 2.0}> {

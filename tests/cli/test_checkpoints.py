@@ -1,4 +1,4 @@
-"""A .pth is a plain state dict, and still gives the module back without its .onnx."""
+"""A .pth is a plain state dict, and a module can be loaded from it without its .onnx."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_file_is_a_plain_state_dict(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["path", "bytes", "file", "proto"])
-def test_the_module_comes_back_without_its_model(kind: str, tmp_path: Path) -> None:
+def test_the_module_loads_without_its_model(kind: str, tmp_path: Path) -> None:
     data = DIGITS.read_bytes()
     proto = onnx.load_from_string(data)
     sources = {"path": DIGITS, "bytes": data, "file": io.BytesIO(data), "proto": proto}
@@ -58,7 +58,7 @@ def test_trained_weights_statistics_and_choices_are_kept(tmp_path: Path) -> None
     assert training == {"weights.head.weight", "weights.head.bias"}
 
 
-def test_another_floating_type_is_kept(tmp_path: Path) -> None:
+def test_another_float_dtype_is_kept(tmp_path: Path) -> None:
     module = OnnxModule(DIGITS).double()
     checkpoints.save(DIGITS, tmp_path / "m.pth", module=module)
     again = checkpoints.load(tmp_path / "m.pth")
@@ -100,7 +100,7 @@ def _data(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random(100_000, dtype=np.float32)
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_raises(tmp_path: Path) -> None:
     path = tmp_path / "m.pth"
     path.write_bytes(b"no zip file")
     with pytest.raises(InvalidModelError, match="no PyTorch file"):

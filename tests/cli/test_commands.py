@@ -1,4 +1,4 @@
-"""Usage, help, exit status and errors of every command."""
+"""Usage, help, exit status and errors of all commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = [c.__name__.rpartition(".")[2] for c in COMMANDS]
 Captured = pytest.CaptureFixture[str]
 
 
-def test_there_are_the_commands_that_are_documented() -> None:
+def test_the_documented_commands_exist() -> None:
     assert set(NAMES) == {"demo", "finetune", "convert", "verify", "inspect", "ops"}
 
 
@@ -72,17 +72,20 @@ def test_wrong_usage_exits_2(arguments: list[str], capsys: Captured) -> None:
                 *("convert", "--onnx_path", "{digits}"),
                 *("--pytorch_path", "{out}", "--simplify_path", "{digits}"),
             ],
-            "would overwrite",
+            "must differ from the input, which it would overwrite",
         ),
-        (["verify", "{digits}", "--submodel", "x.onnx"], "--submodel needs --per-node"),
+        (["verify", "{digits}", "--submodel", "x.onnx"], "--submodel requires --per-node"),
         (["verify", "{digits}", "--input_shape", "image:1,1,9,9"], "does not fit input image"),
         (["verify", "{digits}", "--input_shape", "picture:1,1,8,8"], "no input 'picture'"),
-        (["verify", "{two_inputs}", "--input_shape", "4,3"], "one of 'x', 'y'"),
+        (
+            ["verify", "{two_inputs}", "--input_shape", "4,3"],
+            "--input_shape must be NAME:SIZES, where NAME is one of 'x', 'y'",
+        ),
         (["verify", "{digits}", "--inputs", "{broken}"], "no .npz file"),
         (["verify", "{digits}", "--inputs", "{wrong}"], "the model takes 'image'; it got 'img'"),
         (
             ["verify", "{digits}", "--inputs", "{wrong}", "--input_shape", "1"],
-            "leave --input_shape",
+            "--inputs and --input_shape cannot be combined",
         ),
     ],
 )
@@ -122,7 +125,7 @@ def test_errors_exit_2_with_one_message(
         ("onnxoptimizer", "pip install onnxinterp[simplify]"),
     ],
 )
-def test_missing_extras_name_the_command_to_run(
+def test_missing_extras_print_the_install_command(
     package: str,
     command: str,
     digits: Path,
@@ -143,7 +146,7 @@ def test_missing_extras_name_the_command_to_run(
     assert command in capsys.readouterr().err
 
 
-def test_importing_the_library_imports_none_of_this() -> None:
+def test_importing_the_library_does_not_import_the_commands() -> None:
     code = (
         "import sys, onnxinterp\n"
         "names = ('onnxinterp.cli', 'onnxinterp.verify', 'onnxruntime', 'rich', 'onnxoptimizer')\n"
@@ -154,7 +157,7 @@ def test_importing_the_library_imports_none_of_this() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_a_closed_pipe_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     code = "import sys; from onnxinterp.cli import main; sys.exit(main(['ops']))"
     command = f'{sys.executable} -c "{code}" | head -1; echo ${{PIPESTATUS[0]}}'
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""`onnxinterp convert`: every format comes back as a module that answers the same."""
+"""`onnxinterp convert`: a module loaded from any format has the same outputs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_state_dict_round_trip(
         assert torch.equal(ours, want)
 
 
-def test_weights_alone(two_inputs: Path, tmp_path: Path, capsys: Captured) -> None:
+def test_weights_only(two_inputs: Path, tmp_path: Path, capsys: Captured) -> None:
     target = tmp_path / "pair.safetensors"
     assert convert(two_inputs, target) == 0
     out = capsys.readouterr().out
@@ -79,7 +79,7 @@ def test_simplified_model_is_written_and_converted(
     kinds = {n.op_type for n in onnx.load(simple).graph.node}
     assert kinds == {"MatMul", "Add", "Relu"}
     module = checkpoints.load(tmp_path / "m.pth")
-    assert {n.op_type for n in module.graph.nodes} == kinds
+    assert {n.op_type for n in module.onnx_graph.nodes} == kinds
     assert module.output_names == ("sum", "same")
 
 
@@ -101,15 +101,19 @@ def test_a_tuned_checkpoint_becomes_the_onnx_model_again(
     assert onnx.load(tmp_path / "tuned.onnx") == want
 
 
-def test_an_onnx_model_is_written_of_a_checkpoint_only(
+def test_an_onnx_model_is_written_from_a_checkpoint_only(
     two_inputs: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     assert convert(two_inputs, tmp_path / "m.onnx") == 2
-    assert "written of a .pth" in capsys.readouterr().err
+    assert "must be a .pth or .pt file to write an .onnx, got " in capsys.readouterr().err
+    checkpoints.save(two_inputs, tmp_path / "m.pth")
+    simple = ("--simplify_path", str(tmp_path / "simple.onnx"))
+    assert convert(tmp_path / "m.pth", tmp_path / "m.onnx", *simple) == 2
+    assert "--simplify_path cannot be used when an .onnx is written" in capsys.readouterr().err
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_without_onnxruntime_it_converts_and_says_so(
+def test_without_onnxruntime_it_converts_without_comparison(
     two_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -118,10 +122,10 @@ def test_without_onnxruntime_it_converts_and_says_so(
     assert checkpoints.load(tmp_path / "m.pth").input_names == ("x", "y")
 
 
-def test_what_torch_export_cannot_take_is_said(tmp_path: Path, capsys: Captured) -> None:
+def test_torch_export_requires_tensor_inputs(tmp_path: Path, capsys: Captured) -> None:
     text = """
         <ir_version: 8, opset_import: ["": 17]>
         g (string[2] x) => (string[2] y) { y = Identity(x) }"""
     onnx.save(onnx.parser.parse_model(text), tmp_path / "words.onnx")
     assert convert(tmp_path / "words.onnx", tmp_path / "words.pt2") == 2
-    assert "tensors only, not x: string[2]" in capsys.readouterr().err
+    assert "inputs must be tensors for torch.export, got x: string[2]" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`onnxinterp demo`: the shipped model reads digits, fails on rotated ones, and learns them."""
+"""`onnxinterp demo`: the model classifies digits, and learns to classify rotated ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxinterp.verify import verify
 Captured = pytest.CaptureFixture[str]
 
 
-def test_the_shipped_files_are_small_and_hold_what_they_should(digits: Path) -> None:
+def test_the_data_files_are_small_and_valid(digits: Path) -> None:
     data = digits.with_suffix(".npz")
     assert digits.stat().st_size < 60_000
     assert data.stat().st_size < 60_000
@@ -26,19 +26,19 @@ def test_the_shipped_files_are_small_and_hold_what_they_should(digits: Path) -> 
     assert b".py" not in digits.read_bytes(), "no stack trace of the machine that made it"
 
 
-def test_the_shipped_model_is_good() -> None:
+def test_the_model_is_accurate() -> None:
     model, _, test = demo.load()
     assert demo.accuracy(OnnxModule(model), test) > 0.97
 
 
-def test_the_demo_wins_accuracy_back(tmp_path: Path, capsys: Captured) -> None:
+def test_the_demo_restores_accuracy(tmp_path: Path, capsys: Captured) -> None:
     saved = tmp_path / "rotated.onnx"
     assert main(["demo", "--epochs", "3", "--save", str(saved)]) == 0
     out = capsys.readouterr().out
     for text in (
         "rotated by 90 degrees",
         "MSE against onnxruntime",
-        "trained 6186 of 6284 weights",
+        "trained 6186 of 6284 parameters",
     ):
         assert text in out
     _, _, test = demo.load()

@@ -1,4 +1,4 @@
-"""Tables and progress: drawn on a terminal, plain everywhere else."""
+"""Tables and progress: drawn by rich on a terminal, plain text elsewhere."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ def test_plain_table_aligns_text_left_and_numbers_right(capsys: Captured) -> Non
     )
 
 
-def test_a_table_without_column_names_has_no_head(capsys: Captured) -> None:
+def test_a_table_without_column_names_has_no_header(capsys: Captured) -> None:
     display.table("things", ("", ""), [("a", "b")])
     assert capsys.readouterr().out == "things\n  a  b\n\n"
 
 
-def test_an_empty_table_shows_its_head(capsys: Captured) -> None:
+def test_an_empty_table_has_a_header(capsys: Captured) -> None:
     display.table("things", COLUMNS, [])
     assert "name  size" in capsys.readouterr().out
 
 
-def test_on_a_terminal_rich_draws_and_takes_nothing_for_markup(
+def test_rich_draws_on_a_terminal_and_ignores_markup(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
-    assert display.fancy()
+    assert display.uses_rich()
     display.table("things", COLUMNS, ROWS)
     out = capsys.readouterr().out
     assert "[red]conv[/red]" in out
     assert "│" in out or "|" in out
 
 
-def test_on_a_terminal_without_rich_it_stays_plain(
+def test_a_terminal_without_rich_gets_plain_text(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -63,7 +63,7 @@ def test_on_a_terminal_without_rich_it_stays_plain(
 
 
 @pytest.mark.parametrize(("total", "lines"), [(1, 1), (2, 2), (4, 4), (100, 4)])
-def test_plain_progress_says_each_quarter_once(total: int, lines: int, capsys: Captured) -> None:
+def test_plain_progress_prints_each_quarter_once(total: int, lines: int, capsys: Captured) -> None:
     with display.progress("work", total) as advance:
         for i in range(total):
             advance(f"round {i}")
@@ -72,7 +72,7 @@ def test_plain_progress_says_each_quarter_once(total: int, lines: int, capsys: C
     assert out[-1] == f"work 100 %  round {total - 1}"
 
 
-def test_drawn_progress_ends_with_the_last_remark(
+def test_rich_progress_ends_with_the_last_message(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -91,5 +91,5 @@ def test_markdown_escapes_bars(capsys: Captured) -> None:
     ("count", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2.5e9, "2.5 GB"), (9e15, "9000.0 TB")],
 )
-def test_sizes_for_people(count: int, text: str) -> None:
-    assert display.bytes_text(count) == text
+def test_format_bytes(count: int, text: str) -> None:
+    assert display.format_bytes(count) == text

@@ -1,4 +1,4 @@
-"""`onnxinterp finetune`: data of every form, every loss, the best weights written, clear errors."""
+"""`onnxinterp finetune`: all data formats, all losses, the best epoch, and error messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TINY = """<ir_version: 8, opset_import: ["": 17]> g (float[n, 2] x) => (float[n,
 
 @pytest.fixture
 def rotated(tmp_path: Path) -> Path:
-    """Some of the digits that ship, turned by 90 degrees."""
+    """Some digits of the package, rotated by 90 degrees."""
     with np.load(str(files("onnxinterp") / "data" / "digits.npz")) as data:
         arrays = {
             name: (np.rot90(a, axes=(1, 2)) if a.ndim > 1 else a)[:320] for name, a in data.items()
@@ -48,7 +48,7 @@ def finetune(model: Path, data: Path, output: Path, *more: object) -> int:
     return main([*arguments, *map(str, more)])
 
 
-def test_the_shipped_model_learns_rotated_digits(
+def test_the_demo_model_learns_rotated_digits(
     digits: Path, rotated: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     out, curve = tmp_path / "tuned.onnx", tmp_path / "loss.svg"
@@ -56,10 +56,10 @@ def test_the_shipped_model_learns_rotated_digits(
     assert finetune(digits, rotated, out, *options) == 0
     text = capsys.readouterr().out
     for line in (
-        "6186 of 6284 weights train, on ",
+        "6186 of 6284 parameters are trainable, on ",
         "examples: 288 train, 320 test, 32 validation",
         "accuracy, 320 test examples",
-        f"wrote {out} (31.0 kB): the weights of epoch",
+        f"wrote {out} (31.0 kB) with the weights of epoch",
         "tuned.onnx against onnxruntime",
         "agrees",
     ):
@@ -89,19 +89,17 @@ def images(folder: Path, **brightness: int) -> Path:
     return folder
 
 
-def test_a_folder_of_images_gets_a_head_of_its_own(
-    digits: Path, tmp_path: Path, capsys: Captured
-) -> None:
+def test_a_folder_of_images_gets_a_new_head(digits: Path, tmp_path: Path, capsys: Captured) -> None:
     data, out = images(tmp_path / "data", bright=200, dark=50, grey=120), tmp_path / "out.onnx"
     options = ("--head", "auto", "--train", "head.*", "--epochs", 8, "--lr", 0.05)
     assert finetune(digits, data, out, *options, "--batch-size", 8) == 0
     text = capsys.readouterr().out
-    assert "new head (head.weight, head.bias): 3 outputs, 10 before" in text
-    assert "387 of 5381 weights train" in text
+    assert "new head (head.weight, head.bias): 3 outputs instead of 10" in text
+    assert "387 of 5381 parameters are trainable" in text
     assert "classes: 0 bright, 1 dark, 2 grey" in text
     module, old = OnnxModule(out), OnnxModule(digits)
     assert module.weights["head.weight"].shape == (3, 128)
-    assert module.graph.outputs[0].shape == ("batch", 3)
+    assert module.onnx_graph.outputs[0].shape == ("batch", 3)
     assert torch.equal(module.weights["conv2.weight"], old.weights["conv2.weight"])
     assert verify(out).ok
     reader = ImageReader((1, 1, 8, 8), torch.float32, Scaling(1 / 255))
@@ -179,7 +177,7 @@ def test_arrays_are_found_by_name(form: str, tmp_path: Path) -> None:
         ("l1", "y = Relu(a)", [[3.0, 2.0], [2.0, 5.0]] * 8),
     ],
 )
-def test_every_loss_falls(
+def test_every_loss_decreases(
     loss: str, end: str, targets: list[object], tmp_path: Path, capsys: Captured
 ) -> None:
     x = np.array([[1.0, 0.0], [0.0, 1.0]] * 8, dtype=np.float64)
@@ -188,14 +186,14 @@ def test_every_loss_falls(
     options = ("--loss", loss, "--epochs", 3, "--lr", 0.1, "--optimizer", "sgd")
     assert finetune(model, tmp_path / "data.npz", out, *options, "--validation", 0.25) == 0
     text = capsys.readouterr().out
-    assert ("the loss is taken before" in text) == (loss in ("ce", "bce"))
+    assert ("the loss is computed on" in text) == (loss in ("ce", "bce"))
     assert ("accuracy" in text) == (loss in ("ce", "bce"))
     assert [n.op_type for n in onnx.load(out).graph.node] == [
         n.op_type for n in onnx.load(model).graph.node
     ]
 
 
-def test_several_inputs_and_a_chosen_answer(two_inputs: Path, tmp_path: Path) -> None:
+def test_several_inputs_and_a_selected_output(two_inputs: Path, tmp_path: Path) -> None:
     arrays = {"x": np.eye(3)[[0, 1, 2, 0]], "y": np.zeros((4, 2)), "labels": np.ones((4, 2))}
     np.savez(tmp_path / "data.npz", **arrays)
     options = ("--loss", "mse", "--answer", "sum", "--epochs", 2, "--batch-size", 3)
@@ -219,7 +217,7 @@ def test_the_best_weights_are_kept_and_patience_ends(rate: float, epochs_run: in
     assert measure(module, line(), Objective("mse"), 8).loss == pytest.approx(best)
 
 
-def test_cosine_falls_to_nothing() -> None:
+def test_cosine_decays_to_zero() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
     recipe = Recipe(2, 3, optimizer, "cosine")
     schedule, rates = recipe.scheduler(line(6)), []
@@ -231,7 +229,7 @@ def test_cosine_falls_to_nothing() -> None:
     assert schedule.get_last_lr()[0] == pytest.approx(0)
 
 
-def test_token_labels_count_where_they_are_not_ignored() -> None:
+def test_ignored_token_labels_do_not_count() -> None:
     logits = torch.tensor([[[2.0, 0.0], [0.0, 2.0], [0.0, 2.0]]])
     labels = torch.tensor([[0, 0, -100]])
     right = Objective("ce").right(logits, labels)
@@ -241,24 +239,28 @@ def test_token_labels_count_where_they_are_not_ignored() -> None:
     torch.testing.assert_close(Objective("ce")(logits, labels), want)
 
 
-def test_where_nothing_gets_better_the_model_stays_and_the_status_says_so(
+def test_without_improvement_the_original_weights_are_saved_and_the_status_is_1(
     tmp_path: Path, capsys: Captured
 ) -> None:
     model, out = tiny(tmp_path, "y = Identity(a)"), tmp_path / "out.onnx"
     np.savez(tmp_path / "data.npz", x=np.eye(2), targets=np.eye(2))
     options = ("--loss", "mse", "--epochs", 2, "--weight-decay", 0.5)
     assert finetune(model, tmp_path / "data.npz", out, *options) == 1
-    assert "no epoch was better" in capsys.readouterr().out
+    assert "no epoch improved" in capsys.readouterr().out
     assert out.read_bytes() == model.read_bytes()
 
 
 @pytest.mark.parametrize(
     ("arrays", "more", "message"),
     [
-        ({"x": X, "labels": L}, (), "labels from 0 to 3, but the model tells 2 classes apart"),
-        ({"x": X, "labels": L + 0.5}, (), "cross-entropy wants the number of a class"),
-        ({"x": X, "labels": X}, (), "cross-entropy wants the number of a class"),
-        ({"x": X, "labels": X[:, :1]}, ("--loss", "mse"), "targets do not fit the output"),
+        ({"x": X, "labels": L}, (), "labels must be 0 to 1, got 0 to 3; see --head auto"),
+        ({"x": X, "labels": L + 0.5}, (), "targets for cross-entropy must be integer class labels"),
+        ({"x": X, "labels": X}, (), "targets for cross-entropy must be integer class labels"),
+        (
+            {"x": X, "labels": X[:, :1]},
+            ("--loss", "mse"),
+            "targets must have shape [2] per example, got [1]; see --head",
+        ),
         ({"x": X, "z": X, "labels": L}, (), "the model takes 'x'; the train arrays are 'x', 'z'"),
         ({"x": X, "y": L, "labels": L}, (), "one array is to be called labels or"),
         ({"x": X, "label": L[:3]}, (), "4 examples of 'x', but 3 label"),
@@ -267,10 +269,22 @@ def test_where_nothing_gets_better_the_model_stays_and_the_status_says_so(
         ({"test_x": X, "test_y": L}, (), "no arrays to train on, only test"),
         ({"x": X[:1], "label": L[:1]}, (), "cannot be divided"),
         ({"x": X, "label": L % 2}, ("--freeze", "nothing.*"), "has a name like 'nothing.*'"),
-        ({"x": X, "label": L % 2}, ("--freeze", "*"), "no weight of the model trains"),
+        (
+            {"x": X, "label": L % 2},
+            ("--freeze", "*"),
+            "at least one weight must be trainable, got none",
+        ),
         ({"x": X, "label": L % 2}, ("--freeze-statistics",), "no statistics"),
-        ({"x": X, "label": L % 2}, ("--answer", "z"), "no output 'z'; its outputs are y"),
-        ({"x": X, "label": L % 2}, ("--curve", "/nowhere/at/all.svg"), "there is no folder"),
+        (
+            {"x": X, "label": L % 2},
+            ("--answer", "z"),
+            "--answer must be an output of the model (y), got 'z'",
+        ),
+        (
+            {"x": X, "label": L % 2},
+            ("--curve", "/nowhere/at/all.svg"),
+            "the folder of an output file must exist, got /nowhere",
+        ),
         ({"x": X + np.float32("inf"), "label": L % 2}, (), "the loss is nan in epoch 1"),
         ({"x": X, "label": L % 2}, ("--mean", 1, 2, 3), "3 for 2 channels"),
     ],
@@ -291,7 +305,7 @@ def test_errors_exit_2_before_anything_is_written(
     assert not out.exists()
 
 
-def test_a_model_without_a_head_and_a_missing_pillow_are_said(
+def test_errors_name_a_missing_head_and_a_missing_pillow(
     tmp_path: Path, digits: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.savez(tmp_path / "data.npz", x=X, labels=L)
@@ -327,7 +341,7 @@ def test_wrong_usage(arguments: tuple[str, str], digits: Path, capsys: Captured)
     assert "usage:" in capsys.readouterr().err
 
 
-def test_without_onnxruntime_it_tunes_and_says_so(
+def test_without_onnxruntime_it_fine_tunes_without_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     np.savez(tmp_path / "data.npz", x=X, labels=L % 2)
@@ -339,6 +353,6 @@ def test_without_onnxruntime_it_tunes_and_says_so(
     assert OnnxModule(tmp_path / "out.onnx").weights["w"].shape == (2, 4)
 
 
-def test_a_curve_of_one_number_is_still_a_picture() -> None:
+def test_a_curve_of_one_number_is_valid_svg() -> None:
     for series in ({"a <b>": [1.0]}, {"a": [0.5, 0.5]}, {}):
         xml.etree.ElementTree.fromstring(svg("title & more", series))

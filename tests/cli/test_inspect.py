@@ -1,4 +1,4 @@
-"""`onnxinterp inspect` and `onnxinterp ops` tell what is there and what is missing."""
+"""`onnxinterp inspect` and `onnxinterp ops` list operators, weights and missing operators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnxinterp.registry import KERNELS, lookup
 Captured = pytest.CaptureFixture[str]
 
 
-def test_inspect_tells_what_is_in_a_model(digits: Path, capsys: Captured) -> None:
+def test_inspect_shows_the_content_of_a_model(digits: Path, capsys: Captured) -> None:
     assert main(["inspect", str(digits)]) == 0
     out = capsys.readouterr().out
     kernel = lookup("Conv", 20)
@@ -28,7 +28,7 @@ def test_inspect_tells_what_is_in_a_model(digits: Path, capsys: Captured) -> Non
         assert text in out
 
 
-def test_inspect_counts_what_the_module_trains(digits: Path) -> None:
+def test_inspect_and_the_module_have_the_same_trainable_weights(digits: Path) -> None:
     weights = {w.name: w for w in weights_of(build(read(digits).proto))}
     module = OnnxModule(digits)
     assert list(weights) == list(module.weights)
@@ -60,7 +60,7 @@ def test_ops_lists_every_operator_of_the_specification() -> None:
     for schema in onnx.defs.get_all_schemas_with_history():
         if not schema.deprecated:
             row = rows[schema.domain or "ai.onnx", schema.name]
-            assert (schema.since_version in row.served) != (schema.since_version in row.missing)
+            assert (schema.since_version in row.supported) != (schema.since_version in row.missing)
     assert all((d or "ai.onnx", n) in rows for d, n in KERNELS)
 
 
@@ -68,7 +68,7 @@ def test_ops_names_the_file_and_the_versions() -> None:
     (row,) = [r for r in operators() if r.op_type == "Clip"]
     assert row.source == "ops/clip.py"
     assert row.kernels == tuple(sorted(KERNELS["", "Clip"]))
-    assert {11, 12, 13} <= set(row.served)
+    assert {11, 12, 13} <= set(row.supported)
 
 
 def test_ops_prints_a_table_and_markdown(capsys: Captured) -> None:

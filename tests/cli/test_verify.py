@@ -1,4 +1,4 @@
-"""`onnxinterp verify` gives the verdict, finds the node, and writes what shows it."""
+"""`onnxinterp verify`: the verdict, the first node that differs, and the smallest submodel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def noisy_gemm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten per cent of noise on the weight of every Gemm."""
+    """Add ten percent of noise to the weight of every Gemm."""
     kernel = lookup("Gemm", 20)
     assert kernel is not None
     right = kernel.function
@@ -44,7 +44,7 @@ def noisy_gemm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KERNELS["", "Gemm"], kernel.since, wrong)
 
 
-def test_a_right_model_exits_0(digits: Path, capsys: Captured) -> None:
+def test_a_correct_model_exits_0(digits: Path, capsys: Captured) -> None:
     assert main(["verify", str(digits), "--per-node"]) == 0
     out = capsys.readouterr().out
     assert "batch = 1" in out
@@ -60,7 +60,9 @@ def test_a_wrong_model_exits_1(digits: Path, capsys: Captured) -> None:
 
 
 @pytest.mark.usefixtures("noisy_gemm")
-def test_the_sub_model_shows_it_again(digits: Path, tmp_path: Path, capsys: Captured) -> None:
+def test_the_submodel_reproduces_the_difference(
+    digits: Path, tmp_path: Path, capsys: Captured
+) -> None:
     out = tmp_path / "part.onnx"
     arguments = ["verify", str(digits), "--input_shape", "image:2,1,8,8"]
     assert main([*arguments, "--per-node", "--submodel", str(out)]) == 1
@@ -72,7 +74,7 @@ def test_the_sub_model_shows_it_again(digits: Path, tmp_path: Path, capsys: Capt
     assert "logits float32 2x10" in " ".join(capsys.readouterr().out.split())
 
 
-def test_given_inputs_and_shapes_are_used(two_inputs: Path, capsys: Captured) -> None:
+def test_inputs_and_shapes_are_used(two_inputs: Path, capsys: Captured) -> None:
     inputs = two_inputs.with_suffix(".npz")
     np.savez(inputs, x=np.ones((5, 3), np.float32), y=np.ones((5, 2), np.float32))
     assert main(["verify", str(two_inputs), "--inputs", str(inputs)]) == 0
@@ -83,6 +85,6 @@ def test_given_inputs_and_shapes_are_used(two_inputs: Path, capsys: Captured) ->
     assert "assumed" not in out
 
 
-def test_the_limits_decide(digits: Path, capsys: Captured) -> None:
+def test_the_tolerance_decides(digits: Path, capsys: Captured) -> None:
     assert main(["verify", str(digits), "--mse", "0"]) == 1
     assert "MSE < 0" in capsys.readouterr().out

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from onnxinterp import InvalidModelError, NodeError, OnnxModule
-from onnxinterp.runtime.interpreter import Frame, Interpreter, Step
+from onnxinterp.runtime.interpreter import Frame, Interpreter
+from onnxinterp.runtime.plan import Step
 from onnxinterp.values import Host
 
 HEADER = '<ir_version: 8, opset_import: ["": {opset}]>\n'

@@ -138,7 +138,7 @@ def close(got: object, want: object) -> None:
 
 
 def names(module: OnnxModule) -> list[str]:
-    return [step.kernel.__name__ for step in module._plan().plan.steps]
+    return [step.kernel.__name__ for step in module.plan.steps]
 
 
 def gradients(module: nn.Module, inputs: list[Tensor]) -> list[Tensor]:

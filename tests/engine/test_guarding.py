@@ -206,7 +206,7 @@ def test_folding_is_bounded_without_limits() -> None:
     m = module(text, limits=Limits(tensor_bytes=2**20))
     with pytest.raises(UnsafeModelError, match=r"Neg.*limits\.tensor_bytes"):
         m(torch.ones(1))
-    assert module(text).graph.nodes  # loaded, and nothing of it made
+    assert module(text).onnx_graph.nodes  # loaded, and nothing of it made
 
 
 def test_whatever_a_kernel_raises_names_the_node() -> None:

@@ -116,7 +116,7 @@ def test_outputs_name_any_tensor_and_prune(module: OnnxModule) -> None:
     features = OnnxModule(parse(TWO_OUTPUTS), outputs=["s"])
     x, y = torch.randn(4, 3), torch.randn(4, 3)
     torch.testing.assert_close(features(x, y), x + y)
-    assert len(features.graph.nodes) == 1
+    assert len(features.onnx_graph.nodes) == 1
     assert "bias" not in features.weights
     assert module.output_names == ("sum", "product")
     with pytest.raises(InvalidModelError, match="'nothing'"):

@@ -41,7 +41,7 @@ def doubling(count: int, use: str = "t = m.NEXT(x) y = m.NEXT(t)") -> ModelProto
 def test_functions_that_double_are_counted_before_they_are_opened() -> None:
     with pytest.raises(UnsafeModelError, match="nodes once functions are opened"):
         OnnxModule(doubling(32))
-    assert len(OnnxModule(doubling(4)).graph.nodes) == 8
+    assert len(OnnxModule(doubling(4)).onnx_graph.nodes) == 8
     OnnxModule(doubling(4), limits=Limits(nodes=23))  # a call counts as a node
     with pytest.raises(UnsafeModelError, match="22 are allowed"):
         OnnxModule(doubling(4), limits=Limits(nodes=22))

@@ -1,4 +1,4 @@
-"""Every script in examples/ runs, and shows what it says."""
+"""Every script in examples/ runs and prints the expected results."""
 
 from __future__ import annotations
 
@@ -83,4 +83,7 @@ def test_lora(capsys: Captured) -> None:
     change = merged.weights["head.weight"] - old.weights["head.weight"]
     assert torch.linalg.matrix_rank(change, rtol=1e-4) == 2
     assert torch.equal(merged.weights["head.bias"], old.weights["head.bias"])
-    assert "rank 2: 678 numbers train, the 6186 of the model do not" in capsys.readouterr().out
+    assert (
+        "rank 2: 678 trainable parameters, the 6186 of the model are frozen"
+        in capsys.readouterr().out
+    )

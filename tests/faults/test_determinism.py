@@ -37,7 +37,7 @@ for name, model in MODELS.items():
     note(f"{name} parameters", [n for n, _ in module.named_parameters()])
     note(f"{name} state", list(module.state_dict()))
     note(f"{name} text", repr(module))
-    note(f"{name} plan", [(s.node.name, s.inputs, s.dead) for s in module._plan().plan.steps])
+    note(f"{name} plan", str(module.plan))
 
 module = OnnxModule(MODELS["network"]).train()
 for step in range(3):

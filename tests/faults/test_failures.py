@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from onnxinterp import InputError, Interpreter, NodeError, OnnxModule
-from onnxinterp.runtime.interpreter import Frame, Step
+from onnxinterp.runtime.interpreter import Frame
+from onnxinterp.runtime.plan import Step
 from tests.faults.models import MODELS, call_of
 from tests.saving.models import parse
 

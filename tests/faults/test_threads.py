@@ -171,7 +171,7 @@ def test_a_plan_made_while_constants_are_refreshed_is_not_kept(
 ) -> None:
     """Of the constants as they were, for a call that had begun; the next call sees the new ones."""
     module = OnnxModule(MODELS["overridden"])
-    make = module._make_plan
+    make = module._plans._make
 
     def overtaken(*args: Any) -> Any:
         plan = make(*args)
@@ -182,7 +182,7 @@ def test_a_plan_made_while_constants_are_refreshed_is_not_kept(
         return plan
 
     x, w = torch.randn(2, 3), torch.ones(3)
-    monkeypatch.setattr(module, "_make_plan", overtaken)
+    monkeypatch.setattr(module._plans, "_make", overtaken)
     assert module(x, w=w).shape == (2, 3)
     for _ in range(3):
         assert module(x, w=w).shape == module(x).shape == (3, 2)

@@ -46,7 +46,7 @@ def answer(op_type: str, opset: int, given: onnx.TypeProto, x: Any, **attributes
     """What the node answers, as nested lists."""
     module = OnnxModule(model(op_type, opset, given, **attributes))
     got = module(x)
-    array = to_numpy(got, module.graph.outputs[0]) if isinstance(got, Tensor) else got
+    array = to_numpy(got, module.onnx_graph.outputs[0]) if isinstance(got, Tensor) else got
     return array.tolist() if isinstance(array, np.ndarray) else array
 
 

@@ -124,7 +124,7 @@ def test_the_pipeline_agrees_with_onnxruntime() -> None:
 def test_inputs_and_outputs_are_described() -> None:
     module = OnnxModule(pipeline())
     assert str(module.inputs[0]) == "features: map of string to float"
-    assert str(module.graph.outputs[1]) == "y: sequence of map of string to float"
+    assert str(module.onnx_graph.outputs[1]) == "y: sequence of map of string to float"
     assert "features: map of string to float" in repr(module)
 
 

@@ -90,7 +90,7 @@ def test_a_product_and_its_bias_that_run_as_one(swapped: bool, tmp_path: Path) -
         )
         node.input[:] = ["one.bias" if name == "b" else name for name in node.input]
     module, x, path = OnnxModule(model), torch.randn(2, 3), tmp_path / "m.onnx"
-    steps = module._plan().plan.steps
+    steps = module.plan.steps
     assert len(steps) == 2, "each pair is one step"
     assert saved(module, path) == model.SerializeToString()
     tune(module)

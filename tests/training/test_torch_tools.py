@@ -78,9 +78,9 @@ def test_autocast_treats_layers_as_it_treats_linear(rank: int, dtype: torch.dtyp
 def test_linear_layers_are_one_step(rank: int) -> None:
     """MatMul and the Add of its bias run as one function; asked for apart, they are apart."""
     module, x = imported(rank), batch(rank)
-    steps = module._plan().plan.steps
+    steps = module.plan.steps
     assert len([s for s in steps if s.kernel.__name__ in ("linear", "gemm")]) == 2
-    names = [o for n in module.graph.nodes for o in n.outputs]
+    names = [o for n in module.onnx_graph.nodes for o in n.outputs]
     torch.testing.assert_close(OnnxModule(written(rank), outputs=names)(x)[-1], module(x))
 
 

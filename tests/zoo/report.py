@@ -1,4 +1,4 @@
-"""Write docs/models.md from what the runs of the zoo measured.
+"""Write docs/models.md from the results of the zoo tests.
 
 python -m pytest tests/zoo --zoo-times && python -m tests.zoo.report
 """
@@ -28,19 +28,20 @@ Generated; do not edit:
 python -m pytest tests/zoo --zoo-times && python -m tests.zoo.report
 ```
 
-Every model runs here and in onnxruntime {onnxruntime} on the same seeded inputs, with
-torch {torch}, Python {python} and {threads} threads on both sides.
+Every model runs in onnxinterp and in onnxruntime {onnxruntime} on the same seeded inputs, with
+torch {torch}, Python {python} and {threads} threads each.
 
-- It **matches** when for every case and output the mean squared difference is below {mse:.0e},
+- It **matches** if for every input and output the mean squared error (MSE) is below {mse:.0e},
   every element is within rtol {rtol:.0e} and atol {atol:.0e}, and the relative error (norm of the
-  difference over norm of the reference) is below {relative:.0e}. The worst of each is shown.
-- **noise** is the relative error after 10 % of noise on one early weight. The comparison must fail
-  then, or it would prove nothing.
-- **ours** and **ort** are milliseconds: medians of alternating runs of the first case, in `eval()`
+  difference divided by the norm of the reference) is below {relative:.0e}. The table shows the
+  maximum of each.
+- **noise** is the relative error with 10 % noise on one early weight. This is a negative control:
+  the comparison must fail.
+- **ours** and **ort** are milliseconds: medians of alternating runs of the first input, in `eval()`
   and without gradients. {load}
 - **compile** is `torch.compile(fullgraph=True, dynamic=True)` with the `aot_eager` backend,
-  **export** is `torch.export.export` with the file's symbolic dimensions free. Both must answer
-  every case as well as the module itself.
+  **export** is `torch.export.export` with the symbolic dimensions of the file as dynamic
+  dimensions. Both must match on every input.
 
 **{matching} of {total} models match.**
 """
@@ -54,29 +55,29 @@ SECTIONS = {
     "trained": """\
 ## Trained models
 
-Trained weights, out of wheels on the Python package index; every file is verified by its sha256.
+Models with trained weights, from packages on PyPI. The sha256 of every file is verified.
 """,
     "seeded": """\
 ## Architectures with seeded weights
 
-The layers, names, opsets and IR versions of these files of the ONNX model zoo, rebuilt as ONNX
-graphs. **They are not the original files, and their weights are not trained**: weights are seeded
-and calibrated layer by layer, so that signals keep unit variance through the depth and outputs tell
-inputs apart. They prove the arithmetic of an architecture, not the accuracy of a classifier.
+These graphs have the layers, names, opsets and IR versions of files in the ONNX model zoo. **They
+are not the original files, and their weights are not trained**: weights are random with a fixed
+seed and calibrated layer by layer, so that activations keep unit variance and outputs differ
+between inputs. They test the arithmetic of an architecture, not the accuracy of a classifier.
 """,
     "light": """\
 ## Light models of the onnx package
 
-Full-size graphs whose large weights are one constant, made in the graph by ConstantOfShape. **They
-prove little**: all classes come out equally likely whatever the input says, so there is no noise to
-notice. They show that graphs of this size load and run. Their outputs are also compared with those
-that the onnx package ships.
+Full-size graphs whose large weights are constants created by ConstantOfShape nodes. **They prove
+little**: all classes get the same probability for every input, so noise has no effect. They show
+that graphs of this size load and run. Their outputs are also compared with those in the onnx
+package.
 """,
 }
 
 
 def page(measured: results.Results) -> str:
-    """The whole page; a model without results shows as not run."""
+    """Return the page; a model without results is shown as not run."""
     matching = sum(measured.get(m.name, {}).get("outputs") == "passed" for m in manifest())
     text = INTRODUCTION.format(
         onnxruntime=version("onnxruntime"),
@@ -99,7 +100,7 @@ def page(measured: results.Results) -> str:
 
 
 def load(measured: results.Results) -> str:
-    """How busy the machine was: times of a busy one say little."""
+    """Return the load of the machine: times on a busy one are unreliable."""
     loads = [m["load"] for m in measured.values() if "load" in m]
     if not loads:
         return "Not measured in the last run."
@@ -131,18 +132,18 @@ def captured(model: Model, ended: str | None) -> str:
 
 
 def sources() -> str:
-    """Where the trained models come from."""
+    """Return the table of sources of the trained models."""
     lines = [
         f"| {m.name} | {m.kind} | {m.package} {m.version} | {m.licence} |"
         for m in manifest()
         if m.package
     ]
     head = "| model | kind | package | licence |\n|---|---|---|---|\n"
-    return "\n## Where the trained models come from\n\n" + head + "\n".join(lines) + "\n"
+    return "\n## Sources of the trained models\n\n" + head + "\n".join(lines) + "\n"
 
 
 def notes(measured: results.Results) -> str:
-    """What is expected to fail, what depends on data, and what failed unexpectedly."""
+    """Return expected failures, models that depend on data, and unexpected failures."""
     expected = [f"- {f.model} ({f.when}): {f.why}, [see]({f.link})" for f in known_failures()]
     dependent = [f"- {m.name}: {m.data_dependent}" for m in manifest() if m.data_dependent]
     failed = [
@@ -154,7 +155,7 @@ def notes(measured: results.Results) -> str:
     ]
     parts = {
         "Expected failures": expected,
-        "Not captured, because branches or shapes depend on data": dependent,
+        "Not captured: branches or shapes depend on data": dependent,
         "Failures of the last run": failed,
     }
     sections = [f"\n## {title}\n\n" + "\n".join(ls) + "\n" for title, ls in parts.items() if ls]

@@ -106,7 +106,7 @@ class Module:
             for _ in range(case.calls):
                 answer = module(**feeds)
         given = answer if isinstance(answer, tuple) else (answer,)
-        pairs = zip(given, module.graph.outputs, strict=True)
+        pairs = zip(given, module.onnx_graph.outputs, strict=True)
         self.stage = "answered"
         if any(map(self.vast, given)):
             return None

@@ -18,17 +18,17 @@ BEGIN, END = "<!-- begin of the table -->\n", "<!-- end of the table -->\n"
 
 TITLES = {
     "damaged": "damaged bytes",
-    "tensors": "tensors that lie",
+    "tensors": "inconsistent tensors",
     "external": "external data",
     "graphs": "ill-formed graphs",
     "attributes": "attributes",
     "names": "names",
     "depth": "depth",
     "indices": "indices",
-    "arithmetic": "ends of number types",
+    "arithmetic": "numeric limits",
     "bombs": "bombs",
     "loops": "loops",
-    "legal": "odd but right",
+    "legal": "unusual but valid",
 }
 
 

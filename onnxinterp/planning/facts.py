@@ -1,0 +1,118 @@
+"""What a plan depends on besides the graph, and what is inferred about its values first.
+
+Setting     the weights as they are now, the mode, the device: given by the module
+Facts       ONNX types and straight-through values: inferred from the graph, then read-only
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from onnx import TensorProto
+from torch import Tensor
+
+from onnxinterp.dtypes import CARRIER
+from onnxinterp.graph.ir import Graph, ValueInfo
+from onnxinterp.limits import Limits
+from onnxinterp.planning.carriers import output_types, type_of
+from onnxinterp.registry import Kind
+from onnxinterp.runtime.guard import Guard
+from onnxinterp.values import HOST_LENGTH, READABLE, Dtype, Host, host_of
+
+NUMBER_KINDS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
+TENSOR_KINDS = (Kind.TENSOR, Kind.OPERAND)  # what a host rule takes plain numbers for
+Constant: TypeAlias = "Tensor | Host | np.ndarray[Any, Any]"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a plan depends on besides the graph.
+
+    Attributes:
+        weights: names of all weights of the module.
+        constants: those weights that never train, and values that are no tensors (strings).
+        hosts: the small ones among them as plain numbers.
+        training: whether dropout drops and normalisation uses the statistics of the batch.
+        device: where the weights are.
+        dtypes: what the module's floating type has become since loading (float32 -> bfloat16).
+        sized: host values that are known because the shapes of the inputs are.
+        types: the ONNX types of the weights.
+        frozen_stats: names of the state that is not updated in training.
+        fuse: whether nodes that are one function in torch run as one.
+        guard: watches the nodes that run while the plan is made (constant folding).
+    """
+
+    weights: Set[str]
+    constants: Mapping[str, Constant]
+    hosts: Mapping[str, Host]
+    training: bool
+    device: torch.device
+    dtypes: Mapping[torch.dtype, torch.dtype]
+    sized: Mapping[str, Host] = field(default_factory=dict)
+    types: Mapping[str, int] = field(default_factory=dict)
+    frozen_stats: Set[str] = frozenset()
+    fuse: bool = True
+    guard: Guard = field(default_factory=lambda: Guard.of_plan(Limits()))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What holds for the values of a graph in every plan of one module.
+
+    Attributes:
+        types: name -> ONNX element type; values whose type is not known are missing or 0.
+        straight_through: values whose readers all take floating numbers in place of integers.
+    """
+
+    types: Mapping[str, int]
+    straight_through: Set[str]
+
+    def type_of(self, value: ValueInfo) -> int:
+        """The type that a graph declares for a value, or else the inferred one."""
+        return value.elem_type or self.types.get(value.name, 0)
+
+    def dtype_of(self, value: ValueInfo, dtypes: Mapping[torch.dtype, torch.dtype]) -> Dtype:
+        """How a value is stored; `dtypes` as in `Setting`."""
+        elem_type = self.type_of(value)
+        if elem_type == TensorProto.STRING:
+            return np.dtype(object)
+        dtype = CARRIER.get(elem_type)
+        return None if dtype is None else dtypes.get(dtype, dtype)
+
+
+def infer(graph: Graph, setting: Setting) -> Facts:
+    """Infer what holds for the values of a graph and of its subgraphs."""
+    types = {name: type_of(value) for name, value in setting.constants.items()}
+    types.update(setting.types)
+    straight_through: set[str] = set()
+    _infer(graph, types, straight_through)
+    return Facts(types, straight_through)
+
+
+def _infer(graph: Graph, types: dict[str, int], straight_through: set[str]) -> None:
+    types.update({i.name: i.elem_type for i in graph.inputs if i.elem_type})
+    straight_through |= graph.straight_through
+    for node in graph.nodes:
+        bodies = []
+        for body in node.subgraphs.values():
+            if len(body.inputs) == len(node.inputs):  # as passed where undeclared
+                passed = zip(body.inputs, node.inputs, strict=True)
+                types.update({i.name: types.get(n, 0) for i, n in passed})
+            _infer(body, types, straight_through)
+            if node.kernel is None or not node.kernel.subgraph_of:
+                bodies.append([o.elem_type or types.get(o.name, 0) for o in body.outputs])
+        inputs = [types.get(name, 0) for name in node.inputs]
+        types.update(zip(node.outputs, output_types(node, inputs, bodies), strict=True))
+
+
+def snapshot(value: Constant) -> Host | None:
+    """A constant as plain numbers, where it is small enough."""
+    if isinstance(value, Host):
+        return value
+    if not isinstance(value, Tensor) or value.is_meta or value.dtype not in READABLE:
+        return None
+    return host_of(value) if value.ndim <= 1 and value.numel() <= HOST_LENGTH else None

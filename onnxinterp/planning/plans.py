@@ -1,0 +1,222 @@
+"""The plans of a module: one for each mode, made when it is first needed, and kept.
+
+    Plans           all plans of one module, and what they depend on
+    BoundPlan       one of them, and where the weights it reads are stored
+
+A plan holds constants, so it is made anew when these may have changed: after `.to()`,
+`load_state_dict`, `refresh()`. Sizes of inputs that come a second time get a plan of their own, in
+which all that depends on these sizes alone is a constant.
+
+Threads may share a module: a table of plans is replaced, never changed, so that whoever reads one
+finds it whole. Two threads may make the same plan at once; either is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+from onnxinterp.graph.ir import Graph
+from onnxinterp.limits import Limits
+from onnxinterp.planning.carriers import type_of
+from onnxinterp.planning.facts import Facts, Setting, infer, snapshot
+from onnxinterp.planning.planner import make_plan
+from onnxinterp.runtime.guard import Guard
+from onnxinterp.runtime.plan import Plan
+from onnxinterp.values import Host
+from onnxinterp.weights import Weights, roles
+
+Sizes: TypeAlias = "tuple[torch.Size, ...]"
+MAX_SIZES = 16  # plans for particular sizes, each mode
+PLAIN = (Tensor, nn.Parameter)
+
+
+@dataclass
+class BoundPlan:
+    """A plan, where the weights it reads are, and plans for sizes that came more than once.
+
+    Attributes:
+        plan: runs whatever the sizes of the inputs are.
+        reads: name, module and attribute of each weight.
+        training: the mode it is for.
+        overridden: the initializers that a call gives.
+        own: places of the outputs that are constants of the plan, or weights.
+        by_sizes: shapes of the inputs -> the plan made for them; None where they came once.
+    """
+
+    plan: Plan
+    reads: list[tuple[str, nn.Module, str]]
+    training: bool
+    overridden: frozenset[str]
+    by_sizes: dict[Sizes, BoundPlan | None] = field(default_factory=dict)
+    own: frozenset[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        kept = {*self.plan.constants, *(name for name, _, _ in self.reads)}
+        self.own = frozenset(i for i, key in enumerate(self.plan.outputs) if key in kept)
+
+
+class Plans:
+    """The plans of one module.
+
+    Attributes:
+        graph: the decoded main graph.
+        weights: all weights; where they are and what they are is read when a plan is made.
+        strings: constants that are arrays of strings.
+        packed: weight -> ONNX type, of types narrower than their torch dtype.
+        limits: what folding may take.
+        fuse: whether nodes that are one function in torch run as one.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        weights: Weights,
+        strings: Mapping[str, np.ndarray[Any, Any]],
+        packed: Mapping[str, int],
+        limits: Limits,
+        fuse: bool,
+    ) -> None:
+        self.graph = graph
+        self.weights = weights
+        self.strings = strings
+        self.packed = packed
+        self.limits = limits
+        self.fuse = fuse
+        kernels = [node.kernel for node in graph.walk() if node.kernel]
+        self.has_modes = any(k.state or "training" in k.attributes for k in kernels)
+        self._loaded_as = _floating_dtype(weights)
+        self._hosts: dict[str, Host] = {}  # numbers of the file: they outlast casts and meta
+        self.reset(frozenset())
+
+    def reset(self, frozen_stats: frozenset[str], *, reread: bool = False) -> None:
+        """Forget all plans: weights were moved, cast or loaded.
+
+        Args:
+            frozen_stats: names of the statistics that training leaves as they are.
+            reread: read small constants anew, which were changed in place.
+        """
+        if reread:
+            self._hosts = {}
+        self.setting = self._setting(frozen_stats)
+        self._facts: Facts = infer(self.graph, self.setting)
+        self._plans: dict[tuple[bool, frozenset[str]], BoundPlan] = {}
+
+    def get(self, training: bool, overridden: frozenset[str] = frozenset()) -> BoundPlan:
+        """The plan for a mode, where a call gives the `overridden` initializers."""
+        plans = self._plans  # a thread may put another there meanwhile
+        key = training and self.has_modes, overridden
+        if (found := plans.get(key)) is None:
+            found = plans[key] = self._make(*key)
+        return found
+
+    def specialize(
+        self, bound: BoundPlan, sizes: Sizes, values: Mapping[Any, Any], guard: Guard | None
+    ) -> None:
+        """Note the sizes of a call; when they come a second time, make a plan for them.
+
+        Args:
+            bound: the plan that ran.
+            sizes: shapes of the inputs of the call.
+            values: what its frame holds at the end.
+            guard: watches the call.
+        """
+        known, made = bound.by_sizes, None
+        if sizes in known:
+            found = {n: v for n in bound.plan.sized if isinstance(v := values.get(n), Host)}
+            made = self._make(bound.training, bound.overridden, found, guard)
+        elif len(known) >= MAX_SIZES:
+            known = dict(list(known.items())[1:])
+        bound.by_sizes = {**known, sizes: made}
+
+    def __getstate__(self) -> dict[str, Any]:
+        derived = ("setting", "_facts", "_plans")
+        return {k: v for k, v in self.__dict__.items() if k not in derived}
+
+    def _make(
+        self,
+        training: bool,
+        overridden: frozenset[str],
+        sized: Mapping[str, Host] | None = None,
+        guard: Guard | None = None,
+    ) -> BoundPlan:
+        base = self.setting
+        constants = {n: t for n, t in base.constants.items() if n not in overridden}
+        setting = replace(
+            base,
+            weights=base.weights - overridden,
+            constants=constants,
+            hosts={n: h for n, h in base.hosts.items() if n in constants},
+            training=training,
+            sized=sized or {},
+            guard=guard or Guard.of_plan(self.limits),
+        )
+        # a call inside grad or vmap may need a plan: its constants are for calls outside, too
+        with torch.inference_mode(False), torch.no_grad(), temporarily_clear_interpreter_stack():
+            plan = make_plan(self.graph, setting, self._facts)
+        needed = {*plan.captures, *plan.inputs}
+        reads = [(n, *self.weights.holder(n)) for n in self.weights if n in needed]
+        return BoundPlan(plan, reads, training, overridden)
+
+    def _setting(self, frozen_stats: frozenset[str]) -> Setting:
+        """What plans depend on, as it is now: `functional_call` may have replaced weights."""
+        state = roles(self.graph)[1]
+        weights = dict(self.weights.items())
+        constants = {
+            n: t for n, t in weights.items() if not isinstance(t, nn.Parameter) and n not in state
+        }
+        for name, tensor in constants.items():
+            if name not in self._hosts and (host := snapshot(tensor)) is not None:
+                self._hosts[name] = host
+        dtypes = {}
+        if self._loaded_as is not None:
+            dtypes = {self._loaded_as: _floating_dtype(self.weights) or self._loaded_as}
+        hosts = {
+            n: Host(h.data, dtypes.get(h.dtype, h.dtype))
+            for n, h in self._hosts.items()
+            if n in constants
+        }
+        for name, tensor in constants.items():  # on the meta device numbers are known all the same
+            if tensor.is_meta and name in hosts:
+                constants[name] = hosts[name].tensor()
+        return Setting(
+            weights=frozenset(weights),
+            constants={**constants, **self.strings},
+            hosts=hosts,
+            training=False,
+            device=device_of(self.weights),
+            dtypes=dtypes,
+            types={n: type_of(t) for n, t in weights.items()} | dict(self.packed),
+            frozen_stats=frozen_stats,
+            fuse=self.fuse,
+        )
+
+
+def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
+    """The shapes of the inputs, where all are plain tensors of plain sizes; None while capturing.
+
+    A plan made of what is no plain tensor, as torch's fakes, would not serve others.
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return None
+    values = [given[name] for name in names if name in given]
+    if not all(type(v) in PLAIN and all(type(n) is int for n in v.shape) for v in values):
+        return None
+    return tuple([v.shape for v in values])
+
+
+def device_of(weights: Weights) -> torch.device:
+    """Where the weights of a module are; the CPU where there are none."""
+    some = next(weights.parameters(), next(weights.buffers(), None))
+    return torch.device("cpu") if some is None else some.device
+
+
+def _floating_dtype(weights: Weights) -> torch.dtype | None:
+    """The dtype of the first floating weight: what `.double()` and `.bfloat16()` change."""
+    return next((t.dtype for t in weights.values() if t.is_floating_point()), None)

@@ -1,0 +1,155 @@
+"""A plan: the steps of a model in order, each with its kernel and all that is known in advance.
+
+    Plan        steps, and the names of what goes in and what comes out
+        Step    one node, or several that run as one function
+    Ref         a constant in the form in which a kernel takes it
+
+`print(plan)` lists the steps. Plans are derived from a `Graph` (see `planning`), never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from onnxinterp.errors import plain
+from onnxinterp.graph.ir import Node
+from onnxinterp.registry import Kind
+from onnxinterp.values import Host, OutputType
+
+
+class Ref(NamedTuple):
+    """A constant in one form: a kernel may want a list of numbers where another wants a tensor.
+
+    Attributes:
+        name: the ONNX name of the value.
+        kind: the form, a value of `Kind`.
+    """
+
+    name: str
+    kind: str
+
+
+Key: TypeAlias = "str | Ref"
+"""What a value is stored under in a frame: its ONNX name, or a `Ref` for constants."""
+
+
+def onnx_name_of(key: Key) -> str:
+    """The ONNX name of the value behind a key."""
+    return key.name if isinstance(key, Ref) else key
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Step:
+    """One node, resolved: nothing about it is looked up again at forward time.
+
+    Attributes:
+        node: the node it runs; of a fused step, the last of its nodes.
+        kernel: the torch function.
+        inputs: keys of its positional arguments, in order.
+        outputs: names under which the results are stored.
+        attributes: keyword arguments known at planning time.
+        direct: the arguments are passed as they are; otherwise the interpreter first converts them
+            to what the kernel wants (a tensor or plain numbers).
+        kinds: what the kernel wants for each input.
+        numbers: (index, kind) of the inputs that are read into plain numbers at run time.
+        host_rule: the rule for plain numbers, where all inputs may be plain numbers.
+        subgraphs: attribute name -> plan.
+        weights: attribute name -> key of the weight it holds.
+        wants_device: the kernel creates tensors from nothing.
+        updates: (weight name, index of the output that is its next value).
+        parts: the steps that a fused step replaces; empty otherwise.
+    """
+
+    node: Node
+    kernel: Callable[..., Any]
+    inputs: tuple[Key, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+    direct: bool = True
+    kinds: tuple[Kind, ...] = ()
+    numbers: tuple[tuple[int, Kind], ...] = ()
+    host_rule: Callable[..., Any] | None = None
+    subgraphs: dict[str, Plan] = field(default_factory=dict)
+    weights: dict[str, Key] = field(default_factory=dict)
+    wants_device: bool = False
+    updates: tuple[tuple[str, int], ...] = ()
+    parts: tuple[Step, ...] = ()
+
+    @cached_property
+    def reads(self) -> tuple[Key, ...]:
+        """Keys of all values it needs, including those its subgraphs capture."""
+        if not (self.subgraphs or self.weights or self.updates):
+            return self.inputs
+        captured = (name for plan in self.subgraphs.values() for name in plan.captures)
+        return (*self.inputs, *self.weights.values(), *captured, *(n for n, _ in self.updates))
+
+    @property
+    def op(self) -> str:
+        """The operators it runs: "Relu", "com.example::Op", "Mul + Sigmoid"."""
+        nodes = [part.node for part in self.parts] or [self.node]
+        return " + ".join(f"{n.domain}::{n.op_type}" if n.domain else n.op_type for n in nodes)
+
+    def __repr__(self) -> str:
+        results = ", ".join(name or "_" for name in self.outputs)
+        arguments = [onnx_name_of(key) or "None" for key in self.inputs]
+        held = {**self.attributes, **self.weights}
+        arguments += [f"{k}={_brief(v)}" for k, v in held.items()]
+        arguments += [f"{name}={plan!r}" for name, plan in self.subgraphs.items()]
+        kernel = getattr(self.kernel, "__name__", "kernel")
+        return plain(f"{results} = {kernel}({', '.join(arguments)})")
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Plan:
+    """Steps in order, between the values that come in and those that go out.
+
+    Attributes:
+        steps: what runs.
+        dead: for each step, the values that no later step reads.
+        inputs: names of the graph's inputs.
+        outputs: keys of the graph's outputs.
+        captures: keys that the steps read and that are in the frame before the first step.
+        constants: values known at planning time; those of subgraphs are in the root plan.
+        output_types: dtype and declared shape of each output.
+        sized: host values that depend on the shapes of the inputs alone; they stay in the frame
+            until its end.
+    """
+
+    steps: tuple[Step, ...]
+    dead: tuple[tuple[Key, ...], ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[Key, ...]
+    captures: tuple[Key, ...] = ()
+    constants: dict[Key, Any] = field(default_factory=dict)
+    output_types: tuple[OutputType, ...] = ()
+    sized: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(map(onnx_name_of, self.outputs))
+        return plain(f"<Plan: {', '.join(self.inputs)} -> {outputs}, {len(self.steps)} steps>")
+
+    def __str__(self) -> str:
+        lines = [f"inputs   {', '.join(self.inputs)}"]
+        lines += [
+            f"constant {onnx_name_of(key)} = {_brief(value)}"
+            for key, value in self.constants.items()
+        ]
+        for number, (step, dead) in enumerate(zip(self.steps, self.dead, strict=True)):
+            operators = f"  # {step.op}"
+            freed = f", frees {', '.join(map(onnx_name_of, dead))}" if dead else ""
+            lines.append(f"{number:<8} {step!r}{operators}{freed}")
+        lines.append(f"outputs  {', '.join(map(onnx_name_of, self.outputs))}")
+        return "\n".join(map(plain, lines))
+
+
+def _brief(value: Any) -> str:
+    """A constant in a few characters."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    text = repr(value.data if isinstance(value, Host) else value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
