@@ -99,8 +99,7 @@ def run(
         pickle.dump(bases(), file)
         file.flush()
         job = partial(work, file.name)
-        children = [Child(job, patience) for _ in range(workers)]
-        again = Child(job, patience)
+        *children, again = (Child(job, patience) for _ in range(workers + 1))
         oracle = Child(answer) if compare else None
         try:
             seeds, found = _seeds(first, count, seconds), stored(file.name)
