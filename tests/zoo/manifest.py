@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.backend.test
-import pytest
 from onnx import numpy_helper
 
 from tests.zoo import fetch
@@ -90,27 +90,16 @@ def manifest() -> tuple[Model, ...]:
     return tuple(Model(**entry) for entry in json.loads((HERE / "manifest.json").read_text()))
 
 
-def parameters(condition: Callable[[Model], bool] = lambda _: True) -> list[Any]:
-    """Return the models as parameters of tests; with xdist, one process has all tests of a file.
-
-    The models of one package come out of one download.
-    """
-    return [
-        pytest.param(m, id=m.name, marks=pytest.mark.xdist_group(m.package or m.name))
-        for m in manifest()
-        if condition(m)
-    ]
-
-
 def built(name: str) -> Path:
     """Build a seeded architecture, unless the cache has it from the very same sources."""
     folder = fetch.cache_folder() / "architectures"
     folder.mkdir(exist_ok=True)
     place = folder / f"{name}@{_sources_digest()}.onnx"
     if not place.exists():
-        for outdated in folder.glob(f"{name}@*"):
-            outdated.unlink()
-        partial = place.with_suffix(".partial")
+        for other in folder.glob(f"{name}@*"):
+            if not other.name.startswith(place.stem):  # of other sources
+                other.unlink(missing_ok=True)
+        partial = place.with_suffix(f".{os.getpid()}.partial")  # another process may build it
         onnx.save(ARCHITECTURES[name](), partial)
         partial.replace(place)
     return place

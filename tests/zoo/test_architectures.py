@@ -6,7 +6,6 @@ built here are held against them node by node.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.zoo import reference
-from tests.zoo.manifest import LIGHT_FOLDER, Model, built, parameters
+from tests.zoo.manifest import LIGHT_FOLDER, Model, built, manifest
 
 TWINS = {  # seeded -> light
     "bvlcalexnet-9": "light_bvlc_alexnet",
@@ -26,7 +25,7 @@ TWINS = {  # seeded -> light
     "vgg19-caffe2-9": "light_vgg19",
     "zfnet512-9": "light_zfnet512",
 }
-by_seeded_model = pytest.mark.parametrize("model", parameters(lambda m: m.origin == "seeded"))
+SEEDED = [m for m in manifest() if m.origin == "seeded"]
 SIGNALS = ("Conv", "Gemm")
 
 # Published counts of trainable parameters; those of a twin are compared with the light model.
@@ -47,12 +46,6 @@ PARAMETERS = {
 }
 
 
-def by_name(argument: str, names: Iterable[str]) -> pytest.MarkDecorator:
-    """Parametrise over names of models; with xdist, one process builds a model for all tests."""
-    marked = [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in names]
-    return pytest.mark.parametrize(argument, marked)
-
-
 def layers(model: onnx.ModelProto) -> list[tuple[Any, ...]]:
     """Operator, attributes and weight shapes of each node but those that make constants."""
     shapes = {i.name: tuple(i.dims) for i in model.graph.initializer}
@@ -69,7 +62,7 @@ def layers(model: onnx.ModelProto) -> list[tuple[Any, ...]]:
     return table
 
 
-@by_name("seeded", TWINS)
+@pytest.mark.parametrize("seeded", TWINS)
 def test_layers_are_those_of_the_light_model(seeded: str) -> None:
     ours = onnx.load(built(seeded))
     light = onnx.load(LIGHT_FOLDER / f"{TWINS[seeded]}.onnx")
@@ -77,7 +70,7 @@ def test_layers_are_those_of_the_light_model(seeded: str) -> None:
     assert (ours.ir_version, ours.opset_import) == (light.ir_version, light.opset_import)
 
 
-@by_name("name", PARAMETERS)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters_are_as_many_as_published(name: str) -> None:
     graph = onnx.load(built(name)).graph
     norms = [node for node in graph.node if node.op_type == "BatchNormalization"]
@@ -86,13 +79,13 @@ def test_parameters_are_as_many_as_published(name: str) -> None:
     assert sum(prod(i.dims) for i in counted if i.name not in statistics) == PARAMETERS[name]
 
 
-@by_seeded_model
+@pytest.mark.parametrize("model", SEEDED, ids=lambda m: m.name)
 def test_file_declares_the_opset_of_the_manifest(model: Model) -> None:
     imports = onnx.load(built(model.name)).opset_import
     assert {o.domain or "ai.onnx": o.version for o in imports} == model.opsets
 
 
-@by_seeded_model
+@pytest.mark.parametrize("model", SEEDED, ids=lambda m: m.name)
 def test_signals_keep_their_size_through_the_depth(model: Model, tmp_path: Path) -> None:
     proto = onnx.load(built(model.name))
     signals = [n.output[0] for n in proto.graph.node if n.op_type in SIGNALS]
@@ -107,7 +100,7 @@ def test_signals_keep_their_size_through_the_depth(model: Model, tmp_path: Path)
     assert max(deviations) < 6
 
 
-@by_seeded_model
+@pytest.mark.parametrize("model", SEEDED, ids=lambda m: m.name)
 def test_outputs_tell_inputs_apart(model: Model) -> None:
     opened = reference.session(built(model.name))
     first, second = (outputs[0][0] for outputs in reference.answers(opened, list(model.inputs())))

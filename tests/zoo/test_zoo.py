@@ -20,7 +20,7 @@ from tests.zoo.capture import dynamic_shapes, example_case
 from tests.zoo.comparison import Difference, compare
 from tests.zoo.conftest import Subject
 from tests.zoo.known_failures import ALWAYS, known_failures
-from tests.zoo.manifest import manifest, parameters
+from tests.zoo.manifest import manifest
 from tests.zoo.reference import time_in_turn
 
 NOISE = 0.1  # of the weight's root mean square
@@ -28,12 +28,13 @@ NOISE_SEED = 1
 
 TESTS = {"outputs", "control", "shipped", "backward", "compile", "export"}
 
-everywhere = pytest.mark.parametrize("subject", parameters(), indirect=True)
+everywhere = pytest.mark.parametrize("subject", manifest(), ids=lambda m: m.name, indirect=True)
 
 
 def having(condition: Any) -> pytest.MarkDecorator:
     """Parametrise over the models that fulfil a condition."""
-    return pytest.mark.parametrize("subject", parameters(condition), indirect=True)
+    chosen = [m for m in manifest() if condition(m)]
+    return pytest.mark.parametrize("subject", chosen, ids=lambda m: m.name, indirect=True)
 
 
 def answers(run: Any, subject: Subject) -> list[list[Any]]:
