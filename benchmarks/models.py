@@ -39,7 +39,7 @@ def models() -> Iterator[Model]:
         names = [spec.name for spec in case.inputs]
         opset = case.torchscript[-1]
         inputs = dict(zip(names, case.arguments(case.sizes[-1]), strict=True))
-        proto = export_case(case, Export("torchscript", opset))
+        proto = onnx.load(export_case(case, Export("torchscript", opset)))
         yield Model(f"{case.name} (opset {opset})", case.module(), proto, inputs)
     transformer = nn.Sequential(*(AttentionBlock(384, 6) for _ in range(6))).eval()
     tokens = torch.randn(1, 128, 384)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.forking import fork as fork
+from tests import exporting
+from tests.processes import fork as fork
 
 # Samples draw until they are valid, so slow generation is expected; time is never judged.
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -28,6 +29,10 @@ settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_
 settings.load_profile("day")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    exporting.FOLDER = Path(config.cache.mkdir("exports"))
+
+
 def _seed(text: str) -> int:
     return secrets.randbelow(10**9) * 1000 if text == "new" else int(text)
 
@@ -40,5 +45,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     fuzz.addoption("--fuzz-first", type=_seed, default=0, help="the first seed; `new` is any")
     fuzz.addoption("--fuzz-workers", type=int, default=1, help="how many processes try them")
     fuzz.addoption("--fuzz-graphs", type=int, default=40, help="how many graphs of a seed each")
+    parser.addoption("--zoo-times", action="store_true", help="time whole models (docs/models.md)")
     parser.addoption("--case", help="of the hostile files, only those of such a name (fnmatch)")
     parser.addoption("--write-security", action="store_true", help="write the table of SECURITY.md")

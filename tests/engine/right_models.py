@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import onnx
-import onnx.parser
 from onnx import ModelProto
+
+from tests.models import parse as model
 
 PLAIN = """<ir_version: 8, opset_import: ["": 17]>
 g (float[2] x, float[2] z) => (float[2] y) <float[2] w = {1, 2}> {
@@ -17,10 +17,6 @@ CALLING = """<ir_version: 8, opset_import: ["": 17, "m": 1]>
 g (float[2] x) => (float[2] y) { y = m.f<k = 2.0>(x) }
 <domain: "m", opset_import: ["": 17, "m": 1]>
 f <k> (a) => (b) { c = Relu(a) b = Elu<alpha: float = @k>(c) }"""
-
-
-def model(text: str) -> ModelProto:
-    return onnx.parser.parse_model(text)
 
 
 def edited(change: Callable[[ModelProto], object], text: str = PLAIN) -> ModelProto:

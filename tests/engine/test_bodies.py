@@ -360,3 +360,18 @@ def test_bodies_three_deep_see_all_around_them() -> None:
         parse(graph.format(**names).replace("float[", "double[").replace("to = 1", "to = 11"))
     )
     assert torch.autograd.gradcheck(doubled, X.double().requires_grad_())
+
+
+def test_a_loop_that_runs_zero_times_gives_empty_rows_of_the_declared_type() -> None:
+    graph = """g (float[4,3] x, int64[R] shape) => (float[N,P,Q] rows, int64[N] ids) { ...
+      rows, ids = Loop (zero, yes) <body = body (int64 i, bool go)
+        => (bool more, float[P,Q] row, int64 id) {
+          more = Identity (go)
+          row = Reshape (x, shape)
+          id = Identity (i)
+        }
+      >
+    }"""
+    rows, ids = OnnxModule(parse(graph))(X, torch.tensor([3, 4]))
+    assert (rows.shape, rows.dtype) == ((0, 0, 0), torch.float32)
+    assert (ids.shape, ids.dtype) == ((0,), torch.int64)

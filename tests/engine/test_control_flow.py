@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.parser
 import onnxruntime
 import pytest
 import torch
@@ -19,8 +18,8 @@ from onnxinterp import InvalidModelError, NodeError, OnnxModule
 from onnxinterp.runtime.interpreter import Frame, Interpreter
 from onnxinterp.runtime.plan import Step
 from onnxinterp.values import Host
+from tests import models
 
-HEADER = '<ir_version: 8, opset_import: ["": {opset}]>\n'
 CONSTANTS = """
   yes = Constant<value = bool {1}>()  no = Constant<value = bool {0}>()
   zero = Constant<value = int64 {0}>()  one = Constant<value = int64 {1}>()
@@ -30,8 +29,7 @@ CONSTANTS = """
 
 def parse(graph: str, opset: int = 17) -> onnx.ModelProto:
     """A model; CONSTANTS stand where the text has `...`."""
-    text = HEADER.format(opset=opset) + graph.replace("...", CONSTANTS)
-    return onnx.parser.parse_model(text)
+    return models.parse(graph.replace("...", CONSTANTS), opset)
 
 
 def onnxruntime_answers(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
@@ -342,21 +340,6 @@ def test_loops_are_captured(graph: str) -> None:
     want = module(X)
     torch.testing.assert_close(compiled(X), want)
     torch.testing.assert_close(program(X), want)
-
-
-def test_a_loop_that_runs_zero_times_gives_empty_rows_of_the_declared_type() -> None:
-    graph = """g (float[4,3] x, int64[R] shape) => (float[N,P,Q] rows, int64[N] ids) { ...
-      rows, ids = Loop (zero, yes) <body = body (int64 i, bool go)
-        => (bool more, float[P,Q] row, int64 id) {
-          more = Identity (go)
-          row = Reshape (x, shape)
-          id = Identity (i)
-        }
-      >
-    }"""
-    rows, ids = OnnxModule(parse(graph))(X, torch.tensor([3, 4]))
-    assert (rows.shape, rows.dtype) == ((0, 0, 0), torch.float32)
-    assert (ids.shape, ids.dtype) == ((0,), torch.int64)
 
 
 SCAN_OF_ONE = """g (float[4,3] x) => (y) { ...

@@ -24,7 +24,7 @@ from onnxinterp.errors import InputError, InvalidModelError, NodeError, UnsafeMo
 from onnxinterp.runtime import costs
 from tests.engine import bombs
 from tests.engine.bombs import BOMBS, SMALL, TIGHT, TINY
-from tests.hostile_calls.children import Child
+from tests.untrusted.calls.running import Cases
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20, "own" : 1]> g '
 ENDLESS = """(float[2] x) => (float[2] y) { t = Constant <value = bool {1}> ()
@@ -39,7 +39,7 @@ def module(text: str, **options: Any) -> OnnxModule:
 
 @pytest.fixture(scope="module")
 def refusals() -> dict[str, str]:
-    return Child("tests.engine.bombs").results(BOMBS)
+    return Cases("tests.engine.bombs").results(BOMBS)
 
 
 @pytest.mark.parametrize("name", BOMBS)

@@ -25,6 +25,7 @@ from onnxinterp import (
     OnnxModule,
     UnsupportedOpError,
 )
+from tests.models import parse
 
 HEAD = '<ir_version: 8, opset_import: ["": 17]>'
 
@@ -39,10 +40,6 @@ OPTIONAL = """<ir_version: 8, opset_import: ["": 17]>
 g (float[3] scale, float[2,3] x) => (float[2,3] y) <float[3] scale = {2, 2, 2}> {
   y = Mul(x, scale)
 }"""
-
-
-def parse(text: str) -> onnx.ModelProto:
-    return onnx.parser.parse_model(text)
 
 
 @pytest.fixture

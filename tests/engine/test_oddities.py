@@ -17,10 +17,7 @@ import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxinterp import OnnxModule
-
-
-def model(text: str) -> ModelProto:
-    return onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
+from tests.models import parse as model
 
 
 def number(name: str, value: int) -> TensorProto:

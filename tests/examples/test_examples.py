@@ -13,7 +13,7 @@ import torch
 
 from onnxinterp import OnnxModule
 from onnxinterp.cli.demo import load
-from tests.exports.exporting import expected_warnings
+from tests.exporting import expected_warnings
 
 FOLDER = Path(__file__).parents[2] / "examples"
 Captured = pytest.CaptureFixture[str]

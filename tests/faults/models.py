@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.parser
 import torch
 from onnx import numpy_helper
 
 from onnxinterp import OnnxModule
+from tests.models import HEADER, parse
 
-HEADER = '<ir_version: 8, opset_import: ["": 17]>'
 TEXTS = {
     "sizes": f"""{HEADER} g (float[n,m,6] x) => (float[a,b,c,d] y) <int64[2] heads = {{2, 3}}> {{
       shape = Shape(x)
@@ -59,7 +58,7 @@ TEXTS = {
 
 def network() -> onnx.ModelProto:
     """A convolution, normalisation with statistics and a product behind a reshape; trains."""
-    model = onnx.parser.parse_model(f"""{HEADER} g (float[n,3,h,k] x) => (float[n,4] y) {{
+    model = parse(f"""{HEADER} g (float[n,3,h,k] x) => (float[n,4] y) {{
       a = Conv<pads = [1, 1, 1, 1]>(x, conv_w, conv_b)
       b = BatchNormalization(a, scale, bias, mean, var)
       c = Relu(b)
@@ -87,7 +86,7 @@ def network() -> onnx.ModelProto:
     return model
 
 
-MODELS = {name: onnx.parser.parse_model(text) for name, text in TEXTS.items()}
+MODELS = {name: parse(text) for name, text in TEXTS.items()}
 MODELS["network"] = network()
 
 

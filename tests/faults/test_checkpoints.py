@@ -27,8 +27,8 @@ from onnxinterp import (
     checkpoints,
 )
 from onnxinterp.format.wire import tagged
-from tests.forking import Fork
-from tests.forking import fork as fork
+from tests.processes import Fork
+from tests.processes import fork as fork
 from tests.saving.models import LARGE, raw, sum_of
 
 State = OrderedDict[str, Any]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from onnxinterp import ChangedFileError, OnnxModule, checkpoints
-from tests.forking import Fork
+from tests.processes import Fork
 from tests.saving.models import raw, sum_of, write_external
 
 SIZE = 5000  # elements: some pages

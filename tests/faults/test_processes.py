@@ -13,7 +13,7 @@ import torch
 from onnxinterp import OnnxModule
 from tests.faults.models import MODELS, Answers, call_of
 from tests.faults.test_threads import at_once, equal
-from tests.forking import Fork
+from tests.processes import Fork
 from tests.saving.models import raw, sum_of, write_external
 
 FORKING = """

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from onnxinterp import OnnxModule
-from tests.forking import Fork
+from tests.processes import Fork
 from tests.saving.test_exports import export
 
 TRAIN = """

@@ -20,7 +20,7 @@ from onnxinterp import OnnxModule, checkpoints
 from onnxinterp.cli import main
 from onnxinterp.format import atomic
 from tests.faults.test_threads import at_once
-from tests.forking import Fork
+from tests.processes import Fork
 from tests.saving.models import NEW, OLD, fill, raw, steps_to_the_disk, sum_of, version, write_three
 
 Write = Callable[[OnnxModule, Path, Path], None]  # a module, its file, the file to write

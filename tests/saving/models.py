@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.parser
 import onnxruntime
 import pytest
 import torch
@@ -18,17 +17,14 @@ from google.protobuf.message import Message
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxinterp import OnnxModule
+from tests.models import HEADER
+from tests.models import parse as parse
 
-HEADER = '<ir_version: 8, opset_import: ["": 17]>'
 AFFINE = (
     f"{HEADER} g (float[2,3] x) => (float[2,3] y) <float[3] w = {{1, 2, 3}}> {{ y = Add(x, w) }}"
 )
 LARGE = 1000  # elements of a weight whose data the module does not keep a second time
 OLD, NEW = 1.0, 2.0  # versions of a file: the number that all its weights have
-
-
-def parse(text: str) -> onnx.ModelProto:
-    return onnx.parser.parse_model(text)
 
 
 def sum_of(*tensors: TensorProto) -> onnx.ModelProto:

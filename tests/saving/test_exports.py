@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import warnings
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from onnxinterp import OnnxModule
-from tests.exports.exporting import expected_warnings
+from tests import exporting
 from tests.saving.models import differences, mean_square_error, run, saved, tune
 
 
@@ -83,20 +83,8 @@ def network(name: str) -> tuple[nn.Module, torch.Tensor]:
 def export(name: str, path: Path) -> torch.Tensor:
     """Write a network with the older exporter and give an input for it."""
     module, x = network(name)
-    with expected_warnings():
-        torch.onnx.export(module, (x,), path, verbose=False, dynamo=False, opset_version=17)
+    shutil.copy(exporting.export_file(module, (x,), dynamo=False, opset_version=17), path)
     return x
-
-
-@cache
-def program(name: str) -> tuple[torch.onnx.ONNXProgram, torch.Tensor]:
-    """What the newer exporter makes of a network: it takes seconds."""
-    module, x = network(name)
-    with expected_warnings(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what exporters warn of is asked of them elsewhere
-        made = torch.onnx.export(module, (x,), verbose=False, dynamo=True)
-    assert made is not None
-    return made, x
 
 
 def judge(path: Path, folder: Path, x: torch.Tensor, module: OnnxModule | None = None) -> Path:
@@ -123,13 +111,17 @@ def judge(path: Path, folder: Path, x: torch.Tensor, module: OnnxModule | None =
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo", "dynamo, external"])
 def test_tuned_exports(name: str, exporter: str, tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
+    module, x = network(name)
+    options: dict[str, Any] = (
+        {"dynamo": False, "opset_version": 17} if exporter == "torchscript" else {"dynamo": True}
+    )
+    with warnings.catch_warnings():
+        if options["dynamo"]:
+            warnings.simplefilter("ignore")  # what exporters warn of is asked of them elsewhere
+        exported = exporting.export_file(module, (x,), **options)
+    folder = "external" if exporter.endswith("external") else "."
+    shutil.copytree(exported.parent / folder, tmp_path / "a", ignore=lambda *_: ["external"])
     path = tmp_path / "a" / "m.onnx"
-    if exporter == "torchscript":
-        x = export(name, path)
-    else:
-        made, x = program(name)
-        made.save(path, external_data=exporter.endswith("external"))
     target = judge(path, tmp_path / "b", x)
     before, after = (onnx.load(p) for p in (path, target))
     assert all("initializer" in d or "/t:" in d for d in differences(before, after))

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from onnxinterp import OnnxModule, SaveError, UnsafeModelError
-from tests.forking import Fork
+from tests.processes import Fork
 from tests.saving.models import NEW, OLD, fill, saved, steps_to_the_disk, tune, version, write_three
 
 

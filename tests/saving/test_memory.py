@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.forking import Fork
+from tests.processes import Fork
 from tests.saving.models import sum_of, write_external
 
 TENSORS, MEGABYTES = 10, 4  # each

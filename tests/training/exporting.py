@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import io
-
 import onnx
 import torch
 from torch import Tensor, nn
 
+from tests.exporting import export
 from tests.exports.case import Export
-from tests.exports.exporting import expected_warnings
 
 
 def write(network: nn.Module, inputs: tuple[Tensor, ...], how: Export) -> onnx.ModelProto:
     """Export in eval mode, as docs/fine-tuning.md recommends."""
-    with expected_warnings(), torch.no_grad():
-        if how.exporter == "dynamo":
-            program = torch.onnx.export(
-                network.eval(),
-                inputs,
-                dynamo=True,
-                opset_version=how.opset,
-                verbose=False,
-                optimize=False,
-            )
-            assert program is not None
-            return program.model_proto
-        file = io.BytesIO()
-        torch.onnx.export(
-            network.eval(),
-            inputs,
-            file,
-            dynamo=False,
-            opset_version=how.opset,
-            training=torch.onnx.TrainingMode.PRESERVE,
-            do_constant_folding=False,
-        )
-    return onnx.load_from_string(file.getvalue())
+    network.eval()
+    if how.exporter == "dynamo":
+        return export(network, inputs, dynamo=True, opset_version=how.opset, optimize=False)
+    return export(
+        network,
+        inputs,
+        dynamo=False,
+        opset_version=how.opset,
+        training=torch.onnx.TrainingMode.PRESERVE,
+        do_constant_folding=False,
+    )

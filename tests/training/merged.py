@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
-
 import onnx
 import torch
 from torch import Tensor, nn
 
-from tests.exports.exporting import expected_warnings
+from tests.exporting import export
+from tests.exports.case import Export
+from tests.training.exporting import write
 
 
 class Twins(nn.Module):
@@ -42,27 +42,11 @@ class Normalized(nn.Module):
 
 
 def torchscript(network: nn.Module, x: Tensor) -> onnx.ModelProto:
-    file = io.BytesIO()
-    with expected_warnings():
-        torch.onnx.export(
-            network.eval(),
-            (x,),
-            file,
-            dynamo=False,
-            opset_version=17,
-            do_constant_folding=False,
-            training=torch.onnx.TrainingMode.PRESERVE,
-        )
-    return onnx.load_from_string(file.getvalue())
+    return write(network, (x,), Export("torchscript", 17))
 
 
 def dynamo(network: nn.Module, *inputs: Tensor) -> onnx.ModelProto:
-    with expected_warnings(), torch.no_grad():
-        program = torch.onnx.export(
-            network.eval(), inputs, dynamo=True, opset_version=18, verbose=False, optimize=True
-        )
-    assert program is not None
-    return program.model_proto
+    return export(network.eval(), inputs, dynamo=True, opset_version=18, optimize=True)
 
 
 IDS = torch.tensor([[1, 2, 3], [4, 5, 6]])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
+import shutil
 from pathlib import Path
 
 import onnx
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxinterp import OnnxModule, reinsert_batchnorm, replace_head
-from tests.exports.exporting import expected_warnings
+from tests.exporting import expected_warnings, export_file
 
 PAGE = Path(__file__).parents[2] / "docs" / "fine-tuning.md"
 
@@ -43,10 +43,7 @@ INT8 = """<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[2,3
 
 def write_models(network: Network, x: Tensor) -> None:
     """The files that the examples open: one whose normalization was folded, tied, quantized."""
-    folded = io.BytesIO()
-    with expected_warnings():
-        torch.onnx.export(network.eval(), (x,), folded, dynamo=False, opset_version=17)
-    Path("folded.onnx").write_bytes(folded.getvalue())
+    shutil.copy(export_file(network.eval(), (x,), dynamo=False, opset_version=17), "folded.onnx")
     merged = onnx.parser.parse_model(MERGED)
     merged.graph.initializer[0].name = "a.norm.weight"
     for node in merged.graph.node:

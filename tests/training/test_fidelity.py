@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from functools import cache
 
 import onnx
@@ -12,8 +11,8 @@ import torch.nn.functional as F  # noqa: N812 - the name by which torch's users 
 from torch import Tensor, nn
 
 from onnxinterp import OnnxModule
+from tests.exporting import export
 from tests.exports.case import Export
-from tests.exports.exporting import expected_warnings
 from tests.training.exporting import write
 from tests.training.networks import RESNET, TASKS, VIT, Task
 from tests.training.parameters import check_parameters, trained
@@ -94,11 +93,9 @@ def test_the_loss_curve_is_that_of_the_original(task: Task, how: Export) -> None
 @each_task
 def test_what_survives_a_default_export_trains(task: Task) -> None:
     """Constant folding on, eval mode: what keeps its name is a parameter that gets a gradient."""
-    original, file = task.original(), io.BytesIO()
+    original = task.original().eval()
     inputs, target = task.batch(0)
-    with expected_warnings():
-        torch.onnx.export(original.eval(), inputs, file, dynamo=False, opset_version=17)
-    module = OnnxModule(file.getvalue())
+    module = OnnxModule(export(original, inputs, dynamo=False, opset_version=17))
     loss_of(module, inputs, target).backward()
     survived = [n for n, _ in original.named_parameters() if n in module.weights]
     assert survived

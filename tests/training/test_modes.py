@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxinterp import OnnxModule, reinsert_batchnorm
-from tests.exports.exporting import expected_warnings
+from tests.exporting import export
 
 BODY = """(float[n,2] x) => (float[n,2] y)
 <float[2] s = {1, 2}, float[2] b = {0, 1}, float[2] mean = {0.5, -1}, float[2] var = {2, 0.5}>"""
@@ -108,14 +107,10 @@ class Convolutions(nn.Module):
 
 def folded(opset: int) -> onnx.ModelProto:
     torch.manual_seed(0)
-    network, file = Convolutions(), io.BytesIO()
+    network = Convolutions()
     for _ in range(3):
         network(torch.randn(8, 3, 9, 9))  # statistics of their own
-    with expected_warnings():
-        torch.onnx.export(
-            network.eval(), (torch.randn(8, 3, 9, 9),), file, dynamo=False, opset_version=opset
-        )
-    return onnx.load_from_string(file.getvalue())
+    return export(network.eval(), (torch.randn(8, 3, 9, 9),), dynamo=False, opset_version=opset)
 
 
 @pytest.mark.parametrize("opset", [9, 17])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 
 import onnx
 import onnx.parser
@@ -14,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - the name by which torch's users 
 from torch import Tensor, nn
 
 from onnxinterp import OnnxModule, reinsert_batchnorm, reinsert_normalization
-from tests.exports.exporting import expected_warnings
+from tests.exporting import export
 from tests.training.merged import dynamo
 from tests.training.parameters import trained
 from tests.training.test_ties import scoped
@@ -190,10 +188,8 @@ def attending(exporter: str) -> tuple[nn.Module, OnnxModule, tuple[Tensor, Tenso
     x, keep = torch.randn(2, 1, 5, 8), torch.ones(5, 5).tril().bool()
     if exporter == "dynamo":
         return network, OnnxModule(dynamo(network, x, keep)), (x, keep)
-    file = io.BytesIO()
-    with expected_warnings(), warnings.catch_warnings():
-        torch.onnx.export(network, (x, keep), file, dynamo=False, opset_version=17)
-    return network, OnnxModule(file.getvalue()), (x, keep)
+    exported = export(network, (x, keep), dynamo=False, opset_version=17)
+    return network, OnnxModule(exported), (x, keep)
 
 
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])

@@ -93,8 +93,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     places = {model.name: place for place, model in enumerate(manifest())}
     items.sort(key=lambda item: places[key[0]] if (key := tested(item)) else -1)
+    failures = known_failures()
     for item in items:
-        for failure in known_failures():
+        for failure in failures:
             if (key := tested(item)) and failure.covers(*key):
                 reason = f"{failure.why} ({failure.link})"
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=True))

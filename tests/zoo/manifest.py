@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -95,9 +96,10 @@ def built(name: str) -> Path:
     folder.mkdir(exist_ok=True)
     place = folder / f"{name}@{_sources_digest()}.onnx"
     if not place.exists():
-        for outdated in folder.glob(f"{name}@*"):
-            outdated.unlink()
-        partial = place.with_suffix(".partial")
+        for other in folder.glob(f"{name}@*"):
+            if not other.name.startswith(place.stem):  # of other sources
+                other.unlink(missing_ok=True)
+        partial = place.with_suffix(f".{os.getpid()}.partial")  # another process may build it
         onnx.save(ARCHITECTURES[name](), partial)
         partial.replace(place)
     return place

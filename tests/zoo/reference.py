@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-THREADS = 2
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 ROUNDS, SECONDS = 9, 1.5  # of timing, whichever ends first
 
 

@@ -1,6 +1,6 @@
 """Write docs/models.md from the results of the zoo tests.
 
-python -m pytest tests/zoo && python -m tests.zoo.report
+python -m pytest tests/zoo --zoo-times && python -m tests.zoo.report
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ INTRODUCTION = """\
 Generated; do not edit:
 
 ```
-python -m pytest tests/zoo && python -m tests.zoo.report
+python -m pytest tests/zoo --zoo-times && python -m tests.zoo.report
 ```
 
 Every model runs in onnxinterp and in onnxruntime {onnxruntime} on the same seeded inputs, with

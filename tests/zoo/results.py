@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ def load() -> Results:
 
 def update(new: Results) -> None:
     """Add a run's results to those of earlier runs, measure by measure."""
-    merged = load()
-    for model, measures in new.items():
-        merged.setdefault(model, {}).update(measures)
-    results_file().write_text(json.dumps(merged, indent=1, sort_keys=True))
+    with results_file().with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the processes of a run end at the same time
+        merged = load()
+        for model, measures in new.items():
+            merged.setdefault(model, {}).update(measures)
+        results_file().write_text(json.dumps(merged, indent=1, sort_keys=True))

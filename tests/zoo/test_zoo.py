@@ -3,6 +3,7 @@
 pytest tests/zoo -m "not capture"     answers, and the noise that must be noticed
 pytest tests/zoo -m capture           torch.compile and torch.export
 pytest tests/zoo -k backward          gradients; part of the first line too
+pytest tests/zoo --zoo-times          all of it, and times for docs/models.md
 """
 
 from __future__ import annotations
@@ -53,11 +54,17 @@ def difference(run: Any, subject: Subject) -> Difference:
 
 
 @everywhere
-def test_outputs(subject: Subject) -> None:
+def test_outputs(subject: Subject, pytestconfig: pytest.Config) -> None:
     found = difference(subject.module, subject)
     measures = {"mse": found.mse, "max_abs": found.max_abs, "relative": found.relative}
     subject.measures.update(measures)
     assert found.matches, str(found)
+    if pytestconfig.getoption("--zoo-times"):
+        measure_times(subject)
+
+
+def measure_times(subject: Subject) -> None:
+    """Time both sides for docs/models.md."""
     arguments, arrays = subject.arguments(0), subject.inputs[0]
     with torch.no_grad():
         ours, theirs = time_in_turn(
