@@ -15,7 +15,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import NodeError, UnsupportedOpError, plain
 from onnxinterp.graph.build import build
-from onnxinterp.graph.ir import Graph
+from onnxinterp.graph.ir import Graph, Node
 from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
 from onnxinterp.limits import Limits
@@ -128,7 +128,8 @@ class OnnxModule(Tunable):
         tensors, self._literals = read_tensors(model, graph, reader)
         self._mapped = reader.mapped
         self._packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
-        self.weights = Weights(parameters(tensors, graph, trainable))
+        constants = {n for n, held in model.tensors.items() if isinstance(held, Node)}
+        self.weights = Weights(parameters(tensors, graph, trainable, constants))
         self.template = make_template(content, proto, model, self.weights, reader)
         self.graph = graph
         self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)

@@ -13,7 +13,7 @@ the weights, dots are underscores. `weights[...]` always takes the ONNX name, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias, cast
 
@@ -232,16 +232,21 @@ def roles(graph: Graph) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def parameters(
-    tensors: Mapping[str, Tensor], graph: Graph, trainable: Trainable
+    tensors: Mapping[str, Tensor],
+    graph: Graph,
+    trainable: Trainable,
+    constants: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Wrap the tensors that train, or may be made to, as parameters.
 
     By default a floating tensor of rank 1 or more trains when a kernel computes with it. A rank-0
-    tensor is taken for a setting (an epsilon, a scale), not for a weight.
+    tensor is taken for a setting (an epsilon, a scale), not for a weight; so is one element out of
+    a Constant node, whatever its rank.
 
     Args:
         tensors: all weights of the model.
         graph: the graph that uses them.
+        constants: those that come out of Constant nodes.
         trainable: "weights" (the default set), "none" (the default set, frozen), "all" (every
             floating tensor but statistics), a name pattern or several (`fnmatch`), or a predicate
             of name and tensor.
@@ -250,7 +255,8 @@ def parameters(
     wrapped: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         floating = tensor.is_floating_point() or tensor.is_complex()
-        default = name in computed and tensor.ndim > 0
+        setting = tensor.ndim == 0 or (name in constants and tensor.numel() == 1)
+        default = name in computed and not setting
         trains = _trains(trainable, name, tensor, default)
         if floating and name not in state and (default or trains):
             wrapped[name] = nn.Parameter(tensor, requires_grad=trains)
