@@ -18,8 +18,10 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add, div, mul
+from onnxinterp.ops.comparison import where
 from onnxinterp.ops.matmul import mat_mul
 from onnxinterp.ops.softmax import softmax, softmax_1
+from onnxinterp.ops.unary import is_nan
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, is_known
@@ -119,9 +121,11 @@ def fused(
 
 
 def _attention_in_parts(scores: Pattern) -> list[Pattern]:
+    """With and without a mask, and with NaN replaced by zero, as exporters write it since 2.5."""
     masked = (add, scores, "mask")
     kernels = softmax, softmax_1
-    return [(mat_mul, (kernel, s), "V") for s in (masked, scores) for kernel in kernels]
+    weights = [(kernel, s) for s in (masked, scores) for kernel in kernels]
+    return [(mat_mul, w, "V") for p in weights for w in (p, (where, (is_nan, p), "zero", p))]
 
 
 QK = (mat_mul, "Q", "K")
@@ -145,12 +149,15 @@ def attention_in_parts(
     scale: float = 1.0,
     divisor: float = 1.0,
     root: float = 1.0,
+    zero: float | None = None,
 ) -> Any:
-    """Keys stand in columns. Where a query may attend no key, the softmax of its scores is NaN.
+    """Keys are columns. The softmax of a query that may attend no key is NaN, or `zero` if given.
 
-    Where its scores are NaN or overflow, torch's kernels may give 0 and not NaN, as they do in the
+    If its scores are NaN or overflow, torch's kernels may return 0 and not NaN, as they do in the
     module that a graph was exported from.
     """
+    if zero:
+        return NotImplemented
     if forward_ad._current_level >= 0:
         return NotImplemented  # torch's fused kernels have no forward derivative
     if is_known(K.shape[-1]) and K.shape[-1] == 0:
@@ -166,6 +173,8 @@ def attention_in_parts(
     if not fits or not 2 <= mask.ndim <= 4 or mask.dtype != Q.dtype or mask.requires_grad:
         return NotImplemented  # torch's fused kernels take no such mask
     y = fused(Q, K.transpose(2, 3), V, mask, factor, False)
+    if zero is not None:
+        return y
     return y.masked_fill((mask == -math.inf).all(-1, keepdim=True), math.nan)
 
 
