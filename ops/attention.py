@@ -121,7 +121,7 @@ def fused(
 
 
 def _attention_in_parts(scores: Pattern) -> list[Pattern]:
-    """With and without a mask, and with NaN replaced by zero, as exporters write it since 2.5."""
+    """With or without a mask; exporters may replace weights that are NaN by zero."""
     masked = (add, scores, "mask")
     kernels = softmax, softmax_1
     weights = [(kernel, s) for s in (masked, scores) for kernel in kernels]
