@@ -12,9 +12,14 @@ from tests.exports.case import Export
 from tests.exports.exporting import expected_warnings
 
 
-def write(network: nn.Module, inputs: tuple[Tensor, ...], how: Export) -> onnx.ModelProto:
-    """Export in eval mode, as docs/fine-tuning.md recommends."""
-    with expected_warnings(), torch.no_grad():
+def write(
+    network: nn.Module, inputs: tuple[Tensor, ...], how: Export, gradients: bool = False
+) -> onnx.ModelProto:
+    """Export in eval mode, as docs/fine-tuning.md recommends.
+
+    Without `gradients` torch runs a transformer layer as one operator, which no exporter has.
+    """
+    with expected_warnings(), torch.set_grad_enabled(gradients):
         if how.exporter == "dynamo":
             program = torch.onnx.export(
                 network.eval(),
