@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -335,8 +336,13 @@ class OnnxModule(Tunable):
             sized=sized or {},
             guard=guard or Guard.of_plan(self.limits),
         )
-        # a call inside grad or vmap may want a plan: what it folds is for calls outside, too
-        with torch.inference_mode(False), torch.no_grad(), temporarily_clear_interpreter_stack():
+        # a call inside grad, vmap or a trace may want a plan: what it folds is for other calls, too
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            temporarily_clear_interpreter_stack(),
+            _untraced(),
+        ):
             plan = planner.plan(self.graph, setting)
         wanted = {*plan.captures, *plan.inputs}
         reads = [(n, *self.weights.holder(n)) for n in self.weights if n in wanted]
@@ -379,6 +385,20 @@ class OnnxModule(Tunable):
             ")",
         )
         return "\n".join(map(plain, lines))
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Do what is no part of the graph that `torch.jit.trace` may be recording."""
+    if not torch.jit.is_tracing():
+        yield
+        return
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 def _copy(result: Any) -> Any:
