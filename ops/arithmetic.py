@@ -17,7 +17,7 @@ from torch import Tensor
 from onnxinterp.ops.broadcasting import aligned, draw_aligned, draw_shapes, elementwise
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, Host, Operand, is_known
+from onnxinterp.values import Flag, Host, Operand, is_known, sym_max
 
 
 @op("Add", since=7, uint64="bits", commutative=True)
@@ -135,9 +135,11 @@ host(mul, mul_1)(elementwise(operator.mul))
 
 def _quotient(a: Any, b: Any) -> Any:
     """The quotient towards zero: floors of what is not negative need no guard on a size."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return torch.div(a, b, rounding_mode="trunc")  # what `torch.jit.trace` records
     if b < 0:
         a, b = -a, -b
-    return torch.sym_max(a, 0) // b - torch.sym_max(-a, 0) // b
+    return sym_max(a, 0) // b - sym_max(-a, 0) // b
 
 
 @host(div, div_1)

@@ -20,7 +20,16 @@ from onnxinterp.ops import numerals
 from onnxinterp.ops.narrow import BITS, MINIFLOATS, bit_cast_narrow, fitted, limits, to_float8
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import HOST_DTYPES, Flag, Host, Strings, is_known, round_to
+from onnxinterp.values import (
+    HOST_DTYPES,
+    Flag,
+    Host,
+    Strings,
+    is_known,
+    round_to,
+    sym_float,
+    sym_int,
+)
 
 EXACT = 2**53  # up to it every integer is a float64
 RoundMode: TypeAlias = Literal["up", "down", "nearest"]
@@ -151,10 +160,10 @@ def _number(x: Any, to: torch.dtype) -> Any:
     if to.is_floating_point:
         if is_known(x) and abs(x) > EXACT:
             raise ValueError("rounded twice, to float64 before the type")
-        return round_to(to, torch.sym_float(x))
+        return round_to(to, sym_float(x))
     if x.__class__ is float and not -(2.0**63) <= x < 2.0**63:
         raise ValueError("beyond the integers")
-    return round_to(to, torch.sym_int(x))
+    return round_to(to, sym_int(x))
 
 
 @host(cast, cast_19, cast_6)

@@ -132,7 +132,8 @@ def native(
 ) -> tuple[Tensor, ...]:
     biased = len(parameters) > (4 if both else 2)
     # cuDNN keeps what the backward pass needs only where it is told that it trains
-    rest = (biased, 1, 0.0, torch.is_grad_enabled(), both, False)
+    trains = torch.is_grad_enabled() or torch.jit.is_tracing()
+    rest = (biased, 1, 0.0, trains, both, False)
     if kind == "lstm":
         return torch.lstm(X, states, parameters, *rest)
     rule = {"gru": torch.gru, "tanh": torch.rnn_tanh, "relu": torch.rnn_relu}[kind]

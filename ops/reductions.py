@@ -22,7 +22,7 @@ from torch import Tensor
 from onnxinterp.ops.spatial import at_least
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, Host, Ints, round_to
+from onnxinterp.values import Flag, Host, Ints, round_to, sym_max, sym_min
 
 Rule: TypeAlias = Callable[[Tensor, list[int], bool], Tensor]
 Kernel: TypeAlias = Callable[..., Tensor]
@@ -176,11 +176,11 @@ def _host_rule(rule: Callable[[list[Any]], Any], kernel: Kernel, kernel_1: Kerne
 
 
 def _greatest(numbers: list[Any]) -> Any:
-    return reduce(torch.sym_max, numbers)
+    return reduce(sym_max, numbers)
 
 
 def _least(numbers: list[Any]) -> Any:
-    return reduce(torch.sym_min, numbers)
+    return reduce(sym_min, numbers)
 
 
 _host_rule(sum, reduce_sum, reduce_sum_1)

@@ -65,9 +65,10 @@ class BoundPlan:
 def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
     """The shapes of the inputs, where all are plain tensors of plain sizes; None while capturing.
 
-    A plan made of what is no plain tensor, as torch's fakes, would not serve others.
+    A plan made of what is no plain tensor, as torch's fakes, would not serve others. In a graph
+    that `torch.jit.trace` records the sizes would be constants.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return None
     values = [given[name] for name in names if name in given]
     if not all(type(v) in PLAIN and all(type(n) is int for n in v.shape) for v in values):
