@@ -5,29 +5,37 @@ History: 1, 6 (bounds are attributes), 11 (bounds are inputs), 12 (integers), 13
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.values import Operand
 
 FLOAT_MAX = torch.finfo(torch.float32).max
 
 
 @op("Clip", since=11, uint64="order", frozen=("min", "max"))
-def clip(input: Tensor, min: Tensor | None = None, max: Tensor | None = None) -> Tensor:
+def clip(input: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
     """An absent bound is the type's own limit, so that infinity becomes the largest number.
 
-    Where min > max the answer is max, as torch.clamp has it.
+    Where min > max the answer is max, as torch.clamp has it. Bounds that are constants are numbers:
+    torch's compilers take no tensors for them that they have folded.
     """
     info = torch.finfo(input.dtype) if input.is_floating_point() else torch.iinfo(input.dtype)
-    lowest = input.new_full((), info.min) if min is None else min.reshape(())
-    highest = input.new_full((), info.max) if max is None else max.reshape(())
-    return torch.clamp(input, lowest, highest)
+    bounds = [info.min if min is None else min, info.max if max is None else max]
+    if not any(isinstance(b, Tensor) for b in bounds):
+        return torch.clamp(input, *[_held(b, input.dtype) for b in bounds])
+    tensors = [b.reshape(()) if isinstance(b, Tensor) else input.new_full((), b) for b in bounds]
+    return torch.clamp(input, *tensors)
 
 
 def _held(bound: float, dtype: torch.dtype) -> float:
-    """A bound as far as the type can hold it: the default is float32's limit in float16 too."""
+    """A finite bound as far as the type can hold it: float32's limit in float16 too."""
+    if not dtype.is_floating_point or math.isinf(bound):
+        return bound
     limit = torch.finfo(dtype).max
     return min(max(bound, -limit), limit)
 
