@@ -197,7 +197,7 @@ class OnnxModule(Tunable):
         or loaded with `load_state_dict`; after changing one in place, call this. Parameters are
         always read as they are.
         """
-        self._hosts = {}
+        self._hosts = {n: h for n, h in self._hosts.items() if self.weights[n].is_meta}
         self._replan()
 
     def save_onnx(self, path: str | os.PathLike[str], like: reading.Source | None = None) -> None:
@@ -296,7 +296,8 @@ class OnnxModule(Tunable):
         return planner.Setting(
             weights=frozenset(self.weights),
             constants={**constants, **self._literals},
-            hosts={n: hosts[n] for n in constants if n in hosts},
+            # the numbers of the file, in the type that the tensor has been moved to
+            hosts={n: Host(hosts[n].data, t.dtype) for n, t in constants.items() if n in hosts},
             training=False,
             device=self._weights_device(),
             dtypes={self._float: now} if now is not None and self._float is not None else {},

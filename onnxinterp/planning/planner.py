@@ -99,8 +99,12 @@ class _Planner:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.known: dict[str, Constant] = {**setting.constants, **setting.sized}
         self.hosts: dict[str, Host] = {**setting.hosts, **setting.sized}
+        self.known: dict[str, Constant] = {**setting.constants, **setting.sized}
+        self.device = setting.device
+        if self.device.type == "meta":  # settings keep their numbers: they are folded elsewhere
+            self.device = torch.device("cpu")
+            self.known.update({name: h.tensor() for name, h in setting.hosts.items()})
         self.sized: set[str] = set()
         self.data_shaped: set[str] = set()
         self.constants: dict[str, Any] = {}
@@ -128,6 +132,10 @@ class _Planner:
         reads = [r for s in marked for r in s.reads] + list(outputs)
         captures = tuple(r for r in dict.fromkeys(reads) if r and r not in made)
         constants = self.constants if is_root else {}
+        if self.setting.device.type == "meta":
+            constants = {
+                name: placed(value, self.setting.device) for name, value in constants.items()
+            }
         types = tuple((self._dtype(o), o.shape) for o in graph.outputs)
         return Plan(marked, inputs, outputs, captures, constants, types, sized)
 
@@ -278,6 +286,10 @@ class _Planner:
         attributes = {
             k: decode(kernel, k, v, *placing) for k, v in given.items() if k in kernel.keywords
         }
+        for name, parameter in kernel.keywords.items():  # a default follows the module, too
+            default = parameter.default
+            if isinstance(default, torch.dtype) and default in self.setting.dtypes:
+                attributes.setdefault(name, self.setting.dtypes[default])
         for name, value in node.attributes.items():
             if name not in kernel.attributes or name in ENGINE_KEYWORDS:
                 if name in IGNORED_ATTRIBUTES:
@@ -336,7 +348,7 @@ class _Planner:
         if isinstance(value, np.ndarray):
             return value
         if kind in (*TENSOR_KINDS, Kind.ANY):
-            return value.tensor(self.setting.device) if isinstance(value, Host) else value
+            return value.tensor(self.device) if isinstance(value, Host) else value
         host = self.hosts.get(name) or host_of(value)
         if kind is Kind.HOST:
             return host
@@ -354,7 +366,7 @@ class _Planner:
         guard = self.setting.guard
         try:
             with guard:
-                result = self.interpreter.run_step(step, Frame(values, self.setting.device, guard))
+                result = self.interpreter.run_step(step, Frame(values, self.device, guard))
                 guard.record(result)
         except Exception:
             self._refuse_delay(step, values)
