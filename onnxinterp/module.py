@@ -26,7 +26,7 @@ from onnxinterp.reading import source as reading
 from onnxinterp.registry import kernel_of
 from onnxinterp.runtime.binding import forward_of
 from onnxinterp.runtime.guard import Guard, guard_of
-from onnxinterp.runtime.inputs import Arguments
+from onnxinterp.runtime.inputs import Arguments, Floating
 from onnxinterp.runtime.interpreter import Frame, Interpreter
 from onnxinterp.runtime.plan_cache import BoundPlan, sizes_of
 from onnxinterp.values import Host
@@ -156,7 +156,7 @@ class OnnxModule(Tunable):
         """The forward pass, which `forward` is."""
         if self._mapped and not torch.compiler.is_compiling():
             self._mapped.check()
-        given = self._call.gather(args, keywords)
+        given = self._call.gather(args, keywords, self._floating)
         overridden = frozenset(given).difference(self.input_names)
         planned = self._plan(overridden)
         sizes = sizes_of(self._call.infos, given) if planned.plan.sized else None
@@ -281,6 +281,10 @@ class OnnxModule(Tunable):
             (training, frozenset()): self._make_plan(training, frozenset())
             for training in {False, self._has_modes}
         }
+        self._floating: Floating | None = None
+        if self._float is not None:  # without weights a model takes what its kernels take
+            dtypes = {self._float: _floating_type(self.weights) or self._float}
+            self._floating = Floating(dtypes, lambda: _floating_type(self.weights))
         self.forward = forward_of(self._run, self._call.signature())
 
     def _now(self) -> planner.Setting:
@@ -367,7 +371,7 @@ class OnnxModule(Tunable):
 
     def __getstate__(self) -> dict[str, Any]:
         self._mapped.check()
-        derived = ("forward", "_plans", "_setting", "_has_modes")
+        derived = ("forward", "_floating", "_plans", "_setting", "_has_modes")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

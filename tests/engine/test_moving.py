@@ -13,8 +13,8 @@ from tests.exports.case import Export
 from tests.training.exporting import write
 
 HEAD = '<ir_version: 8, opset_import: ["": 17]> g '
-SUMS = """s, y = Scan<num_scan_inputs = 1, body =
-    b (float[3] a, float[3] r) => (float[3] o, float[3] p) { m = Mul(r, w) o = Add(a, m) p = Identity(o) }>(z, x)"""
+SUMS = """s, y = Scan<num_scan_inputs = 1, body = b (float[3] a, float[3] r) =>
+    (float[3] o, float[3] p) { m = Mul(r, w) o = Add(a, m) p = Identity(o) }>(z, x)"""
 TEXTS = {
     "Scan from Expand": """(float[n,3] x) => (float[3] s, float[n,3] y)
         <float zero = {0}, float[3] w = {1, 2, 3}, int64[1] three = {3}>
