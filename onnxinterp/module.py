@@ -29,7 +29,7 @@ from onnxinterp.runtime.guard import Guard, guard_of
 from onnxinterp.runtime.inputs import Arguments, Floating
 from onnxinterp.runtime.interpreter import Frame, Interpreter
 from onnxinterp.runtime.plan_cache import BoundPlan, sizes_of
-from onnxinterp.values import Host
+from onnxinterp.values import Host, is_traced
 from onnxinterp.weights import (
     Trainable,
     Weights,
@@ -395,15 +395,15 @@ class OnnxModule(Tunable):
 @contextmanager
 def _untraced() -> Iterator[None]:
     """Do what is no part of the graph that `torch.jit.trace` may be recording."""
-    if not torch.jit.is_tracing():
+    if not is_traced():
         yield
         return
     state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]  # untyped in torch
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]  # as above
 
 
 def _copy(result: Any) -> Any:

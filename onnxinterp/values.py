@@ -88,9 +88,14 @@ def host_of(value: Tensor | Host) -> Host:
     """
     if isinstance(value, Host):
         return value
-    if torch.jit.is_tracing() and value.dtype in INTEGER_ENDS and value.ndim <= 1:
+    if is_traced() and value.dtype in INTEGER_ENDS and value.ndim <= 1:
         return Host(list(value.unbind()) if value.ndim else value, value.dtype)
     return Host(value.tolist(), value.dtype)
+
+
+def is_traced() -> bool:
+    """Whether `torch.jit.trace` is recording."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]  # in torch
 
 
 def number(value: Tensor | Host) -> Any:

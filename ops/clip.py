@@ -25,11 +25,13 @@ def clip(input: Tensor, min: Operand | None = None, max: Operand | None = None) 
     torch's compilers take no tensors for them that they have folded.
     """
     info = torch.finfo(input.dtype) if input.is_floating_point() else torch.iinfo(input.dtype)
-    bounds = [info.min if min is None else min, info.max if max is None else max]
-    if not any(isinstance(b, Tensor) for b in bounds):
-        return torch.clamp(input, *[_held(b, input.dtype) for b in bounds])
-    tensors = [b.reshape(()) if isinstance(b, Tensor) else input.new_full((), b) for b in bounds]
-    return torch.clamp(input, *tensors)
+    low, high = info.min if min is None else min, info.max if max is None else max
+    if not isinstance(low, Tensor) and not isinstance(high, Tensor):
+        return torch.clamp(input, _held(low, input.dtype), _held(high, input.dtype))
+    low, high = (
+        b.reshape(()) if isinstance(b, Tensor) else input.new_full((), b) for b in (low, high)
+    )
+    return torch.clamp(input, low, high)
 
 
 def _held(bound: float, dtype: torch.dtype) -> float:

@@ -19,7 +19,7 @@ from torch._C._autograd import (
 from torch.autograd.graph import saved_tensors_hooks
 
 from onnxinterp.ops.recurrent_cells import Layer, States, batch_first, last, run
-from onnxinterp.values import Flag
+from onnxinterp.values import Flag, is_traced
 
 TORCH_ORDER = {1: (0,), 3: (1, 0, 2), 4: (0, 2, 3, 1)}  # number of gates -> where torch's stand
 
@@ -132,7 +132,7 @@ def native(
 ) -> tuple[Tensor, ...]:
     biased = len(parameters) > (4 if both else 2)
     # cuDNN keeps what the backward pass needs only where it is told that it trains
-    trains = torch.is_grad_enabled() or torch.jit.is_tracing()
+    trains = torch.is_grad_enabled() or is_traced()
     rest = (biased, 1, 0.0, trains, both, False)
     if kind == "lstm":
         return torch.lstm(X, states, parameters, *rest)

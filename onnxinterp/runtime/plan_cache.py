@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxinterp.runtime.interpreter import Plan
-from onnxinterp.values import Host
+from onnxinterp.values import Host, is_traced
 
 Sizes: TypeAlias = "tuple[torch.Size, ...]"
 SIZES_KEPT = 16  # plans for particular sizes, each mode
@@ -68,7 +68,7 @@ def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
     A plan made of what is no plain tensor, as torch's fakes, would not serve others. In a graph
     that `torch.jit.trace` records the sizes would be constants.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or is_traced():
         return None
     values = [given[name] for name in names if name in given]
     if not all(type(v) in PLAIN and all(type(n) is int for n in v.shape) for v in values):
