@@ -67,6 +67,7 @@ PADS = """<ir_version: 8, opset_import: ["": 17]> g (float[n] x) => (float[m] y)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_plan_that_a_trace_asks_for_serves_other_calls() -> None:
     module = OnnxModule(onnx.parser.parse_model(PADS)).train()
     module._plans.clear()
