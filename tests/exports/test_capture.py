@@ -61,8 +61,9 @@ def test_traces_with_free_dimensions(subject: Subject) -> None:
 
 
 PADS = """<ir_version: 8, opset_import: ["": 17]> g (float[n] x) => (float[m] y)
-    <int64[1] one = {1}, float half = {0.5}, bool yes = {1}>
-    { two = Add(one, one) pads = Concat<axis = 0>(one, two) d = Dropout(x, half, yes)
+    <int64[2] p = {1, 2}, int64[2] row = {1, 2}, int64[1] all = {-1}, float half = {0.5},
+     bool on = {1}>
+    { r = Reshape(p, row) t = Transpose(r) pads = Reshape(t, all) d = Dropout(x, half, on)
       y = Pad(d, pads) }"""
 
 
