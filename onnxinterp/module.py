@@ -16,13 +16,13 @@ from onnxinterp.graph.ir import Graph
 from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
 from onnxinterp.limits import Limits
-from onnxinterp.planning.plans import Plans, device_of, sizes_of
+from onnxinterp.planning.plans import Plans, device_of, floating_dtype, sizes_of
 from onnxinterp.reading.source import Read, Source, read
 from onnxinterp.registry import kernel_of
 from onnxinterp.runtime import fx
 from onnxinterp.runtime.binding import forward_of
 from onnxinterp.runtime.guard import guard_of
-from onnxinterp.runtime.inputs import Arguments
+from onnxinterp.runtime.inputs import Arguments, Floating
 from onnxinterp.runtime.interpreter import Frame, Interpreter
 from onnxinterp.runtime.plan import Key, Plan
 from onnxinterp.values import Host
@@ -128,6 +128,7 @@ class OnnxModule(Tunable):
         self._plans = Plans(graph, self.weights, strings, packed, limits, fuse)
         self.frozen_statistics: frozenset[str] = frozenset()
         self._set_forward()
+        self._set_floating()
         self.eval()
 
     @property
@@ -165,7 +166,7 @@ class OnnxModule(Tunable):
             return self._trace(args, keywords)
         if self._mapped and not torch.compiler.is_compiling():
             self._mapped.check()
-        given = self._call.gather(args, keywords)
+        given = self._call.gather(args, keywords, self._floating)
         overridden = frozenset(given).difference(self.input_names)
         bound = self._plans.get(self.training, overridden)
         sizes = sizes_of(self._call.infos, given) if bound.plan.sized else None
@@ -297,6 +298,15 @@ class OnnxModule(Tunable):
         """Make the plan of the current mode anew."""
         self._plans.reset(self.frozen_statistics, reread=reread)
         self._plans.get(self.training)
+        self._set_floating()
+
+    def _set_floating(self) -> None:
+        """Note the floating types that inputs must have."""
+        self._floating: Floating | None = None
+        declared = self._plans.loaded_as
+        if declared is not None:  # without weights, any
+            dtypes = {declared: floating_dtype(self.weights) or declared}
+            self._floating = Floating(dtypes, lambda: floating_dtype(self.weights))
 
     def _set_forward(self) -> None:
         """Give the instance a `forward` with the signature of its graph."""
@@ -320,7 +330,7 @@ class OnnxModule(Tunable):
 
     def __getstate__(self) -> dict[str, Any]:
         self._mapped.check()
-        return {k: v for k, v in self.__dict__.items() if k != "forward"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("forward", "_floating")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]  # untyped in torch

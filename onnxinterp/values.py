@@ -39,6 +39,7 @@ OutputType: TypeAlias = "tuple[Dtype, tuple[int | str | None, ...] | None]"
 
 HOST_DTYPES = frozenset({torch.int64, torch.int32, torch.bool, torch.float32, torch.float64})
 READABLE = frozenset(d for d in CARRIER.values() if not d.is_complex)
+SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool, Tensor)
 INTEGER_ENDS = {t: (torch.iinfo(t).min, torch.iinfo(t).max) for t in (torch.int32, torch.int64)}
 HOST_LENGTH = 1024  # a longer list is data, not a shape
 
@@ -46,7 +47,8 @@ HOST_LENGTH = 1024  # a longer list is data, not a shape
 class Host:
     """A number (rank 0) or a list of numbers (rank 1) with its dtype.
 
-    The numbers may be symbolic sizes while a graph is being captured. Treat as immutable.
+    The numbers may be symbolic sizes while a graph is being captured, and tensors of rank 0 while
+    `torch.jit.trace` records one. Treat as immutable.
     """
 
     __slots__ = ("data", "dtype")
@@ -70,16 +72,30 @@ class Host:
 
     def tensor(self, device: torch.device | None = None) -> Tensor:
         """The same value as a tensor of shape [] or [n] and dtype `self.dtype`."""
+        if isinstance(self.data, Tensor):
+            return self.data.to(device=device, dtype=self.dtype)
         if not isinstance(self.data, list):
             return torch.scalar_tensor(self.data, dtype=self.dtype, device=device)
-        if any(isinstance(n, (torch.SymInt, torch.SymFloat, torch.SymBool)) for n in self.data):
+        if any(isinstance(n, SYMBOLS) for n in self.data):
             return torch.stack([Host(n, self.dtype).tensor(device) for n in self.data])
         return torch.tensor(self.data, dtype=self.dtype, device=device)
 
 
 def host_of(value: Tensor | Host) -> Host:
-    """Read a tensor of rank 0 or 1 into Python numbers. Waits for the device the tensor is on."""
-    return value if isinstance(value, Host) else Host(value.tolist(), value.dtype)
+    """Read a tensor of rank 0 or 1 into Python numbers. Waits for the device the tensor is on.
+
+    While `torch.jit.trace` records, integers stay tensors, so that no size becomes a constant.
+    """
+    if isinstance(value, Host):
+        return value
+    if is_traced() and value.dtype in INTEGER_ENDS and value.ndim <= 1:
+        return Host(list(value.unbind()) if value.ndim else value, value.dtype)
+    return Host(value.tolist(), value.dtype)
+
+
+def is_traced() -> bool:
+    """Whether `torch.jit.trace` is recording."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]  # in torch
 
 
 def number(value: Tensor | Host) -> Any:
@@ -126,6 +142,8 @@ def round_to(dtype: torch.dtype, x: Any) -> Any:
         OverflowError: an integer is outside the range of `dtype`. A tensor would wrap; a Python
             integer would grow until memory is exhausted.
     """
+    if isinstance(x, Tensor):
+        return x.to(dtype)
     plain = x.__class__ in (int, float) and not torch.compiler.is_compiling()
     if plain and x.__class__ is int and dtype in INTEGER_ENDS:
         low, high = INTEGER_ENDS[dtype]
@@ -137,6 +155,30 @@ def round_to(dtype: torch.dtype, x: Any) -> Any:
         return x
     c = x * 536870913.0  # 2**29 + 1
     return c - (c - x)
+
+
+def sym_max(a: Any, b: Any) -> Any:
+    """The larger number; as `torch.sym_max`, also of tensors that `torch.jit.trace` records."""
+    if isinstance(b, Tensor):
+        a, b = b, a
+    return a.clamp(min=b) if isinstance(a, Tensor) else torch.sym_max(a, b)
+
+
+def sym_min(a: Any, b: Any) -> Any:
+    """The smaller number, likewise."""
+    if isinstance(b, Tensor):
+        a, b = b, a
+    return a.clamp(max=b) if isinstance(a, Tensor) else torch.sym_min(a, b)
+
+
+def sym_float(x: Any) -> Any:
+    """A number as a float, likewise."""
+    return x.double() if isinstance(x, Tensor) else torch.sym_float(x)
+
+
+def sym_int(x: Any) -> Any:
+    """A number rounded towards zero, likewise."""
+    return x.long() if isinstance(x, Tensor) else torch.sym_int(x)
 
 
 class Subgraph:

@@ -23,7 +23,7 @@ from onnxinterp.ops.elementwise import (
 )
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, Host, Operand, is_known
+from onnxinterp.values import Flag, Host, Operand, is_known, sym_max
 
 BOTH = ("A", "B")
 add = binary("Add", torch.add, since=7, operands=BOTH, uint64="bits", commutative=True)
@@ -111,9 +111,11 @@ host(mul, mul_1)(elementwise(operator.mul))
 
 def _quotient(a: Any, b: Any) -> Any:
     """The quotient rounded towards zero; it adds no guard on a symbolic size."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return torch.div(a, b, rounding_mode="trunc")  # what `torch.jit.trace` records
     if b < 0:
         a, b = -a, -b
-    return torch.sym_max(a, 0) // b - torch.sym_max(-a, 0) // b
+    return sym_max(a, 0) // b - sym_max(-a, 0) // b
 
 
 @host(div, div_1)

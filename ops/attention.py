@@ -19,8 +19,10 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add, div, mul
+from onnxinterp.ops.comparison import where
 from onnxinterp.ops.matmul import mat_mul
 from onnxinterp.ops.softmax import softmax, softmax_1
+from onnxinterp.ops.unary import is_nan
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, is_known
@@ -126,9 +128,11 @@ def fused(
 
 
 def _attention_in_parts(scores: Pattern) -> list[Pattern]:
+    """With or without a mask; exporters may replace weights that are NaN by zero."""
     masked = (add, scores, "mask")
     kernels = softmax, softmax_1
-    return [(mat_mul, (kernel, s), "V") for s in (masked, scores) for kernel in kernels]
+    weights = [(kernel, s) for s in (masked, scores) for kernel in kernels]
+    return [(mat_mul, w, "V") for p in weights for w in (p, (where, (is_nan, p), "zero", p))]
 
 
 QK = (mat_mul, "Q", "K")
@@ -152,12 +156,15 @@ def attention_in_parts(
     scale: float = 1.0,
     divisor: float = 1.0,
     root: float = 1.0,
+    zero: float | None = None,
 ) -> Any:
     """The keys are columns. The softmax of the scores is NaN for a query without any key.
 
     Where scores are NaN or overflow, torch's kernels may return 0 and not NaN. They do the same in
     the module that a graph was exported from.
     """
+    if zero:
+        return NotImplemented
     if forward_ad._current_level >= 0:
         return NotImplemented  # torch's fused kernels have no forward derivative
     if is_known(K.shape[-1]) and K.shape[-1] == 0:
@@ -173,6 +180,8 @@ def attention_in_parts(
     if not fits or not 2 <= mask.ndim <= 4 or mask.dtype != Q.dtype or mask.requires_grad:
         return NotImplemented  # torch's fused kernels do not support such a mask
     y = fused(Q, K.transpose(2, 3), V, mask, factor, False)
+    if zero is not None:
+        return y
     return y.masked_fill((mask == -math.inf).all(-1, keepdim=True), math.nan)
 
 

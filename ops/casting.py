@@ -27,7 +27,16 @@ from onnxinterp.ops.narrow import (
 )
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import HOST_DTYPES, Flag, Host, Strings, is_known, round_to
+from onnxinterp.values import (
+    HOST_DTYPES,
+    Flag,
+    Host,
+    Strings,
+    is_known,
+    round_to,
+    sym_float,
+    sym_int,
+)
 from onnxinterp.versions import older
 
 EXACT = 2**53  # up to it every integer is a float64
@@ -135,10 +144,10 @@ def _number(x: Any, to: torch.dtype) -> Any:
     if to.is_floating_point:
         if is_known(x) and abs(x) > EXACT:
             raise ValueError(f"an integer must be at most {EXACT} to be rounded only once, got {x}")
-        return round_to(to, torch.sym_float(x))
+        return round_to(to, sym_float(x))
     if x.__class__ is float and not -(2.0**63) <= x < 2.0**63:
         raise ValueError(f"a float must fit into int64, got {x}")
-    return round_to(to, torch.sym_int(x))
+    return round_to(to, sym_int(x))
 
 
 @host(cast)

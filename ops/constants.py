@@ -20,8 +20,6 @@ from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import HOST_DTYPES, Host, Ints, is_known
 from onnxinterp.versions import older
 
-ZERO = Host([0.0], torch.float32)
-
 
 @op("Constant", since=12, initializer=True)
 def constant(
@@ -83,9 +81,11 @@ def _value_type(attributes: dict[str, Any], _inputs: Sequence[int]) -> int:
 
 
 @op("ConstantOfShape", since=9, infer_output_type=_value_type)
-def constant_of_shape(input: Ints, *, value: Host | None = None, device: torch.device) -> Tensor:
+def constant_of_shape(
+    input: Ints, *, value: Host | None = None, output_type: torch.dtype, device: torch.device
+) -> Tensor:
     """An expanded view of one element: it needs no memory, and must not be written to."""
-    value = value or ZERO
+    value = value or Host([0.0], output_type)
     (number,) = value.numbers
     if any(is_known(n) and n < 0 for n in input):  # torch keeps a size for -1
         raise ValueError(f"sizes must not be negative, got {input}")
@@ -93,8 +93,8 @@ def constant_of_shape(input: Ints, *, value: Host | None = None, device: torch.d
 
 
 @host(constant_of_shape)
-def _(input: Ints, *, value: Host | None = None) -> Any:
-    value = value or ZERO
+def _(input: Ints, *, value: Host | None = None, output_type: torch.dtype) -> Any:
+    value = value or Host([0.0], output_type)
     if len(value.numbers) != 1:
         return NotImplemented
     short = all(is_known(n) and 0 <= n <= MOST_DIMENSIONS for n in input)

@@ -14,7 +14,7 @@ from torch import Tensor
 from onnxinterp.ops.shapes import MOST_DIMENSIONS
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Host, is_known, round_to
+from onnxinterp.values import Host, is_known, round_to, sym_max
 from onnxinterp.versions import older
 
 
@@ -48,7 +48,7 @@ def _count(start: Host, limit: Host, delta: Host) -> int:
         count = math.ceil(round_to(start.dtype, distance) / step)
     else:
         count = -(-distance // step)
-    n: int = torch.sym_max(count, 0)
+    n: int = sym_max(count, 0)
     return n
 
 

@@ -2,8 +2,8 @@
 
 History: 1, 3 (GRU: linear_before_reset), 7 (without output_sequence), 14 (layout), 22 (bfloat16).
 
-torch's layers are used where they compute the same; other activations, clipping and peepholes run
-cell by cell. The order of the gates differs: iofc and zrh in ONNX, ifco and rzh in torch.
+What torch's own layers can compute runs on them (`recurrent_native`); other activations, clipping,
+peepholes and the like run cell by cell.
 """
 
 from __future__ import annotations
@@ -22,22 +22,17 @@ from onnxinterp.ops.recurrent_cells import (
     Step,
     activations_of,
     batch_first,
-    last,
     layer_of,
     run,
     walk,
 )
+from onnxinterp.ops.recurrent_native import run_native
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Floats
 from onnxinterp.versions import older
 
 Cell: TypeAlias = Callable[[int, Tensor], tuple[Tensor, Step]]  # direction, X -> gates, step
-TORCH_ORDER = {
-    1: (0,),
-    3: (1, 0, 2),
-    4: (0, 2, 3, 1),
-}  # gates -> order of torch
 
 
 @op("RNN", since=14)
@@ -62,7 +57,7 @@ def rnn(
     # after the end of its sequence a state of relu may grow without bound
     plain = names == {"tanh"} or (names == {"relu"} and sequence_lens is None)
     if plain and clip is None and not torch.compiler.is_compiling():
-        return _run_native(layer, names.pop(), layout)
+        return run_native(layer, names.pop(), layout)
     functions = activations_of(activations, activation_alpha, activation_beta, clip, X)
 
     def cell(k: int, X: Tensor) -> tuple[Tensor, Step]:
@@ -96,7 +91,7 @@ def gru(
     defaults = ("Sigmoid", "Tanh") * layer.n_directions
     plain = _are(defaults, activations) and linear_before_reset
     if plain and clip is None and not torch.compiler.is_compiling():
-        return _run_native(layer, "gru", layout)
+        return run_native(layer, "gru", layout)
     functions = activations_of(activations or defaults, activation_alpha, activation_beta, clip, X)
 
     def cell(k: int, X: Tensor) -> tuple[Tensor, Step]:
@@ -166,7 +161,7 @@ def lstm(
     # torch's layer does not return the cell state at the end of a sequence shorter than X
     plain = plain and (sequence_lens is None or n_outputs < 3)
     if plain and not torch.compiler.is_compiling():
-        return _run_native(layer, "lstm", layout)
+        return run_native(layer, "lstm", layout)
     given = activations or defaults, activation_alpha, activation_beta
     functions = activations_of(*given, clip, X)
     unclipped = activations_of(*given, None, X)
@@ -227,47 +222,6 @@ def _run_cells(layer: Layer, cell: Cell, layout: Flag) -> tuple[Tensor, ...]:
         return walk(step, gates, states, layer.lengths)
 
     return batch_first(run(layer, direction), layout)
-
-
-def _run_native(layer: Layer, kind: str, layout: Flag) -> tuple[Tensor, ...]:
-    """Run torch's layer; without the final cell state if sequences differ in length."""
-    if layer.is_empty:
-        return batch_first(layer.empty_results(), layout)
-    every = [_torch_parameters(layer, k) for k in range(layer.n_directions)]
-    if layer.n_directions == 2 and layer.lengths is None:
-        Y, *finals = native(kind, layer.X, layer.states, [*every[0], *every[1]], both=True)
-        Y = Y.reshape(*Y.shape[:-1], 2, -1).transpose(1, 2)
-        return batch_first((Y, *finals), layout)
-
-    def direction(k: int, X: Tensor, states: States) -> tuple[Tensor, States]:
-        initial = tuple(s.unsqueeze(0) for s in states)
-        Y, *finals = native(kind, X, initial, every[k], both=False)
-        if layer.lengths is not None:
-            return Y, (last(Y, layer.lengths),)
-        return Y, tuple(s.squeeze(0) for s in finals)
-
-    return batch_first(run(layer, direction), layout)
-
-
-def _torch_parameters(layer: Layer, k: int) -> list[Tensor]:
-    """W, R and biases of direction `k`, gates in torch's order."""
-    order = TORCH_ORDER[layer.n_gates]
-    if len(order) == 1:
-        return layer.parameters(k)
-    blocks = [p.chunk(len(order)) for p in layer.parameters(k)]
-    return [torch.cat([gates[i] for i in order]) for gates in blocks]
-
-
-def native(
-    kind: str, X: Tensor, states: States, parameters: list[Tensor], *, both: bool
-) -> tuple[Tensor, ...]:
-    biased = len(parameters) > (4 if both else 2)
-    # cuDNN keeps the values for the backward pass only if `train` is set
-    rest = (biased, 1, 0.0, torch.is_grad_enabled(), both, False)
-    if kind == "lstm":
-        return torch.lstm(X, states, parameters, *rest)
-    rule = {"gru": torch.gru, "tanh": torch.rnn_tanh, "relu": torch.rnn_relu}[kind]
-    return rule(X, states[0], parameters, *rest)
 
 
 # `output_sequence` has no effect: the outputs of the node show whether Y is wanted

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from onnxinterp.ops.joining import concat
-from onnxinterp.ops.recurrent import gru, gru_7, lstm, lstm_7, native
+from onnxinterp.ops.recurrent import gru, gru_7, lstm, lstm_7
+from onnxinterp.ops.recurrent_native import native
 from onnxinterp.ops.shapes import unsqueeze, unsqueeze_1
 from onnxinterp.ops.slicing import slice_
 from onnxinterp.registry import Pattern, fuse

@@ -22,7 +22,7 @@ from onnxinterp.ops.elementwise import Kernel, register
 from onnxinterp.ops.spatial import at_least
 from onnxinterp.registry import host, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, Host, Ints, round_to
+from onnxinterp.values import Flag, Host, Ints, round_to, sym_max, sym_min
 from onnxinterp.versions import older
 
 Rule: TypeAlias = Callable[[Tensor, list[int], bool], Tensor]
@@ -166,11 +166,11 @@ def _in_float64(rule: Rule) -> Rule:
 
 
 def _greatest(numbers: list[Any]) -> Any:
-    return reduce(torch.sym_max, numbers)
+    return reduce(sym_max, numbers)
 
 
 def _least(numbers: list[Any]) -> Any:
-    return reduce(torch.sym_min, numbers)
+    return reduce(sym_min, numbers)
 
 
 def _call(d: Draw, x: Tensor) -> Call:

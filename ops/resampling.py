@@ -16,6 +16,8 @@ from typing import Any, Literal, TypeAlias, cast
 import torch
 from torch import Tensor
 
+from onnxinterp.values import sym_max, sym_min
+
 Mode: TypeAlias = Literal["nearest", "linear", "cubic"]
 NearestMode: TypeAlias = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 Coordinates: TypeAlias = Literal[
@@ -94,7 +96,7 @@ def _coordinates(a: Axis, transformation: str, like: Tensor) -> Tensor:
     if transformation == "asymmetric":
         return x / scale
     if transformation == "align_corners":
-        return x * (a.size - 1) / like.new_full((), torch.sym_max(a.out - 1, 1))
+        return x * (a.size - 1) / like.new_full((), sym_max(a.out - 1, 1))
     if transformation == "tf_crop_and_resize":
         start, end = like.new_full((), a.start), like.new_full((), a.end)
         if a.out == 1:
@@ -151,7 +153,7 @@ def _antialias_matrix(x: Tensor, a: Axis, how: Method) -> Tensor:
     """The matrix [out, size] of a filter that is as much wider as the axis shrinks."""
     shrink = a.scale_like(x).clamp(max=1)
     radius = 1 if how.mode == "linear" else 2
-    beyond = (radius * a.size) // torch.sym_min(a.out, a.size) + 2 if a.scale is None else 0
+    beyond = (radius * a.size) // sym_min(a.out, a.size) + 2 if a.scale is None else 0
     if a.scale is not None:
         beyond = math.ceil(radius / min(a.scale, 1.0)) + 1
     places = torch.arange(-beyond, a.size + beyond, device=x.device)

@@ -20,7 +20,7 @@ from onnxinterp.ops.resampling import Axis, Coordinates, Method, Mode, NearestMo
 from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, is_known, round_to
+from onnxinterp.values import Flag, is_known, round_to, sym_max, sym_min
 from onnxinterp.versions import older
 
 
@@ -64,7 +64,7 @@ def from_sizes(
         regions = list(zip(roi[:n], roi[n:], strict=True))
     if policy != "stretch":
         ratios = [out / shape[axis] for axis, out in zip(axes, sizes, strict=True)]
-        choose: Any = torch.sym_min if policy == "not_larger" else torch.sym_max
+        choose: Any = sym_min if policy == "not_larger" else sym_max
         scale = reduce(choose, ratios)
         outs = [math.floor(round_to(torch.float32, scale * shape[axis]) + 0.5) for axis in axes]
         scales: Sequence[float | None] = [scale] * n

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
-import torch
 from torch import Tensor
 from torch.nn import functional
+
+from onnxinterp.values import sym_max, sym_min
 
 AutoPad: TypeAlias = Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID", ""]
 """The empty string means NOTSET."""
@@ -58,12 +59,12 @@ class Window:
 
 def at_least(size: int, least: int) -> int:
     """max(size, least), also for a symbolic size."""
-    return cast(int, torch.sym_max(size, least))
+    return cast(int, sym_max(size, least))
 
 
 def at_most(size: int, most: int) -> int:
     """min(size, most), also for a symbolic size."""
-    return cast(int, torch.sym_min(size, most))
+    return cast(int, sym_min(size, most))
 
 
 def filter_sizes(W: Tensor, kernel_shape: Sequence[int] | None) -> Sequence[int]:

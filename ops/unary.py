@@ -18,7 +18,7 @@ from onnxinterp.dtypes import FLOAT8
 from onnxinterp.ops.elementwise import elementwise, unary
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, Host
+from onnxinterp.values import Flag, Host, sym_float
 
 
 @op("Abs", since=1)
@@ -89,7 +89,7 @@ def _computable(x: Tensor) -> Tensor:
 
 def _as_float(rule: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A rule that returns the integer of `rule` as a float."""
-    return lambda x: torch.sym_float(rule(x))
+    return lambda x: sym_float(rule(x))
 
 
 host(abs)(elementwise(operator.abs))

@@ -15,7 +15,7 @@ from torch import Tensor
 from onnxinterp.ops.elementwise import elementwise
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Host
+from onnxinterp.values import Host, sym_max, sym_min
 
 
 @op("Sum", since=1)
@@ -56,8 +56,8 @@ def _check_order(numbers: tuple[Any, ...]) -> tuple[Any, ...]:
     return numbers
 
 
-host(max)(elementwise(lambda *numbers: reduce(torch.sym_max, _check_order(numbers)), exact=True))
-host(min)(elementwise(lambda *numbers: reduce(torch.sym_min, _check_order(numbers)), exact=True))
+host(max)(elementwise(lambda *numbers: reduce(sym_max, _check_order(numbers)), exact=True))
+host(min)(elementwise(lambda *numbers: reduce(sym_min, _check_order(numbers)), exact=True))
 
 
 @sample(sum, max, min, mean)

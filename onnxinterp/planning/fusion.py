@@ -116,10 +116,9 @@ class _Matcher:
             if step is not None and step.kernel is pattern[0]:
                 yield from self._node(pattern[1:], step, match, keywords)
         elif isinstance(pattern, str) and pattern in keywords:
-            if host is None or host.rank != (keywords[pattern] is Kind.LIST):
-                return
-            if match.constants.get(pattern, host.data) == host.data:
-                yield replace(match, constants={**match.constants, pattern: host.data})
+            found = None if host is None else _constant(host, keywords[pattern])
+            if found is not None and match.constants.get(pattern, found) == found:
+                yield replace(match, constants={**match.constants, pattern: found})
         elif isinstance(pattern, str):
             if match.values.get(pattern, key) == key != "":
                 yield replace(match, values={**match.values, pattern: key})
@@ -204,6 +203,16 @@ def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str
     positional = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
     keywords = (p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
     return positional, {name: kind_of(hints[name]) for name in keywords}
+
+
+def _constant(host: Host, kind: Kind) -> Any:
+    """A constant as a function wants it; None where it is none. One element of rank 1 is a number.
+
+    Exporters write scales of either rank; a function for which the rank matters must look itself.
+    """
+    if kind is Kind.LIST:
+        return host.data if host.rank else None
+    return host.numbers[0] if len(host.numbers) == 1 else None
 
 
 def _is(host: Host, value: Any) -> bool:

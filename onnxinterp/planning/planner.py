@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from onnxinterp.errors import InvalidModelError, OnnxError
 from onnxinterp.graph.ir import Graph, Node, WeightRef
 from onnxinterp.planning.attributes import decode, placed
@@ -193,6 +195,10 @@ class _Planner:
         """Keyword arguments: the node's attributes and what the engine provides."""
         provided = [n for n in kernel.keywords if n in ENGINE_KEYWORDS and n != "device"]
         given = {n: self._provide(n, kernel, node) for n in provided}
+        dtypes = self.setting.dtypes
+        for name, parameter in kernel.keywords.items():  # a default dtype follows the module
+            if isinstance(parameter.default, torch.dtype) and parameter.default in dtypes:
+                given[name] = dtypes[parameter.default]
         for name, value in node.attributes.items():
             if name not in kernel.attributes or name in ENGINE_KEYWORDS:
                 if name in IGNORED_ATTRIBUTES:
@@ -201,8 +207,8 @@ class _Planner:
                 raise InvalidModelError(f"{message} at opset {node.opset}")
             if name in kernel.keywords and not isinstance(value, (Graph, WeightRef)):
                 given[name] = value
-        setting = self.setting
-        return {k: decode(kernel, k, v, setting.dtypes, setting.device) for k, v in given.items()}
+        device = self.setting.device
+        return {k: decode(kernel, k, v, dtypes, device) for k, v in given.items()}
 
     def _provide(self, keyword: str, kernel: Kernel, node: Node) -> Any:
         """The value of a keyword that the engine provides, not the node."""

@@ -13,7 +13,8 @@ finds it whole. Two threads may make the same plan at once; either is right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -29,7 +30,7 @@ from onnxinterp.planning.facts import Facts, Setting, infer, snapshot
 from onnxinterp.planning.planner import make_plan
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan
-from onnxinterp.values import Host
+from onnxinterp.values import Host, is_traced
 from onnxinterp.weights import Weights
 from onnxinterp.weights.trainable import state_names
 
@@ -73,6 +74,7 @@ class Plans:
         packed: weight -> ONNX type, of types narrower than their torch dtype.
         limits: what folding may take.
         fuse: whether nodes that are one function in torch run as one.
+        loaded_as: dtype of the first floating weight at load.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class Plans:
         self.fuse = fuse
         kernels = [node.kernel for node in graph.walk() if node.kernel]
         self.has_modes = any(k.state or "training" in k.attributes for k in kernels)
-        self._loaded_as = _floating_dtype(weights)
+        self.loaded_as = floating_dtype(weights)
         self._hosts: dict[str, Host] = {}  # numbers of the file: they outlast casts and meta
         self.reset(frozenset())
 
@@ -103,8 +105,8 @@ class Plans:
             frozen_stats: names of the statistics that training leaves as they are.
             reread: read small constants anew, which were changed in place.
         """
-        if reread:
-            self._hosts = {}
+        if reread:  # numbers on the meta device cannot be read again
+            self._hosts = {n: h for n, h in self._hosts.items() if self.weights[n].is_meta}
         self.setting = self._setting(frozen_stats)
         self._facts: Facts = infer(self.graph, self.setting)
         self._plans: dict[tuple[bool, frozenset[str]], BoundPlan] = {}
@@ -158,8 +160,13 @@ class Plans:
             sized=sized or {},
             guard=guard or Guard.of_plan(self.limits),
         )
-        # a call inside grad or vmap may need a plan: its constants are for calls outside, too
-        with torch.inference_mode(False), torch.no_grad(), temporarily_clear_interpreter_stack():
+        # a call inside grad, vmap or a trace may need a plan: its constants are for all calls
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            temporarily_clear_interpreter_stack(),
+            _untraced(),
+        ):
             plan = make_plan(self.graph, setting, self._facts)
         needed = {*plan.captures, *plan.inputs}
         reads = [(n, *self.weights.holder(n)) for n in self.weights if n in needed]
@@ -176,13 +183,10 @@ class Plans:
             if name not in self._hosts and (host := snapshot(tensor)) is not None:
                 self._hosts[name] = host
         dtypes = {}
-        if self._loaded_as is not None:
-            dtypes = {self._loaded_as: _floating_dtype(self.weights) or self._loaded_as}
-        hosts = {
-            n: Host(h.data, dtypes.get(h.dtype, h.dtype))
-            for n, h in self._hosts.items()
-            if n in constants
-        }
+        if self.loaded_as is not None:
+            dtypes = {self.loaded_as: floating_dtype(self.weights) or self.loaded_as}
+        hosts = self._hosts  # the numbers of the file, in the type that the tensor has now
+        hosts = {n: Host(hosts[n].data, t.dtype) for n, t in constants.items() if n in hosts}
         for name, tensor in constants.items():  # on the meta device numbers are known all the same
             if tensor.is_meta and name in hosts:
                 constants[name] = hosts[name].tensor()
@@ -202,14 +206,29 @@ class Plans:
 def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
     """The shapes of the inputs, where all are plain tensors of plain sizes; None while capturing.
 
-    A plan made of what is no plain tensor, as torch's fakes, would not serve others.
+    A plan made of what is no plain tensor, as torch's fakes, would not serve others. In a graph
+    that `torch.jit.trace` records, sizes would be constants.
     """
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+    if torch.compiler.is_compiling() or is_traced():
         return None
     values = [given[name] for name in names if name in given]
     if not all(type(v) in PLAIN and all(type(n) is int for n in v.shape) for v in values):
         return None
     return tuple([v.shape for v in values])
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Keep what runs out of the graph that `torch.jit.trace` may be recording."""
+    if not is_traced():
+        yield
+        return
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]  # untyped in torch
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]  # as above
 
 
 def device_of(weights: Weights) -> torch.device:
@@ -218,6 +237,6 @@ def device_of(weights: Weights) -> torch.device:
     return torch.device("cpu") if some is None else some.device
 
 
-def _floating_dtype(weights: Weights) -> torch.dtype | None:
+def floating_dtype(weights: Weights) -> torch.dtype | None:
     """The dtype of the first floating weight: what `.double()` and `.bfloat16()` change."""
     return next((t.dtype for t in weights.values() if t.is_floating_point()), None)

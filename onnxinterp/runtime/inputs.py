@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -40,8 +40,15 @@ class Arguments:
         parameters += [Parameter(a, Parameter.KEYWORD_ONLY, default=None) for a in rest]
         return Signature(parameters)
 
-    def gather(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
-        """The inputs by ONNX name, checked by rank and kind of type.
+    def gather(
+        self, args: tuple[Any, ...], keywords: dict[str, Any], floating: Floating | None = None
+    ) -> dict[str, Any]:
+        """The inputs by ONNX name, checked by rank and type.
+
+        Args:
+            args: inputs by position.
+            keywords: inputs by name.
+            floating: the types that floating inputs must have; None admits any.
 
         Raises:
             InputError: too many, unknown, missing, or of another type or rank than declared.
@@ -59,7 +66,10 @@ class Arguments:
         if absent := [i for i in self.inputs if i.name not in given]:
             raise InputError(f"missing inputs: {_listed(absent)}")
         for name, value in given.items():
-            _check(self.infos[name], value)
+            if isinstance(value, dict) and self.infos[name].kind != "map" and args:
+                message = f"input {name!r} must be {_described(self.infos[name])}, got a dict"
+                raise InputError(f"{message}: use m(**inputs)")
+            _check(self.infos[name], value, floating)
         return given
 
     def blame_sizes(self, given: dict[str, Any], error: NodeError) -> None:
@@ -73,7 +83,8 @@ class Arguments:
             sizes = tuple(value.shape) if isinstance(value, Tensor) else ()
             pairs = zip(declared or (), sizes, strict=False)
             if any(isinstance(d, int) and d != size for d, size in pairs):
-                message = f"expected {self.infos[name]}, got shape {list(sizes)}; {error}"
+                expected = _described(self.infos[name])
+                message = f"input {name!r} must be {expected}, got shape {list(sizes)}; {error}"
                 raise InputError(message) from error
 
 
@@ -81,57 +92,122 @@ def _listed(infos: Iterable[ValueInfo]) -> str:
     return ", ".join(map(str, infos))
 
 
-def _check(info: ValueInfo, value: Any) -> None:
-    """Rank and kind of type; other sizes than declared are tried, and blamed where they fail."""
+class Floating:
+    """The types that floating inputs must have: those of the file, unless the module was moved.
+
+    Args:
+        dtypes: what floating types have become since loading.
+        now: returns the type of the weights as they are, which `torch.func` may have replaced.
+    """
+
+    def __init__(
+        self, dtypes: Mapping[torch.dtype, torch.dtype], now: Callable[[], torch.dtype | None]
+    ) -> None:
+        self.dtypes = dtypes
+        self.now = now
+
+    def admits(self, declared: torch.dtype, value: Tensor) -> bool:
+        """Whether a tensor has the type; under autocast any will do."""
+        if value.dtype == self.dtypes.get(declared, declared):
+            return True
+        return torch.is_autocast_enabled(value.device.type) or (
+            declared in self.dtypes and value.dtype == self.now()
+        )
+
+
+def _described(info: ValueInfo, dtype: torch.dtype | None = None) -> str:
+    """What an input must be: its type as torch names it, and its shape."""
+    dtype = dtype or info.dtype
+    if info.kind != "tensor" or dtype is None:
+        return str(info).removeprefix(f"{info.name}: ")
+    if info.shape is None:
+        return _name(dtype)
+    sizes = ", ".join("?" if size is None else str(size) for size in info.shape)
+    return f"{_name(dtype)}[{sizes}]"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _wrong(
+    info: ValueInfo, got: str, hint: str = "", dtype: torch.dtype | None = None
+) -> InputError:
+    expected = _described(info, dtype)
+    return InputError(
+        f"input {info.name!r} must be {expected}, got {got}{hint and f': use {hint}'}"
+    )
+
+
+def _check(info: ValueInfo, value: Any, floating: Floating | None) -> None:
+    """Rank and type; other sizes than declared are tried, and blamed where they fail."""
     if info.kind == "map":
         _check_map(info, value)
     if info.kind == "sequence":
-        _check_sequence(info, value)
+        _check_sequence(info, value, floating)
     if info.kind == "tensor":
-        _check_tensor(info, value)
+        _check_tensor(info, value, floating)
 
 
-def _check_tensor(info: ValueInfo, value: Any) -> None:
+CASTS = {
+    torch.float32: "float()",
+    torch.float64: "double()",
+    torch.float16: "half()",
+    torch.bfloat16: "bfloat16()",
+    torch.int64: "long()",
+    torch.int32: "int()",
+    torch.bool: "bool()",
+}
+
+
+def _check_tensor(info: ValueInfo, value: Any, floating: Floating | None = None) -> None:
     if not isinstance(value, Tensor):
-        if info.dtype is None and isinstance(value, np.ndarray):
-            _check_strings(info, value)
-            return
-        raise InputError(f"expected {info}, got {type(value).__name__}")
+        if isinstance(value, np.ndarray):
+            if info.dtype is None:
+                _check_strings(info, value)
+                return
+            raise _wrong(info, "a numpy array", "torch.from_numpy(x)")
+        raise _wrong(info, type(value).__name__)
     if value.is_nested or value.layout is not torch.strided:
-        raise InputError(f"expected {info}, got a tensor that is nested or sparse")
-    expected = info.dtype
+        raise _wrong(info, "a tensor that is nested or sparse")
+    expected, got = info.dtype, f"{_name(value.dtype)}{list(value.shape)}"
     fits = expected is None or value.dtype == expected
-    if not fits and expected is not None and expected.is_floating_point:
-        fits = value.is_floating_point()  # the module may have been moved to another type
-    if not fits or (info.shape is not None and len(info.shape) != value.ndim):
-        got = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-        raise InputError(f"expected {info}, got {got}")
+    if expected is not None and expected.is_floating_point and value.is_floating_point():
+        fits = floating is None or floating.admits(expected, value)
+        expected = floating.dtypes.get(expected, expected) if floating else expected
+    if not fits and expected is not None:
+        raise _wrong(info, got, f"x.{CASTS.get(expected, f'to({expected})')}", expected)
+    if info.shape is not None and len(info.shape) != value.ndim:
+        raise _wrong(info, got)
 
 
 def _check_strings(info: ValueInfo, value: np.ndarray[Any, Any]) -> None:
     if info.shape is not None and len(info.shape) != value.ndim:
-        raise InputError(f"expected {info}, got strings of shape {list(value.shape)}")
+        raise _wrong(info, f"strings of shape {list(value.shape)}")
     if value.dtype.kind == "U":
         return
     if value.dtype != object or not all(isinstance(text, str) for text in value.flat):
-        raise InputError(f"expected {info}, got an array of {value.dtype} that are not all str")
+        raise _wrong(info, f"an array of {value.dtype} that are not all str")
 
 
-def _check_sequence(info: ValueInfo, value: Any) -> None:
+def _check_sequence(info: ValueInfo, value: Any, floating: Floating | None) -> None:
     """A list, each element of which is of the declared type."""
     if not isinstance(value, list):
-        raise InputError(f"expected {info}, got {type(value).__name__}")
+        raise _wrong(info, f"{type(value).__name__}")
     for element in value:
-        (_check_map if info.key_type else _check_tensor)(info, element)
+        if info.key_type:
+            _check_map(info, element)
+        else:
+            _check_tensor(info, element, floating)
 
 
 def _check_map(info: ValueInfo, value: Any) -> None:
     """A dict whose keys have the declared type; so that none is looked up in vain."""
     if not isinstance(value, dict):
-        raise InputError(f"expected {info}, got {type(value).__name__}")
+        raise _wrong(info, f"{type(value).__name__}")
     key = str if info.key_type == TensorProto.STRING else (int, np.integer)
     if wrong := [k for k in value if not isinstance(k, key)]:
-        raise InputError(f"expected {info}, got the key {wrong[0]!r}")
+        raise _wrong(info, f"the key {wrong[0]!r}")
 
 
 def _identifiers(names: Iterable[str]) -> list[str]:

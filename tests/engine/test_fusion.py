@@ -122,6 +122,21 @@ PATTERNS = {
         others=(("Softmax<axis=-1>", "Sigmoid"),),
         constants=SCALE,
     ),
+    "attention, a scale of rank 1": Pattern(
+        "attention_in_parts",
+        "r = Constant<value = float[1] {0.5}>() a = Mul(q, r) c = Mul(k, r) f = MatMul(a, c) "
+        "p = Softmax<axis=-1>(f) y = MatMul(p, v)",
+        HEADS,
+        others=(("Softmax<axis=-1>", "Sigmoid"),),
+    ),
+    "attention, zeros for NaN": Pattern(
+        "attention_in_parts",
+        "a = MatMul(q, k) f = Mul(a, s) g = Add(f, m) p = Softmax<axis=-1>(g) n = IsNaN(p) "
+        "w = Where(n, zero, p) y = MatMul(w, v)",
+        MASKED,
+        others=(("IsNaN(p)", "IsNaN(g)"), ("Where(n, zero, p)", "Where(n, p, zero)")),
+        constants=SCALE + ", float zero = {0}",
+    ),
     "linear": Pattern(
         "linear",
         "t = Transpose<perm=[1, 0]>(w) a = MatMul(x, t) y = Add(a, b)",

@@ -190,8 +190,12 @@ def test_wrong_inputs_are_named(module: OnnxModule) -> None:
         ((x, x, x), {}, "3 inputs given"),
         ((x, x), {"y": x}, "'y' is given twice"),
         ((x,), {"z": x}, "'z' is no input"),
-        ((x, x.long()), {}, r"expected y: float\[n, 3\], got int64\[2, 3\]"),
-        ((x, x[0]), {}, r"expected y: float\[n, 3\], got float32\[3\]"),
+        (
+            (x, x.long()),
+            {},
+            r"input 'y' must be float32\[n, 3\], got int64\[2, 3\]: use x.float\(\)",
+        ),
+        ((x, x[0]), {}, r"input 'y' must be float32\[n, 3\], got float32\[3\]"),
         ((x, [1.0]), {}, "got list"),
     ]:
         with pytest.raises(InputError, match=message):
@@ -212,7 +216,7 @@ def test_a_sequence_is_a_list_of_what_is_declared() -> None:
         ([x, x.long()], r"int64\[2\]"),
         ([[x]], "list"),
     ]:
-        with pytest.raises(InputError, match=f"expected x: sequence of float, got {got}"):
+        with pytest.raises(InputError, match=f"input 'x' must be sequence of float, got {got}"):
             module(given)
 
 
@@ -245,7 +249,9 @@ def test_a_tensor_of_a_branch_is_no_sequence_of_rows() -> None:
 
 def test_a_size_that_fails_is_blamed_on_the_input() -> None:
     module = OnnxModule(parse(OPTIONAL))
-    with pytest.raises(InputError, match=r"expected x: float\[2, 3\], got shape \[2, 5\]"):
+    with pytest.raises(
+        InputError, match=r"input \'x\' must be float32\[2, 3\], got shape \[2, 5\]"
+    ):
         module(torch.ones(2, 5))
     assert module(torch.ones(7, 3)).shape == (7, 3), "another batch size than exported just works"
 

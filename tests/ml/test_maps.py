@@ -140,7 +140,7 @@ def test_a_sequence_of_maps_passes_through() -> None:
 
 @pytest.mark.parametrize("wrong", [torch.ones(1), [PERSON], {1: 1.0}])
 def test_what_is_no_such_map_is_refused(wrong: Any) -> None:
-    with pytest.raises(InputError, match="expected features: map of string to float"):
+    with pytest.raises(InputError, match="input 'features' must be map of string to float"):
         OnnxModule(pipeline())(wrong)
 
 

@@ -49,6 +49,13 @@ PLACES = {
 }
 
 
+@pytest.mark.parametrize("value", ["float {2}", "float[1] {2}", "float[1,1] {2}"])
+def test_one_element_out_of_a_constant_node_is_a_setting(value: str) -> None:
+    nodes = f"s = Constant<value = {value}>() p = Mul(x, s) y = Add(p, w)"
+    module = OnnxModule(onnx.parser.parse_model(HEAD + f"<float[1] w = {{3}}> {{ {nodes} }}"))
+    assert [n for n, w in module.weights.items() if isinstance(w, nn.Parameter)] == ["w"]
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_weight_trains_wherever_it_sits(place: str) -> None:
     module = OnnxModule(onnx.parser.parse_model(PLACES[place]))
