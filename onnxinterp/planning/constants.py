@@ -33,6 +33,7 @@ class Constants:
         known: name -> value.
         hosts: name -> the small ones as plain numbers.
         forms: what steps and outputs of the plan take, by key.
+        device: where nodes of constants run.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -40,6 +41,9 @@ class Constants:
         self.known: dict[str, Constant] = {**setting.constants, **setting.sized}
         self.hosts: dict[str, Host] = {**setting.hosts, **setting.sized}
         self.forms: dict[Key, Any] = {}
+        # on the meta device constants have no numbers: they are folded on the CPU
+        on_meta = setting.device.type == "meta"
+        self.device = torch.device("cpu") if on_meta else setting.device
         self._interpreter = Interpreter()
 
     def is_shape_like(self, name: str) -> bool:
@@ -82,7 +86,7 @@ class Constants:
         if isinstance(value, np.ndarray):
             return value
         if kind in AS_STORED:
-            return value.tensor(self.setting.device) if isinstance(value, Host) else value
+            return value.tensor(self.device) if isinstance(value, Host) else value
         host = self.hosts.get(name) or host_of(value)
         if kind is Kind.HOST:
             return host
@@ -109,7 +113,7 @@ class Constants:
         guard = self.setting.guard
         try:
             with guard:
-                result = self._interpreter.run_step(step, Frame(values, self.setting.device, guard))
+                result = self._interpreter.run_step(step, Frame(values, self.device, guard))
                 guard.record(result)
         except Exception:
             self._check_time(step, values)

@@ -32,7 +32,7 @@ from onnxinterp.planning.fusion import fuse
 from onnxinterp.planning.liveness import live_steps
 from onnxinterp.planning.sizes import size_values
 from onnxinterp.registry import ENGINE_KEYWORDS, IGNORED_ATTRIBUTES, Kernel, Kind
-from onnxinterp.runtime.plan import Plan, Step
+from onnxinterp.runtime.plan import Key, Plan, Step
 from onnxinterp.versions import host_rule_of
 
 
@@ -89,10 +89,17 @@ class _Planner:
             inputs=inputs,
             outputs=outputs,
             captures=tuple(r for r in dict.fromkeys(reads) if r and r not in computed),
-            constants=constants.forms if is_root else {},
+            constants=self._placed_constants() if is_root else {},
             output_types=tuple((self.facts.dtype_of(o, dtypes), o.shape) for o in graph.outputs),
             sized=tuple(sorted(sized)),
         )
+
+    def _placed_constants(self) -> dict[Key, Any]:
+        """The constants of the plan, where the module is."""
+        forms, device = self.constants.forms, self.setting.device
+        if device == self.constants.device:
+            return forms
+        return {key: placed(value, device) for key, value in forms.items()}
 
     def _resolve(self, node: Node) -> Step | None:
         """The step of a node; None where it is folded.
