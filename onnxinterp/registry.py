@@ -42,12 +42,10 @@ Seven more keyword-only parameters are provided by the engine where a kernel dec
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from functools import cached_property, lru_cache
+from functools import cached_property
 from inspect import Parameter, signature
 from typing import (
     TYPE_CHECKING,
@@ -58,19 +56,18 @@ from typing import (
     TypeAlias,
     TypedDict,
     TypeVar,
-    Union,
 )
 
 import onnx.defs
 import torch
-from torch import Tensor
 
-from onnxinterp.values import Host, Strings, Subgraph
+from onnxinterp.kinds import Kind, alternatives, kind_of
+from onnxinterp.schemas import NEWEST, schema_of
+from onnxinterp.values import Host, Subgraph
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # typing has it from Python 3.11 on
 
-MAX_OP_NAME_CHARS = 200  # characters of an operator and its domain that a schema may have
 F = TypeVar("F", bound=Callable[..., Any])
 Function: TypeAlias = Callable[..., Any]
 Pattern: TypeAlias = tuple[Any, ...]  # a pattern of nodes, see `fusion`
@@ -81,43 +78,6 @@ ENGINE_KEYWORDS = frozenset(
 )
 # attributes without meaning for the result: about memory, or statistics of a training
 IGNORED_ATTRIBUTES = frozenset({"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"})
-NEWEST = {"": 28, "ai.onnx.ml": 5, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1}
-"""Domain -> the newest opset that the kernels implement; later ones may change an operator."""
-
-
-class Kind(Enum):
-    """The form in which a kernel needs an input, derived from its annotation."""
-
-    TENSOR = "tensor"
-    OPERAND = "operand"
-    LIST = "list"
-    SCALAR = "scalar"
-    HOST = "host"
-    ANY = "any"
-
-
-@lru_cache(maxsize=1024)
-def _alternatives(hint: Any) -> frozenset[Any]:
-    """The members of a union without None; a hint that is not a union is its only member."""
-    union = typing.get_origin(hint) in (Union, types.UnionType)
-    return frozenset(typing.get_args(hint) if union else (hint,)) - {type(None)}
-
-
-def kind_of(hint: Any) -> Kind:
-    """The kind of input that an annotation declares."""
-    members = _alternatives(hint)
-    numbers = {int, float, bool}
-    if Tensor in members and members <= {Tensor, Strings}:
-        return Kind.TENSOR
-    if members == {Host}:
-        return Kind.HOST
-    if members and members <= numbers:
-        return Kind.SCALAR
-    if Tensor in members and members <= numbers | {Tensor}:
-        return Kind.OPERAND
-    if len(members) == 1 and next(iter(members)) in (list[int], list[float]):
-        return Kind.LIST
-    return Kind.ANY
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,11 +198,11 @@ class Kernel:
 
     def wants_subgraph(self, attribute: str) -> bool:
         """Whether the kernel takes an attribute as a `Subgraph`."""
-        return Subgraph in _alternatives(self.hints.get(attribute))
+        return Subgraph in alternatives(self.hints.get(attribute))
 
     def wants_dtype(self, attribute: str) -> bool:
         """Whether the kernel takes an attribute, an ONNX type number, as a torch dtype."""
-        return torch.dtype in _alternatives(self.hints.get(attribute))
+        return torch.dtype in alternatives(self.hints.get(attribute))
 
     def may_be_none(self, attribute: str) -> bool:
         """Whether the annotation of an attribute admits None."""
@@ -254,13 +214,13 @@ class Kernel:
 
     def choices(self, attribute: str) -> frozenset[Any]:
         """The values that the annotation of an attribute lists; empty where it may be any."""
-        members = _alternatives(self.hints.get(attribute))
+        members = alternatives(self.hints.get(attribute))
         listed = [typing.get_args(m) for m in members if typing.get_origin(m) is Literal]
         return frozenset().union(*listed) if len(listed) == len(members) else frozenset()
 
     def wants_host(self, attribute: str) -> bool:
         """Whether the kernel takes a tensor attribute as plain numbers."""
-        return Host in _alternatives(self.hints.get(attribute))
+        return Host in alternatives(self.hints.get(attribute))
 
 
 class Fusion(NamedTuple):
@@ -412,23 +372,6 @@ def lookup(op_type: str, opset: int, domain: str = "") -> Kernel | None:
     early = [v for v in versions if versions[v].any_opset and v > opset]
     since = max(fit, default=min(early, default=None))
     return None if since is None else versions[since]
-
-
-def schema_of(op_type: str, opset: int, domain: str = "") -> onnx.defs.OpSchema | None:
-    """The schema of an operator at an opset; None without schema, and after `NEWEST`."""
-    if len(op_type) + len(domain) > MAX_OP_NAME_CHARS:
-        return None
-    return _schema_of(op_type, opset, domain)
-
-
-@lru_cache(maxsize=4096)
-def _schema_of(op_type: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
-    if opset > NEWEST.get(domain, opset):
-        return None
-    try:
-        return onnx.defs.get_schema(op_type, opset, domain)
-    except (onnx.defs.SchemaError, TypeError):  # names and numbers that C++ cannot represent
-        return None
 
 
 def value_name_attributes(op_type: str, domain: str = "") -> frozenset[str]:

@@ -22,7 +22,8 @@ from onnx import TensorProto
 
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError, MissingOp
-from onnxinterp.registry import KERNELS, NEWEST, Kernel
+from onnxinterp.registry import KERNELS, Kernel
+from onnxinterp.schemas import NEWEST
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph.ir import Graph, Node
 from onnxinterp.graph.types import Formal, bind, formals_for, formals_of
-from onnxinterp.registry import lookup, schema_of
+from onnxinterp.registry import lookup
+from onnxinterp.schemas import schema_of
 
 NUMERIC_KINDS = frozenset({"floating", "integer", "complex"})
 STRUCTURES = ("tensor", "sequence", "map")

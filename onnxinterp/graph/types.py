@@ -17,7 +17,7 @@ from onnx import TensorProto
 
 from onnxinterp.dtypes import ONNX_TYPE, onnx_name
 from onnxinterp.graph.ir import Node
-from onnxinterp.registry import schema_of
+from onnxinterp.schemas import schema_of
 
 TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype")
 """Attributes that hold the element type of an output."""

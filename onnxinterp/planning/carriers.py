@@ -26,9 +26,11 @@ from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER, FLOAT8
-from onnxinterp.registry import Kernel, Kind, schema_of
+from onnxinterp.kinds import Kind
+from onnxinterp.registry import Kernel
 from onnxinterp.runtime.guard import chunks, reserve
 from onnxinterp.runtime.strings import map_to_int64
+from onnxinterp.schemas import schema_of
 from onnxinterp.values import array_of
 
 UNSIGNED = {torch.uint16, torch.uint32, torch.uint64}

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from onnxinterp.errors import UnsafeModelError
+from onnxinterp.kinds import Kind
 from onnxinterp.planning.carriers import CARRIED_BY_BITS
 from onnxinterp.planning.facts import TENSOR_KINDS, Constant, Setting, snapshot
-from onnxinterp.registry import Kernel, Kind
+from onnxinterp.registry import Kernel
 from onnxinterp.runtime.guard import LimitExceeded, bytes_of_strings
 from onnxinterp.runtime.interpreter import Frame, Interpreter, describe
 from onnxinterp.runtime.plan import Key, Ref, Step, onnx_name_of

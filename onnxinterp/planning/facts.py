@@ -18,8 +18,8 @@ from torch import Tensor
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.graph.ir import Graph, ValueInfo
 from onnxinterp.graph.types import output_types, type_of
+from onnxinterp.kinds import Kind
 from onnxinterp.limits import Limits
-from onnxinterp.registry import Kind
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.values import HOST_LENGTH, READABLE, Dtype, Host, host_of
 

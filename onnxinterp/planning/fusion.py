@@ -30,8 +30,9 @@ from typing import Any, get_type_hints
 
 import torch
 
+from onnxinterp.kinds import Kind, kind_of
 from onnxinterp.planning.constants import Constants
-from onnxinterp.registry import COMMUTATIVE, ENGINE_KEYWORDS, FUSIONS, Kind, kind_of
+from onnxinterp.registry import COMMUTATIVE, ENGINE_KEYWORDS, FUSIONS
 from onnxinterp.runtime.plan import Key, Step, onnx_name_of
 from onnxinterp.values import Host
 

@@ -24,6 +24,7 @@ import torch
 
 from onnxinterp.errors import InvalidModelError, OnnxError
 from onnxinterp.graph.ir import Graph, Node, WeightRef
+from onnxinterp.kinds import Kind
 from onnxinterp.planning.attributes import decode, placed
 from onnxinterp.planning.carriers import emulate
 from onnxinterp.planning.constants import Constants
@@ -31,7 +32,7 @@ from onnxinterp.planning.facts import NUMBER_KINDS, TENSOR_KINDS, Facts, Setting
 from onnxinterp.planning.fusion import fuse
 from onnxinterp.planning.liveness import live_steps
 from onnxinterp.planning.sizes import size_values
-from onnxinterp.registry import ENGINE_KEYWORDS, IGNORED_ATTRIBUTES, Kernel, Kind
+from onnxinterp.registry import ENGINE_KEYWORDS, IGNORED_ATTRIBUTES, Kernel
 from onnxinterp.runtime.plan import Key, Plan, Step
 from onnxinterp.versions import host_rule_of
 

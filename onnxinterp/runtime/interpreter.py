@@ -28,7 +28,7 @@ from torch import Tensor
 from onnxinterp.errors import InputError, NodeError, UnsafeModelError, plain
 from onnxinterp.extras import MissingExtraError
 from onnxinterp.graph.ir import Node
-from onnxinterp.registry import Kind
+from onnxinterp.kinds import Kind
 from onnxinterp.runtime.guard import Guard, LimitExceeded
 from onnxinterp.runtime.plan import Key, Plan, Step, onnx_name_of
 from onnxinterp.values import Host, Subgraph, host_of, number

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from onnxinterp.errors import plain
 from onnxinterp.graph.ir import Node
-from onnxinterp.registry import Kind
+from onnxinterp.kinds import Kind
 from onnxinterp.values import Host, OutputType
 
 

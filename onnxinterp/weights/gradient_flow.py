@@ -12,7 +12,7 @@ from onnxinterp.dtypes import CARRIER
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph.ir import Graph, Node, WeightRef
 from onnxinterp.graph.types import output_types
-from onnxinterp.registry import Kind
+from onnxinterp.kinds import Kind
 
 TENSORS = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)
 FLOATING = {0, *(t for t, dtype in CARRIER.items() if dtype.is_floating_point or dtype.is_complex)}

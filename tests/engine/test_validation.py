@@ -11,7 +11,7 @@ from onnx.defs import C as SCHEMAS
 
 from onnxinterp import InvalidModelError, OnnxModule, UnsupportedOpError
 from onnxinterp.format.wire import messages
-from onnxinterp.registry import NEWEST
+from onnxinterp.schemas import NEWEST
 from tests.engine.right_models import CALLING, PLAIN, edited, model, replaced
 
 

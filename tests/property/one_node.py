@@ -16,7 +16,7 @@ from torch import Tensor
 from onnxinterp import backend
 from onnxinterp.dtypes import CARRIER, ONNX_TYPE
 from onnxinterp.graph.ir import ValueInfo
-from onnxinterp.registry import Kind
+from onnxinterp.kinds import Kind
 from onnxinterp.testing.samples import Call
 from onnxinterp.versions import sample_of
 from tests.property.drawing import TypedDraw

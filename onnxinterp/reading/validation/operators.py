@@ -24,7 +24,8 @@ from onnx import (
 from onnx.defs import OpSchema
 
 from onnxinterp.errors import InvalidModelError
-from onnxinterp.registry import ENGINE_KEYWORDS, IGNORED_ATTRIBUTES, Kernel, lookup, schema_of
+from onnxinterp.registry import ENGINE_KEYWORDS, IGNORED_ATTRIBUTES, Kernel, lookup
+from onnxinterp.schemas import schema_of
 
 FunctionKey: TypeAlias = "tuple[str, str, str | int]"
 """Domain, name, overload; for the function of a schema, its opset in place of the overload."""
