@@ -38,49 +38,50 @@ from onnxinterp.writing.template import make_template, template_of
 class OnnxModule(Tunable):
     """An ONNX model as a differentiable `torch.nn.Module`.
 
-    Call it with the graph's inputs, by position, by name or mixed: `m(x)`, `m(**{"input.1": x})`.
-    Inputs with an initializer behind them are optional and go by name. One output comes as a
-    tensor, several as a tuple in graph order. It starts in `eval()` mode, as the file says; in
-    `train()` mode normalisation uses the statistics of the batch and dropout drops.
+    Call it with the graph's inputs, by position, by name or both: `m(x)`, `m(**{"input.1": x})`.
+    Inputs that have an initializer are optional and keyword-only. The result is a tensor if the
+    graph has one output, else a tuple in graph order. A module starts in `eval()` mode, in which it
+    computes what the file defines; in `train()` mode normalization uses batch statistics and
+    dropout is active.
 
     Example:
         >>> m = OnnxModule("model.onnx")  # doctest: +SKIP
         >>> y = m(torch.randn(1, 3, 224, 224))  # doctest: +SKIP
 
     Args:
-        source: a path, bytes, a binary file or an `onnx.ModelProto`. External data is found beside
-            a path only.
-        outputs: names of any tensors of the graph to give instead of the graph's outputs; nodes
-            they do not need are dropped.
-        trainable: which weights train: "weights" (all floating tensors that kernels compute with
-            and that a gradient can reach, except settings: see `weights.trainable`), "all",
-            "none", a name pattern (`fnmatch`) or several, or a predicate of name and tensor.
-        untie: whether weights that an exporter merged because their values were equal become
-            weights of their own (`ties` tells how it knows); False keeps one parameter for each
-            initializer; name patterns or a predicate of the name untie all uses of those.
-        kernels: "domain::Op" (or "Op") -> kernel function for this module only; it takes
-            precedence over everything else.
-        fuse: whether nodes that are one function in torch (GELU in parts, attention, ...) run as
+        source: a path, bytes, a binary file or an `onnx.ModelProto`. External data is found only
+            beside a path.
+        outputs: names of any values of the graph to return in place of its outputs; nodes that
+            they do not need are removed.
+        trainable: the weights that are trained: "weights" (all floating tensors that kernels
+            compute with and that a gradient can reach, except settings: see `weights.trainable`),
+            "all", "none", a name pattern (`fnmatch`) or several, or a predicate of name and tensor.
+        untie: whether weights that an exporter merged because they were equal become separate
+            weights (`graph.ties` describes how they are recognized). False keeps one parameter for
+            each initializer; name patterns or a predicate of the name untie all uses of those.
+        kernels: "domain::Op" (or "Op") -> kernel function, for this module only; it takes
+            precedence over registered kernels.
+        fuse: whether nodes that are one function in torch (decomposed GELU, attention, ...) run as
             one; False runs each node by itself.
-        limits: what loading and each call may take of memory, nodes, trips and seconds.
-        allowed_ops: the only operators ("domain::Op", or "Op" of ai.onnx) a file may use; None
-            allows all that have a kernel.
-        data_root: a folder within which external data may lie behind links, as in the caches of
-            model hubs; without it external data are plain files below the model's folder.
+        limits: limits of memory, nodes, loop trips and seconds, for loading and for each call.
+        allowed_ops: the only operators ("domain::Op", or "Op" of ai.onnx) that the file may use;
+            None allows all that have a kernel.
+        data_root: a folder within which external data may be behind symlinks, as in the caches of
+            model hubs; without it, external data must be regular files below the model's folder.
 
     Attributes:
-        weights: every tensor the file ships, by its ONNX name.
+        weights: all tensors of the file, by their ONNX names.
         onnx_graph: the decoded graph.
-        inputs: what a call must give: name, type and shape.
-        optional_inputs: what a call may give by name; left out, the initializer counts.
-        untied: what was asked for by `untie`.
-        frozen_statistics: names of the statistics that `train()` leaves as they are.
-        interpreter: what runs the plan; replace it to profile or trace.
+        inputs: name, type and shape of the required inputs.
+        optional_inputs: the same of the inputs that have an initializer.
+        untied: the choice made by `untie`.
+        frozen_statistics: names of the statistics that `train()` does not change.
+        interpreter: runs the plan; replace it to profile or trace.
         template: the bytes of the source without its weights, for `save_onnx`.
 
     Raises:
-        InvalidModelError: the file is no valid model.
-        UnsafeModelError: it points outside its folder, asks for more than `limits`, or for an
+        InvalidModelError: the file is not a valid model.
+        UnsafeModelError: it refers to a path outside its folder, exceeds `limits`, or uses an
             operator that is not in `allowed_ops`.
         UnsupportedOpError: operators are missing; all are listed, before any weight is read.
         ValueError: a pattern of `trainable` or `untie` matches no tensor.
@@ -133,12 +134,12 @@ class OnnxModule(Tunable):
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """Names of the inputs a call must give, in graph order."""
+        """Names of the required inputs, in graph order."""
         return tuple(i.name for i in self.inputs)
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names of what a call gives, in order."""
+        """Names of the outputs, in order."""
         return tuple(o.name for o in self.onnx_graph.outputs)
 
     @property
@@ -214,21 +215,20 @@ class OnnxModule(Tunable):
         return self
 
     def refresh(self) -> None:
-        """Take over constants that were changed in place.
+        """Read constants again that were changed in place.
 
-        Integer tensors and other buffers that never train are read when the module is made, moved
-        or loaded with `load_state_dict`; after changing one in place, call this. Parameters are
-        always read as they are.
+        Integer tensors and other buffers that are never trained are read when the module is created
+        or moved, and by `load_state_dict`. After changing one in place, call this method.
+        Parameters are read at every call.
         """
         self._replan(reread=True)
 
     def save_onnx(self, path: str | os.PathLike[str], like: Source | None = None) -> None:
-        """Write the weights, as they are now, back into the very same graph.
+        """Write the current weights back to ONNX, into the original graph.
 
-        The file is the source's, byte for byte, but for the weights that changed; these keep their
-        type and their form, be it raw bytes, numbers, a Constant node or external data, which are
-        written beside `path` under the name they have. `path` may be the source. Files appear whole
-        or not at all.
+        The file equals the source byte for byte, except for weights that changed. These keep their
+        type and encoding: raw bytes, numbers, a Constant node, or external data, which are written
+        beside `path` under their name. `path` may be the source. Writes are atomic.
 
         Args:
             path: the file to write.
@@ -255,10 +255,10 @@ class OnnxModule(Tunable):
         save(self.weights, template, path)
 
     def save_safetensors(self, path: str | os.PathLike[str]) -> None:
-        """Write the weights, as they are now, to a `.safetensors` file, by their ONNX names.
+        """Write the current weights to a `.safetensors` file, by their ONNX names.
 
         Args:
-            path: the file to write; it appears whole or not at all.
+            path: the file to write, atomically.
 
         Raises:
             MissingExtraError: safetensors is not installed.
@@ -274,15 +274,15 @@ class OnnxModule(Tunable):
     ) -> tensorfiles.Unmatched:
         """Read weights from a `.safetensors` file, also of the torch model that was exported.
 
-        They are taken over in place, so optimizers go on with them, and in the module's floating
-        types. A torch model's `num_batches_tracked` is passed over.
+        Parameters are changed in place, so optimizers stay valid, and keep the module's dtypes. A
+        torch model's `num_batches_tracked` is ignored.
 
         Args:
             path: the file.
             strict: whether each weight must be in the file, and nothing else.
 
         Returns:
-            What of weights and file did not match; empty where `strict`.
+            The names that are in one of both only; empty if `strict`.
 
         Raises:
             MissingExtraError: safetensors is not installed.
@@ -318,13 +318,13 @@ class OnnxModule(Tunable):
         return self
 
     def load_state_dict(self, *args: Any, **keywords: Any) -> Any:
-        """As `nn.Module.load_state_dict`; constants are taken over too."""
+        """As `nn.Module.load_state_dict`; constants are read again."""
         result = super().load_state_dict(*args, **keywords)
         self.refresh()
         return result
 
     def state_dict(self, *args: Any, **keywords: Any) -> Any:
-        """As `nn.Module.state_dict`; external data that were changed underneath are an error."""
+        """As `nn.Module.state_dict`; raises ChangedFileError where external data were changed."""
         self._mapped.check()
         return super().state_dict(*args, **keywords)
 

@@ -206,7 +206,7 @@ class Plans:
 def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
     """The shapes of the inputs, where all are plain tensors of plain sizes; None while capturing.
 
-    A plan made of what is no plain tensor, as torch's fakes, would not serve others. In a graph
+    A plan made with torch's fake tensors would be wrong for other calls. In a graph
     that `torch.jit.trace` records, sizes would be constants.
     """
     if torch.compiler.is_compiling() or is_traced():

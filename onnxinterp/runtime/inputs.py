@@ -60,7 +60,7 @@ class Arguments:
         for key, value in keywords.items():
             name = key if key in self.infos else self.aliases.get(key, key)
             if name not in self.infos or name in given:
-                why = "is given twice" if name in given else "is no input"
+                why = "is given twice" if name in given else "is not an input"
                 raise InputError(f"{key!r} {why} of {_listed(self.infos.values())}")
             given[name] = value
         if absent := [i for i in self.inputs if i.name not in given]:

@@ -189,7 +189,7 @@ def test_wrong_inputs_are_named(module: OnnxModule) -> None:
         ((x,), {}, "missing inputs: y: float"),
         ((x, x, x), {}, "3 inputs given"),
         ((x, x), {"y": x}, "'y' is given twice"),
-        ((x,), {"z": x}, "'z' is no input"),
+        ((x,), {"z": x}, "'z' is not an input"),
         (
             (x, x.long()),
             {},
