@@ -64,7 +64,8 @@ def export(
         network: in the mode in which it is exported.
         inputs: of its call.
         fresh: export in a new process.
-        options: of torch.onnx.export; `dynamo` among them.
+        options: of torch.onnx.export, `dynamo` among them; and `gradients`: whether gradients are
+            enabled meanwhile. Without, torch runs a transformer layer as one operator.
     """
     if _key(network, inputs, options) is not None:
         return onnx.load(export_file(network, inputs, fresh=fresh, **options))
@@ -104,11 +105,12 @@ def _export(
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             return process.submit(_export, network, inputs, folder, False, options).result()
     # Without no_grad the newer exporter trips over the strides of scaled_dot_product_attention.
-    with expected_warnings(), torch.no_grad():
+    rest = {k: v for k, v in options.items() if k != "gradients"}
+    with expected_warnings(), torch.set_grad_enabled(options.get("gradients", False)):
         if not options["dynamo"]:
-            torch.onnx.export(network, inputs, folder / "m.onnx", **options)
+            torch.onnx.export(network, inputs, folder / "m.onnx", **rest)
             return folder / "m.onnx"
-        program = torch.onnx.export(network, inputs, verbose=False, **options)
+        program = torch.onnx.export(network, inputs, verbose=False, **rest)
     assert program is not None
     program.save(folder / "m.onnx")
     (folder / "external").mkdir()

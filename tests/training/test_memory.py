@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import weakref
 from collections.abc import Callable
 
-import onnx
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name by which torch's users know it
@@ -16,8 +14,8 @@ from torch.func import functional_call, grad
 from torch.utils.checkpoint import checkpoint
 
 from onnxinterp import OnnxModule
+from tests.exporting import export
 from tests.exports.case import Export
-from tests.exports.exporting import expected_warnings
 from tests.training.exporting import write
 from tests.training.networks import ENCODER, TAGGER, VIT
 
@@ -128,6 +126,17 @@ EXPORTS = (
 )
 
 
+@pytest.mark.parametrize("name", ["bert", "transformer", "vit"])
+def test_activations_of_an_optimized_export_are_not_kept_twice(name: str) -> None:
+    """As torch exports by default: constants have become initializers."""
+    torch.manual_seed(0)
+    make, draw = NETWORKS[name]
+    network, inputs = make(), draw()
+    how = Export("dynamo", 18)
+    module = OnnxModule(write(network, inputs, how, gradients=True, optimize=True)).train()
+    assert saved_bytes(module, inputs) <= MOST * saved_bytes(network.train(), inputs)
+
+
 @pytest.mark.parametrize(
     ("name", "how"), EXPORTS, ids=lambda x: "-".join(map(str, x)) if isinstance(x, tuple) else x
 )
@@ -145,10 +154,7 @@ def recurrent(kind: str, both: bool) -> tuple[nn.Module, OnnxModule]:
     """A network and its export, whose weights are joined in the order of ONNX once for all."""
     torch.manual_seed(0)
     network = Recurrent(getattr(nn, kind), both)
-    file = io.BytesIO()
-    with expected_warnings():
-        torch.onnx.export(network.eval(), (ids(),), file, dynamo=False, opset_version=17)
-    return network, OnnxModule(onnx.load_from_string(file.getvalue()))
+    return network, OnnxModule(export(network.eval(), (ids(),), dynamo=False, opset_version=17))
 
 
 each_recurrent = pytest.mark.parametrize(("kind", "both"), [("LSTM", False), ("GRU", True)])
