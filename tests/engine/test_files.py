@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import io
 import os
-import re
-import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto
 
 from onnxinterp import InvalidModelError, OnnxModule, UnsafeModelError
 from onnxinterp.format import files
@@ -26,44 +22,8 @@ from onnxinterp.format.tensor_checks import external_of
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.limits import Limits
 from onnxinterp.reading.source import complete, content_of, read
-
-SIZE = 1024
-VALUES = np.arange(SIZE, dtype=np.float32)
-
-
-def model_of(**entries: str) -> onnx.ModelProto:
-    """Make y = x + w, where w has these entries of external data."""
-    model = onnx.parser.parse_model(
-        f'<ir_version: 8, opset_import: ["": 17]> g (float[{SIZE}] x) => (float[{SIZE}] y)'
-        "{ y = Add(x, w) }"
-    )
-    tensor = model.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[SIZE])
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in entries.items():
-        tensor.external_data.add(key=key, value=value)
-    return model
-
-
-def save(folder: Path, location: str = "w.bin", **entries: str) -> Path:
-    """Save such a model; its data are the caller's to place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "m.onnx").write_bytes(model_of(location=location, **entries).SerializeToString())
-    return folder / "m.onnx"
-
-
-def is_read(path: Path, **arguments: Path) -> bool:
-    """Load a model and compare what it answers."""
-    return torch.equal(
-        OnnxModule(path, **arguments)(torch.zeros(SIZE)), torch.from_numpy(VALUES.copy())
-    )
-
-
-@pytest.fixture(params=[True, False], ids=["descriptors", "names"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of opening: from the folder downwards, and that of systems that cannot."""
-    if not request.param:
-        monkeypatch.setattr(files, "BY_DESCRIPTOR", False)
-
+from tests.engine.external_data import SIZE, VALUES, is_read, model_of, save
+from tests.engine.external_data import way as way
 
 LEGAL = ["w.bin", "w..bin", "...", "..w", "a b", "ü€", "sub/w.bin", "./w.bin", "a//b", "a/./b", "-"]
 
@@ -213,107 +173,6 @@ def test_the_users_own_path_may_be_a_link(tmp_path: Path) -> None:
     assert is_read(tmp_path / "given" / "m.onnx")
     (tmp_path / "folder").symlink_to(tmp_path / "given")
     assert is_read(tmp_path / "folder" / "m.onnx")
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Path:
-    """A cache of a model hub: names are links to what is kept by digest."""
-    path = save(tmp_path / "made", "sub/w.bin")
-    blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "1"
-    blobs.mkdir(parents=True)
-    (snapshot / "sub").mkdir(parents=True)
-    shutil.move(path, blobs / "aa")
-    (blobs / "bb").write_bytes(VALUES.tobytes())
-    os.link(blobs / "bb", blobs / "cc")
-    (snapshot / "m.onnx").symlink_to("../../blobs/aa")
-    (snapshot / "sub" / "w.bin").symlink_to("../../../blobs/bb")
-    return tmp_path / "hub"
-
-
-@pytest.mark.usefixtures("way")
-def test_data_root_allows_links_within_it(hub: Path) -> None:
-    path = hub / "snapshots" / "1" / "m.onnx"
-    with pytest.raises(UnsafeModelError, match="behind a link"):
-        OnnxModule(path)
-    assert is_read(path, data_root=hub)
-    link = hub.with_name("link")
-    link.symlink_to(hub)
-    assert is_read(path, data_root=link)
-
-
-@pytest.mark.usefixtures("way")
-def test_a_link_in_a_hub_says_what_allows_it(hub: Path) -> None:
-    """The value that the message gives for data_root is one that works, and no more than needed."""
-    path = hub / "snapshots" / "1" / "m.onnx"
-    with pytest.raises(UnsafeModelError, match="behind a link") as caught:
-        OnnxModule(path)
-    found = re.search(r"to '(.*)'; to allow it, set data_root='(.*)'$", str(caught.value))
-    assert found is not None
-    target, root = map(Path, found.groups())
-    assert target == Path(os.path.realpath(hub)) / "blobs" / "bb"
-    assert root == Path(os.path.realpath(hub))
-    assert is_read(path, data_root=root)
-
-
-def test_no_message_gives_the_whole_file_system_as_data_root(tmp_path: Path) -> None:
-    path = save(tmp_path)
-    (tmp_path / "w.bin").symlink_to("/dev/null")
-    with pytest.raises(UnsafeModelError, match=r"is behind a link, to '/dev/null'$"):
-        OnnxModule(path)
-
-
-def test_a_linked_model_without_its_data_says_where_they_are(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "given").mkdir()
-    path = save(tmp_path / "real")
-    (tmp_path / "real" / "w.bin").write_bytes(VALUES.tobytes())
-    link = tmp_path / "given" / "m.onnx"
-    link.symlink_to(path)
-    with pytest.raises(InvalidModelError, match="is missing in") as caught:
-        OnnxModule(link)
-    found = re.search(r"; the model is a link to '(.*)': load it from there$", str(caught.value))
-    assert found is not None
-    assert is_read(Path(found[1]))
-    (tmp_path / "real" / "w.bin").unlink()
-    with pytest.raises(InvalidModelError, match=r"given$"):
-        OnnxModule(link)
-
-
-@pytest.mark.parametrize("target", ["../../../../outside", "/dev/zero", "/proc/self/mem", "w.bin"])
-@pytest.mark.usefixtures("way")
-def test_data_root_ends_where_it_ends(target: str, hub: Path) -> None:
-    (hub.parent / "outside").write_bytes(VALUES.tobytes())
-    data = hub / "snapshots" / "1" / "sub" / "w.bin"
-    data.unlink()
-    data.symlink_to(target)
-    with pytest.raises(UnsafeModelError, match=r"leads out of data_root, '.*', to '|link"):
-        OnnxModule(hub / "snapshots" / "1" / "m.onnx", data_root=hub)
-
-
-def test_data_root_holds_when_links_change_meanwhile(
-    hub: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (hub.parent / "outside").mkdir()
-    (hub.parent / "outside" / "bb").write_bytes(VALUES.tobytes())
-    original = os.path.realpath
-
-    def late(path: str, **keywords: bool) -> str:
-        real = original(path, **keywords)
-        if str(path).endswith("w.bin"):
-            (hub / "blobs").rename(hub / "gone")
-            (hub / "blobs").symlink_to(hub.parent / "outside")
-        return real
-
-    monkeypatch.setattr(os.path, "realpath", late)
-    with pytest.raises(UnsafeModelError, match="behind a link"):
-        OnnxModule(hub / "snapshots" / "1" / "m.onnx", data_root=hub)
-
-
-def test_a_module_from_a_hub_is_saved_with_its_data(hub: Path, tmp_path: Path) -> None:
-    module = OnnxModule(hub / "snapshots" / "1" / "m.onnx", data_root=hub)
-    (tmp_path / "out").mkdir()
-    module.save_onnx(tmp_path / "out" / "m.onnx")
-    assert is_read(tmp_path / "out" / "m.onnx")
 
 
 @pytest.mark.parametrize(
