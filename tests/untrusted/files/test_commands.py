@@ -12,7 +12,7 @@ from onnxinterp.cli import main
 from tests.untrusted.files.collection import cases
 from tests.untrusted.files.judging import controls
 
-LONGEST = 100_000  # characters that a command prints: a table of a few hundred short lines
+MAX_PRINTED_CHARS = 100_000  # characters that a command prints: a table of a few hundred short lines
 
 
 @pytest.mark.parametrize("group", ["damaged", "tensors", "external", "graphs", "names"])
@@ -29,7 +29,7 @@ def test_commands_keep_the_promise(
         told = "".join(capsys.readouterr())
         assert status in (0, 1, 2), case.name
         assert told, case.name
-        assert len(told) < LONGEST, case.name
+        assert len(told) < MAX_PRINTED_CHARS, case.name
         assert not controls(told), case.name
 
 
