@@ -76,12 +76,11 @@ def reinsert_batchnorm(
     for node in model.graph.node:
         nodes.append(node)
         output = node.output[0] if node.output else ""
-        if output in chosen and output in moments:
+        if output in moments:
             node.output[0] = f"{output}.unnormalized"
             nodes.append(_normalization(model.graph, node, output, moments[output], epsilon, opset))
-    kept = [n.SerializeToString() for n in nodes]
     del model.graph.node[:]
-    model.graph.node.extend(NodeProto.FromString(data) for data in kept)
+    model.graph.node.extend(nodes)
     return model
 
 

@@ -224,8 +224,10 @@ def _arrays(path: Path, inputs: Sequence[ValueInfo], scaling: Scaling) -> dict[s
         portions.setdefault(portion, {})[name] = array
     if "train" not in portions:
         raise InputError(f"{path} has no arrays to train on, only {', '.join(portions)}")
-    names = np.unique(np.concatenate([_strings(p) for p in portions.values()])).tolist()
-    return {n: _portion_of_arrays(n, p, inputs, scaling, names) for n, p in portions.items()}
+    found = [p[name] for p in portions.values() for name in ANSWERS if name in p]
+    strings = [labels.reshape(-1) for labels in found if labels.dtype.kind == "U"]
+    classes = np.unique(np.concatenate(strings)).tolist() if strings else []
+    return {n: _portion_of_arrays(n, p, inputs, scaling, classes) for n, p in portions.items()}
 
 
 def _portion(key: str, inputs: set[str]) -> tuple[str, str]:
@@ -244,12 +246,6 @@ def _answer(arrays: Mapping[str, Array], inputs: Sequence[ValueInfo]) -> str:
     if len(found) != 1:
         raise InputError(f"one array is to be called {' or '.join(ANSWERS)}, not {found or 'none'}")
     return found[0]
-
-
-def _strings(arrays: Mapping[str, Array]) -> Array:
-    """The class names among the answers; none if the answers are numbers."""
-    texts = [arrays[n].reshape(-1) for n in ANSWERS if n in arrays and arrays[n].dtype.kind == "U"]
-    return np.concatenate([np.array([], "U1"), *texts])
 
 
 def _portion_of_arrays(
