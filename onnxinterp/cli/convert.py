@@ -15,14 +15,7 @@ from google.protobuf.message import EncodeError
 from onnx.checker import ValidationError
 
 from onnxinterp import checkpoints
-from onnxinterp.cli.arguments import (
-    Commands,
-    add_command,
-    add_input_shape,
-    add_untrusted,
-    say_default_sizes,
-    shapes_by_name,
-)
+from onnxinterp.cli import arguments
 from onnxinterp.cli.display import format_bytes, say
 from onnxinterp.cli.verify import show_report, verify_if_installed
 from onnxinterp.errors import InputError, OnnxError
@@ -77,10 +70,10 @@ class ConversionError(OnnxError, RuntimeError):
     """The model loads, but cannot be written in the requested format."""
 
 
-def add_to(commands: Commands) -> None:
+def add_to(commands: arguments.Commands) -> None:
     """Declare the command."""
     summary = "convert an ONNX model to a PyTorch file or back, and compare with onnxruntime"
-    parser = add_command(commands, "convert", run, summary, EXAMPLES)
+    parser = arguments.add_command(commands, "convert", run, summary, EXAMPLES)
     add = parser.add_argument
     source = "input: an ONNX model, or a .pth or .pt file of this command to convert back to ONNX"
     source_names = ("--onnx_path", "--onnx-path", "--source")
@@ -98,8 +91,8 @@ def add_to(commands: Commands) -> None:
     )
     simplified_names = ("--simplify_path", "--simplify-path")
     add(*simplified_names, type=Path, metavar="OUT.onnx", help=simplified)
-    add_input_shape(parser)
-    add_untrusted(parser)
+    arguments.add_input_shape(parser)
+    arguments.add_untrusted(parser)
 
 
 def _output_path(string: str) -> Path:
@@ -116,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     if out.suffix == ONNX_SUFFIX:
         return _write_onnx(options)
     declared = declared_inputs(read(source, limits).proto)
-    shapes = shapes_by_name(options.input_shape, declared)
+    shapes = arguments.shapes_by_name(options.input_shape, declared)
     if options.simplify_path == source:
         raise InputError("--simplify_path must differ from the input, which it would overwrite")
     if options.simplify_path:
@@ -152,7 +145,8 @@ def _write_onnx(options: argparse.Namespace) -> int:
     module = checkpoints.load(source, limits=options.limits)
     module.save_onnx(out)
     say(f"wrote {out} ({format_bytes(out.stat().st_size)})")
-    shapes = shapes_by_name(options.input_shape, declared_inputs(read(out).proto))
+    declared = declared_inputs(read(out).proto)
+    shapes = arguments.shapes_by_name(options.input_shape, declared)
     return _compare(out, shapes, module, source)
 
 
@@ -161,7 +155,7 @@ def _compare(
 ) -> int:
     """Compare the module, loaded from the output, with onnxruntime on the original model."""
     values, defaults = prepare(original, None, shapes, 0)
-    say_default_sizes(defaults)
+    arguments.say_default_sizes(defaults)
     report = verify_if_installed(original, values, module=module)
     if report is None:
         return 0
@@ -231,7 +225,7 @@ def _export(
     if others := [i for i in inputs if i.dtype is None]:
         raise InputError(f"inputs must be tensors for torch.export, got {others[0]}")
     chosen = choose_shapes(inputs, shapes, batch=2)  # torch.export specializes a size of 1
-    say_default_sizes(chosen.assumed)
+    arguments.say_default_sizes(chosen.assumed)
     values = random_inputs(inputs, chosen.sizes)
     auto = torch.export.Dim.AUTO
     dynamic = tuple(
