@@ -80,18 +80,13 @@ class Scaling:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
-    @property
-    def plain(self) -> bool:
-        """Whether numbers are not changed."""
-        return self.scale in (None, 1.0) and self.mean == (0.0,) and self.std == (1.0,)
-
     def __call__(self, x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
         """Scale `x`, whose dimension `channels` has the channels; integers are only cast.
 
         Raises:
             InputError: the number of channels differs from that of means or deviations.
         """
-        if self.plain or not dtype.is_floating_point:
+        if self in (Scaling(), Scaling(1.0)) or not dtype.is_floating_point:
             return x.to(dtype)
         shape = [-1 if d == channels % x.ndim else 1 for d in range(x.ndim)]
         for values in (self.mean, self.std):
