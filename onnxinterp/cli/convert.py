@@ -192,10 +192,8 @@ def _replace_dropout(model: onnx.ModelProto) -> None:
     """
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
     for node in model.graph.node:
-        plain = (
-            node.domain in ("", "ai.onnx") and not any(node.input[2:]) and not any(node.output[1:])
-        )
-        if node.op_type == "Dropout" and plain and opset >= 7:
+        is_dropout = node.op_type == "Dropout" and node.domain in ("", "ai.onnx")
+        if is_dropout and opset >= 7 and not any((*node.input[2:], *node.output[1:])):
             node.op_type = "Identity"
             del node.input[1:], node.output[1:], node.attribute[:]
 
@@ -228,11 +226,10 @@ def _export(
     arguments.say_default_sizes(chosen.assumed)
     values = random_inputs(inputs, chosen.sizes)
     auto = torch.export.Dim.AUTO
+    declared = [chosen.sizes[i.name] if i.name in shapes else i.shape or () for i in inputs]
     dynamic = tuple(
-        {}
-        if i.name in shapes
-        else {axis: auto for axis, dim in enumerate(i.shape or ()) if not isinstance(dim, int)}
-        for i in inputs
+        {axis: auto for axis, dim in enumerate(sizes) if not isinstance(dim, int)}
+        for sizes in declared
     )
     try:
         program = torch.export.export(module, tuple(values.values()), dynamic_shapes=dynamic)
