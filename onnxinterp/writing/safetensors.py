@@ -24,7 +24,7 @@ from onnxinterp.dtypes import ONNX_TYPE
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.extras import require
 from onnxinterp.format.atomic import atomic_write
-from onnxinterp.format.tensor_bytes import raw_parts
+from onnxinterp.format.tensor_bytes import raw_parts, same_class
 from onnxinterp.weights import Weights
 
 EXTRA = "safetensors"
@@ -159,7 +159,6 @@ def _misfit(weights: Weights, name: str, given: Tensor) -> str:
         return f"{name} is {given.dtype}, which is not supported"
     if given.shape != weight.shape:
         return f"{name} must have the shape {list(weight.shape)}, got {list(given.shape)}"
-    ours, theirs = [(t.is_floating_point(), t.is_complex()) for t in (weight, given)]
-    if ours != theirs or (not any(ours) and given.dtype != weight.dtype):
+    if not same_class(given.dtype, weight.dtype):
         return f"{name} must be {weight.dtype}, got {given.dtype}"
     return ""
