@@ -200,13 +200,12 @@ def _replace_dropout(model: onnx.ModelProto) -> None:
 
 def _convert_constants(model: onnx.ModelProto) -> None:
     """Replace `value_ints` and the like by a tensor, which onnxoptimizer requires."""
-    for node in model.graph.node:
-        attributes = {a.name: a for a in node.attribute}
-        for name, dtype in CONSTANT_DTYPES.items():
-            if node.op_type == "Constant" and name in attributes:
-                numbers = np.array(onnx.helper.get_attribute_value(attributes[name]), dtype)
-                value = onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(numbers))
-                node.attribute[0].CopyFrom(value)
+    constants = (node for node in model.graph.node if node.op_type == "Constant")
+    for attribute in (a for node in constants for a in node.attribute):
+        if dtype := CONSTANT_DTYPES.get(attribute.name):
+            numbers = np.array(onnx.helper.get_attribute_value(attribute), dtype)
+            value = onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(numbers))
+            attribute.CopyFrom(value)
 
 
 def _export(

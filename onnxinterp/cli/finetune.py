@@ -66,14 +66,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("data").add_argument
     folder_or_file = "DIR|FILE.npz"
     add("--data", type=Path, required=True, metavar=folder_or_file, help="examples, see below")
-    add(
-        "--validation",
-        type=_fraction,
-        default=0.1,
-        metavar="FRACTION",
-        help="part of the training data to use for validation, if the data has no validation "
-        "examples; default %(default)s",
+    validation = (
+        "part of the training data to use for validation, if the data has no validation examples; "
+        "default %(default)s"
     )
+    add("--validation", type=_fraction, default=0.1, metavar="FRACTION", help=validation)
     formula = "inputs are (x * scale - mean) / std; default 1/255 for images, else 1"
     add("--scale", type=float, help=formula)
     for option, default in (("--mean", 0.0), ("--std", 1.0)):
@@ -83,21 +80,17 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("task").add_argument
-    add(
-        "--loss",
-        choices=("ce", "bce", "mse", "l1"),
-        default="ce",
-        help="cross-entropy, binary cross-entropy (both on the logits, before a final Softmax or "
-        "Sigmoid), mean squared or mean absolute error; default %(default)s",
+    loss = (
+        "cross-entropy, binary cross-entropy (both on the logits, before a final Softmax or "
+        "Sigmoid), mean squared or mean absolute error; default %(default)s"
     )
+    add("--loss", choices=("ce", "bce", "mse", "l1"), default="ce", help=loss)
     add("--answer", metavar="NAME", help="output of the model for the loss, default the first")
-    add(
-        "--head",
-        type=_head,
-        metavar="N|auto",
-        help="number of outputs of the last linear layer, auto: the number of classes in the data; "
-        "the layer gets new weights if this number changes",
+    head = (
+        "number of outputs of the last linear layer, auto: the number of classes in the data; the "
+        "layer gets new weights if this number changes"
     )
+    add("--head", type=_head, metavar="N|auto", help=head)
     weights = "weights with these names, for example 'fc.*'"
     add("--train", nargs="+", metavar="PATTERN", help=f"train only {weights}")
     add("--freeze", nargs="+", metavar="PATTERN", help=f"do not train {weights}")

@@ -18,17 +18,9 @@ from torch import Tensor
 
 from onnxinterp.dtypes import ONNX_TYPE
 from onnxinterp.reading.source import Source, read, reusable
-from onnxinterp.verify.comparison import Tolerance
+from onnxinterp.verify.comparison import DEFAULT, Tolerance
 from onnxinterp.verify.reference import Reference
-from onnxinterp.verify.report import (
-    DEFAULT,
-    Inputs,
-    NodeReport,
-    Report,
-    computing_nodes,
-    prepare,
-    verify,
-)
+from onnxinterp.verify.report import Inputs, NodeReport, Report, computing_nodes, prepare, verify
 
 
 @dataclass(frozen=True)

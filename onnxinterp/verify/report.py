@@ -16,13 +16,12 @@ from onnxinterp.graph.ir import ValueInfo, value_info
 from onnxinterp.module import OnnxModule
 from onnxinterp.reading.source import Source, read, reusable
 from onnxinterp.reading.toposort import toposort
-from onnxinterp.verify.comparison import Comparison, Tolerance, compare
+from onnxinterp.verify.comparison import DEFAULT, Comparison, Tolerance, compare
 from onnxinterp.verify.inputs import choose_shapes, random_inputs
 from onnxinterp.verify.levels import judge
 from onnxinterp.verify.reference import WIDER, Reference, to_value
 
 Inputs = Mapping[str, Any] | Sequence[Any]
-DEFAULT = Tolerance()
 
 
 @dataclass(frozen=True)

@@ -87,11 +87,11 @@ def save(weights: Weights, path: str | os.PathLike[str], graph: str) -> None:
             what = "name" if name == METADATA else f"type {weight.dtype}"
             raise SaveError(f"a .safetensors file cannot store the weight {name!r}: its {what}")
         view = (weight.data_ptr(), weight.dtype, weight.shape, weight.stride())
-        if weight.numel() and view in names:
-            others[name] = names[view]
-            continue
-        names[view] = name
-        tensors[name] = weight
+        first = names.setdefault(view, name) if weight.numel() else name
+        if first == name:
+            tensors[name] = weight
+        else:
+            others[name] = first
     metadata = {**others, "format": "pt", "onnxinterp.graph": graph}
     atomic_write(path, lambda out: _write(out, tensors, metadata))
 

@@ -28,15 +28,7 @@ from torch import Tensor
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.format.files import Folder
 from onnxinterp.format.tensor_reader import TensorReader
-from onnxinterp.format.wire import (
-    Place,
-    Wire,
-    edit,
-    has_split_tensors,
-    messages,
-    walk,
-    write,
-)
+from onnxinterp.format.wire import Place, Wire, edit, has_split_tensors, messages, walk, write
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Graph, Model, Node
 from onnxinterp.graph.ties import untie_weights
