@@ -17,7 +17,7 @@ from onnx.checker import ValidationError
 from onnxinterp import checkpoints
 from onnxinterp.cli import arguments
 from onnxinterp.cli.display import format_bytes, say
-from onnxinterp.cli.verify import show_report, verify_if_installed
+from onnxinterp.cli.verify import agrees_if_installed
 from onnxinterp.errors import InputError, OnnxError
 from onnxinterp.extras import require
 from onnxinterp.format.atomic import atomic_write
@@ -156,12 +156,8 @@ def _compare(
     """Compare the module, loaded from the output, with onnxruntime on the original model."""
     values, defaults = prepare(original, None, shapes, 0)
     arguments.say_default_sizes(defaults)
-    report = verify_if_installed(original, values, module=module)
-    if report is None:
-        return 0
-    say()
-    show_report(report, f"{out.name} against onnxruntime on {original.name}")
-    return 0 if report.ok else 1
+    title = f"{out.name} against onnxruntime on {original.name}"
+    return 0 if agrees_if_installed(original, values, title, module=module) else 1
 
 
 def simplify(source: Path, target: Path) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from onnxinterp.cli import arguments
 from onnxinterp.cli.arguments import positive_int
 from onnxinterp.cli.curve import svg
 from onnxinterp.cli.display import format_bytes, percentages, progress, say, table
-from onnxinterp.cli.verify import show_report, verify_if_installed
+from onnxinterp.cli.verify import agrees_if_installed
 from onnxinterp.errors import InputError
 from onnxinterp.graph.build import build
 from onnxinterp.module import OnnxModule
@@ -159,11 +159,10 @@ def run(options: argparse.Namespace) -> int:
     _show(before, after, measured)
     better = after["validation"].loss < before["validation"].loss
     _say_end(epochs, better, options)
-    report = verify_if_installed(options.output, train.read(torch.arange(min(batch, len(train)))))
-    if report is not None:
-        say()
-        show_report(report, f"{options.output.name} against onnxruntime")
-    return 0 if better and (report is None or report.ok) else 1
+    inputs = train.read(torch.arange(min(batch, len(train))))
+    title = f"{options.output.name} against onnxruntime"
+    agrees = agrees_if_installed(options.output, inputs, title)
+    return 0 if better and agrees else 1
 
 
 def _examples(options: argparse.Namespace) -> tuple[int, dict[str, Examples]]:

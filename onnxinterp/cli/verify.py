@@ -93,6 +93,15 @@ def verify_if_installed(source: Source, inputs: Inputs, **options: Any) -> Repor
         return None
 
 
+def agrees_if_installed(source: Path, inputs: Inputs, title: str, **options: Any) -> bool:
+    """Compare, show the report and return the verdict; True if onnxruntime is not installed."""
+    report = verify_if_installed(source, inputs, **options)
+    if report is not None:
+        say()
+        show_report(report, title)
+    return report is None or report.ok
+
+
 def show_report(report: Report, title: str) -> None:
     """Print the comparison of all outputs and the verdict."""
     columns = ("output", "type", "shape", "MSE", "max abs", "max ULP", "verdict")

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name by which torch's users know it
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
 from onnxinterp.errors import OnnxError
 from onnxinterp.training.datasets import Examples
@@ -103,15 +104,11 @@ class Recipe:
         """The number of steps of all epochs."""
         return self.epochs * math.ceil(len(examples) / self.batch_size)
 
-    def scheduler(self, examples: Examples) -> torch.optim.lr_scheduler.LRScheduler:
+    def scheduler(self, examples: Examples) -> lr_scheduler.LRScheduler:
         """The scheduler that sets the learning rates after each step."""
-        steps = self.steps(examples)
-
-        def factor(step: int) -> float:
-            falling = (1 + math.cos(math.pi * step / steps)) / 2
-            return falling if self.schedule == "cosine" else 1.0
-
-        return torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        if self.schedule == "cosine":
+            return lr_scheduler.CosineAnnealingLR(self.optimizer, self.steps(examples))
+        return lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
 
 
 def tune(
