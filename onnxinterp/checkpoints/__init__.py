@@ -25,7 +25,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import Message
 from onnx import TensorProto
 from torch import Tensor, nn
 
@@ -36,7 +35,7 @@ from onnxinterp.errors import InvalidModelError, SaveError, UnsafeModelError
 from onnxinterp.format import atomic
 from onnxinterp.format.files import open_model
 from onnxinterp.format.signatures import HEAD_BYTES, describe
-from onnxinterp.format.tensor_bytes import check_weight, raw_size
+from onnxinterp.format.tensor_bytes import check_weight, raw_size, same_class
 from onnxinterp.format.tensor_checks import external_of
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.wire import Place, Wire, messages
@@ -90,8 +89,7 @@ def _without_weights(source: Source, places: Collection[Place]) -> Wire:
         if place in places and isinstance(message, TensorProto):
             header = {f: getattr(message, f) for f in ("name", "dims", "data_type")}
             message.CopyFrom(TensorProto(**header, raw_data=b""))
-    data = serialized(model)
-    return Wire([(0, data)], len(data))
+    return Wire.whole(serialized(model))
 
 
 def _write(state: dict[str, Any], out: BinaryIO) -> None:
@@ -189,11 +187,8 @@ class StateReader(TensorReader):
     ) -> None:
         super().__init__(None, limits)
         keys = {place: key for key, place in places.items()}
-        found = ((message, keys.get(place)) for place, message in messages(model))
         # the messages are kept so that each id stays its own
-        self._keys: dict[int, tuple[Message, str]] = {
-            id(message): (message, key) for message, key in found if key is not None
-        }
+        self._keys = {id(m): (m, keys[place]) for place, m in messages(model) if place in keys}
         self._state = state
 
     def __call__(self, proto: TensorProto) -> Tensor | np.ndarray[Any, Any]:
@@ -237,12 +232,7 @@ def _check_state(module: OnnxModule, state: Mapping[str, Tensor]) -> None:
     if strange := state.keys() ^ weights.keys():
         raise InvalidModelError(f"the tensor {min(strange)!r} is missing, or is not a weight")
     for key, weight in weights.items():
-        found, wanted = ((t.shape, _class(t)) for t in (state[key], weight))
-        if found != wanted:
-            shapes = [f"{t.dtype}{list(t.shape)}" for t in (weight, state[key])]
+        found = state[key]
+        if found.shape != weight.shape or not same_class(found.dtype, weight.dtype):
+            shapes = [f"{t.dtype}{list(t.shape)}" for t in (weight, found)]
             raise InvalidModelError(f"{key!r} must be {shapes[0]}, got {shapes[1]}")
-
-
-def _class(tensor: Tensor) -> object:
-    """What stays when a module is cast: floating types stay floating, others stay the same."""
-    return "floating" if tensor.is_floating_point() else tensor.dtype

@@ -37,7 +37,6 @@ MAX_SHARING = 16  # tensors on the same bytes, on average
 DAMAGE_ERRORS = (
     zipfile.BadZipFile,
     EOFError,
-    IndexError,
     LookupError,
     OSError,
     OverflowError,
@@ -152,10 +151,7 @@ class Unpickler:
 
     def since_mark(self) -> list[Any]:
         """Take what is above the last mark from the stack."""
-        at = self.marks.pop()
-        taken = self.stack[at:]
-        del self.stack[at:]
-        return taken
+        return self.take(len(self.stack) - self.marks.pop())
 
     def set_items(self, items: list[Any]) -> None:
         """Store keys and values, in turns, in the dict on the stack."""
@@ -181,22 +177,22 @@ class Unpickler:
         del self.stack[len(self.stack) - count :]
         return taken
 
+    def push_global(self, name: str) -> None:
+        """Push the name of a global; its use is checked when it is called."""
+        if name not in GLOBALS:
+            raise _not_plain(f"the object {name!r}")
+        self.stack.append(name)
+
     def call(self) -> None:
         """Make an object that `torch.save` writes as a call: an OrderedDict or a tensor."""
         function, arguments = self.take(2)
         if type(arguments) is not tuple or not isinstance(function, str):
             raise _not_plain("a call")
-        makers: dict[str, Callable[..., object]] = {
-            "OrderedDict": StateDict,
-            "_rebuild_tensor_v2": self.tensor,
-            "_rebuild_tensor_v3": self.tensor,
-            "_rebuild_parameter": lambda data, _requires_grad, _hooks: data,
-        }
-        wanted = {"OrderedDict": 0, "_rebuild_tensor_v2": 6, "_rebuild_tensor_v3": 7}
-        name = function.partition(" ")[2]
-        if len(arguments) != wanted.get(name, 3) or name not in makers:
+        count, make = MAKERS.get(function, (None, None))
+        if make is None or len(arguments) != count:
+            name = function.partition(" ")[2]
             raise _not_plain(f"a call of {name} with {len(arguments)} arguments")
-        self.stack.append(makers[name](*arguments))
+        self.stack.append(make(self, *arguments))
 
     def build(self) -> None:
         """Set the metadata of a state dict."""
@@ -266,13 +262,6 @@ def _not_plain(what: str) -> InvalidModelError:
     return InvalidModelError(f"it has {what}, which is not plain data")
 
 
-def _global(machine: Unpickler, name: str) -> None:
-    """Push the name of a global; its use is checked when it is called."""
-    if name not in GLOBALS:
-        raise _not_plain(f"the object {name!r}")
-    machine.stack.append(name)
-
-
 STORAGES: Mapping[str, torch.dtype | None] = MappingProxyType(
     {
         "torch FloatStorage": torch.float32,
@@ -292,12 +281,16 @@ STORAGES: Mapping[str, torch.dtype | None] = MappingProxyType(
 )
 """Class of a storage in the pickle -> its dtype; None if the tensor has it."""
 DTYPES = {str(dtype).replace(".", " "): dtype for dtype in CARRIER.values()}
-GLOBALS = {
-    *STORAGES,
-    *DTYPES,
-    "collections OrderedDict",
-    *(f"torch._utils _rebuild_{what}" for what in ("tensor_v2", "tensor_v3", "parameter")),
-}
+MAKERS: Mapping[str, tuple[int, Callable[..., object]]] = MappingProxyType(
+    {
+        "collections OrderedDict": (0, lambda _m: StateDict()),
+        "torch._utils _rebuild_tensor_v2": (6, Unpickler.tensor),
+        "torch._utils _rebuild_tensor_v3": (7, Unpickler.tensor),
+        "torch._utils _rebuild_parameter": (3, lambda _m, data, _requires_grad, _hooks: data),
+    }
+)
+"""What `torch.save` writes as a call: the number of arguments, and what makes the object."""
+GLOBALS = {*STORAGES, *DTYPES, *MAKERS}
 
 Step = Callable[[Unpickler, Any], None]
 VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE")
@@ -322,7 +315,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "APPENDS": lambda m, _: m.append(m.since_mark()),
         "SETITEM": lambda m, _: m.set_items(m.take(2)),
         "SETITEMS": lambda m, _: m.set_items(m.since_mark()),
-        "GLOBAL": _global,
+        "GLOBAL": Unpickler.push_global,
         "REDUCE": lambda m, _: m.call(),
         "BUILD": lambda m, _: m.build(),
         "BINPERSID": lambda m, _: m.storage(),

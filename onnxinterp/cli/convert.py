@@ -15,16 +15,9 @@ from google.protobuf.message import EncodeError
 from onnx.checker import ValidationError
 
 from onnxinterp import checkpoints
-from onnxinterp.cli.arguments import (
-    Commands,
-    add_command,
-    add_input_shape,
-    add_untrusted,
-    say_default_sizes,
-    shapes_by_name,
-)
+from onnxinterp.cli import arguments
 from onnxinterp.cli.display import format_bytes, say
-from onnxinterp.cli.verify import show_report, verify_if_installed
+from onnxinterp.cli.verify import agrees_if_installed
 from onnxinterp.errors import InputError, OnnxError
 from onnxinterp.extras import require
 from onnxinterp.format.atomic import atomic_write
@@ -77,10 +70,10 @@ class ConversionError(OnnxError, RuntimeError):
     """The model loads, but cannot be written in the requested format."""
 
 
-def add_to(commands: Commands) -> None:
+def add_to(commands: arguments.Commands) -> None:
     """Declare the command."""
     summary = "convert an ONNX model to a PyTorch file or back, and compare with onnxruntime"
-    parser = add_command(commands, "convert", run, summary, EXAMPLES)
+    parser = arguments.add_command(commands, "convert", run, summary, EXAMPLES)
     add = parser.add_argument
     source = "input: an ONNX model, or a .pth or .pt file of this command to convert back to ONNX"
     source_names = ("--onnx_path", "--onnx-path", "--source")
@@ -98,8 +91,8 @@ def add_to(commands: Commands) -> None:
     )
     simplified_names = ("--simplify_path", "--simplify-path")
     add(*simplified_names, type=Path, metavar="OUT.onnx", help=simplified)
-    add_input_shape(parser)
-    add_untrusted(parser)
+    arguments.add_input_shape(parser)
+    arguments.add_untrusted(parser)
 
 
 def _output_path(string: str) -> Path:
@@ -116,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     if out.suffix == ONNX_SUFFIX:
         return _write_onnx(options)
     declared = declared_inputs(read(source, limits).proto)
-    shapes = shapes_by_name(options.input_shape, declared)
+    shapes = arguments.shapes_by_name(options.input_shape, declared)
     if options.simplify_path == source:
         raise InputError("--simplify_path must differ from the input, which it would overwrite")
     if options.simplify_path:
@@ -152,7 +145,8 @@ def _write_onnx(options: argparse.Namespace) -> int:
     module = checkpoints.load(source, limits=options.limits)
     module.save_onnx(out)
     say(f"wrote {out} ({format_bytes(out.stat().st_size)})")
-    shapes = shapes_by_name(options.input_shape, declared_inputs(read(out).proto))
+    declared = declared_inputs(read(out).proto)
+    shapes = arguments.shapes_by_name(options.input_shape, declared)
     return _compare(out, shapes, module, source)
 
 
@@ -161,13 +155,9 @@ def _compare(
 ) -> int:
     """Compare the module, loaded from the output, with onnxruntime on the original model."""
     values, defaults = prepare(original, None, shapes, 0)
-    say_default_sizes(defaults)
-    report = verify_if_installed(original, values, module=module)
-    if report is None:
-        return 0
-    say()
-    show_report(report, f"{out.name} against onnxruntime on {original.name}")
-    return 0 if report.ok else 1
+    arguments.say_default_sizes(defaults)
+    title = f"{out.name} against onnxruntime on {original.name}"
+    return 0 if agrees_if_installed(original, values, title, module=module) else 1
 
 
 def simplify(source: Path, target: Path) -> tuple[int, int]:
@@ -198,23 +188,20 @@ def _replace_dropout(model: onnx.ModelProto) -> None:
     """
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
     for node in model.graph.node:
-        plain = (
-            node.domain in ("", "ai.onnx") and not any(node.input[2:]) and not any(node.output[1:])
-        )
-        if node.op_type == "Dropout" and plain and opset >= 7:
+        is_dropout = node.op_type == "Dropout" and node.domain in ("", "ai.onnx")
+        if is_dropout and opset >= 7 and not any((*node.input[2:], *node.output[1:])):
             node.op_type = "Identity"
             del node.input[1:], node.output[1:], node.attribute[:]
 
 
 def _convert_constants(model: onnx.ModelProto) -> None:
     """Replace `value_ints` and the like by a tensor, which onnxoptimizer requires."""
-    for node in model.graph.node:
-        attributes = {a.name: a for a in node.attribute}
-        for name, dtype in CONSTANT_DTYPES.items():
-            if node.op_type == "Constant" and name in attributes:
-                numbers = np.array(onnx.helper.get_attribute_value(attributes[name]), dtype)
-                value = onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(numbers))
-                node.attribute[0].CopyFrom(value)
+    constants = (node for node in model.graph.node if node.op_type == "Constant")
+    for attribute in (a for node in constants for a in node.attribute):
+        if dtype := CONSTANT_DTYPES.get(attribute.name):
+            numbers = np.array(onnx.helper.get_attribute_value(attribute), dtype)
+            value = onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(numbers))
+            attribute.CopyFrom(value)
 
 
 def _export(
@@ -231,14 +218,13 @@ def _export(
     if others := [i for i in inputs if i.dtype is None]:
         raise InputError(f"inputs must be tensors for torch.export, got {others[0]}")
     chosen = choose_shapes(inputs, shapes, batch=2)  # torch.export specializes a size of 1
-    say_default_sizes(chosen.assumed)
+    arguments.say_default_sizes(chosen.assumed)
     values = random_inputs(inputs, chosen.sizes)
     auto = torch.export.Dim.AUTO
+    declared = [chosen.sizes[i.name] if i.name in shapes else i.shape or () for i in inputs]
     dynamic = tuple(
-        {}
-        if i.name in shapes
-        else {axis: auto for axis, dim in enumerate(i.shape or ()) if not isinstance(dim, int)}
-        for i in inputs
+        {axis: auto for axis, dim in enumerate(sizes) if not isinstance(dim, int)}
+        for sizes in declared
     )
     try:
         program = torch.export.export(module, tuple(values.values()), dynamic_shapes=dynamic)

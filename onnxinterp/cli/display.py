@@ -9,8 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TextIO
+from contextlib import AbstractContextManager, contextmanager
 
 from onnxinterp.errors import plain
 from onnxinterp.training.loop import Advance
@@ -18,10 +17,10 @@ from onnxinterp.training.loop import Advance
 MAX_CELL_BYTES = 200
 
 
-def uses_rich(stream: TextIO | None = None) -> bool:
-    """Whether rich is installed and `stream` (stdout by default) is a terminal."""
-    stream = stream or sys.stdout
-    return stream is not None and stream.isatty() and importlib.util.find_spec("rich") is not None
+def uses_rich() -> bool:
+    """Whether rich is installed and stdout is a terminal."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return is_terminal and importlib.util.find_spec("rich") is not None
 
 
 def say(*lines: str) -> None:
@@ -84,11 +83,9 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         print("| " + " | ".join(plain(c, MAX_CELL_BYTES).replace("|", "\\|") for c in row) + " |")
 
 
-@contextmanager
-def progress(title: str, total: int) -> Iterator[Advance]:
+def progress(title: str, total: int) -> AbstractContextManager[Advance]:
     """Show the progress of a loop: call the yielded function once per iteration, with a message."""
-    with _bar(title, total) if uses_rich() else _lines(title, total) as advance:
-        yield advance
+    return _bar(title, total) if uses_rich() else _lines(title, total)
 
 
 @contextmanager

@@ -11,35 +11,18 @@ from pathlib import Path
 
 import torch
 
-from onnxinterp.cli.arguments import (
-    Commands,
-    add_command,
-    add_input_shape,
-    add_untrusted,
-    positive_int,
-    say_default_sizes,
-    shapes_by_name,
-)
+from onnxinterp.cli import arguments
+from onnxinterp.cli.arguments import positive_int
 from onnxinterp.cli.curve import svg
 from onnxinterp.cli.display import format_bytes, percentages, progress, say, table
-from onnxinterp.cli.verify import show_report, verify_if_installed
+from onnxinterp.cli.verify import agrees_if_installed
 from onnxinterp.errors import InputError
 from onnxinterp.graph.build import build
 from onnxinterp.module import OnnxModule
 from onnxinterp.reading.source import Source, read
+from onnxinterp.training import loop
 from onnxinterp.training.datasets import Examples, Scaling, load
 from onnxinterp.training.heads import find_head, replace_head
-from onnxinterp.training.loop import (
-    IGNORED,
-    Epoch,
-    Objective,
-    Recipe,
-    Score,
-    answered,
-    counts,
-    fit,
-    measure,
-)
 from onnxinterp.verify.inputs import choose_shapes
 from onnxinterp.verify.report import declared_inputs
 
@@ -59,17 +42,18 @@ data format:
 
 exit status: 0 the validation loss decreased and onnxruntime agrees, 1 otherwise, 2 an error"""
 
+Scores = dict[str, loop.Score]  # by portion
 MEASURED_PORTIONS = ("validation", "test")
 PROBABILITY_OPS = {"ce": ("Softmax", "LogSoftmax"), "bce": ("Sigmoid",)}
 """Loss -> operators that convert logits to probabilities; the loss is computed on logits."""
 
 
-def add_to(commands: Commands) -> None:
+def add_to(commands: arguments.Commands) -> None:
     """Declare the command."""
     summary = "fine-tune a model on a folder of images or an .npz file"
-    parser = add_command(commands, "finetune", run, summary, EXAMPLES)
+    parser = arguments.add_command(commands, "finetune", run, summary, EXAMPLES)
     parser.add_argument("model", type=Path, help="ONNX file")
-    add_untrusted(parser)
+    arguments.add_untrusted(parser)
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="OUT.onnx", help="the fine-tuned model")
     add("--curve", type=Path, metavar="OUT.svg", help="write a plot of the losses")
@@ -82,38 +66,31 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("data").add_argument
     folder_or_file = "DIR|FILE.npz"
     add("--data", type=Path, required=True, metavar=folder_or_file, help="examples, see below")
-    add(
-        "--validation",
-        type=_fraction,
-        default=0.1,
-        metavar="FRACTION",
-        help="part of the training data to use for validation, if the data has no validation "
-        "examples; default %(default)s",
+    validation = (
+        "part of the training data to use for validation, if the data has no validation examples; "
+        "default %(default)s"
     )
+    add("--validation", type=_fraction, default=0.1, metavar="FRACTION", help=validation)
     formula = "inputs are (x * scale - mean) / std; default 1/255 for images, else 1"
     add("--scale", type=float, help=formula)
     for option, default in (("--mean", 0.0), ("--std", 1.0)):
         add(option, type=float, nargs="+", default=[default], help="one value, or one per channel")
-    add_input_shape(parser)
+    arguments.add_input_shape(parser)
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("task").add_argument
-    add(
-        "--loss",
-        choices=("ce", "bce", "mse", "l1"),
-        default="ce",
-        help="cross-entropy, binary cross-entropy (both on the logits, before a final Softmax or "
-        "Sigmoid), mean squared or mean absolute error; default %(default)s",
+    loss = (
+        "cross-entropy, binary cross-entropy (both on the logits, before a final Softmax or "
+        "Sigmoid), mean squared or mean absolute error; default %(default)s"
     )
+    add("--loss", choices=("ce", "bce", "mse", "l1"), default="ce", help=loss)
     add("--answer", metavar="NAME", help="output of the model for the loss, default the first")
-    add(
-        "--head",
-        type=_head,
-        metavar="N|auto",
-        help="number of outputs of the last linear layer, auto: the number of classes in the data; "
-        "the layer gets new weights if this number changes",
+    head = (
+        "number of outputs of the last linear layer, auto: the number of classes in the data; the "
+        "layer gets new weights if this number changes"
     )
+    add("--head", type=_head, metavar="N|auto", help=head)
     weights = "weights with these names, for example 'fc.*'"
     add("--train", nargs="+", metavar="PATTERN", help=f"train only {weights}")
     add("--freeze", nargs="+", metavar="PATTERN", help=f"do not train {weights}")
@@ -169,24 +146,23 @@ def run(options: argparse.Namespace) -> int:
     batch, portions = _examples(options)
     train, validation = portions["train"], portions["validation"]
     module = _module(options, portions)
-    objective = Objective(options.loss)
+    objective = loop.Objective(options.loss)
     _check_targets(module, portions, options, batch)
     measured = {name: portions[name] for name in MEASURED_PORTIONS if name in portions}
-    before = {n: measure(module, p, objective, batch) for n, p in measured.items()}
+    before = {n: loop.measure(module, p, objective, batch) for n, p in measured.items()}
     recipe = _recipe(module, options, batch)
     _say_start(module, portions, options)
     with progress("fine-tuning", recipe.steps(train)) as advance:
-        epochs = fit(module, train, validation, objective, recipe, advance)
-    after = {n: measure(module, p, objective, batch) for n, p in measured.items()}
+        epochs = loop.fit(module, train, validation, objective, recipe, advance)
+    after = {n: loop.measure(module, p, objective, batch) for n, p in measured.items()}
     module.cpu().save_onnx(options.output)
     _show(before, after, measured)
     better = after["validation"].loss < before["validation"].loss
     _say_end(epochs, better, options)
-    report = verify_if_installed(options.output, train.read(torch.arange(min(batch, len(train)))))
-    if report is not None:
-        say()
-        show_report(report, f"{options.output.name} against onnxruntime")
-    return 0 if better and (report is None or report.ok) else 1
+    inputs = train.read(torch.arange(min(batch, len(train))))
+    title = f"{options.output.name} against onnxruntime"
+    agrees = agrees_if_installed(options.output, inputs, title)
+    return 0 if better and agrees else 1
 
 
 def _examples(options: argparse.Namespace) -> tuple[int, dict[str, Examples]]:
@@ -194,15 +170,15 @@ def _examples(options: argparse.Namespace) -> tuple[int, dict[str, Examples]]:
     declared = declared_inputs(read(options.model, options.limits).proto)
     if not declared:
         raise InputError("the model has no inputs")
-    first = (declared[0].shape or (None,))[:1]
-    fixed = first[0] if first and isinstance(first[0], int) and first[0] > 0 else 32
-    batch = options.batch_size or fixed
+    first = (declared[0].shape or (None,))[0]
+    batch = options.batch_size or (first if isinstance(first, int) and first > 0 else 32)
     shape: tuple[int, ...] = ()
     if options.data.is_dir():
-        shapes = shapes_by_name(options.input_shape, declared)
+        shapes = arguments.shapes_by_name(options.input_shape, declared)
         chosen = choose_shapes(declared, shapes, batch=batch)
         batches = {d.shape[0] for d in declared if d.shape}
-        say_default_sizes({n: size for n, size in chosen.assumed.items() if n not in batches})
+        defaults = {n: size for n, size in chosen.assumed.items() if n not in batches}
+        arguments.say_default_sizes(defaults)
         shape = chosen.sizes[declared[0].name]
     scaling = Scaling(options.scale, tuple(options.mean), tuple(options.std))
     portions = load(options.data, declared, shape, scaling)
@@ -273,7 +249,7 @@ def _choose_weights(module: OnnxModule, options: argparse.Namespace) -> None:
             module.freeze_statistics()
     except ValueError as error:
         raise InputError(str(error)) from error
-    if not counts(module)[0]:
+    if not loop.counts(module)[0]:
         raise InputError("at least one weight must be trainable, got none")
 
 
@@ -287,7 +263,7 @@ def _check_targets(
     """
     train = portions["train"]
     with torch.no_grad():
-        answers, targets = answered(module, train, torch.arange(min(batch, len(train))))
+        answers, targets = loop.answered(module, train, torch.arange(min(batch, len(train))))
     if not isinstance(answers, torch.Tensor) or not answers.is_floating_point():
         raise InputError(f"output {module.output_names[0]!r} must be a floating-point tensor")
     if options.loss != "ce":
@@ -295,15 +271,15 @@ def _check_targets(
             shapes = f"{list(answers.shape[1:])} per example, got {list(targets.shape[1:])}"
             raise InputError(f"targets must have shape {shapes}; see --head")
         return
-    last = answers.ndim > 2 and answers.shape[:-1] == targets.shape
-    classes = answers.shape[-1] if last else answers.shape[1] if answers.ndim > 1 else 0
+    by_class = loop.classes_second(answers, targets)
+    classes = by_class.shape[1] if by_class.ndim > 1 else 0
     if targets.is_floating_point() or answers.numel() != targets.numel() * classes:
         raise InputError(
             f"targets for cross-entropy must be integer class labels that match the output "
             f"{list(answers.shape)}, got {targets.dtype} {list(targets.shape)}"
         )
     found = torch.cat([p.targets.reshape(-1) for p in portions.values()])
-    found = found[found != IGNORED]
+    found = found[found != loop.IGNORED]
     if found.numel() and not 0 <= found.min() <= found.max() < classes:
         labels = f"{int(found.min())} to {int(found.max())}"
         raise InputError(f"labels must be 0 to {classes - 1}, got {labels}; see --head auto")
@@ -311,7 +287,7 @@ def _check_targets(
         say(f"{classes} outputs for {len(train.classes)} classes in the data; see --head auto")
 
 
-def _recipe(module: OnnxModule, options: argparse.Namespace, batch: int) -> Recipe:
+def _recipe(module: OnnxModule, options: argparse.Namespace, batch: int) -> loop.Recipe:
     groups = module.parameter_groups(
         options.lr, decay=options.layer_decay, weight_decay=options.weight_decay
     )
@@ -320,7 +296,7 @@ def _recipe(module: OnnxModule, options: argparse.Namespace, batch: int) -> Reci
         optimizer = torch.optim.SGD(groups, lr=options.lr, momentum=0.9)
     else:
         optimizer = torch.optim.AdamW(groups, lr=options.lr)
-    return Recipe(
+    return loop.Recipe(
         options.epochs, batch, optimizer, options.schedule, options.patience, options.seed
     )
 
@@ -328,7 +304,7 @@ def _recipe(module: OnnxModule, options: argparse.Namespace, batch: int) -> Reci
 def _say_start(
     module: OnnxModule, portions: dict[str, Examples], options: argparse.Namespace
 ) -> None:
-    trained, weights = counts(module)
+    trained, weights = loop.counts(module)
     device = next(module.parameters()).device
     say(f"{options.model.name}: {trained} of {weights} parameters are trainable, on {device}")
     say(f"examples: {', '.join(f'{len(p)} {name}' for name, p in portions.items())}")
@@ -337,7 +313,7 @@ def _say_start(
         say(f"classes: {', '.join(shown)}{', ...' if len(classes) > 20 else ''}")
 
 
-def _show(before: dict[str, Score], after: dict[str, Score], measured: dict[str, Examples]) -> None:
+def _show(before: Scores, after: Scores, measured: dict[str, Examples]) -> None:
     rows: list[tuple[str, str, str, str]] = []
     for name, examples in measured.items():
         old, new = before[name], after[name]
@@ -350,7 +326,7 @@ def _show(before: dict[str, Score], after: dict[str, Score], measured: dict[str,
     table("before and after", ("", "before", "fine-tuned", "change"), rows)
 
 
-def _say_end(epochs: list[Epoch], better: bool, options: argparse.Namespace) -> None:
+def _say_end(epochs: list[loop.Epoch], better: bool, options: argparse.Namespace) -> None:
     losses = [epoch.validation.loss for epoch in epochs]
     size = format_bytes(options.output.stat().st_size)
     if better:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from onnx import SparseTensorProto, TensorProto
 
 from onnxinterp.cli.arguments import Commands, add_command, add_untrusted
 from onnxinterp.cli.display import format_bytes, say, table
-from onnxinterp.cli.ops import AI_ONNX, show_missing
+from onnxinterp.cli.ops import AI_ONNX, nodes_by_operator, show_missing
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import MissingOp
 from onnxinterp.format.tensor_checks import raw_bytes
@@ -167,16 +166,11 @@ def _show_values(model: Model) -> None:
 
 def _show_operators(model: Model) -> list[MissingOp]:
     """Print every operator with its kernel; return those without one, once each."""
-    count: Counter[tuple[str, str, int]] = Counter()
-    first: dict[tuple[str, str, int], Node] = {}
-    for node in model.graph.walk():
-        key = (node.domain or AI_ONNX, node.op_type, node.opset)
-        count[key] += 1
-        first.setdefault(key, node)
-    rows = []
-    for (domain, op_type, opset), times in sorted(count.items()):
-        kernel = first[domain, op_type, opset].kernel
+    used, rows = nodes_by_operator(model), []
+    for domain, op_type, opset in sorted(used):
+        nodes = used[domain, op_type, opset]
+        kernel = nodes[0].kernel
         served = "MISSING" if kernel is None else f"{op_type}-{kernel.since}"
-        rows.append((op_type, domain, times, opset, served))
+        rows.append((op_type, domain, len(nodes), opset, served))
     table("operators", ("operator", "domain", "nodes", "opset", "supported by"), rows)
-    return [node.missing() for node in first.values() if node.kernel is None]
+    return [nodes[0].missing() for nodes in used.values() if nodes[0].kernel is None]

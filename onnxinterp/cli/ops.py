@@ -14,6 +14,7 @@ from onnxinterp.cli.arguments import Commands, add_command, add_untrusted
 from onnxinterp.cli.display import markdown, say, table
 from onnxinterp.errors import MissingOp
 from onnxinterp.graph.build import build
+from onnxinterp.graph.ir import Model, Node
 from onnxinterp.limits import Limits
 from onnxinterp.reading.source import read
 from onnxinterp.registry import KERNELS, lookup
@@ -131,11 +132,16 @@ def _numbers(versions: tuple[int, ...]) -> str:
 
 def missing_operators(path: Path, limits: Limits = Limits()) -> list[MissingOp]:
     """Return the operators of a model that have no kernel, once each; weights are not read."""
-    found: dict[tuple[str, str, int], MissingOp] = {}
-    for node in build(read(path, limits).proto, limits=limits).graph.walk():
-        if node.kernel is None:
-            found.setdefault((node.domain, node.op_type, node.opset), node.missing())
-    return list(found.values())
+    used = nodes_by_operator(build(read(path, limits).proto, limits=limits))
+    return [nodes[0].missing() for nodes in used.values() if nodes[0].kernel is None]
+
+
+def nodes_by_operator(model: Model) -> dict[tuple[str, str, int], list[Node]]:
+    """Return the nodes of each (domain, operator, opset), in the order of the graph."""
+    found: dict[tuple[str, str, int], list[Node]] = {}
+    for node in model.graph.walk():
+        found.setdefault((node.domain or AI_ONNX, node.op_type, node.opset), []).append(node)
+    return found
 
 
 def _show_missing(path: Path, limits: Limits) -> int:

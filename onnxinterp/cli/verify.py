@@ -8,16 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from onnxinterp.cli.arguments import (
-    Commands,
-    add_command,
-    add_input_shape,
-    add_untrusted,
-    say_default_sizes,
-    shapes_by_name,
-)
+from onnxinterp.cli import arguments
 from onnxinterp.cli.display import say, table
 from onnxinterp.errors import InputError
 from onnxinterp.extras import MissingExtraError
@@ -36,18 +30,17 @@ EXAMPLES = """\
   onnxinterp verify model.onnx --per-node --submodel smallest.onnx"""
 
 
-def add_to(commands: Commands) -> None:
+def add_to(commands: arguments.Commands) -> None:
     """Declare the command."""
-    parser = add_command(
+    parser = arguments.add_command(
         commands, "verify", run, "compare the outputs of a model with onnxruntime", EXAMPLES
     )
     default = Tolerance()
-    parser.add_argument("model", type=Path, help="ONNX file")
-    parser.add_argument(
-        "--inputs", type=Path, metavar="X.npz", help="arrays by input name; default: random values"
-    )
-    add_input_shape(parser)
     add = parser.add_argument
+    add("model", type=Path, help="ONNX file")
+    inputs = "arrays by input name; default: random values"
+    add("--inputs", type=Path, metavar="X.npz", help=inputs)
+    arguments.add_input_shape(parser)
     add("--seed", type=int, default=0, help="seed of the random inputs")
     for option, value, meaning in (
         ("--rtol", default.rtol, "relative tolerance"),
@@ -55,22 +48,15 @@ def add_to(commands: Commands) -> None:
         ("--mse", default.mse, "maximum mean squared error"),
     ):
         add(option, type=float, default=value, help=f"{meaning}, default %(default)s")
-    parser.add_argument(
-        "--unoptimized", action="store_true", help="leave out onnxruntime's optimised runs"
+    add("--unoptimized", action="store_true", help="leave out onnxruntime's optimised runs")
+    arguments.add_untrusted(parser)
+    per_node = "compare every node and show the first that differs; exit status 1 if one differs"
+    add("--per-node", action="store_true", help=per_node)
+    submodel = (
+        "with --per-node: write the smallest model that reproduces the difference, and its inputs "
+        "as OUT.npz"
     )
-    add_untrusted(parser)
-    parser.add_argument(
-        "--per-node",
-        action="store_true",
-        help="compare every node and show the first that differs; exit status 1 if one differs",
-    )
-    parser.add_argument(
-        "--submodel",
-        type=Path,
-        metavar="OUT.onnx",
-        help="with --per-node: write the smallest model that reproduces the difference, and its "
-        "inputs as OUT.npz",
-    )
+    add("--submodel", type=Path, metavar="OUT.onnx", help=submodel)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -81,9 +67,9 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--inputs and --input_shape cannot be combined")
     inputs = read_arrays(options.inputs) if options.inputs else None
     declared = declared_inputs(read(options.model, options.limits).proto)
-    shapes = shapes_by_name(options.input_shape, declared)
+    shapes = arguments.shapes_by_name(options.input_shape, declared)
     values, defaults = prepare(options.model, inputs, shapes, options.seed)
-    say_default_sizes(defaults)
+    arguments.say_default_sizes(defaults)
     report = verify_model(
         options.model,
         values,
@@ -105,6 +91,15 @@ def verify_if_installed(source: Source, inputs: Inputs, **options: Any) -> Repor
     except MissingExtraError as error:
         say(f"not compared: {error}")
         return None
+
+
+def agrees_if_installed(source: Path, inputs: Inputs, title: str, **options: Any) -> bool:
+    """Compare, show the report and return the verdict; True if onnxruntime is not installed."""
+    report = verify_if_installed(source, inputs, **options)
+    if report is not None:
+        say()
+        show_report(report, title)
+    return report is None or report.ok
 
 
 def show_report(report: Report, title: str) -> None:
@@ -177,10 +172,10 @@ def _write_submodel(model: Path, report: Report, first: NodeReport, out: Path) -
 def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
     """Convert a value for .npz: dtypes that numpy lacks to float32, strings to `str` arrays."""
     if isinstance(value, Tensor):
-        special = value.is_floating_point() and value.dtype.itemsize <= 2
-        wide = value.float() if special else value
-        array: np.ndarray[Any, Any] = wide.detach().cpu().numpy()
-        return array if not special or str(value.dtype) != "torch.float16" else array.astype("f2")
+        narrow = value.is_floating_point() and value.dtype.itemsize <= 2
+        wide = value.float() if narrow and value.dtype != torch.float16 else value
+        array: np.ndarray[Any, Any] = wide.numpy(force=True)
+        return array
     if isinstance(value, np.ndarray):
         return value.astype(str)
     raise InputError(f"input {name!r} must be a tensor to be saved as .npz, got a sequence")

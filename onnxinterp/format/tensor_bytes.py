@@ -1,6 +1,7 @@
 """From a tensor to its bytes in an ONNX file, in the type of the file.
 
     check_weight   whether a tensor fits an ONNX type and a shape
+    same_class     whether two dtypes differ in nothing but precision
     raw_parts      the bytes of `raw_data` and of external data
     typed_parts    the bytes of a packed `float_data`, `int32_data`, ...
     same_bits      whether two tensors have the same bits in an ONNX type
@@ -45,12 +46,16 @@ def check_weight(value: Tensor, kind: int, shape: tuple[int, ...], name: str) ->
     if tuple(value.shape) != shape:
         sizes = f"{list(shape)}, got {list(value.shape)}"
         raise SaveError(f"the weight {name!r} must have the shape {sizes}")
-    carrier = CARRIER[kind]
-    ours, files = [(d.is_floating_point, d.is_complex) for d in (value.dtype, carrier)]
-    if ours != files or (not any(ours) and value.dtype is not carrier):
+    if not same_class(value.dtype, CARRIER[kind]):
         raise SaveError(f"the weight {name!r} must be {onnx_name(kind)}, got {value.dtype}")
     if value.is_meta:
         raise SaveError(f"the weight {name!r} is on the meta device: it has no data")
+
+
+def same_class(a: torch.dtype, b: torch.dtype) -> bool:
+    """Whether both types are floating, or both complex, or the same."""
+    floating = a.is_floating_point and b.is_floating_point
+    return floating or (a.is_complex and b.is_complex) or a == b
 
 
 def convert(part: Tensor, kind: int, name: str) -> Tensor:

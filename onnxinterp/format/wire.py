@@ -150,6 +150,11 @@ class Wire:
         return [(start, stop) for start, stop in gaps if start < stop]
 
     @classmethod
+    def whole(cls, data: Buffer) -> Wire:
+        """Bytes without a hole."""
+        return cls([(0, data)], len(data))
+
+    @classmethod
     def with_holes(cls, data: bytes, holes: Iterable[tuple[int, int]]) -> Wire:
         """The bytes around some holes, which are in order and do not overlap."""
         pieces: list[tuple[int, Buffer]] = []

@@ -12,7 +12,6 @@ batch as statistics, sqrt(v + epsilon) as scale and m as bias.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import onnx
@@ -70,18 +69,20 @@ def reinsert_batchnorm(
     chosen = _convolutions(model.graph, where)
     if not chosen:
         raise ValueError(f"{WHERE}, got {where!r}")
-    moments = _moments(OnnxModule(model, limits=limits), set(chosen), inputs)
+    module = OnnxModule(model, limits=limits)
+    module.interpreter = observer = _Observer(set(chosen))
+    with torch.no_grad():
+        module(*inputs)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     nodes = []
     for node in model.graph.node:
         nodes.append(node)
         output = node.output[0] if node.output else ""
-        if output in chosen and output in moments:
+        if moments := observer.moments.get(output):
             node.output[0] = f"{output}.unnormalized"
-            nodes.append(_normalization(model.graph, node, output, moments[output], epsilon, opset))
-    kept = [n.SerializeToString() for n in nodes]
+            nodes.append(_normalization(model.graph, node, output, moments, epsilon, opset))
     del model.graph.node[:]
-    model.graph.node.extend(NodeProto.FromString(data) for data in kept)
+    model.graph.node.extend(nodes)
     return model
 
 
@@ -114,15 +115,6 @@ class _Observer(Interpreter):
             var, mean = torch.var_mean(result.float(), [0, *range(2, result.ndim)], correction=0)
             self.moments[step.outputs[0]] = mean, var
         return result
-
-
-def _moments(
-    module: OnnxModule, names: set[str], inputs: tuple[Any, ...]
-) -> Mapping[str, tuple[Tensor, Tensor]]:
-    module.interpreter = observer = _Observer(names)
-    with torch.no_grad():
-        module(*inputs)
-    return observer.moments
 
 
 def _normalization(

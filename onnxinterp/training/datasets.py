@@ -80,18 +80,13 @@ class Scaling:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
-    @property
-    def plain(self) -> bool:
-        """Whether numbers are not changed."""
-        return self.scale in (None, 1.0) and self.mean == (0.0,) and self.std == (1.0,)
-
     def __call__(self, x: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
         """Scale `x`, whose dimension `channels` has the channels; integers are only cast.
 
         Raises:
             InputError: the number of channels differs from that of means or deviations.
         """
-        if self.plain or not dtype.is_floating_point:
+        if self in (Scaling(), Scaling(1.0)) or not dtype.is_floating_point:
             return x.to(dtype)
         shape = [-1 if d == channels % x.ndim else 1 for d in range(x.ndim)]
         for values in (self.mean, self.std):
@@ -224,8 +219,10 @@ def _arrays(path: Path, inputs: Sequence[ValueInfo], scaling: Scaling) -> dict[s
         portions.setdefault(portion, {})[name] = array
     if "train" not in portions:
         raise InputError(f"{path} has no arrays to train on, only {', '.join(portions)}")
-    names = np.unique(np.concatenate([_strings(p) for p in portions.values()])).tolist()
-    return {n: _portion_of_arrays(n, p, inputs, scaling, names) for n, p in portions.items()}
+    found = [p[name] for p in portions.values() for name in ANSWERS if name in p]
+    strings = [labels.reshape(-1) for labels in found if labels.dtype.kind == "U"]
+    classes = np.unique(np.concatenate(strings)).tolist() if strings else []
+    return {n: _portion_of_arrays(n, p, inputs, scaling, classes) for n, p in portions.items()}
 
 
 def _portion(key: str, inputs: set[str]) -> tuple[str, str]:
@@ -244,12 +241,6 @@ def _answer(arrays: Mapping[str, Array], inputs: Sequence[ValueInfo]) -> str:
     if len(found) != 1:
         raise InputError(f"one array is to be called {' or '.join(ANSWERS)}, not {found or 'none'}")
     return found[0]
-
-
-def _strings(arrays: Mapping[str, Array]) -> Array:
-    """The class names among the answers; none if the answers are numbers."""
-    texts = [arrays[n].reshape(-1) for n in ANSWERS if n in arrays and arrays[n].dtype.kind == "U"]
-    return np.concatenate([np.array([], "U1"), *texts])
 
 
 def _portion_of_arrays(

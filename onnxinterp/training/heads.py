@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import onnx
@@ -130,7 +131,7 @@ def replace_head(
     surgery.follow(head, before, out_features)
     shape = [int(n) for n in head.weight.tensor.dims]
     features = shape.pop(head.axis)
-    bound = (features / max(_size(head.weight.tensor), 1)) ** 0.5  # 1 / sqrt(inputs)
+    bound = (features / max(prod(head.weight.tensor.dims), 1)) ** 0.5  # 1 / sqrt(inputs)
     weight = torch.empty(out_features, *shape).uniform_(-bound, bound, generator=generator)
     surgery.put(head.weight, weight.movedim(0, head.axis))
     if head.bias is not None:
@@ -205,7 +206,7 @@ class _Surgery:
             raise self._no_head(passed, f"{_label(node)}, whose weight is not a floating tensor")
         outputs_first = node.op_type == "Conv" or bool(_attribute(node, "transB", 0))
         axis = int(outputs_first == weight.turned)
-        bias = self.stored(node, 2) if len(node.input) > 2 and node.input[2] else None
+        bias = self.stored(node, 2)
         add = passed[-1] if passed and node.op_type == "MatMul" else None
         if add is not None and add.op_type == "Add":
             bias = self.stored(add, 0) or self.stored(add, 1)
@@ -214,7 +215,9 @@ class _Surgery:
         return Head(node, weight, axis, bias)
 
     def stored(self, node: NodeProto, index: int) -> Stored | None:
-        """The stored tensor that is an input, also through Identity and Transpose."""
+        """The stored tensor of an input, if any, also through Identity and Transpose."""
+        if index >= len(node.input):
+            return None
         turned = False
         while (name := node.input[index]) not in self.tensors:
             made = self.makers.get(name)
@@ -235,7 +238,9 @@ class _Surgery:
         if self.reads[name] == 1:
             old.tensor.CopyFrom(numpy_helper.from_array(array, old.tensor.name))
             for info in self.infos.get(name, ()):  # initializers may be inputs, too
-                _declare(info, array.shape)
+                declared = info.type.tensor_type.shape.dim
+                for dim, size in zip(declared, array.shape, strict=True):
+                    dim.dim_value = size
             return
         if node.op_type == "Identity":  # an exporter merged two tensors: this is the second name
             name = node.output[0]
@@ -299,7 +304,7 @@ class _Surgery:
     def _reshaped(self, node: NodeProto, axis: int, before: int, after: int) -> int:
         """Change a stored size: that of the outputs, or none if it is inferred (-1 or 0)."""
         sizes = self._numbers(node, 1)
-        target = self.stored(node, 1) if len(node.input) > 1 else None
+        target = self.stored(node, 1)
         maker = self.makers.get(node.input[1]) if len(node.input) > 1 else None
         if target is None and maker is not None and maker.op_type == "Concat":
             parts = [self._numbers(maker, i) or [0] for i in range(len(maker.input))]
@@ -320,7 +325,7 @@ class _Surgery:
 
     def _numbers(self, node: NodeProto, index: int) -> list[int]:
         """The integers stored for an input; none if they are computed."""
-        stored = self.stored(node, index) if index < len(node.input) else None
+        stored = self.stored(node, index)
         return [] if stored is None else numpy_helper.to_array(stored.tensor).reshape(-1).tolist()
 
     def _redeclare(self, name: str, axis: int, size: int) -> None:
@@ -351,18 +356,6 @@ def _walk(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:
     found = (helper.get_attribute_value(a) for a in node.attribute if a.name == name)
     return next(found, default)
-
-
-def _size(tensor: TensorProto) -> int:
-    size = 1
-    for n in tensor.dims:
-        size *= n
-    return size
-
-
-def _declare(info: onnx.ValueInfoProto, sizes: Iterable[int]) -> None:
-    for dim, size in zip(info.type.tensor_type.shape.dim, sizes, strict=True):
-        dim.dim_value = size
 
 
 def _label(node: NodeProto) -> str:

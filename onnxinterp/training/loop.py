@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name by which torch's users know it
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
 from onnxinterp.errors import OnnxError
 from onnxinterp.training.datasets import Examples
@@ -42,25 +43,25 @@ class Objective:
     def __call__(self, answers: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of a batch."""
         if self.loss == "ce":
-            return F.cross_entropy(self._by_class(answers, targets), targets.long())
+            return F.cross_entropy(classes_second(answers, targets), targets.long())
         wanted = targets.reshape(answers.shape).to(answers.dtype)
         if self.loss == "bce":
             return F.binary_cross_entropy_with_logits(answers, wanted)
         return F.mse_loss(answers, wanted) if self.loss == "mse" else F.l1_loss(answers, wanted)
 
-    @staticmethod
-    def _by_class(answers: Tensor, targets: Tensor) -> Tensor:
-        """Logits with classes in dimension 1; they may come last: [batch, time, classes]."""
-        last = answers.ndim > 2 and answers.shape[:-1] == targets.shape
-        return answers.movedim(-1, 1) if last else answers
-
     def right(self, answers: Tensor, targets: Tensor) -> Tensor | None:
         """Which of the answers that count are right; None if the loss has no such notion."""
         if self.loss == "ce":
-            return (self._by_class(answers, targets).argmax(1) == targets)[targets != IGNORED]
+            return (classes_second(answers, targets).argmax(1) == targets)[targets != IGNORED]
         if self.loss == "bce":
             return (answers > 0) == (targets.reshape(answers.shape) > 0.5)
         return None
+
+
+def classes_second(answers: Tensor, targets: Tensor) -> Tensor:
+    """Logits with classes in dimension 1; they may come last: [batch, time, classes]."""
+    last = answers.ndim > 2 and answers.shape[:-1] == targets.shape
+    return answers.movedim(-1, 1) if last else answers
 
 
 @dataclass(frozen=True)
@@ -103,15 +104,11 @@ class Recipe:
         """The number of steps of all epochs."""
         return self.epochs * math.ceil(len(examples) / self.batch_size)
 
-    def scheduler(self, examples: Examples) -> torch.optim.lr_scheduler.LRScheduler:
+    def scheduler(self, examples: Examples) -> lr_scheduler.LRScheduler:
         """The scheduler that sets the learning rates after each step."""
-        steps = self.steps(examples)
-
-        def factor(step: int) -> float:
-            falling = (1 + math.cos(math.pi * step / steps)) / 2
-            return falling if self.schedule == "cosine" else 1.0
-
-        return torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        if self.schedule == "cosine":
+            return lr_scheduler.CosineAnnealingLR(self.optimizer, self.steps(examples))
+        return lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
 
 
 def tune(

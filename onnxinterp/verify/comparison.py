@@ -31,6 +31,9 @@ class Tolerance:
     mse: float = 1e-7
 
 
+DEFAULT = Tolerance()
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One tensor against its reference.

@@ -59,19 +59,14 @@ def choose_shapes(
     for info in inputs:
         if info.name in given:
             _bind(info, tuple(given[info.name]), symbols)
-    shapes = Shapes()
-    for info in inputs:
-        if info.name in given or info.kind != "tensor":
-            continue
+    shapes = Shapes({name: tuple(shape) for name, shape in given.items()})
+    others = [i for i in inputs if i.name not in given and i.kind == "tensor"]
+    for info in others:
         for axis, dim in enumerate(_declared(info)):
             if isinstance(dim, str) and not _is_sum(dim) and dim not in symbols:
                 symbols[dim] = shapes.assumed[dim] = _default(info, axis, batch)
-    for info in inputs:
-        if info.kind == "tensor":
-            size = given.get(info.name)
-            shapes.sizes[info.name] = (
-                tuple(size) if size is not None else _filled(info, symbols, shapes.assumed, batch)
-            )
+    for info in others:
+        shapes.sizes[info.name] = _filled(info, symbols, shapes.assumed, batch)
     return shapes
 
 

@@ -8,7 +8,7 @@ accumulated rounding in a chain. onnxruntime runs it without optimisation, as in
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,9 @@ from torch import Tensor
 
 from onnxinterp.dtypes import ONNX_TYPE
 from onnxinterp.reading.source import Source, read, reusable
-from onnxinterp.verify.comparison import Tolerance
+from onnxinterp.verify.comparison import DEFAULT, Tolerance
 from onnxinterp.verify.reference import Reference
-from onnxinterp.verify.report import (
-    DEFAULT,
-    Inputs,
-    NodeReport,
-    Report,
-    computing_nodes,
-    prepare,
-    verify,
-)
+from onnxinterp.verify.report import Inputs, NodeReport, Report, computing_nodes, prepare, verify
 
 
 @dataclass(frozen=True)
@@ -65,8 +57,9 @@ def isolate(
     source = reusable(source)
     values, _ = prepare(source, inputs, {}, 0)
     cutter = _Cutter(source, values)
-    names = dict.fromkeys(o.name for o in node.outputs)
-    targets = [o for o in cutter.nodes[node.index].output if o in cutter.roots(names)]
+    names = (o.name for o in node.outputs)  # `boxes[0]` is of `boxes`
+    compared = {n if n in cutter.producer else n.rpartition("[")[0] for n in names}
+    targets = [o for o in cutter.nodes[node.index].output if o in compared]
     taken = {node.index}
     while True:
         model, feeds = cutter.cut(taken, targets)
@@ -75,14 +68,7 @@ def isolate(
             isinstance(v, (Tensor, np.ndarray)) for n, v in feeds.items() if n not in values
         )
         if whole or grown == taken:
-            report = verify(
-                model,
-                feeds,
-                rtol=tolerance.rtol,
-                atol=tolerance.atol,
-                mse=tolerance.mse,
-                optimize=False,
-            )
+            report = verify(model, feeds, **asdict(tolerance), optimize=False)
             if not report.ok or grown == taken:
                 return Isolated(model, feeds, len(taken), report)
         taken = grown
@@ -99,20 +85,12 @@ class _Cutter:
 
     def __init__(self, source: Source, values: Mapping[str, Any]) -> None:
         self.model, self._reader, _ = read(source)
-        graph = self.model.graph
         self.nodes = computing_nodes(self.model)
         self.producer = {o: i for i, n in enumerate(self.nodes) for o in n.output if o}
-        self.stored = {t.name: t for t in graph.initializer}
-        self.sparse = {s.values.name: s for s in graph.sparse_initializer}
-        self.constants = {n.output[0]: n for n in graph.node if n.op_type == "Constant"}
-        self.declared: dict[str, onnx.ValueInfoProto] = {i.name: i for i in graph.input}
+        self.declared: dict[str, onnx.ValueInfoProto] = {i.name: i for i in self.model.graph.input}
         reference = Reference(source, self.producer, level="disabled")
         self.known = {**values, **reference(values)}
         self.narrow = reference.narrow
-
-    def roots(self, names: Iterable[str]) -> set[str]:
-        """The values that elements of sequences belong to: `boxes` for `boxes[0]`."""
-        return {n if n in self.producer else n.rpartition("[")[0] for n in names}
 
     def cut(
         self, taken: set[int], outputs: Iterable[str]
@@ -122,20 +100,22 @@ class _Cutter:
         made = {o for n in nodes for o in n.output}
         reads = [r for r in dict.fromkeys(r for n in nodes for r in _reads(n)) if r not in made]
         feeds = {r: self.known[r] for r in reads if r in self.known}
-        constants = [self.constants[r] for r in reads if r in self.constants]
-        inline = self._reader.inline
+        stored, whole = set(reads) - feeds.keys(), self.model.graph
+        constants = [n for n in whole.node if n.op_type == "Constant" and n.output[0] in stored]
         graph = helper.make_graph(
             [*constants, *nodes],
-            self.model.graph.name or "part",
+            whole.name or "part",
             [self._info(name) for name in feeds],
             [self._info(name) for name in outputs],
-            [inline(self.stored[r]) for r in reads if r in self.stored and r not in feeds],
-            sparse_initializer=[self.sparse[r] for r in reads if r in self.sparse],
+            [self._reader.inline(t) for t in whole.initializer if t.name in stored],
+            sparse_initializer=[s for s in whole.sparse_initializer if s.values.name in stored],
         )
-        model = helper.make_model(graph, functions=self.model.functions)
-        model.ir_version = self.model.ir_version
-        del model.opset_import[:]
-        model.opset_import.extend(self.model.opset_import)
+        model = helper.make_model(
+            graph,
+            functions=self.model.functions,
+            opset_imports=self.model.opset_import,
+            ir_version=self.model.ir_version,
+        )
         return model, feeds
 
     def _info(self, name: str) -> onnx.ValueInfoProto:

@@ -67,9 +67,8 @@ def judge(
     Raises:
         ReferenceFailedError: onnxruntime cannot run the model at any level.
     """
-    runs: dict[str, Run] = {}
-    for level in ("disabled", "all") if optimize else ("disabled",):
-        runs[level] = _run(source, inputs, level)
+    levels = ("disabled", "all") if optimize else ("disabled",)
+    runs = {level: _run(source, inputs, level) for level in levels}
     if not _same(runs, tolerance):
         runs = {level: runs.get(level) or _run(source, inputs, level) for level in LEVELS}
     results = {level: run for level, run in runs.items() if isinstance(run, dict)}

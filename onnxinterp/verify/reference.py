@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
@@ -180,8 +179,3 @@ def _widened(
     del graph.node[:]
     graph.node.extend(nodes)
     return model
-
-
-def carrier_of(elem_type: int) -> torch.dtype | None:
-    """The torch dtype of an input whose ONNX type numpy lacks; None for all other types."""
-    return CARRIER[elem_type] if elem_type in WIDER else None

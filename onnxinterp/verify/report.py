@@ -10,18 +10,18 @@ import onnx
 import torch
 from torch import Tensor
 
+from onnxinterp.dtypes import CARRIER
 from onnxinterp.errors import InputError
 from onnxinterp.graph.ir import ValueInfo, value_info
 from onnxinterp.module import OnnxModule
 from onnxinterp.reading.source import Source, read, reusable
 from onnxinterp.reading.toposort import toposort
-from onnxinterp.verify.comparison import Comparison, Tolerance, compare
+from onnxinterp.verify.comparison import DEFAULT, Comparison, Tolerance, compare
 from onnxinterp.verify.inputs import choose_shapes, random_inputs
 from onnxinterp.verify.levels import judge
-from onnxinterp.verify.reference import Reference, carrier_of, to_value
+from onnxinterp.verify.reference import WIDER, Reference, to_value
 
 Inputs = Mapping[str, Any] | Sequence[Any]
-DEFAULT = Tolerance()
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,8 @@ def trace(
     values, _ = prepare(source, inputs, {}, 0)
     nodes = computing_nodes(read(source).proto)
     names = [o for node in nodes for o in node.output if o]
-    ours = dict(zip(names, _intermediate(source, names, values), strict=True))
+    results = answers(OnnxModule(source, outputs=names), values, len(names))
+    ours = dict(zip(names, results, strict=True))
     reference = Reference(source, names, level="disabled")(values)
     reports = []
     for index, node in enumerate(nodes):
@@ -150,11 +151,6 @@ def trace(
         label = node.name or made[0]
         reports.append(NodeReport(index, label, node.op_type, tuple(outputs)))
     return reports
-
-
-def _intermediate(source: Source, names: list[str], values: Mapping[str, Any]) -> tuple[Any, ...]:
-    module = OnnxModule(source, outputs=names)
-    return answers(module, values, len(names))
 
 
 def computing_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -212,5 +208,5 @@ def _given(info: ValueInfo, value: Any) -> Any:
     if isinstance(value, dict):
         return value
     value = value if isinstance(value, Tensor) else to_value(value)
-    narrow = carrier_of(info.elem_type)
-    return value if narrow is None or not isinstance(value, Tensor) else value.to(narrow)
+    is_narrow = info.elem_type in WIDER and isinstance(value, Tensor)
+    return value.to(CARRIER[info.elem_type]) if is_narrow else value

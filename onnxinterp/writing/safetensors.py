@@ -24,7 +24,7 @@ from onnxinterp.dtypes import ONNX_TYPE
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.extras import require
 from onnxinterp.format.atomic import atomic_write
-from onnxinterp.format.tensor_bytes import raw_parts
+from onnxinterp.format.tensor_bytes import raw_parts, same_class
 from onnxinterp.weights import Weights
 
 EXTRA = "safetensors"
@@ -87,11 +87,11 @@ def save(weights: Weights, path: str | os.PathLike[str], graph: str) -> None:
             what = "name" if name == METADATA else f"type {weight.dtype}"
             raise SaveError(f"a .safetensors file cannot store the weight {name!r}: its {what}")
         view = (weight.data_ptr(), weight.dtype, weight.shape, weight.stride())
-        if weight.numel() and view in names:
-            others[name] = names[view]
-            continue
-        names[view] = name
-        tensors[name] = weight
+        first = names.setdefault(view, name) if weight.numel() else name
+        if first == name:
+            tensors[name] = weight
+        else:
+            others[name] = first
     metadata = {**others, "format": "pt", "onnxinterp.graph": graph}
     atomic_write(path, lambda out: _write(out, tensors, metadata))
 
@@ -159,7 +159,6 @@ def _misfit(weights: Weights, name: str, given: Tensor) -> str:
         return f"{name} is {given.dtype}, which is not supported"
     if given.shape != weight.shape:
         return f"{name} must have the shape {list(weight.shape)}, got {list(given.shape)}"
-    ours, theirs = [(t.is_floating_point(), t.is_complex()) for t in (weight, given)]
-    if ours != theirs or (not any(ours) and given.dtype != weight.dtype):
+    if not same_class(given.dtype, weight.dtype):
         return f"{name} must be {weight.dtype}, got {given.dtype}"
     return ""

@@ -234,8 +234,7 @@ def _data_names(locations: Collection[str], target: Path, keep: bool) -> dict[st
 def _locations_in(path: Path) -> frozenset[str]:
     """The locations of external data in a file; none if it is not a model."""
     try:
-        data = content_of(path)
-        wire = Wire([(0, data)], len(data))
+        wire = Wire.whole(content_of(path))
         stored = (StoredTensor(wire, at) for _, kind, at in walk(wire) if kind is TensorProto)
         return frozenset(s.location for s in stored if s.form == EXTERNAL)
     except (FileNotFoundError, InvalidModelError, DecodeError):

@@ -72,9 +72,7 @@ def _read(stored: StoredTensor, template: Template) -> Tensor:
     """The tensor in the file, of a weight that `outputs=` has cut off from the module."""
     if stored.form == EXTERNAL:
         template.external(stored.location, stored.name)
-    value = TensorReader(template.opened())(stored.proto())
-    assert isinstance(value, Tensor), "strings are not weights"
-    return value
+    return stored.value(TensorReader(template.opened()))
 
 
 def _equal(value: Tensor, origin: Tensor, stored: StoredTensor) -> bool:

@@ -28,16 +28,7 @@ from torch import Tensor
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.format.files import Folder
 from onnxinterp.format.tensor_reader import TensorReader
-from onnxinterp.format.wire import (
-    Chain,
-    Place,
-    Wire,
-    edit,
-    has_split_tensors,
-    messages,
-    walk,
-    write,
-)
+from onnxinterp.format.wire import Place, Wire, edit, has_split_tensors, messages, walk, write
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Graph, Model, Node
 from onnxinterp.graph.ties import untie_weights
@@ -157,17 +148,14 @@ def make_template(
     if isinstance(content, Wire):
         return Template(content, places, ties, fixed, None, reader.sizes, names_files=False)
     try:
-        data = reading.serialized(proto) if content is None else content
+        wire = Wire.whole(reading.serialized(proto) if content is None else content)
     except InvalidModelError:
         return Template(None, places, ties, fixed, None)
-    wire = Wire([(0, data)], len(data))
     if content is not None and _has_split_tensors(proto, wire):
-        data = reading.serialized(proto)  # a tensor in pieces has no single place
-        wire = Wire([(0, data)], len(data))
+        wire = Wire.whole(reading.serialized(proto))  # a tensor in pieces has no single place
     read_later = {tie.place for tie in ties.values() if not tie.held}
     holes = []
-    for place, chain in _tensors(wire):
-        stored = StoredTensor(wire, chain)
+    for place, stored in _tensors(wire):
         payload = stored.payload if place in places and place not in read_later else None
         if payload is None or payload.stop - payload.start < MIN_HOLE_BYTES:
             continue
@@ -213,13 +201,11 @@ def template_of(
         InvalidModelError: it is not a model.
     """
     like = reading.reusable(like)
-    data = reading.content_of(like)
-    wire = Wire([(0, data)], len(data))
+    wire = Wire.whole(reading.content_of(like))
     if has_split_tensors(wire):
-        data = reading.serialized(reading.read(like, limits, kernels=kernels).proto)
-        wire = Wire([(0, data)], len(data))
+        wire = Wire.whole(reading.serialized(reading.read(like, limits, kernels=kernels).proto))
     # parsed without the memory that its tensors would take
-    bare = _bare(wire, (StoredTensor(wire, chain) for _, chain in _tensors(wire)))
+    bare = _bare(wire, (stored for _, stored in _tensors(wire)))
     proto = reading.read(bare, limits, kernels=kernels).proto
     model = untie_weights(build(proto, kernels, limits), untie)
     _check_same_graph(graph, model.graph.pruned(graph.outputs))
@@ -238,8 +224,7 @@ def without_holes(wire: Wire) -> tuple[bytes, set[Place]]:
         InvalidModelError: other bytes are missing, too.
     """
     try:
-        tensors = ((place, StoredTensor(wire, chain)) for place, chain in _tensors(wire))
-        empty = {place: stored for place, stored in tensors if not stored.is_here}
+        empty = {place: stored for place, stored in _tensors(wire) if not stored.is_here}
         return _bare(wire, empty.values()), set(empty)
     except KeyError as error:
         raise InvalidModelError(f"the template lacks byte {error}, not of a tensor") from error
@@ -258,10 +243,11 @@ def _absolute(folder: Path) -> Path:
     return Path(os.path.abspath(folder))
 
 
-def _tensors(wire: Wire) -> Iterator[tuple[Place, Chain]]:
+def _tensors(wire: Wire) -> Iterator[tuple[Place, StoredTensor]]:
     """The tensors that may have holes."""
-    found = walk(wire, MIN_HOLE_BYTES)
-    return ((place, chain) for place, kind, chain in found if kind is TensorProto)
+    for place, kind, chain in walk(wire, MIN_HOLE_BYTES):
+        if kind is TensorProto:
+            yield place, StoredTensor(wire, chain)
 
 
 def _places(

@@ -123,11 +123,12 @@ class StoredTensor:
                 return [edit(value.start, value.stop, new.encode(), (*self.chain, field, value))]
         return []
 
-    def proto(self) -> TensorProto:
-        """The TensorProto with its data."""
+    def value(self, reader: TensorReader) -> Tensor:
+        """The value in the file."""
         data = self.wire.read(self.chain[-1].start, self.chain[-1].stop)
-        proto: TensorProto = TensorProto.FromString(data)
-        return proto
+        value = reader(TensorProto.FromString(data))
+        assert isinstance(value, Tensor), "strings are not weights"
+        return value
 
     def parts(self, value: Tensor) -> Callable[[], Iterable[Buffer]]:
         """A function that returns the bytes of a value in this form."""
@@ -158,8 +159,7 @@ class StoredTensor:
             SaveError: a number is beyond the range of the type.
         """
         if self.is_here and not (self.form == RAW and self.header.data_type in NATIVE):
-            before = TensorReader(None)(self.proto())
-            assert isinstance(before, Tensor), "strings are not weights"
+            before = self.value(TensorReader(None))
             if same_bits(value, before, self.header.data_type, self.name):
                 return []
         return self.rewrite(value)
@@ -243,12 +243,12 @@ def sparse_edits(
     if EXTERNAL in (values.form, indices.form):
         raise SaveError(f"the sparse weight {name!r} has external data: it cannot be changed")
     flat = convert(value.detach().reshape(-1), kind, name)
-    before = reader(proto.indices)
-    assert isinstance(before, Tensor), "reader.sparse raises for strings"
+    before = indices.value(reader)
+    stored = flat_positions(before, shape)
     beside = flat.clone()
-    beside[flat_positions(before, shape)] = 0
+    beside[stored] = 0
     if not beside.count_nonzero():
-        return values.rewrite(flat[flat_positions(before, shape)])
+        return values.rewrite(flat[stored])
     (positions,) = flat.nonzero(as_tuple=True)
     where = positions if before.ndim < 2 else torch.stack(torch.unravel_index(positions, shape), 1)
     return [
