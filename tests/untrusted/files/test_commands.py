@@ -12,7 +12,7 @@ from onnxinterp.cli import main
 from tests.untrusted.files.collection import cases
 from tests.untrusted.files.judging import controls
 
-MAX_PRINTED_CHARS = 100_000  # characters that a command prints: a table of a few hundred short lines
+MAX_PRINTED_CHARS = 100_000  # of a command: a table of a few hundred short lines
 
 
 @pytest.mark.parametrize("group", ["damaged", "tensors", "external", "graphs", "names"])
