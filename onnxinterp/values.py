@@ -34,8 +34,10 @@ Strings: TypeAlias = np.ndarray[Any, Any]
 
 Dtype: TypeAlias = "torch.dtype | np.dtype[Any] | None"
 """A dtype in memory: numpy's object for strings; None where it is unknown."""
-OutputType: TypeAlias = "tuple[Dtype, tuple[int | str | None, ...] | None]"
-"""Dtype of an output of a subgraph, and its shape where it is declared."""
+Shape: TypeAlias = "tuple[int | str | None, ...] | None"
+"""Sizes, symbols or None for each dimension; None where the rank is unknown."""
+OutputType: TypeAlias = "tuple[Dtype, Shape]"
+"""Dtype of an output of a subgraph, and its shape."""
 
 HOST_DTYPES = frozenset({torch.int64, torch.int32, torch.bool, torch.float32, torch.float64})
 READABLE = frozenset(d for d in CARRIER.values() if not d.is_complex)
@@ -186,20 +188,23 @@ class Subgraph:
 
     Attributes:
         n_inputs: number of inputs.
-        output_types: dtype and shape of each output, as far as they are known before it runs.
+        output_types: dtype and declared shape of each output.
+        static_shapes: returns the shapes that are known before a call; the first time is slow.
     """
 
-    __slots__ = ("_run", "n_inputs", "output_types")
+    __slots__ = ("_run", "n_inputs", "output_types", "static_shapes")
 
     def __init__(
         self,
         run: Callable[[Sequence[Any]], tuple[Any, ...]],
         n_inputs: int,
         output_types: Sequence[OutputType],
+        static_shapes: Callable[[], tuple[Shape, ...]],
     ) -> None:
         self._run = run
         self.n_inputs = n_inputs
         self.output_types = tuple(output_types)
+        self.static_shapes = static_shapes
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """Run the body with the values around it as they were when it was bound."""

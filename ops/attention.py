@@ -177,8 +177,8 @@ def attention_in_parts(
         return fused(Q, K.transpose(2, 3), V, None, factor, False)
     scores = (*Q.shape[:3], K.shape[3])
     fits = all(n in (1, size) for n, size in zip(mask.shape[::-1], scores[::-1], strict=False))
-    if not fits or not 2 <= mask.ndim <= 4 or mask.dtype != Q.dtype or mask.requires_grad:
-        return NotImplemented  # torch's fused kernels do not support such a mask
+    if not fits or not 2 <= mask.ndim <= 4 or mask.dtype != Q.dtype:
+        return NotImplemented  # torch's kernels do not support such a mask
     y = fused(Q, K.transpose(2, 3), V, mask, factor, False)
     if zero is not None:
         return y

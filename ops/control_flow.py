@@ -27,7 +27,7 @@ from onnxinterp.registry import op, sample
 from onnxinterp.runtime.costs import TENSOR_OBJECT as ROW
 from onnxinterp.runtime.guard import chunks, reserve
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Host, Ints, OutputType, Scalar, Subgraph, number
+from onnxinterp.values import Host, Ints, OutputType, Scalar, Shape, Subgraph, number
 
 
 @op("If", since=1, any_type=True)
@@ -58,10 +58,10 @@ def loop(
         going, *results = body(Host(i), going, *carried)
         carried = results[: len(v_initial)]
         _keep(rows, results[len(v_initial) :])
-    declared = body.output_types[1 + len(v_initial) :]
+    declared = _types(body, rows, 1 + len(v_initial))
+    columns = _columns(rows, len(declared))
     scanned = [
-        _stacked(column, declared[k], 0, device)
-        for k, column in enumerate(_columns(rows, len(declared)))
+        _stacked(column, told, 0, device) for column, told in zip(columns, declared, strict=True)
     ]
     return (*carried, *scanned)
 
@@ -92,7 +92,7 @@ def scan(
         results = body(*states, *elements)
         states = results[:n_states]
         _keep(rows, results[n_states:])
-    declared = body.output_types[n_states:]
+    declared = _types(body, rows, n_states)
     axes = scan_output_axes or [0] * len(declared)
     backwards = scan_output_directions or [0] * len(declared)
     columns = _columns(rows, len(declared))
@@ -156,6 +156,28 @@ def _keep(rows: list[Sequence[Any]], row: Sequence[Any]) -> None:
     reserve(ROW * len(rows) * len(row))
 
 
+def _types(body: Subgraph, rows: Sequence[Any], first: int) -> Sequence[OutputType]:
+    """The types of the body's scan outputs; without iterations all sizes that are known."""
+    declared = body.output_types[first:]
+    if rows or all(_is_static(shape) for _, shape in declared):
+        return declared
+    known = body.static_shapes()[first:]
+    pairs = zip(declared, known, strict=True)
+    return [(dtype, _merged(shape, inferred)) for (dtype, shape), inferred in pairs]
+
+
+def _is_static(shape: Shape) -> bool:
+    return shape is not None and all(isinstance(size, int) for size in shape)
+
+
+def _merged(declared: Shape, inferred: Shape) -> Shape:
+    """A declared shape with inferred sizes where it has symbols."""
+    if declared is None or inferred is None or len(declared) != len(inferred):
+        return inferred if declared is None else declared
+    pairs = zip(declared, inferred, strict=True)
+    return tuple([size if isinstance(size, int) else known for size, known in pairs])
+
+
 def _columns(rows: Sequence[Sequence[Any]], n: int) -> list[Sequence[Any]]:
     """From the results of each iteration to the iterations of each of `n` results."""
     return list(zip(*rows, strict=True)) if rows else [()] * n
@@ -164,7 +186,7 @@ def _columns(rows: Sequence[Sequence[Any]], n: int) -> list[Sequence[Any]]:
 def _stacked(column: Sequence[Any], declared: OutputType, axis: int, device: torch.device) -> Any:
     """A scan output; numbers become a list of numbers.
 
-    Without iterations the body declares its shape; unknown sizes are 0.
+    Without iterations it has the shape that is known of the body's output; unknown sizes are 0.
     """
     if column and all(isinstance(v, Host) and not v.rank for v in column):
         from_front(axis, 1)

@@ -6,7 +6,7 @@ Facts       ONNX types and straight-through values: inferred from the graph, the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -21,7 +21,7 @@ from onnxinterp.graph.types import output_types, type_of
 from onnxinterp.kinds import Kind
 from onnxinterp.limits import Limits
 from onnxinterp.runtime.guard import Guard
-from onnxinterp.values import HOST_LENGTH, READABLE, Dtype, Host, host_of
+from onnxinterp.values import HOST_LENGTH, READABLE, Dtype, Host, Shape, host_of
 
 NUMBER_KINDS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
 TENSOR_KINDS = (Kind.TENSOR, Kind.OPERAND)  # what a host rule takes plain numbers for
@@ -66,10 +66,12 @@ class Facts:
     Attributes:
         types: name -> ONNX element type; values whose type is not known are missing or 0.
         straight_through: values whose readers all take floating numbers in place of integers.
+        static_shapes: returns the shapes of subgraphs' outputs that are known before a call.
     """
 
     types: Mapping[str, int]
     straight_through: Set[str]
+    static_shapes: Callable[[Sequence[ValueInfo]], tuple[Shape, ...]]
 
     def type_of(self, value: ValueInfo) -> int:
         """The type that a graph declares for a value, or else the inferred one."""
@@ -84,13 +86,17 @@ class Facts:
         return None if dtype is None else dtypes.get(dtype, dtype)
 
 
-def infer(graph: Graph, setting: Setting) -> Facts:
+def infer(
+    graph: Graph,
+    setting: Setting,
+    static_shapes: Callable[[Sequence[ValueInfo]], tuple[Shape, ...]],
+) -> Facts:
     """Infer what holds for the values of a graph and of its subgraphs."""
     types = {name: type_of(value) for name, value in setting.constants.items()}
     types.update(setting.types)
     straight_through: set[str] = set()
     _infer(graph, types, straight_through)
-    return Facts(types, straight_through)
+    return Facts(types, straight_through, static_shapes)
 
 
 def _infer(graph: Graph, types: dict[str, int], straight_through: set[str]) -> None:

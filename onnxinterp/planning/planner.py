@@ -18,6 +18,7 @@ Two questions are answered for every value, once:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -92,6 +93,7 @@ class _Planner:
             captures=tuple(r for r in dict.fromkeys(reads) if r and r not in computed),
             constants=self._placed_constants() if is_root else {},
             output_types=tuple((self.facts.dtype_of(o, dtypes), o.shape) for o in graph.outputs),
+            static_shapes=partial(self.facts.static_shapes, graph.outputs),
             sized=tuple(sorted(sized)),
         )
 

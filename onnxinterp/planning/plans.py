@@ -13,8 +13,9 @@ finds it whole. Two threads may make the same plan at once; either is right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -23,20 +24,22 @@ import torch
 from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-from onnxinterp.graph.ir import Graph
+from onnxinterp.graph.ir import Graph, ValueInfo
 from onnxinterp.graph.types import type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning.facts import Facts, Setting, infer, snapshot
 from onnxinterp.planning.planner import make_plan
+from onnxinterp.planning.static_shapes import MAX_STEPS, Found, static_shapes
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan
-from onnxinterp.values import Host, is_traced
+from onnxinterp.values import Host, Shape, is_traced
 from onnxinterp.weights import Weights
 from onnxinterp.weights.trainable import state_names
 
 Sizes: TypeAlias = "tuple[torch.Size, ...]"
 MAX_SIZES = 16  # plans for particular sizes, each mode
 PLAIN = (Tensor, nn.Parameter)
+_FOUND: ContextVar[Found | None] = ContextVar("_FOUND", default=None)
 
 
 @dataclass
@@ -108,8 +111,9 @@ class Plans:
         if reread:  # numbers on the meta device cannot be read again
             self._hosts = {n: h for n, h in self._hosts.items() if self.weights[n].is_meta}
         self.setting = self._setting(frozen_stats)
-        self._facts: Facts = infer(self.graph, self.setting)
+        self._facts: Facts = infer(self.graph, self.setting, self.static_shapes)
         self._plans: dict[tuple[bool, frozenset[str]], BoundPlan] = {}
+        self._shapes: Found | None = None
 
     def get(self, training: bool, overridden: frozenset[str] = frozenset()) -> BoundPlan:
         """The plan for a mode, where a call gives the `overridden` initializers."""
@@ -138,8 +142,31 @@ class Plans:
             known = dict(list(known.items())[1:])
         bound.by_sizes = {**known, sizes: made}
 
+    def static_shapes(self, outputs: Sequence[ValueInfo]) -> tuple[Shape, ...]:
+        """The shapes of a subgraph's outputs that are known before a call."""
+        shapes = self._all_static_shapes()
+        return tuple([shapes.get(o.name) for o in outputs])
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # untyped in torch
+    def _all_static_shapes(self) -> Found:
+        """Those of all subgraphs; while they are being found, those that are found so far."""
+        found = _FOUND.get() if self._shapes is None else self._shapes
+        if found is not None:
+            return found
+        found = {}
+        plan, weights = self.get(training=False).plan, dict(self.weights.items())
+        token = _FOUND.set(found)
+        try:
+            limits = replace(self.limits, steps=MAX_STEPS)
+            with _outside_transforms(), Guard.of_plan(limits) as guard:
+                static_shapes(self.graph, plan, weights, self._facts.types, guard, found)
+        finally:
+            _FOUND.reset(token)
+        self._shapes = found
+        return found
+
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("setting", "_facts", "_plans")
+        derived = ("setting", "_facts", "_plans", "_shapes")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     def _make(
@@ -161,12 +188,7 @@ class Plans:
             guard=guard or Guard.of_plan(self.limits),
         )
         # a call inside grad, vmap or a trace may need a plan: its constants are for all calls
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            temporarily_clear_interpreter_stack(),
-            _untraced(),
-        ):
+        with _outside_transforms():
             plan = make_plan(self.graph, setting, self._facts)
         needed = {*plan.captures, *plan.inputs}
         reads = [(n, *self.weights.holder(n)) for n in self.weights if n in needed]
@@ -215,6 +237,18 @@ def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
     if not all(type(v) in PLAIN and all(type(n) is int for n in v.shape) for v in values):
         return None
     return tuple([v.shape for v in values])
+
+
+@contextmanager
+def _outside_transforms() -> Iterator[None]:
+    """Run eagerly and without gradients, also inside `grad`, `vmap` or a trace."""
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        temporarily_clear_interpreter_stack(),
+        _untraced(),
+    ):
+        yield
 
 
 @contextmanager

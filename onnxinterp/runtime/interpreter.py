@@ -148,7 +148,7 @@ class Interpreter:
             values.update(zip(plan.inputs, inputs, strict=True))
             return self.run(plan, Frame(values, frame.device, guard, limit))
 
-        return Subgraph(call, len(plan.inputs), plan.output_types)
+        return Subgraph(call, len(plan.inputs), plan.output_types, plan.static_shapes)
 
 
 def by_name(step: Step, result: Any) -> Iterable[tuple[str, Any]]:

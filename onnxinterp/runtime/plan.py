@@ -19,7 +19,7 @@ from torch import Tensor
 from onnxinterp.errors import plain
 from onnxinterp.graph.ir import Node
 from onnxinterp.kinds import Kind
-from onnxinterp.values import Host, OutputType
+from onnxinterp.values import Host, OutputType, Shape
 
 
 class Ref(NamedTuple):
@@ -116,6 +116,7 @@ class Plan:
         captures: keys that the steps read and that are in the frame before the first step.
         constants: values known at planning time; those of subgraphs are in the root plan.
         output_types: dtype and declared shape of each output.
+        static_shapes: returns the shapes of the outputs that are known before a call.
         sized: host values that depend on the shapes of the inputs alone; they stay in the frame
             until its end.
     """
@@ -127,6 +128,7 @@ class Plan:
     captures: tuple[Key, ...] = ()
     constants: dict[Key, Any] = field(default_factory=dict)
     output_types: tuple[OutputType, ...] = ()
+    static_shapes: Callable[[], tuple[Shape, ...]] = tuple
     sized: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

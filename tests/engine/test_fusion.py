@@ -299,6 +299,33 @@ def test_a_mask_that_trains_and_one_that_enlarges_the_scores() -> None:
         close(got, want)
 
 
+@pytest.mark.parametrize("shape", [(5, 6), (1, 6), (3, 1, 6), (2, 1, 5, 1), (2, 3, 5, 6)])
+def test_a_mask_that_trains_gets_the_gradient_of_the_nodes(shape: tuple[int, ...]) -> None:
+    q, k, v, _ = PATTERNS["attention with a mask"].drawn()
+    mask = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    got, want = (
+        torch.autograd.grad(m(q, k, v, mask).square().sum(), mask)[0]
+        for m in (attention(), attention(fuse=False))
+    )
+    close(got, want)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # it reads sizes
+def test_what_runs_does_not_depend_on_the_gradient_mode() -> None:
+    """`torch.jit.trace` compares its graph with one that it records without gradients."""
+    q, k, v, _ = PATTERNS["attention with a mask"].drawn()
+    table, module = torch.randn(2, 1, 5, 6).requires_grad_(), attention()
+
+    class Masked(nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+            y: Tensor = module(q, k, v, table.tanh())
+            return y
+
+    traced = torch.jit.trace(Masked(), (q, k, v, table), check_trace=True)
+    close(traced(q, k, v, table), module(q, k, v, table.tanh()))
+
+
 # torch compiles its formulas with what it has deprecated
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
 def test_forward_derivatives_of_attention() -> None:
