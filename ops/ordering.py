@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.elementwise import Kernel, register
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
@@ -18,32 +19,23 @@ from onnxinterp.values import Flag
 from onnxinterp.versions import older
 
 
-@op("ArgMax", since=12, uint64="order")
-def arg_max(
-    data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
-) -> Tensor:
-    return _position(torch.argmax, data, axis, bool(keepdims), select_last_index)
+def _position(op_type: str, rule: Callable[..., Tensor]) -> tuple[Kernel, Kernel]:
+    """Register the position of the first, or last, extreme element along an axis."""
+
+    def kernel(
+        data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
+    ) -> Tensor:
+        axis = from_front(axis, data.ndim)  # torch takes any axis of a scalar
+        if not select_last_index:
+            return rule(data, axis, keepdim=bool(keepdims))
+        return data.shape[axis] - 1 - rule(data.flip(axis), axis, keepdim=bool(keepdims))
+
+    register(kernel, op_type, 12, uint64="order")
+    return kernel, older(kernel, since=1, without=["select_last_index"])
 
 
-@op("ArgMin", since=12, uint64="order")
-def arg_min(
-    data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
-) -> Tensor:
-    return _position(torch.argmin, data, axis, bool(keepdims), select_last_index)
-
-
-def _position(
-    rule: Callable[..., Tensor], data: Tensor, axis: int, keepdim: bool, last: Flag
-) -> Tensor:
-    """The position of the first, or last, extreme element along an axis."""
-    axis = from_front(axis, data.ndim)  # torch takes any axis of a scalar
-    if not last:
-        return rule(data, axis, keepdim=keepdim)
-    return data.shape[axis] - 1 - rule(data.flip(axis), axis, keepdim=keepdim)
-
-
-arg_max_1 = older(arg_max, since=1, without=["select_last_index"])
-arg_min_1 = older(arg_min, since=1, without=["select_last_index"])
+arg_max, arg_max_1 = _position("ArgMax", torch.argmax)
+arg_min, arg_min_1 = _position("ArgMin", torch.argmin)
 
 
 @op("TopK", since=11, uint64="order")

@@ -9,10 +9,12 @@ evaluator. The last axis is a number: size 2 if it is complex, 1 if it is real.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.elementwise import Kernel, register
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
@@ -92,50 +94,37 @@ def _half(x: Tensor, n: Scalar | None, axis: int) -> Tensor:
     return y.narrow(axis, 0, y.shape[axis] // 2 + 1) if x.is_complex() else y
 
 
-def _angles(size: Scalar, periodic: Flag, device: torch.device) -> Tensor:
-    """Angles from 0 to 2 pi, without the end if the window is periodic."""
-    n = torch.arange(size, dtype=torch.float64, device=device)
-    return 2 * math.pi * n / torch.full_like(n, size if periodic else size - 1)
+def _window(op_type: str, rule: Callable[[Tensor], Tensor], exact: bool = True) -> Kernel:
+    """Register a window: `rule` of the angles from 0 to 2 pi, without the end if it is periodic.
+
+    Where the rule is not `exact`, its highest element may be slightly less than 1, and integers
+    are made of rounded numbers.
+    """
+
+    def kernel(
+        size: Scalar,
+        *,
+        output_datatype: torch.dtype = torch.float32,
+        periodic: Flag = 1,
+        device: torch.device,
+    ) -> Tensor:
+        n = torch.arange(size, dtype=torch.float64, device=device)
+        window = rule(2 * math.pi * n / torch.full_like(n, size if periodic else size - 1))
+        if not exact and not output_datatype.is_floating_point:
+            window = window.float()
+        return window.to(output_datatype)
+
+    return register(kernel, op_type, 17)
 
 
-@op("HannWindow", since=17)
-def hann_window(
-    size: Scalar,
-    *,
-    output_datatype: torch.dtype = torch.float32,
-    periodic: Flag = 1,
-    device: torch.device,
-) -> Tensor:
-    return (_angles(size, periodic, device) / 2).sin().square().to(output_datatype)
-
-
-@op("HammingWindow", since=17)
-def hamming_window(
-    size: Scalar,
-    *,
-    output_datatype: torch.dtype = torch.float32,
-    periodic: Flag = 1,
-    device: torch.device,
-) -> Tensor:
-    """The constant is 25/46; torch has 0.54."""
-    alpha = 25 / 46
-    angles = _angles(size, periodic, device)
-    return (alpha - (1 - alpha) * angles.cos()).to(output_datatype)
-
-
-@op("BlackmanWindow", since=17)
-def blackman_window(
-    size: Scalar,
-    *,
-    output_datatype: torch.dtype = torch.float32,
-    periodic: Flag = 1,
-    device: torch.device,
-) -> Tensor:
-    angles = _angles(size, periodic, device)
-    window = 0.42 - 0.5 * angles.cos() + 0.08 * (2 * angles).cos()
-    if not output_datatype.is_floating_point:
-        window = window.float()  # so that its highest element is 1, not slightly less
-    return window.to(output_datatype)
+ALPHA = 25 / 46  # of the Hamming window; torch has 0.54
+hann_window = _window("HannWindow", lambda angles: (angles / 2).sin().square())
+hamming_window = _window("HammingWindow", lambda angles: ALPHA - (1 - ALPHA) * angles.cos())
+blackman_window = _window(
+    "BlackmanWindow",
+    lambda angles: 0.42 - 0.5 * angles.cos() + 0.08 * (2 * angles).cos(),
+    exact=False,
+)
 
 
 @op("MelWeightMatrix", since=17)
