@@ -77,19 +77,16 @@ def _flat_indices(
         shape: of the input.
         storage_order: 0 row-major, 1 column-major (the spatial axes only).
     """
-    coordinates = []
+    coordinates: list[Tensor] = []
     for size, begin in zip(reversed(padded), reversed(shift), strict=True):
-        coordinates.append(indices % size - begin)
+        coordinates.insert(0, indices % size - begin)
         indices = indices // size
-    sizes = list(reversed(shape[2:]))
-    if storage_order:
-        coordinates, sizes = coordinates[::-1], sizes[::-1]
-    planes = torch.arange(shape[0] * shape[1], device=indices.device)
-    step, flat = 1, torch.zeros_like(indices)
-    for coordinate, size in zip(coordinates, sizes, strict=True):
-        flat = flat + coordinate * step
-        step = step * size
-    return flat + planes.reshape(shape[0], shape[1], *[1] * (len(shape) - 2)) * step
+    axes = list(zip(coordinates, shape[2:], strict=True))
+    flat = torch.arange(shape[0] * shape[1], device=indices.device)
+    flat = flat.reshape(shape[0], shape[1], *[1] * len(axes))
+    for coordinate, size in reversed(axes) if storage_order else axes:
+        flat = flat * size + coordinate
+    return flat
 
 
 max_pool_8 = older(max_pool, since=8, without=["ceil_mode", "dilations"])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnxinterp.ops.resampling import cubic, linear
 from onnxinterp.ops.spatial import at_least
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
@@ -106,14 +107,6 @@ def _separable_sample(
     return sum(terms[1:], terms[0]).reshape(*x.shape[:2], *outputs)
 
 
-def _keys(t: Tensor) -> Tensor:
-    """The cubic kernel of Keys (1981) with a = -0.75, for distances up to 2."""
-    t = t.abs()
-    near = (1.25 * t - 2.25) * t * t + 1
-    far = ((-0.75 * t + 3.75) * t - 6) * t + 3
-    return torch.where(t <= 1, near, far)
-
-
 class _Kernel(NamedTuple):
     """The elements around a position, as offsets from the one before it, and their weights."""
 
@@ -123,8 +116,8 @@ class _Kernel(NamedTuple):
 
 KERNELS = {
     "nearest": _Kernel(range(1), torch.ones_like),
-    "linear": _Kernel(range(2), lambda t: 1 - t.abs()),
-    "cubic": _Kernel(range(-1, 3), _keys),
+    "linear": _Kernel(range(2), linear),
+    "cubic": _Kernel(range(-1, 3), cubic),
 }
 
 

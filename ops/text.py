@@ -38,9 +38,7 @@ def _bytes(X: Strings) -> int:
 
 
 def _strings(rows: Sequence[str], shape: Sequence[int]) -> Strings:
-    array = np.empty(len(rows), dtype=object)
-    array[:] = rows
-    return array.reshape(shape)
+    return np.array(rows, dtype=object).reshape(shape)
 
 
 @op("StringConcat", since=20, any_type=True)

@@ -15,7 +15,6 @@ from torch.nn.functional import linear, one_hot
 from onnxinterp.ops.ml.registration import ml_op
 from onnxinterp.ops.ml.scores import (
     PostTransform,
-    Strings,
     draw_labels,
     draw_rows,
     draw_transform,
@@ -28,7 +27,7 @@ from onnxinterp.ops.ml.scores import (
 )
 from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, Floats, Ints
+from onnxinterp.values import Flag, Floats, Ints, Strings
 
 KERNEL_TYPES = ("LINEAR", "POLY", "RBF", "SIGMOID")
 SWEEPS = 8  # 100 in libsvm, but none of half a million cases needed more than 4

@@ -21,7 +21,6 @@ from onnxinterp.errors import InvalidModelError
 from onnxinterp.ops.ml.registration import ml_op
 from onnxinterp.ops.ml.scores import (
     PostTransform,
-    Strings,
     labels,
     pair,
     transform_scores,
@@ -37,7 +36,7 @@ from onnxinterp.ops.ml.tree_tables import (
     split_nodes,
     without_sets,
 )
-from onnxinterp.values import Floats, Ints
+from onnxinterp.values import Floats, Ints, Strings
 from onnxinterp.versions import forwards, older
 
 AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")  # index: the number in TreeEnsemble
