@@ -74,11 +74,7 @@ def _(d: Draw) -> Call:
 
 @sample(dropout_10, dropout_7)
 def _(d: Draw) -> Call:
-    x = d.tensor(d.shape(min_dims=1))
-    return call(x, ratio=d.maybe(d.real(0.25, 0.75)), outputs=d.integer(1, 2))
-
-
-@sample(dropout_1)
-def _(d: Draw) -> Call:
-    x = d.tensor(d.shape(min_dims=1))
-    return call(x, ratio=d.maybe(d.real(0.25, 0.75)), is_test=1)
+    x, ratio = d.tensor(d.shape(min_dims=1)), d.maybe(d.real(0.25, 0.75))
+    if d.opset < 7:
+        return call(x, ratio=ratio, is_test=1)
+    return call(x, ratio=ratio, outputs=d.integer(1, 2))

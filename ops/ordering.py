@@ -14,7 +14,7 @@ from torch import Tensor
 from onnxinterp.ops.elementwise import Kernel, register
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, draw_axis
 from onnxinterp.values import Flag
 from onnxinterp.versions import older
 
@@ -59,32 +59,25 @@ def top_k_1(X: Tensor, *, k: int, axis: int = -1) -> tuple[Tensor, Tensor]:
     return top_k(X, k, axis=axis)
 
 
-def _axis(d: Draw, x: Tensor) -> int:
-    """An axis, negative only if the version allows it."""
-    axis = d.axis(x.ndim)
-    return axis if d.opset >= 11 else axis % x.ndim
-
-
 @sample(arg_max, arg_min)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1), lo=-3, hi=3)
     last = d.maybe(d.integer(0, 1)) if d.opset >= 12 else None
     keepdims = d.maybe(d.integer(0, 1))
-    return call(x, axis=d.maybe(_axis(d, x)), keepdims=keepdims, select_last_index=last)
+    return call(x, axis=d.maybe(draw_axis(d, x.ndim)), keepdims=keepdims, select_last_index=last)
 
 
 @sample(top_k, top_k_1)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1))
-    axis = d.maybe(_axis(d, x))
+    axis = d.maybe(draw_axis(d, x.ndim))
     side = x.shape[-1 if axis is None else axis]
     k = d.integer(min(1, side), side)
     if d.opset < 10:
         return call(x, axis=axis, k=k, outputs=2)
     if d.opset < 11:
         return call(x, [k], axis=axis, outputs=2)
-    in_order = d.maybe(
-        d.integer(0 if k == 1 else 1, 1)
-    )  # the order of several is undefined otherwise
+    # the order of several is undefined otherwise
+    in_order = d.maybe(d.integer(0 if k == 1 else 1, 1))
     largest = d.maybe(d.integer(0, 1))
     return call(x, [k], axis=axis, largest=largest, sorted=in_order, outputs=2)

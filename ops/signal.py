@@ -175,18 +175,13 @@ def _draw_signal_axis(d: Draw, rank: int) -> int:
 
 @sample(dft)
 def _(d: Draw) -> Call:
-    rank = d.integer(2, 4)
-    axis = d.maybe(_draw_signal_axis(d, rank))
-    x, length, attributes = _draw_dft(d, rank, -2 if axis is None else axis)
-    return call(x, length, axis, **attributes)
-
-
-@sample(dft_17)
-def _(d: Draw) -> Call:
-    rank = d.integer(2, 4)
-    axis = _draw_signal_axis(d, rank) if rank == 2 else d.maybe(_draw_signal_axis(d, rank))
-    x, length, attributes = _draw_dft(d, rank, 1 if axis is None else axis)
-    return call(x, length, axis=axis, **attributes)
+    rank, default = d.integer(2, 4), -2 if d.opset >= 20 else 1
+    axis = _draw_signal_axis(d, rank)
+    axis_or_none = d.maybe(axis) if default % rank < rank - 1 else axis
+    x, length, attributes = _draw_dft(d, rank, default if axis_or_none is None else axis)
+    if d.opset >= 20:
+        return call(x, length, axis_or_none, **attributes)
+    return call(x, length, axis=axis_or_none, **attributes)
 
 
 @sample(stft)

@@ -13,7 +13,7 @@ from torch import Tensor
 from onnxinterp.ops.elementwise import Kernel, register
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, draw_axis
 
 
 def _family(op_type: str, rule: Callable[[Tensor, int], Tensor]) -> tuple[Kernel, Kernel]:
@@ -49,11 +49,7 @@ def _(d: Draw) -> Call:
     return call(x, axis=d.maybe(d.axis(x.ndim)))
 
 
-def _draw_old_axis(d: Draw, rank: int) -> int | None:
-    return d.maybe(d.axis(rank) if d.opset >= 11 else d.integer(0, rank - 1))
-
-
 @sample(softmax_1, log_softmax_1, hardmax_1)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=2))
-    return call(x, axis=_draw_old_axis(d, x.ndim))
+    return call(x, axis=d.maybe(draw_axis(d, x.ndim)))
