@@ -158,9 +158,8 @@ def _(d: Draw) -> Call:
     channels, filters = group * d.integer(1, 2), group * d.integer(1, 2)
     kernel = draw_integers(d, rank, 1, 3)
     auto_pad, pads = _padding(d, rank)
-    dilations = (
-        d.maybe(draw_integers(d, rank, 1, 2)) if pads is not None or auto_pad is None else None
-    )
+    dilated = pads is not None or auto_pad is None
+    dilations = d.maybe(draw_integers(d, rank, 1, 2)) if dilated else None
     x = d.tensor((d.integer(1, 2), channels, *draw_integers(d, rank, 5, 7)), lo=-3, hi=3)
     w = d.tensor((filters, channels // group, *kernel), lo=-3, hi=3)
     return call(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,14 +127,11 @@ def global_average_pool(X: Tensor) -> Tensor:
 
 @op("GlobalLpPool", since=2)
 def global_lp_pool(X: Tensor, *, p: int = 2) -> Tensor:
-    return _norm(X, p)
+    norm: Tensor = torch.linalg.vector_norm(X, p, spatial_axes(X), keepdim=True)
+    return norm
 
 
 global_lp_pool_1 = older(global_lp_pool, since=1, defaults={"p": 2.0}, hints={"p": float})
-
-
-def _norm(x: Tensor, p: float) -> Tensor:
-    return cast(Tensor, torch.linalg.vector_norm(x, p, spatial_axes(x), keepdim=True))
 
 
 def only_explicit(d: Draw) -> bool:

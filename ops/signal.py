@@ -167,16 +167,10 @@ def _draw_dft(d: Draw, x_rank: int, axis: int) -> tuple[Tensor, int | None, dict
     return x, d.maybe(length), attributes
 
 
-def _draw_signal_axis(d: Draw, rank: int) -> int:
-    """Any axis but the last, which holds the parts of a number; negative ones too."""
-    axis = d.integer(0, rank - 2)
-    return axis - rank if d.boolean() else axis
-
-
 @sample(dft)
 def _(d: Draw) -> Call:
     rank, default = d.integer(2, 4), -2 if d.opset >= 20 else 1
-    axis = _draw_signal_axis(d, rank)
+    axis = d.integer(0, rank - 2) - d.choice([0, rank])  # the last one has the parts of a number
     axis_or_none = d.maybe(axis) if default % rank < rank - 1 else axis
     x, length, attributes = _draw_dft(d, rank, default if axis_or_none is None else axis)
     if d.opset >= 20:

@@ -110,12 +110,8 @@ TURKIC: dict[str, CaseChange] = {
     "LOWER": lambda word: word.replace("İ", "i").replace("I", DOTLESS_I).lower(),
     "UPPER": lambda word: word.replace("i", "İ").upper(),
 }
-CASES = {
-    "C": ASCII,
-    "POSIX": ASCII,
-    "az": TURKIC,
-    "tr": TURKIC,
-}  # language of a locale -> its cases
+# language of a locale -> its cases
+CASES = {"C": ASCII, "POSIX": ASCII, "az": TURKIC, "tr": TURKIC}
 
 
 @op("StringNormalizer", since=10, any_type=True)
