@@ -138,9 +138,14 @@ def one_tensor(
 
     def draw(d: Draw) -> Call:
         x = d.tensor(d.shape(min_dims), type, lo, hi)
-        return call(x, **{name: d.maybe(d.real(*ends)) for name, ends in reals.items()})
+        return call(x, **draw_reals(d, **reals))
 
     return draw
+
+
+def draw_reals(d: Draw, **ends: tuple[float, float]) -> dict[str, float | None]:
+    """Attributes that are absent or between two numbers."""
+    return {name: d.maybe(d.real(lo, hi)) for name, (lo, hi) in ends.items()}
 
 
 def draw_integers(d: Draw, count: int, lo: int, hi: int) -> list[int]:
