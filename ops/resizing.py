@@ -215,9 +215,8 @@ def _(d: Draw) -> Call:
     scales, sizes = draw_scales(d, x.ndim, resized), _draw_sizes(d, x.shape, resized)
     scales, sizes = [scales[p] for p in places], [sizes[p] for p in places]
     by_scale, empty = d.boolean(), d.floats((0,)) if d.opset < 13 else None
-    policy = None
-    if axes and not by_scale:
-        policy = _draw_policy(d, [x.shape[p] for p in places], sizes)
+    shape, has_policy = [x.shape[p] for p in places], axes and not by_scale
+    policy = _draw_policy(d, shape, sizes) if has_policy else None
     if axes and not by_reference and policy in (None, "stretch"):
         axes = [axis - x.ndim if d.boolean() else axis for axis in axes]
     region = d.floats((0,)).new_tensor(_draw_region(d, places, resized))
