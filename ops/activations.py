@@ -19,7 +19,7 @@ from onnxinterp.ops.arithmetic import add, div, mul, pow
 from onnxinterp.ops.elementwise import unary
 from onnxinterp.ops.unary import erf, tanh
 from onnxinterp.registry import Pattern, fuse, op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, one_tensor
 from onnxinterp.versions import older
 
 relu = unary("Relu", torch.relu)
@@ -154,38 +154,20 @@ def swiglu(A: Tensor, B: Tensor, *, alpha: float = 1.0) -> Tensor:
     return swish(A, alpha=alpha) * B
 
 
-@sample(softsign)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape(min_dims=1)))
-
-
-@sample(relu, sigmoid, hard_swish, softplus, mish)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape()))
-
-
-@sample(leaky_relu, elu, celu, thresholded_relu, swish)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape(), lo=-5, hi=5), alpha=d.maybe(d.real(0.125, 2)))
+SLOPE = 0.125, 2
+sample(softsign)(one_tensor(min_dims=1))
+sample(relu, sigmoid, hard_swish, softplus, mish)(one_tensor())
+sample(leaky_relu, elu, celu, thresholded_relu, swish)(one_tensor(-5, 5, alpha=SLOPE))
+sample(selu)(one_tensor(-5, 5, alpha=SLOPE, gamma=SLOPE))
+sample(hard_sigmoid)(one_tensor(-5, 5, alpha=SLOPE, beta=SLOPE))
+sample(shrink)(one_tensor(bias=SLOPE, lambd=SLOPE))
 
 
 @sample(selu_1)
 def _(d: Draw) -> Call:
     """The attributes are always set: the oracles use the newer defaults."""
     x = d.tensor(d.shape(), lo=-5, hi=5)
-    return call(x, alpha=d.real(0.125, 2), gamma=d.real(0.125, 2))
-
-
-@sample(selu)
-def _(d: Draw) -> Call:
-    alpha, gamma = d.maybe(d.real(0.125, 2)), d.maybe(d.real(0.125, 2))
-    return call(d.tensor(d.shape(), lo=-5, hi=5), alpha=alpha, gamma=gamma)
-
-
-@sample(hard_sigmoid)
-def _(d: Draw) -> Call:
-    alpha, beta = d.maybe(d.real(0.125, 2)), d.maybe(d.real(0.125, 2))
-    return call(d.tensor(d.shape(), lo=-5, hi=5), alpha=alpha, beta=beta)
+    return call(x, alpha=d.real(*SLOPE), gamma=d.real(*SLOPE))
 
 
 @sample(prelu)
@@ -201,12 +183,6 @@ def _(d: Draw) -> Call:
     return call(d.tensor(shape), d.tensor((d.choice([1, shape[1]]),), lo=0, hi=2))
 
 
-@sample(shrink)
-def _(d: Draw) -> Call:
-    bias, lambd = d.maybe(d.real(0.125, 2)), d.maybe(d.real(0.125, 2))
-    return call(d.tensor(d.shape()), bias=bias, lambd=lambd)
-
-
 @sample(gelu)
 def _(d: Draw) -> Call:
     return call(d.tensor(d.shape()), approximate=d.maybe(d.choice(["none", "tanh"])))
@@ -215,4 +191,4 @@ def _(d: Draw) -> Call:
 @sample(swiglu)
 def _(d: Draw) -> Call:
     shape = d.shape()
-    return call(d.tensor(shape), d.tensor(shape), alpha=d.maybe(d.real(0.125, 2)))
+    return call(d.tensor(shape), d.tensor(shape), alpha=d.maybe(d.real(*SLOPE)))

@@ -17,9 +17,10 @@ from torch import Tensor
 from onnxinterp.ops.elementwise import (
     aligned_version,
     binary,
-    draw_aligned,
     draw_shapes,
+    draw_terms,
     elementwise,
+    two_tensors,
 )
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
@@ -148,10 +149,6 @@ def _power(x: Any, y: Any) -> Any:
     return power
 
 
-def _draw_terms(d: Draw, A: Sequence[int], B: Sequence[int]) -> Call:
-    return call(d.tensor(A), d.tensor(B))
-
-
 def _draw_division(d: Draw, A: Sequence[int], B: Sequence[int]) -> Call:
     below_zero = d.dtype().is_signed and d.boolean()
     lo, hi = (-10, -1) if below_zero else (1, 10)
@@ -167,24 +164,9 @@ def _draw_power(d: Draw, X: Sequence[int], Y: Sequence[int]) -> Call:
     )
 
 
-@sample(add, sub, mul)
-def _(d: Draw) -> Call:
-    return _draw_terms(d, *draw_shapes(d))
-
-
-@sample(add_1, sub_1, mul_1)
-def _(d: Draw) -> Call:
-    return draw_aligned(d, _draw_terms)
-
-
-@sample(div)
-def _(d: Draw) -> Call:
-    return _draw_division(d, *draw_shapes(d))
-
-
-@sample(div_1)
-def _(d: Draw) -> Call:
-    return draw_aligned(d, _draw_division)
+sample(add, sub, mul, add_1, sub_1, mul_1)(two_tensors(draw_terms))
+sample(div, div_1)(two_tensors(_draw_division))
+sample(pow, pow_1)(two_tensors(_draw_power))
 
 
 @sample(mod, mod_10)
@@ -196,13 +178,3 @@ def _(d: Draw) -> Call:
         return call(d.tensor(A, lo=0.5, hi=3), d.tensor(B, lo=4, hi=10), fmod=fmod)
     drawn = _draw_division(d, A, B)
     return call(*drawn.inputs, fmod=d.maybe(d.integer(0, 1)))
-
-
-@sample(pow)
-def _(d: Draw) -> Call:
-    return _draw_power(d, *draw_shapes(d))
-
-
-@sample(pow_1)
-def _(d: Draw) -> Call:
-    return draw_aligned(d, _draw_power)

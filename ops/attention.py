@@ -233,10 +233,8 @@ def _bias(mask: Tensor | None, allowed: Tensor | None, q: Tensor, length: int) -
         if rest[1] < 0:
             raise ValueError(f"attn_mask must have at most {length} keys, got {list(mask.shape)}")
         mask = functional.pad(mask, rest, value=False if boolean else -math.inf)
-    fits, scores = (
-        zip(mask.shape[::-1], (length, *q.shape[2::-1]), strict=False),
-        [*q.shape[:3], length],
-    )
+    scores = [*q.shape[:3], length]
+    fits = zip(mask.shape[::-1], scores[::-1], strict=False)
     if mask.ndim > 4 or any(n not in (size, 1) for n, size in fits):
         raise ValueError(f"attn_mask must broadcast to {scores}, got {list(mask.shape)}")
     mask = mask.unsqueeze(0) if mask.ndim == 1 else mask
@@ -291,10 +289,8 @@ def _draw_mask(
     shapes: list[tuple[int, ...]] = [(queries, keys), (heads, queries, keys)]
     shapes += [(batch, 1, queries, keys), (1, heads, queries if causal else 1, keys)]
     mask: Tensor = d.tensor(d.choice(shapes), "U", lo=-2, hi=2)
-    if (
-        mask.dtype is torch.bool
-    ):  # for a query without keys onnxruntime's result depends on the dtype
-        mask[..., 0] = True
+    if mask.dtype is torch.bool:
+        mask[..., 0] = True  # without keys, onnxruntime's result depends on the dtype
     return d.maybe(mask)
 
 

@@ -22,10 +22,8 @@ from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
 from onnxinterp.versions import forwards
 
-WIDE = {
-    torch.float16: torch.float32,
-    torch.bfloat16: torch.float32,
-}  # -> dtype of the statistics
+# -> dtype of the statistics
+WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
 
 def _check_parameters(x: Tensor, *parameters: Tensor) -> None:
@@ -158,36 +156,22 @@ def batch_normalization_1(
     return batch_normalization_7(*inputs, n_outputs=1 if is_test else n_outputs, **attributes)
 
 
-@sample(batch_normalization)
+@sample(batch_normalization, batch_normalization_9, batch_normalization_7, batch_normalization_1)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=2, min_side=2), lo=-3, hi=3)
-    c = (x.shape[1],)
     affine, statistics = ("T1", "T2") if d.opset >= 15 else ("T", "U" if d.opset >= 14 else "T")
-    three = [d.tensor(c, t, lo=-3, hi=3) for t in (affine, affine, statistics)]
-    trains = d.boolean()
-    return call(
-        x,
-        *three,
-        d.tensor(c, statistics, lo=0.5, hi=3),
-        epsilon=d.maybe(d.real(0.25, 1)),
-        momentum=d.maybe(d.real(0.25, 1)),
-        training_mode=1 if trains else d.maybe(0),
-        outputs=3 if trains else 1,
-    )
-
-
-@sample(batch_normalization_9, batch_normalization_7, batch_normalization_1)
-def _(d: Draw) -> Call:
-    x = d.tensor(d.shape(min_dims=2, min_side=2), lo=-3, hi=3)
     spatial = d.maybe(d.integer(0, 1)) if d.opset == 7 else None  # no oracle runs it before 7
     shape = x.shape[1:] if spatial == 0 else (x.shape[1],)
-    three = [d.tensor(shape, lo=-3, hi=3) for _ in range(3)]
+    three = [d.tensor(shape, t, lo=-3, hi=3) for t in (affine, affine, statistics)]
+    trains = d.opset >= 14 and d.boolean()
     return call(
         x,
         *three,
-        d.tensor(shape, lo=0.5, hi=3),
+        d.tensor(shape, statistics, lo=0.5, hi=3),
         epsilon=d.maybe(d.real(0.25, 1)),
+        is_test=1 if d.opset < 7 else None,
         momentum=d.maybe(d.real(0.25, 1)),
         spatial=spatial,
-        is_test=1 if d.opset < 7 else None,
+        training_mode=1 if trains else d.maybe(0) if d.opset >= 14 else None,
+        outputs=3 if trains else 1,
     )

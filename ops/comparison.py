@@ -13,13 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.elementwise import (
-    aligned_version,
-    binary,
-    draw_aligned,
-    draw_shapes,
-    elementwise,
-)
+from onnxinterp.ops.elementwise import aligned_version, binary, elementwise, two_tensors
 from onnxinterp.registry import KernelOptions, host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Operand
@@ -55,14 +49,8 @@ def _draw(d: Draw, A: Sequence[int], B: Sequence[int]) -> Call:
     return call(d.tensor(A, lo=-2, hi=2), d.tensor(B, lo=-2, hi=2))
 
 
-@sample(equal, less, less_or_equal, greater, greater_or_equal)
-def _(d: Draw) -> Call:
-    return _draw(d, *draw_shapes(d))
-
-
-@sample(equal_1, less_1, greater_1)
-def _(d: Draw) -> Call:
-    return draw_aligned(d, _draw)
+sample(equal, less, greater, equal_1, less_1, greater_1)(two_tensors(_draw))
+sample(less_or_equal, greater_or_equal)(two_tensors(_draw))
 
 
 @sample(where)

@@ -48,18 +48,8 @@ def constant(
     return only
 
 
-constant_11 = older(
-    constant,
-    since=11,
-    without=[
-        "value_int",
-        "value_ints",
-        "value_float",
-        "value_floats",
-        "value_string",
-        "value_strings",
-    ],
-)
+NUMBERS_AND_STRINGS = [f"value_{t}{s}" for t in ("int", "float", "string") for s in ("", "s")]
+constant_11 = older(constant, since=11, without=NUMBERS_AND_STRINGS)
 
 
 @op("Constant", since=1, initializer=True)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from onnxinterp.ops.spatial import AutoPad, at_least, filter_sizes, pad, window, with_bias
 from onnxinterp.registry import op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, draw_integers
 from onnxinterp.versions import forwards
 
 CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
@@ -145,25 +145,22 @@ def conv_integer(
     return conv(X, W, **attributes).to(torch.int32)
 
 
-def _per_axis(d: Draw, rank: int, lo: int, hi: int) -> list[int]:
-    return [d.integer(lo, hi) for _ in range(rank)]
-
-
 def _padding(d: Draw, rank: int, highest: int = 2) -> tuple[str | None, list[int] | None]:
     """`auto_pad` and `pads`: at most one of them."""
     auto_pad = d.choice([None, "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])
     explicit = auto_pad in (None, "NOTSET")
-    return auto_pad, d.maybe(_per_axis(d, 2 * rank, 0, highest)) if explicit else None
+    return auto_pad, d.maybe(draw_integers(d, 2 * rank, 0, highest)) if explicit else None
 
 
 @sample(conv)
 def _(d: Draw) -> Call:
     rank, group = d.integer(1, 3), d.integer(1, 2)
     channels, filters = group * d.integer(1, 2), group * d.integer(1, 2)
-    kernel = _per_axis(d, rank, 1, 3)
+    kernel = draw_integers(d, rank, 1, 3)
     auto_pad, pads = _padding(d, rank)
-    dilations = d.maybe(_per_axis(d, rank, 1, 2)) if pads is not None or auto_pad is None else None
-    x = d.tensor((d.integer(1, 2), channels, *_per_axis(d, rank, 5, 7)), lo=-3, hi=3)
+    dilated = pads is not None or auto_pad is None
+    dilations = d.maybe(draw_integers(d, rank, 1, 2)) if dilated else None
+    x = d.tensor((d.integer(1, 2), channels, *draw_integers(d, rank, 5, 7)), lo=-3, hi=3)
     w = d.tensor((filters, channels // group, *kernel), lo=-3, hi=3)
     return call(
         x,
@@ -174,7 +171,7 @@ def _(d: Draw) -> Call:
         group=group,
         kernel_shape=d.maybe(kernel),
         pads=pads,
-        strides=d.maybe(_per_axis(d, rank, 1, 3)),
+        strides=d.maybe(draw_integers(d, rank, 1, 3)),
     )
 
 
@@ -185,8 +182,8 @@ def _(d: Draw) -> Call:
     only_reference = d.dtype() is torch.float64
     group = 1 if only_reference else d.integer(1, 2)
     channels, filters = group * d.integer(1, 2), d.integer(1, 2)
-    kernel, strides = _per_axis(d, rank, 1, 3), _per_axis(d, rank, 1, 3)
-    sizes, extra = _per_axis(d, rank, 3, 5), [d.integer(0, s - 1) for s in strides]
+    kernel, strides = draw_integers(d, rank, 1, 3), draw_integers(d, rank, 1, 3)
+    sizes, extra = draw_integers(d, rank, 3, 5), [d.integer(0, s - 1) for s in strides]
     auto_pad, pads = _padding(d, rank, 1)
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):  # see _transposed_pads
         strides, extra = [min(s, k) for s, k in zip(strides, kernel, strict=True)], [0] * rank
@@ -197,7 +194,7 @@ def _(d: Draw) -> Call:
         d.tensor((channels, filters, *kernel), lo=-3, hi=3),
         d.maybe(d.tensor((filters * group,))),
         auto_pad=auto_pad,
-        dilations=d.maybe(_per_axis(d, rank, 1, 2)) if auto_pad is None else None,
+        dilations=d.maybe(draw_integers(d, rank, 1, 2)) if auto_pad is None else None,
         group=group,
         kernel_shape=d.maybe(kernel),
         output_padding=d.maybe(extra) if output_shape is None or pads or only_reference else None,
@@ -209,16 +206,16 @@ def _(d: Draw) -> Call:
 
 @sample(conv_integer)
 def _(d: Draw) -> Call:
-    filters, kernel = d.integer(1, 3), _per_axis(d, 2, 1, 3)
+    filters, kernel = d.integer(1, 3), draw_integers(d, 2, 1, 3)
     auto_pad, pads = _padding(d, 2)
     zero = d.tensor((), "T1", 0, 20)
     return call(
-        d.tensor((1, 2, *_per_axis(d, 2, 5, 7)), "T1", 0, 100),
+        d.tensor((1, 2, *draw_integers(d, 2, 5, 7)), "T1", 0, 100),
         d.tensor((filters, 2, *kernel), "T2", 0, 100),
         zero,
         d.maybe(d.tensor((), "T2", 0, 20)),
         auto_pad=auto_pad,
         kernel_shape=d.maybe(kernel),
         pads=pads,
-        strides=d.maybe(_per_axis(d, 2, 1, 3)),
+        strides=d.maybe(draw_integers(d, 2, 1, 3)),
     )

@@ -10,31 +10,28 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from onnxinterp.registry import op, sample
+from onnxinterp.ops.elementwise import Kernel, register
+from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
 
 
-@op("CumSum", since=11, uint64="bits")
-def cum_sum(x: Tensor, axis: int, *, exclusive: Flag = 0, reverse: Flag = 0) -> Tensor:
-    return _accumulate(torch.cumsum, 0, x, axis, exclusive, reverse)
+def _cumulative(op_type: str, rule: Callable[..., Tensor], identity: int, since: int) -> Kernel:
+    """Register a rule along an axis, perhaps from its end, or excluding each element."""
+
+    def kernel(x: Tensor, axis: int, *, exclusive: Flag = 0, reverse: Flag = 0) -> Tensor:
+        x = x.movedim(axis, 0)
+        x = x.flip(0) if reverse else x
+        if exclusive:
+            x = torch.cat((torch.full_like(x[:1], identity), x[:-1]))
+        y = rule(x, 0, dtype=x.dtype)
+        return (y.flip(0) if reverse else y).movedim(0, axis)
+
+    return register(kernel, op_type, since, uint64="bits")
 
 
-@op("CumProd", since=26, uint64="bits")
-def cum_prod(x: Tensor, axis: int, *, exclusive: Flag = 0, reverse: Flag = 0) -> Tensor:
-    return _accumulate(torch.cumprod, 1, x, axis, exclusive, reverse)
-
-
-def _accumulate(
-    rule: Callable[..., Tensor], identity: int, x: Tensor, axis: int, exclusive: Flag, reverse: Flag
-) -> Tensor:
-    """Apply a cumulative rule along an axis, perhaps from its end, or excluding each element."""
-    x = x.movedim(axis, 0)
-    x = x.flip(0) if reverse else x
-    if exclusive:
-        x = torch.cat((torch.full_like(x[:1], identity), x[:-1]))
-    y = rule(x, 0, dtype=x.dtype)
-    return (y.flip(0) if reverse else y).movedim(0, axis)
+cum_sum = _cumulative("CumSum", torch.cumsum, 0, since=11)
+cum_prod = _cumulative("CumProd", torch.cumprod, 1, since=26)
 
 
 @sample(cum_sum)

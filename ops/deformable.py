@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from onnxinterp.ops.spatial import Window, filter_sizes, window, with_bias
 from onnxinterp.registry import op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, draw_integers
 
 
 @op("DeformConv", since=19)
@@ -90,18 +90,14 @@ def _sample(x: Tensor, places: list[Tensor]) -> Tensor:
     return functional.grid_sample(wide, grid, align_corners=True).flatten(2).to(x.dtype)
 
 
-def _per_axis(d: Draw, lo: int, hi: int, count: int = 2) -> list[int]:
-    return [d.integer(lo, hi) for _ in range(count)]
-
-
 @sample(deform_conv)
 def _(d: Draw) -> Call:
     """Images only: the specification allows any rank, the oracles do not."""
     group, offset_group = d.integer(1, 2), d.integer(1, 2)
     images, channels, filters = d.integer(1, 2), 2 * d.integer(1, 2), group * d.integer(1, 2)
-    kernel, sizes = _per_axis(d, 1, 3), _per_axis(d, 5, 7)
-    strides, dilations = d.maybe(_per_axis(d, 1, 2)), d.maybe(_per_axis(d, 1, 2))
-    pads = d.maybe(_per_axis(d, 0, 1, 4))
+    kernel, sizes = draw_integers(d, 2, 1, 3), draw_integers(d, 2, 5, 7)
+    strides, dilations = d.maybe(draw_integers(d, 2, 1, 2)), d.maybe(draw_integers(d, 2, 1, 2))
+    pads = d.maybe(draw_integers(d, 4, 0, 1))
     w = window(sizes, kernel, strides=strides, dilations=dilations, pads=pads)
     outputs, elements = w.outputs(sizes), offset_group * math.prod(kernel)
     return call(

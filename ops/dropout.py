@@ -23,15 +23,11 @@ def _drop(
     data: Tensor, ratio: float, drops: bool, n_outputs: int
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The output and, if the node has two outputs, the boolean mask of the kept elements."""
-    if drops and data.dtype in FLOAT8:
-        result = _drop(data.float(), ratio, drops, n_outputs)
-        if isinstance(result, tuple):
-            return result[0].to(data.dtype), result[1]
-        return result.to(data.dtype)
+    wide = data.float() if drops and data.dtype in FLOAT8 else data
     if n_outputs > 1 and drops:
-        output, mask = torch.native_dropout(data, ratio, True)
-        return output, mask.to(torch.bool)  # without elements torch returns floats
-    output = functional.dropout(data, ratio) if drops else data
+        output, mask = torch.native_dropout(wide, ratio, True)
+        return output.to(data.dtype), mask.to(torch.bool)  # without elements torch returns floats
+    output = functional.dropout(wide, ratio).to(data.dtype) if drops else data
     return output if n_outputs == 1 else (output, torch.ones_like(data, dtype=torch.bool))
 
 
@@ -78,11 +74,7 @@ def _(d: Draw) -> Call:
 
 @sample(dropout_10, dropout_7)
 def _(d: Draw) -> Call:
-    x = d.tensor(d.shape(min_dims=1))
-    return call(x, ratio=d.maybe(d.real(0.25, 0.75)), outputs=d.integer(1, 2))
-
-
-@sample(dropout_1)
-def _(d: Draw) -> Call:
-    x = d.tensor(d.shape(min_dims=1))
-    return call(x, ratio=d.maybe(d.real(0.25, 0.75)), is_test=1)
+    x, ratio = d.tensor(d.shape(min_dims=1)), d.maybe(d.real(0.25, 0.75))
+    if d.opset < 7:
+        return call(x, ratio=ratio, is_test=1)
+    return call(x, ratio=ratio, outputs=d.integer(1, 2))

@@ -19,6 +19,7 @@ from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Host, Operand, round_to
 
 Kernel: TypeAlias = Callable[..., Tensor]
+DrawPair: TypeAlias = Callable[[Draw, Sequence[int], Sequence[int]], Call]  # of these shapes
 
 
 def register(
@@ -137,7 +138,17 @@ def draw_shapes(d: Draw) -> tuple[Sequence[int], Sequence[int]]:
     return (shape, smaller) if d.boolean() else (smaller, shape)
 
 
-def draw_aligned(d: Draw, draw: Callable[[Draw, Sequence[int], Sequence[int]], Call]) -> Call:
+def two_tensors(draw: DrawPair) -> Callable[[Draw], Call]:
+    """A sample of calls of `draw` for two shapes that broadcast, as they do in the version."""
+    return lambda d: draw(d, *draw_shapes(d)) if d.opset >= 7 else _draw_aligned(d, draw)
+
+
+def draw_terms(d: Draw, A: Sequence[int], B: Sequence[int]) -> Call:
+    """Two tensors of any numbers."""
+    return call(d.tensor(A), d.tensor(B))
+
+
+def _draw_aligned(d: Draw, draw: DrawPair) -> Call:
     """A call of `draw` for two shapes, with the attributes of the old broadcasting.
 
     B has the last axes of A: no oracle supports others.

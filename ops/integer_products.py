@@ -21,6 +21,11 @@ from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.versions import forwards
 
 
+def _settings(*tensors: str) -> tuple[str, ...]:
+    """The names of the scales and zero points of some tensors."""
+    return tuple(f"{x}_{setting}" for x in tensors for setting in ("scale", "zero_point"))
+
+
 def _per_row(setting: Tensor, matrix: Tensor) -> Tensor:
     """A scale or zero point of the left factor: [M] has one per row, as [M, 1]."""
     return setting.unsqueeze(-1) if setting.ndim == 1 and matrix.ndim > 1 else setting
@@ -42,19 +47,7 @@ def mat_mul_integer(
     return product.to(torch.int64).to(torch.int32)
 
 
-@op(
-    "QLinearMatMul",
-    since=10,
-    any_type=True,
-    frozen=(
-        "a_scale",
-        "a_zero_point",
-        "b_scale",
-        "b_zero_point",
-        "y_scale",
-        "y_zero_point",
-    ),
-)
+@op("QLinearMatMul", since=10, any_type=True, frozen=_settings("a", "b", "y"))
 def q_linear_mat_mul(
     a: Tensor,
     a_scale: Tensor,
@@ -82,18 +75,7 @@ def _requantize(
     return round_to_dtype(scaled, y_zero_point.expand_as(total), y_zero_point.dtype)
 
 
-@op(
-    "QLinearConv",
-    since=10,
-    frozen=(
-        "x_scale",
-        "x_zero_point",
-        "w_scale",
-        "w_zero_point",
-        "y_scale",
-        "y_zero_point",
-    ),
-)
+@op("QLinearConv", since=10, frozen=_settings("x", "w", "y"))
 @forwards(conv_integer)
 def q_linear_conv(
     x: Tensor,

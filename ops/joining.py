@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.registry import host, op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, draw_axis, draw_integers
 from onnxinterp.values import HOST_LENGTH, Floats, Host, Ints, Scalar, is_known
 from onnxinterp.versions import older
 
@@ -148,7 +148,7 @@ def _(input: Host, repeats: Ints) -> Any:
 @sample(concat, concat_1)
 def _(d: Draw) -> Call:
     sizes = list(d.shape(min_dims=1))
-    axis = d.axis(len(sizes)) if d.opset >= 11 else d.integer(0, len(sizes) - 1)
+    axis = draw_axis(d, len(sizes))
     inputs = []
     for _ in range(d.integer(1, 3)):
         sizes[axis] = d.integer(1, 3)
@@ -159,38 +159,22 @@ def _(d: Draw) -> Call:
 def _parts(d: Draw) -> tuple[Tensor, int, list[int], bool]:
     """A tensor, an axis, sizes for a split along it, and whether they are equal."""
     shape = list(d.shape(min_dims=1))
-    axis = d.axis(len(shape)) if d.opset >= 11 else d.integer(0, len(shape) - 1)
-    equal = d.boolean()
-    sizes = (
-        [d.integer(1, 3)] * d.integer(1, 3)
-        if equal
-        else [d.integer(0, 3) for _ in range(d.integer(1, 3))]
-    )
+    axis, equal, n = draw_axis(d, len(shape)), d.boolean(), d.integer(1, 3)
+    sizes = [d.integer(1, 3)] * n if equal else draw_integers(d, n, 0, 3)
     shape[axis] = sum(sizes)
     return d.tensor(shape), axis, sizes, equal
 
 
-@sample(split)
+@sample(split, split_13, split_1)
 def _(d: Draw) -> Call:
     x, axis, sizes, equal = _parts(d)
     n = len(sizes)
-    if equal:
+    if d.opset >= 18 and equal:
         return call(x, axis=axis, num_outputs=n, outputs=n)
-    return call(x, sizes, axis=axis, outputs=n)
-
-
-@sample(split_13)
-def _(d: Draw) -> Call:
-    x, axis, sizes, equal = _parts(d)
     given = None if equal and d.boolean() else sizes
-    return call(x, given, axis=axis, outputs=len(sizes))
-
-
-@sample(split_2, split_1)
-def _(d: Draw) -> Call:
-    x, axis, sizes, equal = _parts(d)
-    given = None if equal and d.boolean() else sizes
-    return call(x, split=given, axis=axis, outputs=len(sizes))
+    if d.opset >= 13:
+        return call(x, given, axis=axis, outputs=n)
+    return call(x, split=given, axis=axis, outputs=n)
 
 
 @sample(tile)

@@ -5,19 +5,17 @@ History: both 27.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops import scan as captured_loop
 from torch.nn import functional
 
+from onnxinterp.ops.recurrent_cells import States, repeat
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-
-Row: TypeAlias = tuple[Tensor, ...]
 
 
 @op("LinearAttention", since=27)
@@ -57,11 +55,8 @@ def linear_attention(
     zeros = k.new_zeros((*k.shape[1:], v.shape[-1]))
     if past_state is not None and past_state.shape != zeros.shape:
         raise ValueError(f"past_state must be {list(zeros.shape)}, got {list(past_state.shape)}")
-    Y, state = _walk(
-        partial(_step, is_gated, is_delta),
-        zeros if past_state is None else past_state.to(wide),
-        tuple(rows),
-    )
+    initial = zeros if past_state is None else past_state.to(wide)
+    Y, (state,) = repeat(partial(_step, is_gated, is_delta), (initial,), tuple(rows))
     kept = query.dtype if past_state is None else past_state.dtype
     return Y.transpose(0, 1).flatten(2).to(query.dtype), state.to(kept)
 
@@ -81,29 +76,15 @@ def _time_first(x: Tensor, heads: int) -> Tensor:
     return torch.unflatten(x.transpose(0, 1), -1, (heads, -1))
 
 
-def _step(is_gated: bool, is_delta: bool, state: Tensor, row: Row) -> tuple[Tensor, Tensor]:
+def _step(is_gated: bool, is_delta: bool, states: States, row: States) -> tuple[States, Tensor]:
     """The next state, and its product with the queries."""
-    query, key, value, *gates = row
+    (state,), (query, key, value, *gates) = states, row
     if is_gated:
         state = state * gates[0]
     if is_delta:  # replace the value that the state has for the key
         value = gates[-1] * (value - key.transpose(-1, -2) @ state)
     state = state + key * value
-    return state, query @ state
-
-
-def _walk(
-    step: Callable[[Tensor, Row], tuple[Tensor, Tensor]], state: Tensor, rows: Row
-) -> tuple[Tensor, Tensor]:
-    """All outputs and the last state; time may be symbolic in a captured graph."""
-    if torch.compiler.is_compiling():
-        state, outputs = captured_loop(step, state.contiguous(), rows)
-        return outputs, state
-    collected = []
-    for row in zip(*(r.unbind(0) for r in rows), strict=True):
-        state, output = step(state, row)
-        collected.append(output)
-    return torch.stack(collected), state
+    return (state,), query @ state
 
 
 @op("CausalConvWithState", since=27)

@@ -7,7 +7,6 @@ History: And, Or, Xor 1 with `broadcast` and `axis`, 7 (numpy's broadcasting); N
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -16,13 +15,14 @@ from torch import Tensor
 from onnxinterp.ops.elementwise import (
     aligned_version,
     binary,
-    draw_aligned,
     draw_shapes,
+    draw_terms,
     elementwise,
+    two_tensors,
     unary,
 )
 from onnxinterp.registry import host, op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, one_tensor
 
 logical_and = binary("And", torch.logical_and, since=7, operands=(), name="logical_and")
 logical_or = binary("Or", torch.logical_or, since=7, operands=(), name="logical_or")
@@ -57,23 +57,9 @@ host(logical_xor, logical_xor_1)(elementwise(operator.ne, torch.bool, exact=True
 host(logical_not)(elementwise(operator.not_, torch.bool, exact=True))
 
 
-def _draw(d: Draw, A: Sequence[int], B: Sequence[int]) -> Call:
-    return call(d.tensor(A), d.tensor(B))
-
-
-@sample(logical_and, logical_or, logical_xor, bitwise_and, bitwise_or, bitwise_xor)
-def _(d: Draw) -> Call:
-    return _draw(d, *draw_shapes(d))
-
-
-@sample(logical_and_1, logical_or_1, logical_xor_1)
-def _(d: Draw) -> Call:
-    return draw_aligned(d, _draw)
-
-
-@sample(logical_not, bitwise_not)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape()))
+LOGICAL = logical_and, logical_or, logical_xor, logical_and_1, logical_or_1, logical_xor_1
+sample(*LOGICAL, bitwise_and, bitwise_or, bitwise_xor)(two_tensors(draw_terms))
+sample(logical_not, bitwise_not)(one_tensor())
 
 
 @sample(bit_shift)

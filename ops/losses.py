@@ -5,7 +5,7 @@ History: 12, 13 (bfloat16; a target may be `ignore_index` beyond the classes), 2
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -15,10 +15,8 @@ from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 
 Reduction: TypeAlias = Literal["none", "sum", "mean"]
-REDUCTIONS: tuple[Reduction, ...] = ("none", "sum", "mean")
-NO_CLASS = torch.iinfo(
-    torch.int64
-).min  # ignore_index of a node without one: no target has this value
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
+NO_CLASS = -(2**63)  # ignore_index of a node without one: no target has this value
 
 
 @op("NegativeLogLikelihoodLoss", since=12, frozen=("weight",))
@@ -62,9 +60,8 @@ def _draw_loss(d: Draw, outputs: int) -> Call:
     ignore_index = d.maybe(d.integer(0, classes - 1))
     target = d.ints((shape[0], *shape[2:]), 0, classes - 1, d.dtype("Tind"))
     weight = d.maybe(d.tensor((classes,), lo=0.5, hi=2))
-    reductions = (
-        REDUCTIONS if ignore_index is None else REDUCTIONS[:2]
-    )  # the mean may be over 0 elements
+    # the mean may be over 0 elements
+    reductions = REDUCTIONS if ignore_index is None else REDUCTIONS[:2]
     return call(
         d.tensor(shape, lo=-4, hi=-0.25),
         target,

@@ -15,16 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.pooling import (
-    can_torch_pad,
-    draw_ceil_mode,
-    draw_pool,
-    pad_to_fit,
-    spatial_axes,
-)
+from onnxinterp.ops.pooling import can_torch_pad, draw_pool, pad_to_fit, spatial_axes
 from onnxinterp.ops.spatial import AutoPad, Window, window
 from onnxinterp.registry import op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, draw_integers
 from onnxinterp.values import Flag
 from onnxinterp.versions import older
 
@@ -77,19 +71,16 @@ def _flat_indices(
         shape: of the input.
         storage_order: 0 row-major, 1 column-major (the spatial axes only).
     """
-    coordinates = []
+    coordinates: list[Tensor] = []
     for size, begin in zip(reversed(padded), reversed(shift), strict=True):
-        coordinates.append(indices % size - begin)
+        coordinates.insert(0, indices % size - begin)
         indices = indices // size
-    sizes = list(reversed(shape[2:]))
-    if storage_order:
-        coordinates, sizes = coordinates[::-1], sizes[::-1]
-    planes = torch.arange(shape[0] * shape[1], device=indices.device)
-    step, flat = 1, torch.zeros_like(indices)
-    for coordinate, size in zip(coordinates, sizes, strict=True):
-        flat = flat + coordinate * step
-        step = step * size
-    return flat + planes.reshape(shape[0], shape[1], *[1] * (len(shape) - 2)) * step
+    axes = list(zip(coordinates, shape[2:], strict=True))
+    flat = torch.arange(shape[0] * shape[1], device=indices.device)
+    flat = flat.reshape(shape[0], shape[1], *[1] * len(axes))
+    for coordinate, size in reversed(axes) if storage_order else axes:
+        flat = flat * size + coordinate
+    return flat
 
 
 max_pool_8 = older(max_pool, since=8, without=["ceil_mode", "dilations"])
@@ -138,26 +129,11 @@ def unpooled_sizes(sizes: Sequence[int], w: Window) -> list[int]:
 
 @sample(max_pool)
 def _(d: Draw) -> Call:
-    x, attributes = draw_pool(d, dilated=True)
-    return call(
-        x,
-        ceil_mode=draw_ceil_mode(d),
-        storage_order=d.maybe(d.integer(0, 1)),
-        outputs=d.integer(1, 2),
-        **attributes,
-    )
-
-
-@sample(max_pool_8)
-def _(d: Draw) -> Call:
-    x, attributes = draw_pool(d)
-    return call(x, storage_order=d.maybe(d.integer(0, 1)), outputs=d.integer(1, 2), **attributes)
-
-
-@sample(max_pool_1)
-def _(d: Draw) -> Call:
-    x, attributes = draw_pool(d)
-    return call(x, **attributes)
+    x, attributes = draw_pool(d, ceil_since=10, dilated_since=10)
+    if d.opset < 8:
+        return call(x, **attributes)
+    storage_order = d.maybe(d.integer(0, 1))
+    return call(x, storage_order=storage_order, outputs=d.integer(1, 2), **attributes)
 
 
 @sample(global_max_pool)
@@ -170,10 +146,8 @@ def _(d: Draw) -> Call:
     """Positions anywhere in the output, each at most once."""
     rank = d.integer(1, 3)
     x = d.tensor((1, 2, *[d.integer(1, 3) for _ in range(rank)]), "T1")
-    kernel, strides = [d.integer(1, 3) for _ in range(rank)], [d.integer(1, 3) for _ in range(rank)]
-    strides = [
-        max(pair) for pair in zip(kernel, strides, strict=True)
-    ]  # otherwise the output is too small
+    kernel = draw_integers(d, rank, 1, 3)
+    strides = [max(k, d.integer(1, 3)) for k in kernel]  # otherwise the output is too small
     pads = d.maybe([d.integer(0, (k - 1) // 2) for k in kernel * 2])
     w = window(x.shape[2:], kernel, strides=strides, pads=pads)
     sizes = unpooled_sizes(x.shape[2:], w)

@@ -22,7 +22,7 @@ from onnxinterp.ops.reductions import reduce_mean, reduce_mean_1
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.ops.unary import sqrt
 from onnxinterp.registry import Pattern, fuse, op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, draw_reals
 from onnxinterp.values import Ints, is_known
 
 NARROW = (torch.float16, torch.bfloat16)
@@ -233,10 +233,5 @@ def _(d: Draw) -> Call:
 def _(d: Draw) -> Call:
     channels = d.integer(1, 7)  # as many as images: the reference evaluator confuses them
     x = d.tensor((channels, channels, *d.shape(2, 2, min_side=2)))
-    return call(
-        x,
-        size=d.integer(1, 5),
-        alpha=d.maybe(d.real(0.25, 1)),
-        beta=d.maybe(d.real(0.25, 1)),
-        bias=d.maybe(d.real(1, 2)),
-    )
+    reals = draw_reals(d, alpha=(0.25, 1), beta=(0.25, 1), bias=(1, 2))
+    return call(x, size=d.integer(1, 5), **reals)

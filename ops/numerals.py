@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -35,15 +36,8 @@ def read(strings: Strings, to: torch.dtype, elem_type: int = 0) -> Tensor:
     """
     whole = not (to.is_floating_point or to is torch.bool or elem_type in MINIFLOATS)
     wide = np.float64 if not whole else np.uint64 if to is torch.uint64 else np.int64
-    return torch.from_numpy(map_strings(strings, _integer if whole else _real, wide))
-
-
-def _integer(string: str) -> int:
-    return int(_check_number(string))
-
-
-def _real(string: str) -> float:
-    return float(_check_number(string))
+    parse: Callable[[str], int | float] = int if whole else float
+    return torch.from_numpy(map_strings(strings, lambda s: parse(_check_number(s)), wide))
 
 
 def _check_number(string: str) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.registry import op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, draw_reals
 
 DOMAIN = "ai.onnx.preview.training"
 
@@ -118,9 +118,7 @@ def _(d: Draw) -> Call:
     n = d.integer(1, 3)
     return call(
         *_draw_groups(d, n, 1),
-        decay_factor=d.maybe(d.real(0, 1)),
-        epsilon=d.maybe(d.real(0, 0.5)),
-        norm_coefficient=d.maybe(d.real(0, 1)),
+        **draw_reals(d, decay_factor=(0, 1), epsilon=(0, 0.5), norm_coefficient=(0, 1)),
         outputs=2 * n,
     )
 
@@ -131,11 +129,8 @@ def _(d: Draw) -> Call:
     n = 1 if d.dtype("T3") is torch.float64 else d.integer(2, 3)
     return call(
         *_draw_groups(d, n, 2),
-        alpha=d.maybe(d.real(0, 0.875)),
-        beta=d.maybe(d.real(0, 0.875)),
-        epsilon=d.maybe(d.real(0, 0.5)),
-        norm_coefficient=d.maybe(d.real(0, 1)),
-        norm_coefficient_post=d.maybe(d.real(0, 1)),
+        **draw_reals(d, alpha=(0, 0.875), beta=(0, 0.875), epsilon=(0, 0.5)),
+        **draw_reals(d, norm_coefficient=(0, 1), norm_coefficient_post=(0, 1)),
         outputs=3 * n,
     )
 

@@ -12,7 +12,7 @@ import onnx
 import torch
 
 from onnxinterp.registry import op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, one_tensor
 from onnxinterp.values import Host
 from onnxinterp.versions import older
 
@@ -38,14 +38,8 @@ def optional_has_element(input: Any = None) -> Host:
 optional_has_element_15 = older(optional_has_element, since=15, required=["input"])
 
 
-@sample(optional)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape(), "V"))
-
-
-@sample(optional_get_element, optional_has_element_15)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape(), "O"))
+sample(optional)(one_tensor(type="V"))
+sample(optional_get_element, optional_has_element_15)(one_tensor(type="O"))
 
 
 @sample(optional_has_element)

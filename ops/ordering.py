@@ -11,39 +11,31 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.elementwise import Kernel, register
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, draw_axis
 from onnxinterp.values import Flag
 from onnxinterp.versions import older
 
 
-@op("ArgMax", since=12, uint64="order")
-def arg_max(
-    data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
-) -> Tensor:
-    return _position(torch.argmax, data, axis, bool(keepdims), select_last_index)
+def _position(op_type: str, rule: Callable[..., Tensor]) -> tuple[Kernel, Kernel]:
+    """Register the position of the first, or last, extreme element along an axis."""
+
+    def kernel(
+        data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
+    ) -> Tensor:
+        axis = from_front(axis, data.ndim)  # torch takes any axis of a scalar
+        if not select_last_index:
+            return rule(data, axis, keepdim=bool(keepdims))
+        return data.shape[axis] - 1 - rule(data.flip(axis), axis, keepdim=bool(keepdims))
+
+    register(kernel, op_type, 12, uint64="order")
+    return kernel, older(kernel, since=1, without=["select_last_index"])
 
 
-@op("ArgMin", since=12, uint64="order")
-def arg_min(
-    data: Tensor, *, axis: int = 0, keepdims: Flag = 1, select_last_index: Flag = 0
-) -> Tensor:
-    return _position(torch.argmin, data, axis, bool(keepdims), select_last_index)
-
-
-def _position(
-    rule: Callable[..., Tensor], data: Tensor, axis: int, keepdim: bool, last: Flag
-) -> Tensor:
-    """The position of the first, or last, extreme element along an axis."""
-    axis = from_front(axis, data.ndim)  # torch takes any axis of a scalar
-    if not last:
-        return rule(data, axis, keepdim=keepdim)
-    return data.shape[axis] - 1 - rule(data.flip(axis), axis, keepdim=keepdim)
-
-
-arg_max_1 = older(arg_max, since=1, without=["select_last_index"])
-arg_min_1 = older(arg_min, since=1, without=["select_last_index"])
+arg_max, arg_max_1 = _position("ArgMax", torch.argmax)
+arg_min, arg_min_1 = _position("ArgMin", torch.argmin)
 
 
 @op("TopK", since=11, uint64="order")
@@ -67,32 +59,25 @@ def top_k_1(X: Tensor, *, k: int, axis: int = -1) -> tuple[Tensor, Tensor]:
     return top_k(X, k, axis=axis)
 
 
-def _axis(d: Draw, x: Tensor) -> int:
-    """An axis, negative only if the version allows it."""
-    axis = d.axis(x.ndim)
-    return axis if d.opset >= 11 else axis % x.ndim
-
-
 @sample(arg_max, arg_min)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1), lo=-3, hi=3)
     last = d.maybe(d.integer(0, 1)) if d.opset >= 12 else None
     keepdims = d.maybe(d.integer(0, 1))
-    return call(x, axis=d.maybe(_axis(d, x)), keepdims=keepdims, select_last_index=last)
+    return call(x, axis=d.maybe(draw_axis(d, x.ndim)), keepdims=keepdims, select_last_index=last)
 
 
 @sample(top_k, top_k_1)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1))
-    axis = d.maybe(_axis(d, x))
+    axis = d.maybe(draw_axis(d, x.ndim))
     side = x.shape[-1 if axis is None else axis]
     k = d.integer(min(1, side), side)
     if d.opset < 10:
         return call(x, axis=axis, k=k, outputs=2)
     if d.opset < 11:
         return call(x, [k], axis=axis, outputs=2)
-    in_order = d.maybe(
-        d.integer(0 if k == 1 else 1, 1)
-    )  # the order of several is undefined otherwise
+    # the order of several is undefined otherwise
+    in_order = d.maybe(d.integer(0 if k == 1 else 1, 1))
     largest = d.maybe(d.integer(0, 1))
     return call(x, [k], axis=axis, largest=largest, sorted=in_order, outputs=2)

@@ -140,30 +140,21 @@ def _pads(d: Draw, sizes: Sequence[int], mode: str | None, least: int) -> list[i
     return begins + ends
 
 
-@sample(pad)
+@sample(pad, pad_2, pad_1)
 def _(d: Draw) -> Call:
     modes = ["constant", "reflect", "edge", *(["wrap"] if d.opset >= 19 else [])]
     mode = d.maybe(d.choice(modes))
     x = d.tensor(d.shape(min_dims=1, max_side=5))
     axes = d.maybe(d.axes(x.ndim, 1)) if d.opset >= 18 else None
     sizes = x.shape if axes is None else [x.shape[a] for a in axes]
-    if mode not in (None, "constant") and 0 in x.shape:
+    if mode is not None and 0 in x.shape:
         mode = "constant"
-    value = d.maybe(d.tensor(()))
-    inputs = [x, _pads(d, sizes, mode, -2), value]
+    pads = _pads(d, sizes, mode, -2 if d.opset > 1 else 0)
+    if d.opset < 11:
+        name = "pads" if d.opset > 1 else "paddings"
+        return call(x, **{name: pads}, mode=mode, value=d.maybe(d.real(-3, 3)))
+    inputs = [x, pads, d.maybe(d.tensor(()))]
     return call(*inputs, axes, mode=mode) if d.opset >= 18 else call(*inputs, mode=mode)
-
-
-@sample(pad_2, pad_1)
-def _(d: Draw) -> Call:
-    mode = d.maybe(d.choice(["constant", "reflect", "edge"]))
-    x = d.tensor(d.shape(min_dims=1, max_side=5))
-    if 0 in x.shape:
-        mode = None
-    value, pads = d.maybe(d.real(-3, 3)), _pads(d, x.shape, mode, -2 if d.opset > 1 else 0)
-    if d.opset == 1:
-        return call(x, paddings=pads, mode=mode, value=value)
-    return call(x, pads=pads, mode=mode, value=value)
 
 
 @sample(center_crop_pad)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,14 +127,11 @@ def global_average_pool(X: Tensor) -> Tensor:
 
 @op("GlobalLpPool", since=2)
 def global_lp_pool(X: Tensor, *, p: int = 2) -> Tensor:
-    return _norm(X, p)
+    norm: Tensor = torch.linalg.vector_norm(X, p, spatial_axes(X), keepdim=True)
+    return norm
 
 
 global_lp_pool_1 = older(global_lp_pool, since=1, defaults={"p": 2.0}, hints={"p": float})
-
-
-def _norm(x: Tensor, p: float) -> Tensor:
-    return cast(Tensor, torch.linalg.vector_norm(x, p, spatial_axes(x), keepdim=True))
 
 
 def only_explicit(d: Draw) -> bool:
@@ -142,8 +139,8 @@ def only_explicit(d: Draw) -> bool:
     return d.dtype() is torch.float64
 
 
-def draw_pool(d: Draw, dilated: bool = False) -> tuple[Tensor, dict[str, list[int] | str | None]]:
-    """An input and the attributes of all pools, with dilations if `dilated`."""
+def draw_pool(d: Draw, ceil_since: int, dilated_since: int) -> tuple[Tensor, dict[str, Any]]:
+    """An input and the attributes that all pools have, these two in some versions only."""
     rank = d.integer(1, 3)
     kernel = [d.integer(1, 3) for _ in range(rank)]
     options = [None, "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]
@@ -153,9 +150,10 @@ def draw_pool(d: Draw, dilated: bool = False) -> tuple[Tensor, dict[str, list[in
     strides = [d.integer(1, k if same else 3) for k in kernel]
     pads = [d.integer(0, k - 1) for k in kernel * 2] if auto_pad in (None, "NOTSET") else None
     # and ignores dilations for SAME
+    dilated = d.opset >= dilated_since
     dilations = [d.integer(1, 2) for _ in kernel] if dilated and not same else None
     x = d.tensor((d.integer(1, 2), 2, *[d.integer(1 if same else 5, 8) for _ in kernel]))
-    attributes: dict[str, list[int] | str | None] = {
+    attributes: dict[str, Any] = {
         "auto_pad": auto_pad,
         "kernel_shape": kernel,
         "pads": d.maybe(pads),
@@ -163,60 +161,25 @@ def draw_pool(d: Draw, dilated: bool = False) -> tuple[Tensor, dict[str, list[in
     }
     if dilated:
         attributes["dilations"] = d.maybe(dilations)
+    if d.opset >= ceil_since:
+        attributes["ceil_mode"] = None if only_explicit(d) else d.maybe(d.integer(0, 1))
     return x, attributes
-
-
-def draw_ceil_mode(d: Draw) -> int | None:
-    return None if only_explicit(d) else d.maybe(d.integer(0, 1))
-
-
-@sample(lp_pool_1)
-def _(d: Draw) -> Call:
-    x, attributes = draw_pool(d)
-    return call(x, **attributes)
-
-
-@sample(average_pool_1)
-def _(d: Draw) -> Call:
-    x, attributes = draw_pool(d)
-    if only_explicit(d):
-        del attributes["pads"]  # the reference evaluator counts them as elements
-    return call(x, **attributes)
 
 
 @sample(average_pool)
 def _(d: Draw) -> Call:
-    x, attributes = draw_pool(d, dilated=True)
-    return call(
-        x,
-        ceil_mode=draw_ceil_mode(d),
-        count_include_pad=d.maybe(d.integer(0, 1)),
-        **attributes,
-    )
+    x, attributes = draw_pool(d, ceil_since=10, dilated_since=19)
+    if d.opset >= 7:
+        attributes["count_include_pad"] = d.maybe(d.integer(0, 1))
+    elif only_explicit(d):
+        del attributes["pads"]  # the reference evaluator counts them as elements
+    return call(x, **attributes)
 
 
-@sample(average_pool_10)
+@sample(lp_pool, lp_pool_1)
 def _(d: Draw) -> Call:
-    x, attributes = draw_pool(d)
-    ceil_mode = draw_ceil_mode(d) if d.opset >= 10 else None
-    return call(x, ceil_mode=ceil_mode, count_include_pad=d.maybe(d.integer(0, 1)), **attributes)
-
-
-@sample(lp_pool)
-def _(d: Draw) -> Call:
-    x, attributes = draw_pool(d, dilated=True)
-    return call(
-        x,
-        p=d.maybe(d.integer(1, 3)),
-        ceil_mode=draw_ceil_mode(d),
-        **attributes,
-    )
-
-
-@sample(lp_pool_2)
-def _(d: Draw) -> Call:
-    x, attributes = draw_pool(d)
-    return call(x, p=d.maybe(d.integer(1, 3)), **attributes)
+    x, attributes = draw_pool(d, ceil_since=18, dilated_since=18)
+    return call(x, p=d.maybe(d.integer(1, 3)) if d.opset >= 2 else None, **attributes)
 
 
 @sample(global_average_pool)
@@ -226,9 +189,5 @@ def _(d: Draw) -> Call:
 
 @sample(global_lp_pool)
 def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape(min_dims=3)), p=d.maybe(d.integer(1, 3)))
-
-
-@sample(global_lp_pool_1)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape(min_dims=3)), p=d.maybe(float(d.integer(1, 3))))
+    p = d.integer(1, 3)
+    return call(d.tensor(d.shape(min_dims=3)), p=d.maybe(p if d.opset >= 2 else float(p)))

@@ -33,12 +33,8 @@ from onnxinterp.values import Flag
 from onnxinterp.versions import forwards, older
 
 X_SETTINGS = ("x_scale", "x_zero_point")
-REAL = (
-    torch.float32,
-    torch.float64,
-    torch.float16,
-    torch.bfloat16,
-)  # dtypes in which torch divides
+# dtypes in which torch divides
+REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 @op("QuantizeLinear", since=23, any_type=True, frozen=("y_scale", "y_zero_point"))
@@ -66,7 +62,7 @@ def quantize_linear(
     y = y.to(_wide(divided_in))
     if straight_through and not dtype.is_floating_point:
         return saturate_integers(y, shift, *_range(dtype, output_type))
-    y = round_to_dtype(y, shift, dtype, bool(saturate), limits(output_type))
+    y = round_to_dtype(y, shift, dtype, bool(saturate), output_type)
     narrow = round_to_type(y, output_type)
     return straight_through_gradient(y, narrow) if y.is_floating_point() else narrow
 
@@ -76,13 +72,13 @@ def round_to_dtype(
     shift: Tensor | None,
     dtype: torch.dtype,
     saturate: bool = True,
-    limits: tuple[int, int] | None = None,
+    elem_type: int = 0,
 ) -> Tensor:
     """Round y to `dtype`, integers before the zero point is added; nan becomes the lowest one."""
     if dtype.is_floating_point:
         y = y if shift is None else y + shift.to(y.dtype)
         return to_float8(y, dtype, saturate) if dtype in FLOAT8 else y.to(dtype)
-    low, high = limits or (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    low, high = _range(dtype, elem_type)
     y = y.round() if shift is None else y.round() + shift.to(y.dtype)
     return y.nan_to_num(low).clamp(low, high).to(dtype)
 
@@ -108,8 +104,8 @@ def straight_through_gradient(x: Tensor, rounded: Tensor) -> Tensor:
     return x + (rounded - x).detach()  # no other kernel detaches a tensor
 
 
-def _range(dtype: torch.dtype, output_type: int) -> tuple[int, int]:
-    return limits(output_type) or (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+def _range(dtype: torch.dtype, elem_type: int) -> tuple[int, int]:
+    return limits(elem_type) or (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

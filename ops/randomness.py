@@ -9,33 +9,20 @@ it cannot create a generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from onnxinterp.registry import op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, draw_reals
+from onnxinterp.versions import forwards
 
 
 def _generator(seed: float | None, device: torch.device) -> torch.Generator | None:
     if seed is None or device.type == "meta" or torch.compiler.is_dynamo_compiling():
         return None
     return torch.Generator(device).manual_seed(int(seed))
-
-
-def _random(
-    rule: Callable[..., Tensor],
-    shape: Sequence[int],
-    start: float,
-    span: float,
-    seed: float | None,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    """Numbers of torch.randn or torch.rand, scaled by `span` and moved by `start`."""
-    generator = _generator(seed, device)
-    return start + span * rule(shape, generator=generator, dtype=dtype, device=device)
 
 
 @op("RandomNormal", since=1, random=True)
@@ -48,7 +35,8 @@ def random_normal(
     shape: list[int],
     device: torch.device,
 ) -> Tensor:
-    return _random(torch.randn, shape, mean, scale, seed, dtype, device)
+    generator = _generator(seed, device)
+    return mean + scale * torch.randn(shape, generator=generator, dtype=dtype, device=device)
 
 
 @op("RandomUniform", since=1, random=True)
@@ -61,33 +49,26 @@ def random_uniform(
     shape: list[int],
     device: torch.device,
 ) -> Tensor:
-    return _random(torch.rand, shape, low, high - low, seed, dtype, device)
+    generator, span = _generator(seed, device), high - low
+    return low + span * torch.rand(shape, generator=generator, dtype=dtype, device=device)
 
 
 @op("RandomNormalLike", since=1, random=True)
+@forwards(random_normal, without=["shape", "device"])
 def random_normal_like(
-    input: Tensor,
-    *,
-    dtype: torch.dtype | None = None,
-    mean: float = 0.0,
-    scale: float = 1.0,
-    seed: float | None = None,
+    input: Tensor, *, dtype: torch.dtype | None = None, **attributes: Any
 ) -> Tensor:
-    dtype = dtype or input.dtype
-    return _random(torch.randn, input.shape, mean, scale, seed, dtype, input.device)
+    shape, device = list(input.shape), input.device
+    return random_normal(dtype=dtype or input.dtype, shape=shape, device=device, **attributes)
 
 
 @op("RandomUniformLike", since=1, random=True)
+@forwards(random_uniform, without=["shape", "device"])
 def random_uniform_like(
-    input: Tensor,
-    *,
-    dtype: torch.dtype | None = None,
-    high: float = 1.0,
-    low: float = 0.0,
-    seed: float | None = None,
+    input: Tensor, *, dtype: torch.dtype | None = None, **attributes: Any
 ) -> Tensor:
-    dtype = dtype or input.dtype
-    return _random(torch.rand, input.shape, low, high - low, seed, dtype, input.device)
+    shape, device = list(input.shape), input.device
+    return random_uniform(dtype=dtype or input.dtype, shape=shape, device=device, **attributes)
 
 
 @op("Bernoulli", since=15, random=True)
@@ -112,10 +93,17 @@ def multinomial(
     return drawn.to(dtype)
 
 
-def _draw_like(d: Draw) -> tuple[Tensor, int | None]:
+def _draw_call(d: Draw, **reals: tuple[float, float]) -> Call:
+    attributes = draw_reals(d, **reals)
+    shape, dtype = list(d.shape(min_dims=1)), d.maybe(d.elem_type())
+    return call(shape=shape, dtype=dtype, seed=_seed(d), **attributes)
+
+
+def _draw_like(d: Draw, **reals: tuple[float, float]) -> Call:
+    attributes = draw_reals(d, **reals)
     x, dtype = d.tensor(d.shape(min_dims=1), "T1"), d.elem_type("T2")
     floating = isinstance(x, Tensor) and x.is_floating_point()
-    return x, d.maybe(dtype) if floating else dtype
+    return call(x, dtype=d.maybe(dtype) if floating else dtype, seed=_seed(d), **attributes)
 
 
 def _seed(d: Draw) -> float | None:
@@ -124,30 +112,22 @@ def _seed(d: Draw) -> float | None:
 
 @sample(random_normal)
 def _(d: Draw) -> Call:
-    mean, scale = d.maybe(d.real(-2, 2)), d.maybe(d.real(0.5, 2))
-    shape, dtype = list(d.shape(min_dims=1)), d.maybe(d.elem_type())
-    return call(shape=shape, dtype=dtype, mean=mean, scale=scale, seed=_seed(d))
+    return _draw_call(d, mean=(-2, 2), scale=(0.5, 2))
 
 
 @sample(random_uniform)
 def _(d: Draw) -> Call:
-    low, high = d.maybe(d.real(-2, 0)), d.maybe(d.real(0.5, 2))
-    shape, dtype = list(d.shape(min_dims=1)), d.maybe(d.elem_type())
-    return call(shape=shape, dtype=dtype, low=low, high=high, seed=_seed(d))
+    return _draw_call(d, low=(-2, 0), high=(0.5, 2))
 
 
 @sample(random_normal_like)
 def _(d: Draw) -> Call:
-    mean, scale = d.maybe(d.real(-2, 2)), d.maybe(d.real(0.5, 2))
-    x, dtype = _draw_like(d)
-    return call(x, dtype=dtype, mean=mean, scale=scale, seed=_seed(d))
+    return _draw_like(d, mean=(-2, 2), scale=(0.5, 2))
 
 
 @sample(random_uniform_like)
 def _(d: Draw) -> Call:
-    low, high = d.maybe(d.real(-2, 0)), d.maybe(d.real(0.5, 2))
-    x, dtype = _draw_like(d)
-    return call(x, dtype=dtype, low=low, high=high, seed=_seed(d))
+    return _draw_like(d, low=(-2, 0), high=(0.5, 2))
 
 
 @sample(bernoulli)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from onnxinterp.ops.recurrent_cells import (
+    DIRECTIONS,
     Activation,
     Layer,
     States,
@@ -247,9 +248,8 @@ EDGED = ("Relu", "LeakyRelu", "ThresholdedRelu", "HardSigmoid")
 def _draw_call(d: Draw, n_gates: int, n_states: int, n_activations: int, **more: Any) -> Call:
     """A call; no oracle supports the rarer options together with `layout`."""
     rare = d.opset >= 7 and d.boolean()
-    directions = (
-        2 if (direction := d.choice(["forward", "reverse", "bidirectional"]))[0] == "b" else 1
-    )
+    direction = d.choice(["forward", "reverse", "bidirectional"])
+    directions = len(DIRECTIONS[direction])
     time, batch, size, hidden = (d.integer(1, 3) for _ in range(4))
 
     def tensor(*shape: int) -> Any:

@@ -230,10 +230,17 @@ def walk(
             after = tuple(torch.where(row[1], a, s) for a, s in zip(after, states, strict=True))
         return after, after[0]
 
+    return repeat(advance, states, rows)
+
+
+def repeat(
+    step: Callable[[States, States], tuple[States, Tensor]], states: States, rows: States
+) -> tuple[Tensor, States]:
+    """All outputs of a step and the last states; time may be symbolic in a captured graph."""
     if torch.compiler.is_compiling():
 
         def captured(states: States, row: States) -> tuple[States, Tensor]:
-            after, output = advance(states, row)
+            after, output = step(states, row)
             return after, output.clone()  # torch needs separate tensors for state and output
 
         own = tuple(s.clone(memory_format=torch.contiguous_format) for s in states)
@@ -241,6 +248,6 @@ def walk(
         return Y, finals
     outputs = []
     for row in zip(*(r.unbind(0) for r in rows), strict=True):
-        states, output = advance(states, row)
+        states, output = step(states, row)
         outputs.append(output)
     return torch.stack(outputs), states

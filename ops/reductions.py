@@ -113,19 +113,15 @@ def _prod(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
     return x if keepdim else x.squeeze(axes)
 
 
-def _extreme(x: Tensor, axes: list[int], keepdim: bool, rule: Rule, identity: float) -> Tensor:
-    """The greatest or least element; `identity` if there are no elements."""
-    if any(x.shape[a] == 0 for a in axes):
-        return torch.full_like(_sum(x, axes, keepdim), identity)
-    return rule(x, axes, keepdim)
+def _extreme(rule: Rule, end: int) -> Rule:
+    """The greatest or least element; an end of the range of the type if there are no elements."""
 
+    def reduced(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
+        if any(x.shape[a] == 0 for a in axes):
+            return torch.full_like(_sum(x, axes, keepdim), _range_of(x.dtype)[end])
+        return rule(x, axes, keepdim)
 
-def _max(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
-    return _extreme(x, axes, keepdim, torch.amax, _range_of(x.dtype)[0])
-
-
-def _min(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
-    return _extreme(x, axes, keepdim, torch.amin, _range_of(x.dtype)[1])
+    return reduced
 
 
 def _range_of(dtype: torch.dtype) -> tuple[float, float]:
@@ -205,8 +201,8 @@ def _positive(d: Draw) -> Any:
 _reduction("ReduceSum", _sum, _any, 13, sum, uint64="bits")
 reduce_mean, reduce_mean_1 = _reduction("ReduceMean", _mean, _any)
 _reduction("ReduceProd", _prod, _small, host_rule=math.prod, uint64="bits")
-_reduction("ReduceMax", _max, _any, host_rule=_greatest, uint64="order")
-_reduction("ReduceMin", _min, _any, host_rule=_least, uint64="order")
+_reduction("ReduceMax", _extreme(torch.amax, 0), _any, host_rule=_greatest, uint64="order")
+_reduction("ReduceMin", _extreme(torch.amin, 1), _any, host_rule=_least, uint64="order")
 _reduction("ReduceL1", _l1, _positive)
 _reduction("ReduceL2", _in_float64(_l2), _positive)
 _reduction("ReduceSumSquare", _sum_square, _any, uint64="bits")

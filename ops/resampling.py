@@ -122,15 +122,16 @@ def _nearest(x: Tensor, mode: str) -> Tensor:
     return torch.ceil(x) if mode == "ceil" else torch.floor(x)
 
 
-def _cubic(t: Tensor, a: float) -> Tensor:
-    """The cubic kernel of Keys (1981) at distance t."""
+def cubic(t: Tensor, a: float = -0.75) -> Tensor:
+    """The cubic kernel of Keys (1981) at distance t; NaN at NaN."""
     t = t.abs()
     near = ((a + 2) * t - (a + 3)) * t * t + 1
     far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
-    return torch.where(t <= 1, near, torch.where(t < 2, far, 0))
+    return torch.where(t <= 1, near, torch.where(t >= 2, 0, far))
 
 
-def _linear(t: Tensor) -> Tensor:
+def linear(t: Tensor) -> Tensor:
+    """The kernel of linear interpolation at distance t."""
     return (1 - t.abs()).clamp(min=0)
 
 
@@ -142,7 +143,7 @@ def _taps(x: Tensor, size: int, how: Method) -> tuple[Tensor, Tensor]:
         offsets = torch.arange(-1, 3, device=x.device)
     places = x.floor() + offsets[:, None]
     distance = x - places
-    weights = _linear(distance) if how.mode == "linear" else _cubic(distance, how.cubic_coeff_a)
+    weights = linear(distance) if how.mode == "linear" else cubic(distance, how.cubic_coeff_a)
     if how.exclude_outside:
         weights = weights * ((places >= 0) & (places <= size - 1))
         weights = weights / weights.sum(0)
@@ -158,7 +159,7 @@ def _antialias_matrix(x: Tensor, a: Axis, how: Method) -> Tensor:
         beyond = math.ceil(radius / min(a.scale, 1.0)) + 1
     places = torch.arange(-beyond, a.size + beyond, device=x.device)
     distance = (x[:, None] - places) * shrink
-    weights = _linear(distance) if how.mode == "linear" else _cubic(distance, how.cubic_coeff_a)
+    weights = linear(distance) if how.mode == "linear" else cubic(distance, how.cubic_coeff_a)
     if how.exclude_outside:
         weights = weights * ((places >= 0) & (places < a.size))
     weights = weights / weights.sum(1, keepdim=True)

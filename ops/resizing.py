@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -119,16 +119,6 @@ def resize(
 resize_11 = older(resize, since=11, without=["antialias", "axes", "keep_aspect_ratio_policy"])
 
 
-TRANSFORMATIONS = {  # -> the opsets that have them
-    "half_pixel": (11, 13, 18, 19),
-    "half_pixel_symmetric": (19,),
-    "pytorch_half_pixel": (11, 13, 18, 19),
-    "align_corners": (11, 13, 18, 19),
-    "asymmetric": (11, 13, 18, 19),
-    "tf_half_pixel_for_nn": (11,),
-    "tf_crop_and_resize": (11, 13, 18, 19),
-}
-NEAREST_MODES = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 FRACTIONAL = ("align_corners", "pytorch_half_pixel", "tf_crop_and_resize", "tf_half_pixel_for_nn")
 SCALES = (2.0, 3.0, 0.5, 1.5, 2.5, 0.6, 0.75)  # they change each size from 2 on
 
@@ -196,7 +186,7 @@ def _draw_method(d: Draw, mode: str | None, plain: bool) -> dict[str, str | floa
         "cubic_coeff_a": d.maybe(-0.5) if mode == "cubic" else None,
         "exclude_outside": d.maybe(d.integer(0, 1)) if excludes else None,
         "mode": mode,
-        "nearest_mode": None if smooth else d.maybe(d.choice(NEAREST_MODES)),
+        "nearest_mode": None if smooth else d.maybe(d.choice(get_args(NearestMode))),
     }
 
 
@@ -207,8 +197,11 @@ def _(d: Draw) -> Call:
     The reference evaluator has no negative axes and does not round sizes. onnxruntime confuses
     negative axes with others if there is a policy.
     """
-    mode, transformations = draw_mode(d, "linear", "cubic"), TRANSFORMATIONS
-    known = [t for t in transformations if d.opset in transformations[t]]
+    mode, known = draw_mode(d, "linear", "cubic"), list(get_args(Coordinates))
+    if d.opset < 19:
+        known.remove("half_pixel_symmetric")
+    if d.opset > 11:
+        known.remove("tf_half_pixel_for_nn")
     if onnx_name(d.elem_type("T1")) in ("bool", "complex64", "complex128"):
         known.remove("tf_crop_and_resize")  # it fills with a real number
     transformation = d.choice([None, *known])
@@ -222,9 +215,8 @@ def _(d: Draw) -> Call:
     scales, sizes = draw_scales(d, x.ndim, resized), _draw_sizes(d, x.shape, resized)
     scales, sizes = [scales[p] for p in places], [sizes[p] for p in places]
     by_scale, empty = d.boolean(), d.floats((0,)) if d.opset < 13 else None
-    policy = None
-    if axes and not by_scale:
-        policy = _draw_policy(d, [x.shape[p] for p in places], sizes)
+    shape, has_policy = [x.shape[p] for p in places], axes and not by_scale
+    policy = _draw_policy(d, shape, sizes) if has_policy else None
     if axes and not by_reference and policy in (None, "stretch"):
         axes = [axis - x.ndim if d.boolean() else axis for axis in axes]
     region = d.floats((0,)).new_tensor(_draw_region(d, places, resized))

@@ -7,7 +7,7 @@ cubic), 22 (bfloat16). AffineGrid 20.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnxinterp.ops.resampling import cubic, linear
 from onnxinterp.ops.spatial import at_least
 from onnxinterp.registry import op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, draw_integers
 from onnxinterp.values import Flag, is_known
 
 PaddingMode: TypeAlias = Literal["zeros", "border", "reflection"]
@@ -106,14 +107,6 @@ def _separable_sample(
     return sum(terms[1:], terms[0]).reshape(*x.shape[:2], *outputs)
 
 
-def _keys(t: Tensor) -> Tensor:
-    """The cubic kernel of Keys (1981) with a = -0.75, for distances up to 2."""
-    t = t.abs()
-    near = (1.25 * t - 2.25) * t * t + 1
-    far = ((-0.75 * t + 3.75) * t - 6) * t + 3
-    return torch.where(t <= 1, near, far)
-
-
 class _Kernel(NamedTuple):
     """The elements around a position, as offsets from the one before it, and their weights."""
 
@@ -123,8 +116,8 @@ class _Kernel(NamedTuple):
 
 KERNELS = {
     "nearest": _Kernel(range(1), torch.ones_like),
-    "linear": _Kernel(range(2), lambda t: 1 - t.abs()),
-    "cubic": _Kernel(range(-1, 3), _keys),
+    "linear": _Kernel(range(2), linear),
+    "cubic": _Kernel(range(-1, 3), cubic),
 }
 
 
@@ -166,8 +159,13 @@ def affine_grid(theta: Tensor, size: list[int], *, align_corners: Flag = 0) -> T
     return grid[index]
 
 
-def _grid_call(d: Draw, x: Tensor, outputs: tuple[int, ...], modes: Sequence[str]) -> Call:
+@sample(grid_sample, grid_sample_16)
+def _(d: Draw) -> Call:
     """Positions without ties of `nearest` and without borders, where rounding decides."""
+    rank = d.choice([2, 1, 3, 4]) if d.opset >= 20 else 2
+    modes = list(TORCH_MODES if d.opset >= 20 else LATER_MODES)
+    x = d.tensor((*draw_integers(d, 2, 1, 2), *draw_integers(d, rank, 2, 5)), "T1")
+    outputs = (x.shape[0], *draw_integers(d, rank, 1, 4))
     places = torch.cat([d.floats((*outputs, 1), -1.2, 1.2) for _ in x.shape[2:]], -1)
     exact = not isinstance(x, Tensor) or not x.is_floating_point()  # cannot be interpolated
     mode, paddings = d.maybe(d.choice(modes)), ["zeros", "reflection", "border"]
@@ -181,21 +179,6 @@ def _grid_call(d: Draw, x: Tensor, outputs: tuple[int, ...], modes: Sequence[str
         mode=mode,
         padding_mode=d.maybe(d.choice(paddings)),
     )
-
-
-@sample(grid_sample)
-def _(d: Draw) -> Call:
-    rank = d.choice([2, 1, 3, 4])
-    x = d.tensor((d.integer(1, 2), d.integer(1, 2), *[d.integer(2, 5) for _ in range(rank)]), "T1")
-    outputs = (x.shape[0], *[d.integer(1, 4) for _ in range(rank)])
-    return _grid_call(d, x, outputs, ["linear", "nearest", "cubic"])
-
-
-@sample(grid_sample_16)
-def _(d: Draw) -> Call:
-    x = d.tensor((d.integer(1, 2), d.integer(1, 2), d.integer(2, 5), d.integer(2, 5)), "T1")
-    outputs = (x.shape[0], d.integer(1, 4), d.integer(1, 4))
-    return _grid_call(d, x, outputs, ["bilinear", "nearest", "bicubic"])
 
 
 @sample(affine_grid)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, draw_axis
 from onnxinterp.values import Flag, Scalar
 
 
@@ -94,7 +94,7 @@ def _(d: Draw) -> Call:
 @sample(compress)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape(min_dims=1))
-    axis = d.axis(x.ndim) if d.opset >= 11 else d.integer(0, x.ndim - 1)
+    axis = draw_axis(d, x.ndim)
     axis_or_none = d.maybe(axis)
     n = math.prod(x.shape) if axis_or_none is None else x.shape[axis]
     condition = d.ints((d.integer(min(1, n), n),), 0, 1).bool()

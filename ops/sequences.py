@@ -107,8 +107,8 @@ def sequence_map(
     return tuple(list(column) for column in zip(*rows, strict=True))
 
 
-def _sequence(d: Draw, type: str = "S") -> list[Any]:
-    shape = d.shape()
+def _sequence(d: Draw, type: str = "S", min_dims: int = 0) -> list[Any]:
+    shape = d.shape(min_dims)
     return [d.tensor(shape, type) for _ in range(d.integer(1, 3))]
 
 
@@ -148,9 +148,8 @@ def _(d: Draw) -> Call:
 
 @sample(concat_from_sequence)
 def _(d: Draw) -> Call:
-    shape, new_axis = d.shape(min_dims=1), d.boolean()
-    sequence = [d.tensor(shape, "S") for _ in range(d.integer(1, 3))]
-    axis = d.axis(len(shape) + new_axis)
+    sequence, new_axis = _sequence(d, min_dims=1), d.boolean()
+    axis = d.axis(sequence[0].ndim + new_axis)
     return call(sequence, axis=axis, new_axis=1 if new_axis else d.maybe(0))
 
 
@@ -170,8 +169,8 @@ MAP_BODY = "body (T[] x, T[] y) => (T[] z, T[] same) { z = RULE (x, y) same = Id
 
 @sample(sequence_map)
 def _(d: Draw) -> Call:
-    shape, elem_type = d.shape(), d.elem_type("S")
-    sequence = [d.tensor(shape, "S") for _ in range(d.integer(1, 3))]
+    sequence, elem_type = _sequence(d), d.elem_type("S")
+    shape = sequence[0].shape
     other = d.tensor(shape, "S") if d.boolean() else [d.tensor(shape, "S") for _ in sequence]
     floating = isinstance(sequence[0], Tensor) and sequence[0].is_floating_point()
     text = MAP_BODY.replace("T[", f"{onnx_name(elem_type)}[")

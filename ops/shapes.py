@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.registry import host, op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, one_tensor
 from onnxinterp.values import HOST_LENGTH, Flag, Host, Ints, is_known
 from onnxinterp.versions import older
 
@@ -180,9 +180,7 @@ def identity(input: Any) -> Any:
     return input
 
 
-@host(identity)
-def _(input: Any) -> Any:
-    return input
+host(identity)(identity)
 
 
 @op("Expand", since=8)
@@ -245,9 +243,7 @@ def _(d: Draw) -> Call:
     return call(x, start=d.maybe(d.integer(-6, 6)), end=d.maybe(d.integer(-6, 6)))
 
 
-@sample(shape_1, size)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape()))
+sample(shape_1, size)(one_tensor())
 
 
 @sample(identity)
@@ -266,20 +262,12 @@ def _new_shape(d: Draw, sizes: tuple[int, ...]) -> list[int]:
     return new
 
 
-@sample(reshape)
+@sample(reshape, reshape_1)
 def _(d: Draw) -> Call:
     x = d.tensor(d.shape())
     allowzero = d.maybe(d.integer(0, 1)) if d.opset >= 14 else None
-    new = _new_shape(d, tuple(x.shape))
-    if allowzero:
-        new = [math.prod(x.shape), 1]
-    return call(x, new, allowzero=allowzero)
-
-
-@sample(reshape_1)
-def _(d: Draw) -> Call:
-    x = d.tensor(d.shape())
-    return call(x, shape=_new_shape(d, tuple(x.shape)))
+    new = [math.prod(x.shape), 1] if allowzero else _new_shape(d, tuple(x.shape))
+    return call(x, new, allowzero=allowzero) if d.opset >= 5 else call(x, shape=new)
 
 
 @sample(flatten)
@@ -331,17 +319,22 @@ def _(d: Draw) -> Call:
     return call(d.tensor(sizes), wanted)
 
 
+def _draw_blocks(d: Draw, mode_since: int) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Sizes, and the attributes of a change of `blocksize`."""
+    sizes = d.shape(min_dims=4, max_dims=4, max_side=3)
+    blocksize = d.integer(1, 3)
+    mode = d.maybe(d.choice(["DCR", "CRD"])) if d.opset >= mode_since else None
+    return sizes, {"blocksize": blocksize, "mode": mode}
+
+
 @sample(depth_to_space)
 def _(d: Draw) -> Call:
-    n, c, h, w = d.shape(min_dims=4, max_dims=4, max_side=3)
-    b = d.integer(1, 3)
-    mode = d.maybe(d.choice(["DCR", "CRD"])) if d.opset >= 11 else None
-    return call(d.tensor((n, c * b * b, h, w)), blocksize=b, mode=mode)
+    (n, c, h, w), attributes = _draw_blocks(d, 11)
+    return call(d.tensor((n, c * attributes["blocksize"] ** 2, h, w)), **attributes)
 
 
 @sample(space_to_depth)
 def _(d: Draw) -> Call:
-    n, c, h, w = d.shape(min_dims=4, max_dims=4, max_side=3)
-    b = d.integer(1, 3)
-    mode = d.maybe(d.choice(["DCR", "CRD"])) if d.opset >= 28 else None
-    return call(d.tensor((n, c, h * b, w * b)), blocksize=b, mode=mode)
+    (n, c, h, w), attributes = _draw_blocks(d, 28)
+    b = attributes["blocksize"]
+    return call(d.tensor((n, c, h * b, w * b)), **attributes)

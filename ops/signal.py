@@ -9,10 +9,12 @@ evaluator. The last axis is a number: size 2 if it is complex, 1 if it is real.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.elementwise import Kernel, register
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
@@ -92,50 +94,37 @@ def _half(x: Tensor, n: Scalar | None, axis: int) -> Tensor:
     return y.narrow(axis, 0, y.shape[axis] // 2 + 1) if x.is_complex() else y
 
 
-def _angles(size: Scalar, periodic: Flag, device: torch.device) -> Tensor:
-    """Angles from 0 to 2 pi, without the end if the window is periodic."""
-    n = torch.arange(size, dtype=torch.float64, device=device)
-    return 2 * math.pi * n / torch.full_like(n, size if periodic else size - 1)
+def _window(op_type: str, rule: Callable[[Tensor], Tensor], exact: bool = True) -> Kernel:
+    """Register a window: `rule` of the angles from 0 to 2 pi, without the end if it is periodic.
+
+    Where the rule is not `exact`, its highest element may be slightly less than 1, and integers
+    are made of rounded numbers.
+    """
+
+    def kernel(
+        size: Scalar,
+        *,
+        output_datatype: torch.dtype = torch.float32,
+        periodic: Flag = 1,
+        device: torch.device,
+    ) -> Tensor:
+        n = torch.arange(size, dtype=torch.float64, device=device)
+        window = rule(2 * math.pi * n / torch.full_like(n, size if periodic else size - 1))
+        if not exact and not output_datatype.is_floating_point:
+            window = window.float()
+        return window.to(output_datatype)
+
+    return register(kernel, op_type, 17)
 
 
-@op("HannWindow", since=17)
-def hann_window(
-    size: Scalar,
-    *,
-    output_datatype: torch.dtype = torch.float32,
-    periodic: Flag = 1,
-    device: torch.device,
-) -> Tensor:
-    return (_angles(size, periodic, device) / 2).sin().square().to(output_datatype)
-
-
-@op("HammingWindow", since=17)
-def hamming_window(
-    size: Scalar,
-    *,
-    output_datatype: torch.dtype = torch.float32,
-    periodic: Flag = 1,
-    device: torch.device,
-) -> Tensor:
-    """The constant is 25/46; torch has 0.54."""
-    alpha = 25 / 46
-    angles = _angles(size, periodic, device)
-    return (alpha - (1 - alpha) * angles.cos()).to(output_datatype)
-
-
-@op("BlackmanWindow", since=17)
-def blackman_window(
-    size: Scalar,
-    *,
-    output_datatype: torch.dtype = torch.float32,
-    periodic: Flag = 1,
-    device: torch.device,
-) -> Tensor:
-    angles = _angles(size, periodic, device)
-    window = 0.42 - 0.5 * angles.cos() + 0.08 * (2 * angles).cos()
-    if not output_datatype.is_floating_point:
-        window = window.float()  # so that its highest element is 1, not slightly less
-    return window.to(output_datatype)
+ALPHA = 25 / 46  # of the Hamming window; torch has 0.54
+hann_window = _window("HannWindow", lambda angles: (angles / 2).sin().square())
+hamming_window = _window("HammingWindow", lambda angles: ALPHA - (1 - ALPHA) * angles.cos())
+blackman_window = _window(
+    "BlackmanWindow",
+    lambda angles: 0.42 - 0.5 * angles.cos() + 0.08 * (2 * angles).cos(),
+    exact=False,
+)
 
 
 @op("MelWeightMatrix", since=17)
@@ -178,26 +167,15 @@ def _draw_dft(d: Draw, x_rank: int, axis: int) -> tuple[Tensor, int | None, dict
     return x, d.maybe(length), attributes
 
 
-def _draw_signal_axis(d: Draw, rank: int) -> int:
-    """Any axis but the last, which holds the parts of a number; negative ones too."""
-    axis = d.integer(0, rank - 2)
-    return axis - rank if d.boolean() else axis
-
-
 @sample(dft)
 def _(d: Draw) -> Call:
-    rank = d.integer(2, 4)
-    axis = d.maybe(_draw_signal_axis(d, rank))
-    x, length, attributes = _draw_dft(d, rank, -2 if axis is None else axis)
-    return call(x, length, axis, **attributes)
-
-
-@sample(dft_17)
-def _(d: Draw) -> Call:
-    rank = d.integer(2, 4)
-    axis = _draw_signal_axis(d, rank) if rank == 2 else d.maybe(_draw_signal_axis(d, rank))
-    x, length, attributes = _draw_dft(d, rank, 1 if axis is None else axis)
-    return call(x, length, axis=axis, **attributes)
+    rank, default = d.integer(2, 4), -2 if d.opset >= 20 else 1
+    axis = d.integer(0, rank - 2) - d.choice([0, rank])  # the last one has the parts of a number
+    axis_or_none = d.maybe(axis) if default % rank < rank - 1 else axis
+    x, length, attributes = _draw_dft(d, rank, default if axis_or_none is None else axis)
+    if d.opset >= 20:
+        return call(x, length, axis_or_none, **attributes)
+    return call(x, length, axis=axis_or_none, **attributes)
 
 
 @sample(stft)

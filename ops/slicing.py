@@ -89,16 +89,8 @@ def _(d: Draw) -> Call:
     if d.opset < 11:
         axes = [a % x.ndim for a in axes]
     bounds = [_draw_bounds(d, x.shape[a]) for a in axes]
-    steps = d.maybe([d.choice([1, 2, 3, -1, -2]) for _ in axes])
-    given = None if every and steps is None else axes
-    return call(x, [b[0] for b in bounds], [b[1] for b in bounds], given, steps)
-
-
-@sample(slice_1)
-def _(d: Draw) -> Call:
-    x = d.tensor(d.shape(min_dims=1))
-    every = d.boolean()
-    axes = list(range(x.ndim)) if every else [a % x.ndim for a in d.axes(x.ndim, 1)]
-    bounds = [_draw_bounds(d, x.shape[a]) for a in axes]
     starts, ends = [b[0] for b in bounds], [b[1] for b in bounds]
-    return call(x, starts=starts, ends=ends, axes=None if every else axes)
+    if d.opset < 10:
+        return call(x, starts=starts, ends=ends, axes=None if every else axes)
+    steps = d.maybe([d.choice([1, 2, 3, -1, -2]) for _ in axes])
+    return call(x, starts, ends, None if every and steps is None else axes, steps)

@@ -52,7 +52,7 @@ class Window:
             return [f // s + 1 for f, s in zip(free, self.strides, strict=True)]
         starts = [n + b for n, b in zip(sizes, self.begins, strict=True)]
         return [
-            at_most(-(-f // s), (start - 1) // s) + 1
+            sym_min(-(-f // s), (start - 1) // s) + 1
             for f, s, start in zip(free, self.strides, starts, strict=True)
         ]
 
@@ -60,11 +60,6 @@ class Window:
 def at_least(size: int, least: int) -> int:
     """max(size, least), also for a symbolic size."""
     return cast(int, sym_max(size, least))
-
-
-def at_most(size: int, most: int) -> int:
-    """min(size, most), also for a symbolic size."""
-    return cast(int, sym_min(size, most))
 
 
 def filter_sizes(W: Tensor, kernel_shape: Sequence[int] | None) -> Sequence[int]:

@@ -38,9 +38,7 @@ def _bytes(X: Strings) -> int:
 
 
 def _strings(rows: Sequence[str], shape: Sequence[int]) -> Strings:
-    array = np.empty(len(rows), dtype=object)
-    array[:] = rows
-    return array.reshape(shape)
+    return np.array(rows, dtype=object).reshape(shape)
 
 
 @op("StringConcat", since=20, any_type=True)
@@ -112,12 +110,8 @@ TURKIC: dict[str, CaseChange] = {
     "LOWER": lambda word: word.replace("İ", "i").replace("I", DOTLESS_I).lower(),
     "UPPER": lambda word: word.replace("i", "İ").upper(),
 }
-CASES = {
-    "C": ASCII,
-    "POSIX": ASCII,
-    "az": TURKIC,
-    "tr": TURKIC,
-}  # language of a locale -> its cases
+# language of a locale -> its cases
+CASES = {"C": ASCII, "POSIX": ASCII, "az": TURKIC, "tr": TURKIC}
 
 
 @op("StringNormalizer", since=10, any_type=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from onnxinterp.dtypes import FLOAT8
 from onnxinterp.ops.elementwise import elementwise, unary
 from onnxinterp.registry import host, op, sample
-from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.testing.samples import Call, Draw, call, one_tensor
 from onnxinterp.values import Flag, Host, sym_float
 
 
@@ -107,37 +107,15 @@ def _(input: Host) -> Any:
     return elementwise(lambda x: 1 if x > 0 else -1 if x < 0 else 0, exact=True)(input)
 
 
-@sample(abs, neg, sign, floor, ceil, round, sin, cos, atan, asinh)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape()))
-
-
-@sample(is_nan)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape(), "T1"))
+sample(abs, neg, sign, floor, ceil, round, sin, cos, atan, asinh)(one_tensor())
+sample(is_nan)(one_tensor(type="T1"))
+sample(exp, erf, sinh, cosh, tanh)(one_tensor(-4, 4))
+sample(reciprocal, sqrt, log)(one_tensor(0.5, 10))
+sample(tan, asin, acos, atanh)(one_tensor(-0.875, 0.875))
+sample(acosh)(one_tensor(1.25, 10))
 
 
 @sample(is_inf)
 def _(d: Draw) -> Call:
     negative, positive = d.maybe(d.integer(0, 1)), d.maybe(d.integer(0, 1))
     return call(d.tensor(d.shape(), "T1"), detect_negative=negative, detect_positive=positive)
-
-
-@sample(exp, erf, sinh, cosh, tanh)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape(), lo=-4, hi=4))
-
-
-@sample(reciprocal, sqrt, log)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape(), lo=0.5, hi=10))
-
-
-@sample(tan, asin, acos, atanh)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape(), lo=-0.875, hi=0.875))
-
-
-@sample(acosh)
-def _(d: Draw) -> Call:
-    return call(d.tensor(d.shape(), lo=1.25, hi=10))

@@ -56,17 +56,6 @@ def upsample_1(
 
 @sample(resize_10, upsample)
 def _(d: Draw) -> Call:
-    x, scales, mode = _draw(d)
-    return call(x, scales, mode=mode)
-
-
-@sample(upsample_7)
-def _(d: Draw) -> Call:
-    x, scales, mode = _draw(d)
-    return call(x, scales=scales, mode=mode)
-
-
-def _draw(d: Draw) -> tuple[Tensor, list[float], str | None]:
     """Any tensor for the nearest element; images for interpolation. Resize also shrinks."""
     mode = draw_mode(d, "linear")
     x, resized = draw_image(d, mode)
@@ -74,7 +63,8 @@ def _draw(d: Draw) -> tuple[Tensor, list[float], str | None]:
         x = draw_elements(d, d.shape(min_dims=1, max_dims=5, min_side=2))
         resized = [axis % x.ndim for axis in d.axes(x.ndim, 1)]
     least = 0.0 if d.opset >= 10 else 1.5
-    return x, [max(s, least) if s != 1 else s for s in draw_scales(d, x.ndim, resized)], mode
+    scales = [max(s, least) if s != 1 else s for s in draw_scales(d, x.ndim, resized)]
+    return call(x, scales, mode=mode) if d.opset >= 9 else call(x, scales=scales, mode=mode)
 
 
 @sample(upsample_1)

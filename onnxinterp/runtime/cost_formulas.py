@@ -36,6 +36,12 @@ SAME_SIZE = _names(
 )
 SUMS = frozenset({"cumprod", "cumsum", "nansum", "prod", "sum"})  # integers become int64
 INTEGER_RESULTS = frozenset({"argmax", "argmin", "count_nonzero"})
+POOLS = "avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices"
+RESIZES = _names(  # by interpolation: these read a part of their input at most
+    """_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
+    upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
+    upsample_nearest2d upsample_nearest3d upsample_trilinear3d"""
+)
 BOOLEAN_RESULTS = frozenset({"all", "any"})
 REAL_RESULTS = frozenset({"linalg_vector_norm", "norm", "std", "var"})
 
@@ -273,11 +279,9 @@ _WORDS: dict[str, Callable[[Arguments], Sizes]] = {
     "mv": _product("self", "vec"),
     "dot": lambda a: [(1, a.self.itemsize)],
     "convolution": _convolved,
-    "avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices": _pooled,
-    "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d": _resized,
-    "_upsample_nearest_exact2d _upsample_nearest_exact3d upsample_linear1d": _resized,
-    "upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d": _resized,
-    "_upsample_bicubic2d_aa upsample_trilinear3d": _resized,
+    POOLS: _pooled,
+    " ".join(RESIZES): _resized,
+    "_upsample_bilinear2d_aa _upsample_bicubic2d_aa": _resized,
     "_adaptive_avg_pool2d _adaptive_avg_pool3d": _resized,
     "grid_sampler_2d grid_sampler_3d": lambda a: [
         (a.input.shape[1] * math.prod(a.grid.shape[:-1]), a.input.itemsize)
@@ -303,15 +307,12 @@ _WORDS: dict[str, Callable[[Arguments], Sizes]] = {
 }
 FORMULAS = {name: formula for names, formula in _WORDS.items() for name in names.split()}
 FLOPS: dict[str, Callable[[Arguments, Sizes], float]] = {
+    **dict.fromkeys(_names(POOLS), _of_windows),
     "mm": _of_product("self"),
     "bmm": _of_product("self"),
     "addmm": _of_product("mat1"),
     "baddbmm": _of_product("batch1"),
     "convolution": _of_convolution,
-    "max_pool2d_with_indices": _of_windows,
-    "max_pool3d_with_indices": _of_windows,
-    "avg_pool2d": _of_windows,
-    "avg_pool3d": _of_windows,
     "_scaled_dot_product_flash_attention_for_cpu": _of_attention,
     "_cdist_forward": lambda a, sizes: float(sizes[0][0]) * a.x1.shape[-1],
     "mkldnn_rnn_layer": _of_recurrent,
@@ -326,11 +327,8 @@ SLOW = _names(  # elements depend on each other, or are compared
     """_unique2 argmax argmin cummax cummin cumprod cumsum kthvalue logcumsumexp median mode sort
     topk unique_consecutive unique_dim"""
 )
-READS_A_PART = _names(  # of its inputs, or only their shapes
-    """_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d avg_pool2d
-    avg_pool3d convolution embedding empty_like full_like gather grid_sampler_2d grid_sampler_3d
-    index index_select max_pool2d_with_indices max_pool3d_with_indices new_empty new_full
-    new_ones new_zeros nll_loss2d_forward nll_loss_forward ones_like rand_like randn_like take
-    upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
-    upsample_nearest2d upsample_nearest3d upsample_trilinear3d zeros_like"""
+READS_A_PART = RESIZES | _names(  # of its inputs, or only their shapes
+    f"""{POOLS} convolution embedding empty_like full_like gather grid_sampler_2d grid_sampler_3d
+    index index_select new_empty new_full new_ones new_zeros nll_loss2d_forward nll_loss_forward
+    ones_like rand_like randn_like take zeros_like"""
 )

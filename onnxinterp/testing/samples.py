@@ -12,7 +12,7 @@ The tests stand behind `Draw` with hypothesis; so may any seeded generator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -124,3 +124,35 @@ class Draw(Protocol):
     def maybe(self, value: T) -> T | None:
         """The value or None."""
         ...
+
+
+def one_tensor(
+    lo: float = -10,
+    hi: float = 10,
+    *,
+    min_dims: int = 0,
+    type: str = "T",
+    **reals: tuple[float, float],
+) -> Callable[[Draw], Call]:
+    """A sample of one tensor, and of attributes that are absent or between two numbers."""
+
+    def draw(d: Draw) -> Call:
+        x = d.tensor(d.shape(min_dims), type, lo, hi)
+        return call(x, **draw_reals(d, **reals))
+
+    return draw
+
+
+def draw_reals(d: Draw, **ends: tuple[float, float]) -> dict[str, float | None]:
+    """Attributes that are absent or between two numbers."""
+    return {name: d.maybe(d.real(lo, hi)) for name, (lo, hi) in ends.items()}
+
+
+def draw_integers(d: Draw, count: int, lo: int, hi: int) -> list[int]:
+    """So many numbers, bounds included."""
+    return [d.integer(lo, hi) for _ in range(count)]
+
+
+def draw_axis(d: Draw, rank: int) -> int:
+    """An axis of an operator that has negative ones from opset 11 on."""
+    return d.axis(rank) if d.opset >= 11 else d.integer(0, rank - 1)

@@ -20,7 +20,7 @@ from onnxinterp.ops.ml.registration import ml_op
 from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Strings
-from onnxinterp.versions import older
+from onnxinterp.versions import forwards, older
 
 
 class Coding(NamedTuple):
@@ -68,7 +68,8 @@ def _other_type(_attributes: dict[str, Any], inputs: Sequence[int]) -> int:
     return {strings: integers, integers: strings}.get(inputs[0], 0) if inputs else 0
 
 
-def _encoding(
+def _encode(
+    first_counts: bool,
     *,
     default_float: float = -0.0,
     default_int64: int = -1,
@@ -83,12 +84,18 @@ def _encoding(
     values_strings: Given = None,
     values_tensor: Given = None,
 ) -> Coding:
-    keys = labels_of(keys_tensor, keys_strings, keys_int64s, keys_floats)
+    given = keys_tensor, keys_strings, keys_int64s, keys_floats
+    keys = labels_of(*given, first_counts=first_counts)
     values = labels_of(values_tensor, values_strings, values_int64s, values_floats)
     default = _default_of(values, default_float, default_int64, default_string)
     if default_tensor is not None and len(default_tensor):
         default = default_tensor[0]
     return _coding(keys, values, default)
+
+
+@forwards(_encode)
+def _encoding(**attributes: Any) -> Coding:
+    return _encode(False, **attributes)
 
 
 @ml_op("LabelEncoder", since=4, any_type=True, infer_output_type=_type_of_values, prepare=_encoding)
@@ -102,22 +109,10 @@ def label_encoder(
     return prepared(X, device)
 
 
-def _encoding_2(
-    *,
-    default_float: float = -0.0,
-    default_int64: int = -1,
-    default_string: str = "_Unused",
-    keys_floats: Given = None,
-    keys_int64s: Given = None,
-    keys_strings: Given = None,
-    values_floats: Given = None,
-    values_int64s: Given = None,
-    values_strings: Given = None,
-) -> Coding:
+@forwards(_encode, without=["default_tensor", "keys_tensor", "values_tensor"])
+def _encoding_2(**attributes: Any) -> Coding:
     """The first of equal keys counts, as in onnxruntime; the specification does not say which."""
-    keys = labels_of(keys_strings, keys_int64s, keys_floats, first_counts=True)
-    values = labels_of(values_strings, values_int64s, values_floats)
-    return _coding(keys, values, _default_of(values, default_float, default_int64, default_string))
+    return _encode(True, **attributes)
 
 
 # NaN may be a key, as the specification says; onnxruntime and the reference never find it
@@ -197,13 +192,6 @@ LABELS: dict[str, list[Any]] = {  # the last one is never a key
     "float": [1.5, -1.0, 0.0, 0.25, 3e38, 9.0],
     "double": [0.1, -1.0, 0.0, 1e-300, 1e300, 9.0],
 }
-DTYPES = {
-    "int64": torch.int64,
-    "int32": torch.int32,
-    "int16": torch.int16,
-    "float": torch.float32,
-    "double": torch.float64,
-}
 LISTED = {"string": "strings", "int64": "int64s", "float": "floats"}
 
 
@@ -211,10 +199,8 @@ def _array(labels: list[Any], type: str, shape: tuple[int, ...] | None = None) -
     """Labels as a tensor or an array of strings."""
     shape = (len(labels),) if shape is None else shape
     if type != "string":
-        return torch.tensor(labels, dtype=DTYPES[type]).reshape(shape)
-    array = np.empty(len(labels), dtype=object)
-    array[:] = labels
-    return array.reshape(shape)
+        return torch.tensor(labels, dtype=getattr(torch, type)).reshape(shape)
+    return np.array(labels, dtype=object).reshape(shape)
 
 
 def _draw_labels(d: Draw, type: str, most: int = 5) -> list[Any]:

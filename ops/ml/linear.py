@@ -13,7 +13,6 @@ from torch.nn.functional import linear
 from onnxinterp.ops.ml.registration import ml_op
 from onnxinterp.ops.ml.scores import (
     PostTransform,
-    Strings,
     draw_labels,
     draw_rows,
     draw_transform,
@@ -26,7 +25,7 @@ from onnxinterp.ops.ml.scores import (
 )
 from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, Ints
+from onnxinterp.values import Flag, Ints, Strings
 
 
 @ml_op("LinearClassifier", since=1, infer_output_type=type_of_labels)

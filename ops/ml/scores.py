@@ -16,9 +16,7 @@ from torch import Tensor
 
 from onnxinterp.runtime.guard import PLACE, reserve
 from onnxinterp.testing.samples import Draw
-from onnxinterp.values import Ints, array_of
-
-Strings: TypeAlias = np.ndarray[Any, Any]
+from onnxinterp.values import Ints, Strings, array_of
 
 PostTransform: TypeAlias = Literal["NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT"]
 

@@ -6,7 +6,7 @@ History: 1 (both). Without support vectors they are linear models.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from torch.nn.functional import linear, one_hot
 from onnxinterp.ops.ml.registration import ml_op
 from onnxinterp.ops.ml.scores import (
     PostTransform,
-    Strings,
     draw_labels,
     draw_rows,
     draw_transform,
@@ -28,9 +27,9 @@ from onnxinterp.ops.ml.scores import (
 )
 from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, Floats, Ints
+from onnxinterp.values import Flag, Floats, Ints, Strings
 
-KERNEL_TYPES = ("LINEAR", "POLY", "RBF", "SIGMOID")
+KernelType: TypeAlias = Literal["LINEAR", "POLY", "RBF", "SIGMOID"]
 SWEEPS = 8  # 100 in libsvm, but none of half a million cases needed more than 4
 
 
@@ -53,7 +52,7 @@ def svm_regressor(
     *,
     coefficients: Tensor | None = None,
     kernel_params: Floats | None = None,
-    kernel_type: Literal["LINEAR", "POLY", "RBF", "SIGMOID"] = "LINEAR",
+    kernel_type: KernelType = "LINEAR",
     n_supports: int = 0,
     one_class: Flag = 0,
     post_transform: PostTransform = "NONE",
@@ -83,7 +82,7 @@ def svm_classifier(
     classlabels_strings: Sequence[str] | None = None,
     coefficients: Tensor | None = None,
     kernel_params: Floats | None = None,
-    kernel_type: Literal["LINEAR", "POLY", "RBF", "SIGMOID"] = "LINEAR",
+    kernel_type: KernelType = "LINEAR",
     post_transform: PostTransform = "NONE",
     prob_a: Tensor | None = None,
     prob_b: Tensor | None = None,
@@ -203,7 +202,7 @@ def _(d: Draw) -> Call:
         x,
         coefficients=draw_weights(d, n or features),
         kernel_params=_draw_parameters(d),
-        kernel_type=d.maybe(d.choice(KERNEL_TYPES)),
+        kernel_type=d.maybe(d.choice(get_args(KernelType))),
         n_supports=n if n else d.maybe(n),
         one_class=d.maybe(d.integer(0, 1)),
         post_transform=draw_transform(d),
@@ -227,7 +226,7 @@ def _(d: Draw) -> Call:
         **draw_labels(d, n, "classlabels_ints"),
         coefficients=draw_weights(d, (n - 1) * vectors or n * features, lowest),
         kernel_params=_draw_parameters(d),
-        kernel_type=d.maybe(d.choice(KERNEL_TYPES)),
+        kernel_type=d.maybe(d.choice(get_args(KernelType))),
         post_transform=draw_transform(d, "PROBIT"),
         prob_a=draw_weights(d, pairs or 1) if probable else None,
         prob_b=draw_weights(d, pairs or 1) if probable else None,

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.errors import InvalidModelError
+from onnxinterp.values import Floats, Ints
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -122,13 +123,17 @@ class Places(dict[tuple[int, int], int]):
 
 def listed_nodes(
     places: Places,
-    modes: Sequence[str],
-    features: Sequence[int],
-    values: Sequence[float] | Array,
-    branches: tuple[Sequence[int], Sequence[int]],
-    missing: Sequence[int] | None,
+    *,
+    nodes_modes: Sequence[str] | None = None,
+    nodes_featureids: Ints | None = None,
+    nodes_truenodeids: Ints | None = None,
+    nodes_falsenodeids: Ints | None = None,
+    nodes_values: Floats | None = None,
+    nodes_values_as_tensor: Array | None = None,
+    nodes_missing_value_tracks_true: Ints | None = None,
 ) -> Nodes:
-    """Nodes and leaves in one list; `branches` are ids of nodes, for true and for false."""
+    """Nodes and leaves in one list; branches are ids of nodes."""
+    modes = nodes_modes or ()
     if unknown := set(modes) - MODES.keys():
         raise InvalidModelError(f"nodes_modes must be known, got {', '.join(sorted(unknown))}")
     mode = [MODES[m] for m in modes]
@@ -137,35 +142,41 @@ def listed_nodes(
             position if m == LEAF else places[tree, i]
             for ((tree, _), position), m, i in zip(places.items(), mode, ids, strict=True)
         ]
-        for ids in branches
+        for ids in (nodes_truenodeids or (), nodes_falsenodeids or ())
     )
-    return _nodes(mode, features, values, true, false, missing)
+    values = (nodes_values or ()) if nodes_values_as_tensor is None else nodes_values_as_tensor
+    missing = nodes_missing_value_tracks_true
+    return _nodes(mode, nodes_featureids or (), values, true, false, missing)
 
 
 def split_nodes(
-    modes: Array,
-    features: Sequence[int],
-    values: Array,
-    branches: tuple[Sequence[int], Sequence[int]],
-    are_leaves: tuple[Sequence[int], Sequence[int]],
-    missing: Sequence[int] | None,
     n_leaves: int,
+    *,
+    nodes_modes: Array,
+    nodes_featureids: Ints,
+    nodes_splits: Array,
+    nodes_truenodeids: Ints,
+    nodes_falsenodeids: Ints,
+    nodes_trueleafs: Ints,
+    nodes_falseleafs: Ints,
+    nodes_missing_value_tracks_true: Ints | None = None,
 ) -> Nodes:
     """Nodes and leaves in two lists: the leaves come after the nodes."""
-    n, none = len(modes), [0] * n_leaves
-    if modes.dtype != np.uint8 or not (modes < LEAF).all():
-        raise InvalidModelError(f"nodes_modes must be uint8 below {LEAF}, got {modes.dtype}")
-    for ids, leaf in zip(branches, are_leaves, strict=True):
+    n, none, missing = len(nodes_modes), [0] * n_leaves, nodes_missing_value_tracks_true
+    if nodes_modes.dtype != np.uint8 or not (nodes_modes < LEAF).all():
+        raise InvalidModelError(f"nodes_modes must be uint8 below {LEAF}, got {nodes_modes.dtype}")
+    branches = (nodes_truenodeids, nodes_trueleafs), (nodes_falsenodeids, nodes_falseleafs)
+    for ids, leaf in branches:
         if not ((np.array(ids) >= 0) & (ids < np.where(leaf, n_leaves, n))).all():
             raise InvalidModelError("branches must be positions of nodes or leaves")
     true, false = (
         np.concatenate([np.where(leaf, np.add(ids, n), ids), n + np.arange(n_leaves)])
-        for ids, leaf in zip(branches, are_leaves, strict=True)
+        for ids, leaf in branches
     )
     return _nodes(
-        [*modes.tolist(), *[LEAF] * n_leaves],
-        [*features, *none],
-        np.concatenate([values, np.zeros(n_leaves, values.dtype)]),
+        [*nodes_modes.tolist(), *[LEAF] * n_leaves],
+        [*nodes_featureids, *none],
+        np.concatenate([nodes_splits, np.zeros(n_leaves, nodes_splits.dtype)]),
         true,
         false,
         None if missing is None else [*missing, *none],

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from onnxinterp.errors import InvalidModelError
 from onnxinterp.ops.ml.registration import ml_op
 from onnxinterp.ops.ml.scores import (
     PostTransform,
-    Strings,
     labels,
     pair,
     transform_scores,
@@ -37,11 +36,11 @@ from onnxinterp.ops.ml.tree_tables import (
     split_nodes,
     without_sets,
 )
-from onnxinterp.values import Floats, Ints
+from onnxinterp.values import Floats, Ints, Strings
 from onnxinterp.versions import forwards, older
 
 AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")  # index: the number in TreeEnsemble
-POST_TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")  # likewise
+POST_TRANSFORMS = get_args(PostTransform)  # likewise
 REDUCTIONS = {"AVERAGE": "sum", "SUM": "sum", "MIN": "amin", "MAX": "amax"}
 BLOCK = 2**17  # number of states that fit into a cache
 
@@ -105,36 +104,22 @@ def _regress(
     return transform_scores(y if base is None else y + base.to(y.dtype), post_transform)
 
 
+@forwards(split_nodes)
 def _split(
     *,
-    nodes_featureids: Ints,
-    nodes_modes: Array,
-    nodes_splits: Array,
-    nodes_truenodeids: Ints,
-    nodes_falsenodeids: Ints,
-    nodes_trueleafs: Ints,
-    nodes_falseleafs: Ints,
     leaf_targetids: Ints,
-    tree_roots: Ints,
-    n_targets: int | None = None,
-    nodes_missing_value_tracks_true: Ints | None = None,
     membership_values: Array | None = None,
+    n_targets: int | None = None,
+    tree_roots: Ints,
+    **nodes: Any,
 ) -> Forest:
     if not n_targets:
         raise InvalidModelError("n_targets must be given")
-    nodes = split_nodes(
-        nodes_modes,
-        nodes_featureids,
-        nodes_splits,
-        (nodes_truenodeids, nodes_falsenodeids),
-        (nodes_trueleafs, nodes_falseleafs),
-        nodes_missing_value_tracks_true,
-        len(leaf_targetids),
-    )
+    table = split_nodes(len(leaf_targetids), **nodes)
     members = np.zeros(0) if membership_values is None else membership_values
-    leaf = len(nodes_modes) + np.arange(len(leaf_targetids))
+    leaf = len(table.mode) - len(leaf_targetids) + np.arange(len(leaf_targetids))
     votes = Votes(leaf, leaf_targetids, n_targets)
-    return forest(without_sets(nodes, members), np.array(tree_roots), votes)
+    return forest(without_sets(table, members), np.array(tree_roots), votes)
 
 
 @ml_op("TreeEnsemble", since=5, frozen=("X",), prepare=_split)
@@ -156,35 +141,23 @@ def _one_of(floats: Any, tensor: Any) -> Any:
     return floats if tensor is None else tensor
 
 
+@forwards(listed_nodes)
 def _regressor(
     *,
-    nodes_treeids: Ints | None = None,
-    nodes_nodeids: Ints | None = None,
-    nodes_modes: Sequence[str] | None = None,
-    nodes_featureids: Ints | None = None,
-    nodes_truenodeids: Ints | None = None,
-    nodes_falsenodeids: Ints | None = None,
-    target_treeids: Ints | None = None,
-    target_nodeids: Ints | None = None,
-    target_ids: Ints | None = None,
-    nodes_values: Floats | None = None,
-    nodes_values_as_tensor: Array | None = None,
-    nodes_missing_value_tracks_true: Ints | None = None,
     n_targets: int | None = None,
+    nodes_nodeids: Ints | None = None,
+    nodes_treeids: Ints | None = None,
+    target_ids: Ints | None = None,
+    target_nodeids: Ints | None = None,
+    target_treeids: Ints | None = None,
+    **nodes: Any,
 ) -> Forest:
     if not n_targets:
         raise InvalidModelError("n_targets, or labels of classes, must be given")
     places = Places(nodes_treeids or (), nodes_nodeids or ())
-    nodes = listed_nodes(
-        places,
-        nodes_modes or (),
-        nodes_featureids or (),
-        _one_of(nodes_values or (), nodes_values_as_tensor),
-        (nodes_truenodeids or (), nodes_falsenodeids or ()),
-        nodes_missing_value_tracks_true,
-    )
+    table = listed_nodes(places, **nodes)
     leaf = [places[key] for key in zip(target_treeids or (), target_nodeids or (), strict=True)]
-    return forest(nodes, places.roots(), Votes(leaf, target_ids or (), n_targets))
+    return forest(table, places.roots(), Votes(leaf, target_ids or (), n_targets))
 
 
 @ml_op("TreeEnsembleRegressor", since=3, frozen=("X",), prepare=_regressor)
