@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -29,7 +29,6 @@ from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.format.files import Folder
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.wire import (
-    Chain,
     Place,
     Wire,
     edit,
@@ -48,7 +47,6 @@ from onnxinterp.weights import Weights
 from onnxinterp.writing.tensor_edits import NUMBER_TYPE, StoredTensor
 
 MIN_HOLE_BYTES = 1024
-BYTES_PER_NODE = 2**13  # that are serialized in the time that a walk takes for a node
 LIKE_HINT = "name a file of the same graph: save_onnx(path, like=...)"
 
 
@@ -161,13 +159,14 @@ def make_template(
     except InvalidModelError:
         return Template(None, places, ties, fixed, None)
     wire = Wire([(0, data)], len(data))
-    if content is not None and _has_split_tensors(proto, wire):
+    tensors = _tensors(wire)
+    if content is not None and _has_split_tensors(wire, tensors):
         data = reading.serialized(proto)  # a tensor in pieces has no single place
         wire = Wire([(0, data)], len(data))
+        tensors = _tensors(wire)
     read_later = {tie.place for tie in ties.values() if not tie.held}
     holes = []
-    for place, chain in _tensors(wire):
-        stored = StoredTensor(wire, chain)
+    for place, stored in tensors:
         payload = stored.payload if place in places and place not in read_later else None
         if payload is None or payload.stop - payload.start < MIN_HOLE_BYTES:
             continue
@@ -179,13 +178,14 @@ def make_template(
     return Template(wire.without(holes), places, ties, fixed, path, reader.sizes, root)
 
 
-def _has_split_tensors(proto: onnx.ModelProto, wire: Wire) -> bool:
-    """Whether a tensor comes in several pieces: then the model would be serialized to other bytes.
+def _has_split_tensors(wire: Wire, tensors: Iterable[tuple[Place, StoredTensor]]) -> bool:
+    """Whether a tensor comes in several pieces.
 
-    `ByteSize` serializes it, so that with large weights it is quicker to walk through the bytes.
+    Then protobuf would write other bytes, which is quicker to test, without the data, than a walk.
     """
-    many_nodes = BYTES_PER_NODE * len(proto.graph.node) > wire.size
-    return not (many_nodes and proto.ByteSize() == wire.size) and has_split_tensors(wire)
+    bare = _bare(wire, (stored for _, stored in tensors))
+    canonical = onnx.ModelProto.FromString(bare).SerializeToString()
+    return canonical != bare and has_split_tensors(wire)
 
 
 def template_of(
@@ -219,7 +219,7 @@ def template_of(
         data = reading.serialized(reading.read(like, limits, kernels=kernels).proto)
         wire = Wire([(0, data)], len(data))
     # parsed without the memory that its tensors would take
-    bare = _bare(wire, (StoredTensor(wire, chain) for _, chain in _tensors(wire)))
+    bare = _bare(wire, (stored for _, stored in _tensors(wire)))
     proto = reading.read(bare, limits, kernels=kernels).proto
     model = untie_weights(build(proto, kernels, limits), untie)
     _check_same_graph(graph, model.graph.pruned(graph.outputs))
@@ -238,8 +238,7 @@ def without_holes(wire: Wire) -> tuple[bytes, set[Place]]:
         InvalidModelError: other bytes are missing, too.
     """
     try:
-        tensors = ((place, StoredTensor(wire, chain)) for place, chain in _tensors(wire))
-        empty = {place: stored for place, stored in tensors if not stored.is_here}
+        empty = {place: stored for place, stored in _tensors(wire) if not stored.is_here}
         return _bare(wire, empty.values()), set(empty)
     except KeyError as error:
         raise InvalidModelError(f"the template lacks byte {error}, not of a tensor") from error
@@ -258,10 +257,12 @@ def _absolute(folder: Path) -> Path:
     return Path(os.path.abspath(folder))
 
 
-def _tensors(wire: Wire) -> Iterator[tuple[Place, Chain]]:
+def _tensors(wire: Wire) -> list[tuple[Place, StoredTensor]]:
     """The tensors that may have holes."""
     found = walk(wire, MIN_HOLE_BYTES)
-    return ((place, chain) for place, kind, chain in found if kind is TensorProto)
+    return [
+        (place, StoredTensor(wire, chain)) for place, kind, chain in found if kind is TensorProto
+    ]
 
 
 def _places(
