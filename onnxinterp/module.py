@@ -15,6 +15,7 @@ from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Graph
 from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
+from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning.plans import Plans, device_of, floating_dtype, sizes_of
 from onnxinterp.reading.source import Read, Source, read
@@ -119,13 +120,15 @@ class OnnxModule(Tunable):
         tensors, strings = read_tensors(model, graph, reader)
         self._mapped = reader.mapped
         packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
-        self.weights = Weights(parameters(model, graph, tensors, trainable))
+        known = {name: type_of(value) for name, value in (tensors | strings).items()} | packed
+        types = infer_types(graph, known)
+        self.weights = Weights(parameters(model, graph, tensors, types, trainable))
         self.template = make_template(content, proto, model, self.weights, reader)
         self.onnx_graph = graph
         self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)
         self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
         self._call = Arguments(self.inputs, self.optional_inputs)
-        self._plans = Plans(graph, self.weights, strings, packed, limits, fuse)
+        self._plans = Plans(graph, self.weights, strings, packed, limits, fuse, types)
         self.frozen_statistics: frozenset[str] = frozenset()
         self._set_forward()
         self._set_floating()

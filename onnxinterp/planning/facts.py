@@ -17,7 +17,7 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.graph.ir import Graph, ValueInfo
-from onnxinterp.graph.types import output_types, type_of
+from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.kinds import Kind
 from onnxinterp.limits import Limits
 from onnxinterp.runtime.guard import Guard
@@ -71,6 +71,11 @@ class Facts:
     types: Mapping[str, int]
     straight_through: Set[str]
 
+    @classmethod
+    def of(cls, graph: Graph, types: Mapping[str, int]) -> Facts:
+        """What holds for a graph and its subgraphs, with the types of all values."""
+        return cls(types, frozenset().union(*(g.straight_through for g in graph.graphs())))
+
     def type_of(self, value: ValueInfo) -> int:
         """The type that a graph declares for a value, or else the inferred one."""
         return value.elem_type or self.types.get(value.name, 0)
@@ -86,27 +91,8 @@ class Facts:
 
 def infer(graph: Graph, setting: Setting) -> Facts:
     """Infer what holds for the values of a graph and of its subgraphs."""
-    types = {name: type_of(value) for name, value in setting.constants.items()}
-    types.update(setting.types)
-    straight_through: set[str] = set()
-    _infer(graph, types, straight_through)
-    return Facts(types, straight_through)
-
-
-def _infer(graph: Graph, types: dict[str, int], straight_through: set[str]) -> None:
-    types.update({i.name: i.elem_type for i in graph.inputs if i.elem_type})
-    straight_through |= graph.straight_through
-    for node in graph.nodes:
-        bodies = []
-        for body in node.subgraphs.values():
-            if len(body.inputs) == len(node.inputs):  # as passed where undeclared
-                passed = zip(body.inputs, node.inputs, strict=True)
-                types.update({i.name: types.get(n, 0) for i, n in passed})
-            _infer(body, types, straight_through)
-            if node.kernel is None or not node.kernel.subgraph_of:
-                bodies.append([o.elem_type or types.get(o.name, 0) for o in body.outputs])
-        inputs = [types.get(name, 0) for name in node.inputs]
-        types.update(zip(node.outputs, output_types(node, inputs, bodies), strict=True))
+    known = {name: type_of(value) for name, value in setting.constants.items()}
+    return Facts.of(graph, infer_types(graph, known | dict(setting.types)))
 
 
 def snapshot(value: Constant) -> Host | None:

@@ -85,6 +85,7 @@ class Plans:
         packed: Mapping[str, int],
         limits: Limits,
         fuse: bool,
+        types: Mapping[str, int],
     ) -> None:
         self.graph = graph
         self.weights = weights
@@ -96,7 +97,9 @@ class Plans:
         self.has_modes = any(k.state or "training" in k.attributes for k in kernels)
         self.loaded_as = floating_dtype(weights)
         self._hosts: dict[str, Host] = {}  # numbers of the file: they outlast casts and meta
-        self.reset(frozenset())
+        self.setting = self._setting(frozenset())
+        self._facts = Facts.of(graph, types)
+        self._plans: dict[tuple[bool, frozenset[str]], BoundPlan] = {}
 
     def reset(self, frozen_stats: frozenset[str], *, reread: bool = False) -> None:
         """Forget all plans: weights were moved, cast or loaded.
@@ -108,8 +111,8 @@ class Plans:
         if reread:  # numbers on the meta device cannot be read again
             self._hosts = {n: h for n, h in self._hosts.items() if self.weights[n].is_meta}
         self.setting = self._setting(frozen_stats)
-        self._facts: Facts = infer(self.graph, self.setting)
-        self._plans: dict[tuple[bool, frozenset[str]], BoundPlan] = {}
+        self._facts = infer(self.graph, self.setting)
+        self._plans = {}
 
     def get(self, training: bool, overridden: frozenset[str] = frozenset()) -> BoundPlan:
         """The plan for a mode, where a call gives the `overridden` initializers."""
