@@ -1,12 +1,15 @@
-"""Cost of checking a file: time to load 100 MB with all checks, divided by the time without them.
+"""Time to open models, and the part of it that checks take.
 
+The second table is the time to load 100 MB with all checks, divided by the time without them.
 CHECKS lists the checks. Opening files safely below the model's folder is included in both times: it
 cannot be turned off.
 """
 
 from __future__ import annotations
 
+import gc
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,12 +18,15 @@ from unittest.mock import patch
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import convert_model_to_external_data
+from torch import nn
 
-from benchmarks.networks import make_model
+from benchmarks.networks import AttentionBlock, export, make_model, residual_network
 from benchmarks.tables import Table, main
 from benchmarks.timing import time_candidates, use_one_thread
+from benchmarks.training import WORDS, Tagger
 from onnxinterp import OnnxModule
 
 BYTES = 100 * 10**6
@@ -44,14 +50,15 @@ def without_checks() -> Iterator[None]:
         yield
 
 
-def _model(layers: int, *, numbers: bool = False) -> onnx.ModelProto:
-    """Return a model of `layers` times Mul and Add, with 100 MB of weights in total.
+def _model(layers: int, *, numbers: bool = False, size: int = BYTES) -> onnx.ModelProto:
+    """Return a model of `layers` times Mul and Add.
 
     Args:
         layers: half the number of nodes.
         numbers: store weights in `float_data` instead of `raw_data`.
+        size: bytes of all weights.
     """
-    width = BYTES // 4 // (2 * layers)
+    width = size // 4 // (2 * layers)
     generator = np.random.default_rng(0)
     nodes, weights, value = [], [], "x"
     for i in range(layers):
@@ -83,6 +90,40 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     yield "2,000 nodes, external data", folder / "external.onnx"
 
 
+def _models() -> Iterator[tuple[str, onnx.ModelProto]]:
+    yield "2,000 nodes", _model(1000, size=8000)
+    image, tokens = torch.randn(1, 3, 224, 224), torch.randn(1, 16, 64)
+    yield "residual network", export(residual_network(), image, opset=17, dynamic=False)
+    yield "tagger", export(Tagger(), torch.randint(WORDS, (1, 8)), opset=17, dynamic=True)
+    blocks = nn.Sequential(*(AttentionBlock(384, 6) for _ in range(6)))
+    yield "transformer", export(blocks, torch.randn(1, 16, 384), opset=17, dynamic=True)
+    blocks = nn.Sequential(*(AttentionBlock(decomposed=True) for _ in range(12)))
+    yield "transformer in parts", export(blocks, tokens, opset=17, dynamic=True)
+
+
+def _opening(path: Path) -> float:
+    """Milliseconds to open a model: the minimum of `ROUNDS` runs, without garbage of others."""
+    times = []
+    for _ in range(ROUNDS):
+        gc.collect()
+        start = time.process_time()
+        OnnxModule(path)
+        times.append(time.process_time() - start)
+    return 1e3 * min(times)
+
+
+def measure_opening() -> Table:
+    use_one_thread()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        for name, model in _models():
+            onnx.save(model, path)
+            rows.append((name, path.stat().st_size / 1e6, _opening(path)))
+    note = f"Milliseconds from a path to a module: minimum of {ROUNDS} runs."
+    return Table("Opening models", note, ("model", "MB", "ms"), tuple(rows))
+
+
 def measure() -> Table:
     use_one_thread()
     rows = []
@@ -107,4 +148,4 @@ def measure() -> Table:
 
 
 if __name__ == "__main__":
-    main(measure)
+    main(measure_opening, measure)

@@ -43,12 +43,14 @@ def write_json(path: Path, tables: Sequence[Table]) -> None:
     path.write_text(json.dumps([asdict(table) for table in tables], indent=1) + "\n")
 
 
-def main(measure: Callable[[], Table]) -> None:
+def main(*measures: Callable[[], Table]) -> None:
     """Run one benchmark from the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
     options = parser.parse_args()
-    table = measure()
-    print(table.markdown())
+    tables = []
+    for measure in measures:
+        tables.append(measure())
+        print(tables[-1].markdown())
     if options.json:
-        write_json(options.json, [table])
+        write_json(options.json, tables)

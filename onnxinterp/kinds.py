@@ -31,6 +31,7 @@ def alternatives(hint: Any) -> frozenset[Any]:
     return frozenset(typing.get_args(hint) if union else (hint,)) - {type(None)}
 
 
+@lru_cache(maxsize=1024)
 def kind_of(hint: Any) -> Kind:
     """The kind of input that an annotation declares."""
     members = alternatives(hint)

@@ -12,9 +12,10 @@ from torch import Tensor
 from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import NodeError, UnsupportedOpError, plain
 from onnxinterp.graph.build import build
-from onnxinterp.graph.ir import Graph
+from onnxinterp.graph.ir import Graph, Model
 from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
+from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning.plans import Plans, device_of, floating_dtype, sizes_of
 from onnxinterp.reading.source import Read, Source, read
@@ -104,33 +105,39 @@ class OnnxModule(Tunable):
         self.fuse = fuse
         self.limits = limits
         self._kernels = {name: kernel_of(name, f) for name, f in (kernels or {}).items()}
-        proto, reader, content = read(
-            source, limits, data_root, kernels=self._kernels, allowed_ops=allowed_ops
-        )
-        model = build(proto, self._kernels, limits)
+        opened = read(source, limits, data_root, kernels=self._kernels, allowed_ops=allowed_ops)
+        model = build(opened.proto, self._kernels, limits)
         self.untied = resolve_untie(untie, model)
         model = untie_weights(model, self.untied)
-        graph = model.graph.pruned(model.infos(outputs))
+        self.onnx_graph = graph = model.graph.pruned(model.infos(outputs))
         _refuse_missing(graph)
         self.opset_imports = model.opset_imports
         self.producer = model.producer
         self.interpreter = Interpreter()
-        stored = {name: header(held)[0] for name, held in model.tensors.items()}
-        check_types(graph, stored)
-        tensors, strings = read_tensors(model, graph, reader)
-        self._mapped = reader.mapped
-        packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
-        self.weights = Weights(parameters(model, graph, tensors, trainable))
-        self.template = make_template(content, proto, model, self.weights, reader)
-        self.onnx_graph = graph
         self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)
         self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
         self._call = Arguments(self.inputs, self.optional_inputs)
-        self._plans = Plans(graph, self.weights, strings, packed, limits, fuse)
+        self._plans = self._load(model, opened, trainable)
         self.frozen_statistics: frozenset[str] = frozenset()
         self._set_forward()
         self._set_floating()
         self.eval()
+
+    def _load(self, model: Model, opened: Read, trainable: Trainable) -> Plans:
+        """Read the weights, and prepare for planning."""
+        graph = self.onnx_graph
+        stored = {name: header(held)[0] for name, held in model.tensors.items()}
+        check_types(graph, stored)
+        tensors, strings = read_tensors(model, graph, opened.reader)
+        self._mapped = opened.reader.mapped
+        packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
+        known = {name: type_of(value) for name, value in (tensors | strings).items()} | packed
+        types = infer_types(graph, known)
+        self.weights = Weights(parameters(model, graph, tensors, types, trainable))
+        self.template = make_template(
+            opened.content, opened.proto, model, self.weights, opened.reader
+        )
+        return Plans(graph, self.weights, strings, packed, self.limits, self.fuse, types)
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Holder, Model, Node
 from onnxinterp.graph.ties import untie_weights
-from onnxinterp.graph.types import type_of
+from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.reading.source import read
 from onnxinterp.weights.loading import header, read_tensor
 from onnxinterp.weights.trainable import UNKNOWN_RANGE, Range, choose_parameters, value_range
@@ -107,7 +107,8 @@ def weights_of(model: Model) -> list[Weight]:
         assert isinstance(value, torch.Tensor), "strings have no carrier"
         return value_range(value)
 
-    trains = choose_parameters(model, graph, shells, range_of=range_of)
+    types = infer_types(graph, {name: kind for name, (kind, _) in headers.items()})
+    trains = choose_parameters(model, graph, shells, types, range_of=range_of)
     return [Weight(n, kind, shape, trains.get(n, False)) for n, (kind, shape) in headers.items()]
 
 

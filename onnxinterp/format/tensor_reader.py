@@ -188,7 +188,7 @@ def _own_copy(data: bytes) -> bytearray | mmap.mmap:
     """
     if len(data) < MIN_MAP_BYTES:
         return bytearray(data)
-    pages = mmap.mmap(-1, len(data))
+    pages = mmap.mmap(-1, len(data), access=mmap.ACCESS_COPY)  # of this process alone
     pages.write(data)
     return pages
 

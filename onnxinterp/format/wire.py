@@ -249,13 +249,13 @@ def messages(message: Message) -> Iterator[tuple[Place, Message]]:
     """The same messages as of `walk`, of a parsed model, in another order."""
     waiting = [_children((), message)]
     while waiting:
-        found = next(waiting[-1], None)
-        if found is None:
+        for place, found in waiting[-1]:
+            yield place, found
+            if type(found) in INNER_FIELDS:
+                waiting.append(_children(place, found))
+                break
+        else:
             waiting.pop()
-            continue
-        yield found
-        if type(found[1]) in INNER_FIELDS:
-            waiting.append(_children(*found))
 
 
 def _children(place: Place, message: Message) -> Iterator[tuple[Place, Message]]:
@@ -264,8 +264,12 @@ def _children(place: Place, message: Message) -> Iterator[tuple[Place, Message]]
         if not repeated and not message.HasField(name):
             continue
         found = getattr(message, name)
-        for index, inner in enumerate(found if repeated else (found,)):
-            yield (*place, number, index), inner
+        if not repeated:
+            yield (*place, number, 0), found
+        elif found:
+            series = (*place, number)
+            for index, inner in enumerate(found):
+                yield (*series, index), inner
 
 
 class Edit(NamedTuple):

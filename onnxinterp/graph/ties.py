@@ -65,20 +65,22 @@ def untie_weights(model: Model, untied: bool | Collection[str]) -> Model:
         untied: True for the merges that the file shows, False for none; or escaped names: these are
             untied wherever several nodes read them, also where the file shows nothing.
     """
-    if untied is False:
+    merged = _merged(model)
+    if untied is False or not merged:
         return model
     asked = None if untied is True else frozenset(untied)
-    if found := _identities(model, asked):
+    if found := _identities(model, merged, asked):
         nodes = tuple(n for n in model.graph.nodes if n.outputs[0] not in found)
         reads = _reads(model)
         reads.subtract(found.values())
         ties = {new: Tie(name, ((new, None),), not reads[name]) for new, name in found.items()}
         model = _with(model, replace(model.graph, nodes=nodes), ties)
+        merged = _merged(model)
     taken = model.tensors.keys() | {o for n in model.graph.walk() for o in n.outputs}
     taken |= {i.name for g in model.graph.graphs() for i in g.inputs}
     ties = {}
     copies = Counter[str]()  # how often a name was wanted again
-    for name, uses in _uses(model).items():
+    for name, uses in _uses(model, merged).items():
         whole = asked is not None and glob.escape(name) in asked
         own = _own_names(model, name, uses, whole) if asked is None or whole else {}
         for new, its_uses in own.items():
@@ -121,12 +123,12 @@ def _reads(model: Model) -> Counter[str]:
     return count
 
 
-def _identities(model: Model, asked: Collection[str] | None) -> dict[str, str]:
+def _identities(model: Model, merged: set[str], asked: Collection[str] | None) -> dict[str, str]:
     """Output of a node of the main graph that only returns a merged initializer -> its name.
 
     Such an output may be merged itself, and the next node may return it.
     """
-    merged, count, found = _merged(model), _reads(model), dict[str, str]()
+    merged, count, found = set(merged), _reads(model), dict[str, str]()
     for node in model.graph.nodes:
         if node.kernel is None or not node.kernel.alias or node.inputs[0] not in merged:
             continue
@@ -137,9 +139,9 @@ def _identities(model: Model, asked: Collection[str] | None) -> dict[str, str]:
     return found
 
 
-def _uses(model: Model) -> dict[str, list[Use]]:
+def _uses(model: Model, merged: Collection[str]) -> dict[str, list[Use]]:
     """Merged initializer -> its readers, in subgraphs too."""
-    merged, uses = _merged(model), defaultdict[str, list[Use]](list)
+    uses = defaultdict[str, list[Use]](list)
     for node in model.graph.walk():
         for index, name in enumerate(node.inputs):
             if name in merged:

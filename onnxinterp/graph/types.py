@@ -16,7 +16,8 @@ import onnx.defs
 from onnx import TensorProto
 
 from onnxinterp.dtypes import ONNX_TYPE, onnx_name
-from onnxinterp.graph.ir import Node
+from onnxinterp.errors import InvalidModelError
+from onnxinterp.graph.ir import Graph, Node
 from onnxinterp.schemas import schema_of
 
 TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype")
@@ -88,6 +89,40 @@ def bind(formals: Sequence[Formal], types: Sequence[T]) -> dict[str, T]:
         if type_ and formal.is_homogeneous:
             bound.setdefault(formal.parameter, type_)
     return bound
+
+
+def infer_types(graph: Graph, known: Mapping[str, int]) -> dict[str, int]:
+    """The ONNX type of each value, in subgraphs too; 0 where it is unknown.
+
+    Args:
+        graph: the main graph.
+        known: the types of its weights and constants.
+
+    Raises:
+        InvalidModelError: no types can be inferred for a node.
+    """
+    types = dict(known)
+    _infer_types(graph, types)
+    return types
+
+
+def _infer_types(graph: Graph, types: dict[str, int]) -> None:
+    types.update({i.name: i.elem_type for i in graph.inputs if i.elem_type})
+    for node in graph.nodes:
+        bodies = []
+        for body in node.subgraphs.values():
+            if len(body.inputs) == len(node.inputs):  # as passed where undeclared
+                passed = zip(body.inputs, node.inputs, strict=True)
+                types.update({i.name: types.get(n, 0) for i, n in passed})
+            _infer_types(body, types)
+            if node.kernel is None or not node.kernel.subgraph_of:
+                bodies.append([o.elem_type or types.get(o.name, 0) for o in body.outputs])
+        inputs = [types.get(name, 0) for name in node.inputs]
+        try:
+            types.update(zip(node.outputs, output_types(node, inputs, bodies), strict=True))
+        except Exception as error:
+            message = f"node {node.name!r} ({node.op_type}, opset {node.opset}): {error}"
+            raise InvalidModelError(message) from error
 
 
 def output_types(

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.graph.ir import Graph, ValueInfo
-from onnxinterp.graph.types import output_types, type_of
 from onnxinterp.kinds import Kind
 from onnxinterp.limits import Limits
 from onnxinterp.runtime.guard import Guard
@@ -88,31 +87,12 @@ class Facts:
 
 def infer(
     graph: Graph,
-    setting: Setting,
+    types: Mapping[str, int],
     static_shapes: Callable[[Sequence[ValueInfo]], tuple[Shape, ...]],
 ) -> Facts:
-    """Infer what holds for the values of a graph and of its subgraphs."""
-    types = {name: type_of(value) for name, value in setting.constants.items()}
-    types.update(setting.types)
-    straight_through: set[str] = set()
-    _infer(graph, types, straight_through)
+    """What holds for a graph and its subgraphs; `types` are those of all values."""
+    straight_through = frozenset().union(*(g.straight_through for g in graph.graphs()))
     return Facts(types, straight_through, static_shapes)
-
-
-def _infer(graph: Graph, types: dict[str, int], straight_through: set[str]) -> None:
-    types.update({i.name: i.elem_type for i in graph.inputs if i.elem_type})
-    straight_through |= graph.straight_through
-    for node in graph.nodes:
-        bodies = []
-        for body in node.subgraphs.values():
-            if len(body.inputs) == len(node.inputs):  # as passed where undeclared
-                passed = zip(body.inputs, node.inputs, strict=True)
-                types.update({i.name: types.get(n, 0) for i, n in passed})
-            _infer(body, types, straight_through)
-            if node.kernel is None or not node.kernel.subgraph_of:
-                bodies.append([o.elem_type or types.get(o.name, 0) for o in body.outputs])
-        inputs = [types.get(name, 0) for name in node.inputs]
-        types.update(zip(node.outputs, output_types(node, inputs, bodies), strict=True))
 
 
 def snapshot(value: Constant) -> Host | None:

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from onnxinterp.graph.ir import Graph, ValueInfo
-from onnxinterp.graph.types import type_of
+from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
-from onnxinterp.planning.facts import Facts, Setting, infer, snapshot
+from onnxinterp.planning.facts import Setting, infer, snapshot
 from onnxinterp.planning.planner import make_plan
 from onnxinterp.planning.static_shapes import MAX_STEPS, Found, static_shapes
 from onnxinterp.runtime.guard import Guard
@@ -88,6 +88,7 @@ class Plans:
         packed: Mapping[str, int],
         limits: Limits,
         fuse: bool,
+        types: Mapping[str, int],
     ) -> None:
         self.graph = graph
         self.weights = weights
@@ -99,7 +100,7 @@ class Plans:
         self.has_modes = any(k.state or "training" in k.attributes for k in kernels)
         self.loaded_as = floating_dtype(weights)
         self._hosts: dict[str, Host] = {}  # numbers of the file: they outlast casts and meta
-        self.reset(frozenset())
+        self._start(self._setting(frozenset()), types)
 
     def reset(self, frozen_stats: frozenset[str], *, reread: bool = False) -> None:
         """Forget all plans: weights were moved, cast or loaded.
@@ -110,8 +111,13 @@ class Plans:
         """
         if reread:  # numbers on the meta device cannot be read again
             self._hosts = {n: h for n, h in self._hosts.items() if self.weights[n].is_meta}
-        self.setting = self._setting(frozen_stats)
-        self._facts: Facts = infer(self.graph, self.setting, self.static_shapes)
+        setting = self._setting(frozen_stats)
+        known = {name: type_of(value) for name, value in setting.constants.items()}
+        self._start(setting, infer_types(self.graph, known | dict(setting.types)))
+
+    def _start(self, setting: Setting, types: Mapping[str, int]) -> None:
+        self.setting = setting
+        self._facts = infer(self.graph, types, self.static_shapes)
         self._plans: dict[tuple[bool, frozenset[str]], BoundPlan] = {}
         self._shapes: Found | None = None
 

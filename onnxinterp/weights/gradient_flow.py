@@ -1,4 +1,4 @@
-"""Which values of a graph a gradient of its outputs can reach: types forwards, then one pass back.
+"""Which values of a graph a gradient of its outputs can reach: one pass from the outputs back.
 
 What kernels declare decides: inputs that are plain numbers, state or `frozen` pass no gradient, nor
 does a value of an integer type, except one that passes straight through quantization.
@@ -9,46 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from onnxinterp.dtypes import CARRIER
-from onnxinterp.errors import InvalidModelError
 from onnxinterp.graph.ir import Graph, Node, WeightRef
-from onnxinterp.graph.types import output_types
 from onnxinterp.kinds import Kind
 
 TENSORS = (Kind.TENSOR, Kind.OPERAND, Kind.ANY)
 FLOATING = {0, *(t for t, dtype in CARRIER.items() if dtype.is_floating_point or dtype.is_complex)}
 """ONNX types of values that have a gradient; 0 is an unknown type."""
-
-
-def infer_types(graph: Graph, weights: Mapping[str, int]) -> dict[str, int]:
-    """The ONNX type of each value, in subgraphs too; 0 where it is unknown.
-
-    Args:
-        graph: the main graph.
-        weights: the types of its weights.
-
-    Raises:
-        InvalidModelError: no types can be inferred for a node.
-    """
-    types = dict(weights)
-    _infer_types(graph, types)
-    return types
-
-
-def _infer_types(graph: Graph, types: dict[str, int]) -> None:
-    types.update({i.name: i.elem_type for i in graph.inputs if i.elem_type})
-    for node in graph.nodes:
-        inputs = [types.get(name, 0) for name in node.inputs]
-        results = []
-        for body in _bodies(node):
-            if len(body.inputs) == len(inputs):
-                types.update({i.name: t for i, t in zip(body.inputs, inputs, strict=True)})
-            _infer_types(body, types)
-            results.append([o.elem_type or types.get(o.name, 0) for o in body.outputs])
-        try:
-            types.update(zip(node.outputs, output_types(node, inputs, results), strict=True))
-        except Exception as error:
-            message = f"node {node.name!r} ({node.op_type}, opset {node.opset}): {error}"
-            raise InvalidModelError(message) from error
 
 
 def reached_inputs(graph: Graph, types: Mapping[str, int], frozen: bool = False) -> set[str]:
@@ -88,7 +54,7 @@ class _Backward:
 
     def _follow(self, node: Node) -> None:
         """Go through a node to the inputs that its kernel computes with."""
-        bodies = _bodies(node)
+        bodies = node.subgraphs.values()
         for body in bodies:
             self.visit(body)
         if node.kernel is None:  # it may compute with anything
@@ -116,7 +82,3 @@ def _straight(graph: Graph, node: Node) -> Iterable[str]:
     if node.kernel is None or "straight_through" not in node.kernel.keywords:
         return ()
     return graph.straight_through.intersection(node.outputs[:1])
-
-
-def _bodies(node: Node) -> list[Graph]:
-    return [value for value in node.attributes.values() if isinstance(value, Graph)]

@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from onnxinterp.graph.ir import Graph, Model, Node
 from onnxinterp.graph.ties import are_separate
 from onnxinterp.patterns import select
-from onnxinterp.weights.gradient_flow import infer_types, reached_inputs
-from onnxinterp.weights.loading import header
+from onnxinterp.weights.gradient_flow import reached_inputs
 
 Trainable: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"
 Range: TypeAlias = "tuple[float, float]"
@@ -39,10 +38,14 @@ UNKNOWN_RANGE: Range = (-1.0, 1.0)
 
 
 def parameters(
-    model: Model, graph: Graph, tensors: Mapping[str, Tensor], trainable: Trainable
+    model: Model,
+    graph: Graph,
+    tensors: Mapping[str, Tensor],
+    types: Mapping[str, int],
+    trainable: Trainable,
 ) -> dict[str, Tensor]:
     """The weights, parameters among them; see `choose_parameters` for the arguments."""
-    chosen = choose_parameters(model, graph, tensors, trainable)
+    chosen = choose_parameters(model, graph, tensors, types, trainable)
     return {n: nn.Parameter(t, chosen[n]) if n in chosen else t for n, t in tensors.items()}
 
 
@@ -50,6 +53,7 @@ def choose_parameters(
     model: Model,
     graph: Graph,
     tensors: Mapping[str, Tensor],
+    types: Mapping[str, int],
     trainable: Trainable = "weights",
     range_of: Callable[[str], Range] | None = None,
 ) -> dict[str, bool]:
@@ -59,6 +63,7 @@ def choose_parameters(
         model: the model, for what the file says of a weight.
         graph: the graph that reads the weights.
         tensors: the weights by name.
+        types: the ONNX type of each value of the graph.
         trainable: "weights" (the default set), "none" (the default set, frozen), "all" (every
             floating and finite tensor that a gradient can reach), a name pattern or several
             (`fnmatch`), or a predicate of name and tensor. Named tensors train even if they are
@@ -68,7 +73,6 @@ def choose_parameters(
     Raises:
         ValueError: a pattern matches no tensor that can train.
     """
-    types = infer_types(graph, {name: header(model.tensors[name])[0] for name in tensors})
     state = state_names(graph)
     floating = {n: t for n, t in tensors.items() if t.is_floating_point() or t.is_complex()}
     range_of = cache(range_of or (lambda name: value_range(tensors[name])))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -39,7 +39,6 @@ from onnxinterp.weights import Weights
 from onnxinterp.writing.tensor_edits import NUMBER_TYPE, StoredTensor
 
 MIN_HOLE_BYTES = 1024
-BYTES_PER_NODE = 2**13  # that are serialized in the time that a walk takes for a node
 LIKE_HINT = "name a file of the same graph: save_onnx(path, like=...)"
 
 
@@ -151,11 +150,13 @@ def make_template(
         wire = Wire.whole(reading.serialized(proto) if content is None else content)
     except InvalidModelError:
         return Template(None, places, ties, fixed, None)
-    if content is not None and _has_split_tensors(proto, wire):
+    tensors = _tensors(wire)
+    if content is not None and _has_split_tensors(wire, tensors):
         wire = Wire.whole(reading.serialized(proto))  # a tensor in pieces has no single place
+        tensors = _tensors(wire)
     read_later = {tie.place for tie in ties.values() if not tie.held}
     holes = []
-    for place, stored in _tensors(wire):
+    for place, stored in tensors:
         payload = stored.payload if place in places and place not in read_later else None
         if payload is None or payload.stop - payload.start < MIN_HOLE_BYTES:
             continue
@@ -167,13 +168,14 @@ def make_template(
     return Template(wire.without(holes), places, ties, fixed, path, reader.sizes, root)
 
 
-def _has_split_tensors(proto: onnx.ModelProto, wire: Wire) -> bool:
-    """Whether a tensor comes in several pieces: then the model would be serialized to other bytes.
+def _has_split_tensors(wire: Wire, tensors: Iterable[tuple[Place, StoredTensor]]) -> bool:
+    """Whether a tensor comes in several pieces.
 
-    `ByteSize` serializes it, so that with large weights it is quicker to walk through the bytes.
+    Then protobuf would write other bytes, which is quicker to test, without the data, than a walk.
     """
-    many_nodes = BYTES_PER_NODE * len(proto.graph.node) > wire.size
-    return not (many_nodes and proto.ByteSize() == wire.size) and has_split_tensors(wire)
+    bare = _bare(wire, (stored for _, stored in tensors))
+    canonical = onnx.ModelProto.FromString(bare).SerializeToString()
+    return canonical != bare and has_split_tensors(wire)
 
 
 def template_of(
@@ -243,11 +245,12 @@ def _absolute(folder: Path) -> Path:
     return Path(os.path.abspath(folder))
 
 
-def _tensors(wire: Wire) -> Iterator[tuple[Place, StoredTensor]]:
+def _tensors(wire: Wire) -> list[tuple[Place, StoredTensor]]:
     """The tensors that may have holes."""
-    for place, kind, chain in walk(wire, MIN_HOLE_BYTES):
-        if kind is TensorProto:
-            yield place, StoredTensor(wire, chain)
+    found = walk(wire, MIN_HOLE_BYTES)
+    return [
+        (place, StoredTensor(wire, chain)) for place, kind, chain in found if kind is TensorProto
+    ]
 
 
 def _places(
