@@ -39,10 +39,10 @@ def image_decoder(encoded_stream: Tensor, *, pixel_format: str = "RGB") -> Tenso
 
 
 def _decode(stream: Tensor, mode: str) -> Tensor:
-    """One operator in a captured graph, because the size of the image depends on the data."""
     pil = require("PIL.Image", "images")
+    file = io.BytesIO(bytes_of(stream))
     try:
-        with pil.open(io.BytesIO(bytes_of(stream)), formats=FORMATS) as image:
+        with pil.open(file, formats=FORMATS) as image:
             _check_size(image, pil)
             pixels = _pixels(image, mode, pil)
     except (pil.DecompressionBombError, LimitExceeded):

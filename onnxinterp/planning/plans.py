@@ -153,7 +153,6 @@ class Plans:
         shapes = self._all_static_shapes()
         return tuple([shapes.get(o.name) for o in outputs])
 
-    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # untyped in torch
     def _all_static_shapes(self) -> Found:
         """Those of all subgraphs; while they are being found, those that are found so far."""
         found = _FOUND.get() if self._shapes is None else self._shapes
@@ -170,6 +169,9 @@ class Plans:
             _FOUND.reset(token)
         self._shapes = found
         return found
+
+    # as torch.compiler.assume_constant_result does, which would import the compiler
+    _all_static_shapes._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
         derived = ("setting", "_facts", "_plans", "_shapes")
