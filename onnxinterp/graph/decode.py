@@ -183,9 +183,12 @@ def _string(raw: bytes) -> str:
 
 
 def has_type(value: Any, attribute_type: int) -> bool:
-    """Whether a decoded value is of an attribute type; messages are of any type."""
-    field = ATTRIBUTE_FIELDS[attribute_type]
-    if field.element not in (float, int, str):
+    """Whether a decoded value is of an attribute type; messages are of any type.
+
+    A reference to an attribute of the function may leave the type undefined: then any is right.
+    """
+    field = ATTRIBUTE_FIELDS.get(attribute_type)
+    if field is None or field.element not in (float, int, str):
         return True
     if not field.is_list:
         return type(value) is field.element
