@@ -112,8 +112,8 @@ class Folder:
         """Where a link under external data leads, and what to do; "" where there is none."""
         if self.data_root is not None:
             return ""
-        folder = Path(os.path.realpath(self.path))
-        real = Path(os.path.realpath(folder.joinpath(*parts)))
+        folder = _real_path(self.path)
+        real = _real_path(folder.joinpath(*parts))
         if real == folder.joinpath(*parts):
             return ""
         shared = (p for p in real.parents if folder.is_relative_to(p) and p != p.parent)
@@ -122,8 +122,8 @@ class Folder:
 
     def _model_link(self, parts: Sequence[str]) -> str:
         """Where the model is a link and its external data are beside the target: what to do."""
-        real = Path(os.path.realpath(self.path / self._model))
-        beside = self.path / self._model != real and real.parent.joinpath(*parts).exists()
+        real = _real_path(self.path / self._model)
+        beside = self.path / self._model != real and os.path.exists(real.parent.joinpath(*parts))
         return f"; the model is a link to {str(real)!r}: load it from there" if beside else ""
 
     def has(self, location: str) -> bool:
@@ -153,6 +153,14 @@ class Folder:
         finally:
             for descriptor in opened[1:]:
                 os.close(descriptor)
+
+
+def _real_path(path: Path) -> Path:
+    """The path behind links, for a hint; the path itself where links change meanwhile."""
+    try:
+        return Path(os.path.realpath(path))
+    except OSError:  # a link was replaced between two looks at it
+        return path
 
 
 def open_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -76,6 +77,20 @@ def test_a_linked_model_without_its_data_says_where_they_are(tmp_path: Path) -> 
     (tmp_path / "real" / "w.bin").unlink()
     with pytest.raises(InvalidModelError, match=r"given$"):
         OnnxModule(link)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_link_that_changes_meanwhile_is_refused(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message is then without a hint: it is made by looking at names again."""
+
+    def replaced(path: str, **_: object) -> str:
+        raise OSError(errno.EINVAL, "Invalid argument", path)
+
+    monkeypatch.setattr(os, "readlink", replaced)
+    with pytest.raises(InvalidModelError):
+        OnnxModule(hub / "snapshots" / "1" / "m.onnx")
 
 
 @pytest.mark.parametrize("target", ["../../../../outside", "/dev/zero", "/proc/self/mem", "w.bin"])
