@@ -170,7 +170,7 @@ class OnnxModule(Tunable):
             UnsafeModelError: the call exceeded `limits`.
             ChangedFileError: external data were written to while the module has them mapped.
         """
-        if fx.is_traced(args, keywords):
+        if fx.is_fx_tracing(args, keywords):
             return self._trace(args, keywords)
         if self._mapped and not torch.compiler.is_compiling():
             self._mapped.check()

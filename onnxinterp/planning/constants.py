@@ -116,7 +116,7 @@ class Constants:
             with guard:
                 result = self._interpreter.run_step(step, Frame(values, self.device, guard))
                 guard.record(result)
-        except Exception:
+        except Exception:  # it is raised when the step runs, with its inputs
             self._check_time(step, values)
             return False
         results = result if isinstance(result, tuple) else (result,)

@@ -125,6 +125,7 @@ class _Planner:
             return None
         kinds = self._kinds_of(kernel, node)
         host_rule = self._host_rule(kernel, node, kinds)
+        numbers = self._numbers(node, kinds)
         key, weights = self.constants.key, node.weights
         step = Step(
             node=node,
@@ -137,9 +138,9 @@ class _Planner:
             ),
             outputs=node.outputs,
             attributes=self._attributes(kernel, node),
-            direct=host_rule is None and self._is_direct(kernel, node, kinds),
+            direct=not (host_rule or numbers) and self._is_direct(kernel, node),
             kinds=kinds,
-            numbers=self._numbers(node, kinds),
+            numbers=numbers,
             host_rule=host_rule,
             subgraphs=self._subgraphs(kernel, node),
             weights={attribute: key(name, Kind.TENSOR) for attribute, name in weights.items()},
@@ -188,11 +189,11 @@ class _Planner:
             [(i, k) for i, (n, k) in enumerate(pairs) if k in NUMBER_KINDS and n and n not in known]
         )
 
-    def _is_direct(self, kernel: Kernel, node: Node, kinds: Sequence[Kind]) -> bool:
-        """Whether all inputs can be passed as they are in the frame."""
+    def _is_direct(self, kernel: Kernel, node: Node) -> bool:
+        """Whether inputs that are not read as numbers can be passed as they are in the frame."""
         if "device" in kernel.attributes or node.weights or node.subgraphs:
             return False
-        return self.may_be_host.isdisjoint(node.inputs) and not self._numbers(node, kinds)
+        return self.may_be_host.isdisjoint(node.inputs)
 
     def _function(self, kernel: Kernel, node: Node, kinds: Sequence[Kind]) -> Any:
         """The kernel's function, fit for the element types of the node's inputs."""

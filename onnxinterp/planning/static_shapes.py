@@ -85,7 +85,7 @@ def _run(
         try:
             result = Interpreter().run_step(step, Frame(values, META, guard, LOOP_TRIPS))
             values.update(by_name(step, result))
-        except Exception:
+        except Exception:  # assumed sizes need not fit together: the results stay unknown
             reserve(0)  # raises where the time of the call is over
 
 

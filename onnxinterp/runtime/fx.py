@@ -46,7 +46,7 @@ class StepCall:
         return results[0] if len(results) == 1 else tuple(results)
 
 
-def is_traced(args: Any, keywords: Mapping[str, Any]) -> bool:
+def is_fx_tracing(args: Any, keywords: Mapping[str, Any]) -> bool:
     """Whether fx is tracing a call: of the module itself, or of one around it."""
     return is_root(args) or Proxy in map(type, (*args, *keywords.values()))
 
