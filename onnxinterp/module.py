@@ -27,9 +27,10 @@ from onnxinterp.runtime.inputs import Arguments, Floating
 from onnxinterp.runtime.interpreter import Frame, Interpreter
 from onnxinterp.runtime.plan import Key, Plan
 from onnxinterp.values import Host
-from onnxinterp.weights import Weights, read_weight
+from onnxinterp.weights import Weights
 from onnxinterp.weights.loading import header, read_tensors
 from onnxinterp.weights.trainable import Trainable, constant_names, parameters
+from onnxinterp.weights.tree import read_weight
 from onnxinterp.weights.tunable import Tunable
 from onnxinterp.writing import safetensors as tensorfiles
 from onnxinterp.writing.save import save
