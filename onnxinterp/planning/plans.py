@@ -34,6 +34,7 @@ from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan
 from onnxinterp.values import Host, Shape, is_traced
 from onnxinterp.weights import Weights
+from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import state_names
 
 Sizes: TypeAlias = "tuple[torch.Size, ...]"
@@ -207,7 +208,9 @@ class Plans:
         state = state_names(self.graph)
         weights = dict(self.weights.items())
         constants = {
-            n: t for n, t in weights.items() if not isinstance(t, nn.Parameter) and n not in state
+            n: t
+            for n, t in weights.items()
+            if n not in state and not parameters_of(*self.weights.holder(n))
         }
         for name, tensor in constants.items():
             if name not in self._hosts and (host := snapshot(tensor)) is not None:
