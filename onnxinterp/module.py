@@ -27,9 +27,10 @@ from onnxinterp.runtime.inputs import Arguments, Floating
 from onnxinterp.runtime.interpreter import Frame, Interpreter
 from onnxinterp.runtime.plan import Key, Plan
 from onnxinterp.values import Host
-from onnxinterp.weights import Weights, read_weight
+from onnxinterp.weights import Weights
 from onnxinterp.weights.loading import header, read_tensors
-from onnxinterp.weights.trainable import Trainable, parameters
+from onnxinterp.weights.trainable import Trainable, constant_names, parameters
+from onnxinterp.weights.tree import read_weight
 from onnxinterp.weights.tunable import Tunable
 from onnxinterp.writing import safetensors as tensorfiles
 from onnxinterp.writing.save import save
@@ -133,7 +134,9 @@ class OnnxModule(Tunable):
         packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
         known = {name: type_of(value) for name, value in (tensors | strings).items()} | packed
         types = infer_types(graph, known)
-        self.weights = Weights(parameters(model, graph, tensors, types, trainable))
+        values = parameters(model, graph, tensors, types, trainable)
+        constants = constant_names(graph, values)
+        self.__dict__["weights"] = Weights(values, self, constants)  # shares the module's tables
         self.template = make_template(
             opened.content, opened.proto, model, self.weights, opened.reader
         )
@@ -182,7 +185,7 @@ class OnnxModule(Tunable):
         current = known or bound
         values: dict[Key, Any] = {"": None, **current.plan.constants}
         for name, holder, attribute in current.reads:
-            values[name] = read_weight(holder, attribute)
+            values[name] = read_weight(self if holder is None else holder, attribute)
         values.update(given)
         device = self._device(given)
         frame = Frame(values, device, guard_of(self.limits, given), self.limits.loop_trips)
@@ -208,7 +211,10 @@ class OnnxModule(Tunable):
             given = self._call.signature().bind(*args, **keywords).arguments
             inputs = {self._call.aliases[name]: proxy for name, proxy in given.items()}
         bound = self._plans.get(self.training, frozenset(inputs).difference(self.input_names))
-        return fx.trace(bound.plan, inputs, bound.reads, device_of(self.weights))
+        reads = [
+            (name, self if holder is None else holder, leaf) for name, holder, leaf in bound.reads
+        ]
+        return fx.trace(bound.plan, inputs, reads, device_of(self.weights))
 
     def _device(self, given: Mapping[str, Any]) -> torch.device:
         flat = (x for v in given.values() for x in (v if isinstance(v, list) else (v,)))
@@ -324,6 +330,12 @@ class OnnxModule(Tunable):
         self._replan()
         return self
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **keywords: Any
+    ) -> None:
+        self.weights.take(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest, **keywords)
+
     def load_state_dict(self, *args: Any, **keywords: Any) -> Any:
         """As `nn.Module.load_state_dict`; constants are read again."""
         result = super().load_state_dict(*args, **keywords)
@@ -341,6 +353,8 @@ class OnnxModule(Tunable):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]  # untyped in torch
+        if self.weights.root is self.weights:  # a copy has not found its module yet
+            self.weights.attach(self)
         self._set_forward()
         self._replan()
 

@@ -71,13 +71,15 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
     trainable = [n for n, t in weights.items() if isinstance(t, nn.Parameter) and t.requires_grad]
     state = module.state_dict()
     merge_state(module, state)
+    for name, weight in weights.items():  # constants, too
+        state.setdefault(weights.path(name), weight.detach())
     state._metadata[""][KEY] = {
         "template": torch.frombuffer(
             bytearray(b"".join(data for _, data in wire.pieces)), dtype=torch.uint8
         ),
         "holes": [edge for hole in wire.holes for edge in hole],
         "sizes": template.sizes,
-        "places": {f"weights.{weights.path(n)}": list(place) for place, n in names.items()},
+        "places": {weights.path(n): list(place) for place, n in names.items()},
         "trainable": trainable,
         "outputs": list(module.output_names),
         "untied": untied if isinstance(untied, bool) else [ESCAPED.sub(r"\1", u) for u in untied],
@@ -231,7 +233,7 @@ def _check_state(module: OnnxModule, state: Mapping[str, Tensor]) -> None:
     Raises:
         InvalidModelError: the message says which tensor is not.
     """
-    weights = {f"weights.{module.weights.path(name)}": t for name, t in module.weights.items()}
+    weights = {module.weights.path(name): t for name, t in module.weights.items()}
     if strange := state.keys() ^ weights.keys():
         raise InvalidModelError(f"the tensor {min(strange)!r} is missing, or is not a weight")
     for key, weight in weights.items():

@@ -30,6 +30,7 @@ from onnxinterp.graph.decode import (
 )
 from onnxinterp.graph.extract import extract
 from onnxinterp.graph.ir import Graph, Holder, Model, Node, WeightRef
+from onnxinterp.graph.scopes import numbered_calls
 from onnxinterp.limits import REPEATED, Limits
 from onnxinterp.reading.validation.expansion import WIDTH
 from onnxinterp.reading.validation.operators import schema_function
@@ -61,6 +62,7 @@ def build(
     """
     builder = _Builder(proto, kernels or {}, limits)
     graph = builder.graph(parse_graph(proto.graph), _Context(Scope(), builder.opsets))
+    graph = _with_numbered_calls(graph, builder.tensors)
     return Model(
         graph=graph,
         tensors=builder.tensors,
@@ -98,6 +100,7 @@ class _Context:
         in_function: whether it is the body of a function, or inside of one.
         attributes: the attributes of the function call.
         results: names of the function's outputs: its caller has named them.
+        scopes: the torch modules around the call of the function.
         built: the nodes so far; those of a function have a list of their own.
     """
 
@@ -106,6 +109,7 @@ class _Context:
     in_function: bool = False
     attributes: Mapping[str, Any] = field(default_factory=dict)
     results: frozenset[str] = frozenset()
+    scopes: tuple[str, ...] = ()
     built: list[Node] = field(default_factory=list)
 
 
@@ -183,7 +187,8 @@ class _Builder:
         called = fields.domain, fields.op_type, fields.overload, context.opsets.get(fields.domain)
         target = self._once(called, self._target, *called)
         if isinstance(target, FunctionBody):
-            return self._inlined(target, inputs, outputs, attributes, context)
+            around = replace(context, scopes=fields.scopes or context.scopes)
+            return self._inlined(target, inputs, outputs, attributes, around)
         if not outputs:
             return []  # nothing depends on it
         name, prepared = fields.name or outputs[0], None
@@ -198,7 +203,7 @@ class _Builder:
                 prepared = self._prepared(kernel, name, attributes)
         node = Node(
             *(fields.op_type, fields.domain, name, opset, inputs, outputs, attributes, kernel),
-            scope=fields.scope,
+            scopes=fields.scopes or context.scopes,
             prepared=prepared,
         )
         if kernel is not None and kernel.initializer:
@@ -238,7 +243,8 @@ class _Builder:
         scope.update(dict.fromkeys(function.inputs, ""))
         scope.update(zip(function.inputs, inputs, strict=False))
         scope.update(results)
-        inside = _Context(scope, function.opsets or self.opsets, in_function=True)
+        opsets = function.opsets or self.opsets
+        inside = _Context(scope, opsets, in_function=True, scopes=context.scopes)
         graphs = self._attributes(function.graphs, inside)
         bound = ChainMap(attributes, graphs, function.defaults)
         inside = replace(inside, attributes=bound, results=frozenset(results))
@@ -320,6 +326,15 @@ class _Builder:
                     self.tensors[weight] = _holder(fields, name, value)
             elif isinstance(value, Message):
                 node.attributes[name] = self._once(("copy", id(value)), _copy, value)
+
+
+def _with_numbered_calls(graph: Graph, weights: Iterable[str]) -> Graph:
+    """The graph whose scopes tell each second call of a module from other modules."""
+    calls = numbered_calls((node.scopes for node in graph.nodes), weights)
+    if not calls:
+        return graph
+    nodes = [replace(n, scopes=tuple(calls.get(s, s) for s in n.scopes)) for n in graph.nodes]
+    return replace(graph, nodes=tuple(nodes))
 
 
 def _resolve(name: str, context: _Context, label: str) -> str:

@@ -6,7 +6,6 @@ of a function once per call.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from onnx import (
 )
 
 from onnxinterp.graph.ir import ValueInfo, value_info
+from onnxinterp.graph.scopes import scopes_of
 from onnxinterp.reading.toposort import toposort
 from onnxinterp.reading.validation.operators import (
     ATTRIBUTE_FIELDS,
@@ -58,7 +58,7 @@ class NodeFields(NamedTuple):
         outputs: names of values, up to the last one that has a name.
         unnamed: number of outputs after these.
         attributes: its attributes.
-        scope: the path of the torch module it came from, or "".
+        scopes: the paths of the torch modules it came from, outermost first.
         proto: the message.
     """
 
@@ -70,7 +70,7 @@ class NodeFields(NamedTuple):
     outputs: tuple[str, ...]
     unnamed: int
     attributes: tuple[Attribute, ...]
-    scope: str
+    scopes: tuple[str, ...]
     proto: NodeProto
 
 
@@ -153,7 +153,7 @@ def _parse_node(proto: NodeProto) -> NodeFields:
         tuple(outputs),
         count - len(outputs),
         _parse_attributes(proto.attribute),
-        _module_path(proto),
+        scopes_of(proto),
         proto,
     )
 
@@ -193,16 +193,3 @@ def has_type(value: Any, attribute_type: int) -> bool:
     if not field.is_list:
         return type(value) is field.element
     return isinstance(value, list) and all(type(v) is field.element for v in value)
-
-
-def _module_path(node: NodeProto) -> str:
-    """The path of the torch module a node came from, which torch's newer exporter stores.
-
-    The note is a list of ever longer paths, then the name of the operation; a module called again
-    has `@` and a number behind its path.
-    """
-    for note in node.metadata_props:
-        if note.key == "pkg.torch.onnx.name_scopes":
-            quoted = re.findall(r"'([^']*)'", note.value)
-            return quoted[-2].partition("@")[0] if len(quoted) > 1 else ""
-    return ""

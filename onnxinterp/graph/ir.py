@@ -22,6 +22,7 @@ from onnx import TensorProto
 
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError, MissingOp
+from onnxinterp.graph.scopes import path_of
 from onnxinterp.registry import KERNELS, Kernel
 from onnxinterp.schemas import NEWEST
 
@@ -119,7 +120,7 @@ class Node:
         attributes: name -> value: numbers, strings and lists of them as Python objects, subgraphs
             as `Graph`, tensors that are weights as `WeightRef`, other messages as they are.
         kernel: the kernel that runs it; None where there is none.
-        scope: the path of the torch module it came from, where the exporter stored it.
+        scopes: the torch modules in whose calls it was recorded, outermost first (`scopes`).
         is_copy: whether it is a copy of another node, which alone updates their common state (see
             `extract`).
         prepared: what the kernel's `prepare` returned for the attributes.
@@ -133,9 +134,14 @@ class Node:
     outputs: tuple[str, ...]
     attributes: dict[str, Any]
     kernel: Kernel | None
-    scope: str = ""
+    scopes: tuple[str, ...] = ()
     is_copy: bool = False
     prepared: Any = None
+
+    @property
+    def scope(self) -> str:
+        """The path of the innermost torch module it came from; "" where none is known."""
+        return path_of(self.scopes[-1]) if self.scopes else ""
 
     @cached_property
     def subgraphs(self) -> Mapping[str, Graph]:

@@ -35,7 +35,7 @@ from onnxinterp.runtime.plan import Plan
 from onnxinterp.values import Host, Shape, is_traced
 from onnxinterp.weights import Weights
 from onnxinterp.weights.parametrized import parameters_of
-from onnxinterp.weights.trainable import state_names
+from onnxinterp.weights.trainable import constant_names
 
 Sizes: TypeAlias = "tuple[torch.Size, ...]"
 MAX_SIZES = 16  # plans for particular sizes, each mode
@@ -49,7 +49,7 @@ class BoundPlan:
 
     Attributes:
         plan: runs whatever the sizes of the inputs are.
-        reads: name, module and attribute of each weight.
+        reads: name, module (None for the root) and attribute of each weight.
         training: the mode it is for.
         overridden: the initializers that a call gives.
         own: places of the outputs that are constants of the plan, or weights.
@@ -57,7 +57,7 @@ class BoundPlan:
     """
 
     plan: Plan
-    reads: list[tuple[str, nn.Module, str]]
+    reads: list[tuple[str, nn.Module | None, str]]
     training: bool
     overridden: frozenset[str]
     by_sizes: dict[Sizes, BoundPlan | None] = field(default_factory=dict)
@@ -200,17 +200,21 @@ class Plans:
         with _outside_transforms():
             plan = make_plan(self.graph, setting, self._facts)
         needed = {*plan.captures, *plan.inputs}
-        reads = [(n, *self.weights.holder(n)) for n in self.weights if n in needed]
+        reads = [(n, *self._holder(n)) for n in self.weights if n in needed]
         return BoundPlan(plan, reads, training, overridden)
+
+    def _holder(self, name: str) -> tuple[nn.Module | None, str]:
+        """Where a weight is; None for the root, which would refer to itself by its plans."""
+        holder, attribute = self.weights.holder(name)
+        return None if holder is self.weights.root else holder, attribute
 
     def _setting(self, frozen_stats: frozenset[str]) -> Setting:
         """What plans depend on, as it is now: `functional_call` may have replaced weights."""
-        state = state_names(self.graph)
         weights = dict(self.weights.items())
         constants = {
-            n: t
-            for n, t in weights.items()
-            if n not in state and not parameters_of(*self.weights.holder(n))
+            n: weights[n]
+            for n in constant_names(self.graph, weights)
+            if not parameters_of(*self.weights.holder(n))
         }
         for name, tensor in constants.items():
             if name not in self._hosts and (host := snapshot(tensor)) is not None:

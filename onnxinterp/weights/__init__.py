@@ -1,11 +1,13 @@
-"""The weights of a model by their ONNX names.
+"""The weights of a model by their ONNX names, in a tree of modules by torch's names.
 
 `Weights` is a ParameterDict whose dotted names nest: `weights["layer1.0.weight"]` is stored in the
-module tree at `layer1` / `0` / `weight`, so that its state_dict key is `layer1.0.weight` too.
+module tree at `layer1` / `0` / `weight`. The root of the tree is the `OnnxModule`: it and its
+`Weights` share their tables of parameters, buffers and modules, so that the state_dict key is
+`layer1.0.weight`, too. Tensors that never train are buffers outside of the state dict.
 
-Some names are escaped in attribute and state_dict names: a part that nn.Module or ParameterDict
-uses itself (`half`, `type`, `training`, the empty part, ...), and a name that is also a prefix (`a`
-beside `a.b`). Underscores are appended, and a number after the first, until the name is free. Dots
+Some names are escaped in attribute and state_dict names: a part that the module uses itself
+(`half`, `type`, `training`, the empty part, ...), and a name that is also a prefix (`a` beside
+`a.b`). Underscores are appended, and a number after the first, until the name is free. Dots
 become underscores below level 64, in names of over 512 characters, and where levels would take far
 more memory than the weights. `weights[...]` always takes the ONNX name, and `weights.path(name)`
 returns the state_dict key.
@@ -13,31 +15,49 @@ returns the state_dict key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, KeysView, Mapping
-from typing import Any, cast
+import weakref
+from collections.abc import Collection, Iterator, KeysView, Mapping
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from onnxinterp.weights.tree import RESERVED, Level, escape, level_at, read_weight, register
+
 MAX_LEVELS = 64  # of nested names: torch visits them by recursion
-MAX_NESTED_NAME_CHARS = 512  # characters of a name that nests: each level stores the rest of it
+MAX_NESTED_NAME_CHARS = 512  # characters of a name that nests
 LEVELS_PER_WEIGHT = 6  # on average, the deepest names first; torch modules have up to 3
 SPARE_LEVELS = 1000  # in addition
-LEVELS_PER_KEY = 1 / 8  # memory of a name in a level that exists
-RESERVED = frozenset(dir(nn.ParameterDict())) | {"training", ""}
+TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
 class Weights(nn.ParameterDict):
     """A ParameterDict with ONNX names as keys: floating tensors that may train are parameters.
 
-    Everything else (integers, statistics, bounds) is a buffer. A nested level, such as
-    `weights.layer1`, is a `Weights` of its own with names relative to it.
+    Everything else (integers, statistics, bounds) is a buffer.
+
+    Args:
+        values: the tensors by ONNX name; those that are an `nn.Parameter` become parameters.
+        owner: the module at whose root the names are stored; by default, the dictionary itself.
+        transient: names of the buffers that are not in the state dict.
     """
 
     # ParameterDict has an ordered set of its names here; ours also has the path of each
     _keys: dict[str, tuple[str, ...]]  # type: ignore[assignment]
 
-    def __init__(self, values: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Tensor] | None = None,
+        owner: nn.Module | None = None,
+        transient: Collection[str] = (),
+    ) -> None:
         super().__init__()
+        self.attach(owner)
+        root = self.root
+        annotated = (vars(c).get("__annotations__", ()) for c in type(root).__mro__)
+        names = set(dir(root)).union(*annotated)
+        self._reserved = RESERVED.union(name.rstrip("_") for name in names)
+        self._transient = frozenset(transient)
         values = values or {}
         room = SPARE_LEVELS + LEVELS_PER_WEIGHT * float(len(values))
         for name in sorted(values, key=lambda n: -n.count(".")):  # levels before their namesakes
@@ -46,60 +66,44 @@ class Weights(nn.ParameterDict):
         in_order = {name: self._keys[name] for name in values}
         self._keys = in_order  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
 
+    def attach(self, owner: nn.Module | None) -> None:
+        """Share the tables of `owner`, which is not referenced: it is freed as it goes."""
+        self.__dict__["_owner"] = None if owner is None else weakref.ref(owner)
+        if owner is not None:
+            self.__dict__.update({table: owner.__dict__[table] for table in TABLES})
+
+    @property
+    def root(self) -> nn.Module:
+        """The module at the root of the tree."""
+        owner = self.__dict__["_owner"]
+        found: nn.Module | None = None if owner is None else owner()
+        return self if found is None else found
+
     def path(self, name: str) -> str:
         """The attribute path and state_dict key of a weight: its name, but for escapes."""
         return ".".join(self._keys[name])
 
     def holder(self, name: str) -> tuple[nn.Module, str]:
-        """The level that holds a weight, and its attribute name there."""
+        """The module that holds a weight, and its attribute name there."""
         path = self._keys[name]
-        return self._level(path[:-1]), path[-1]
+        return (level_at(self.root, path[:-1]) if len(path) > 1 else self.root), path[-1]
 
-    def _level(self, path: Iterable[str]) -> nn.Module:
-        level: nn.Module = self
-        for part in path:
-            level = cast("nn.Module", level._modules[part])
-        return level
-
-    def _enter(self, name: str, deepest: int = MAX_LEVELS) -> float:
-        """Find a free place for a new name; add the levels on the way, and the name to each.
-
-        Returns:
-            The memory for it, in levels.
-        """
+    def _enter(self, name: str, deepest: int = MAX_LEVELS) -> int:
+        """Find a free place for a new name, and add the levels on the way; return their number."""
         parts = name.split(".", deepest if len(name) <= MAX_NESTED_NAME_CHARS else 0)
-        levels: list[Weights] = [self]
-        path: list[str] = []
-        made = 0
-        for part in map(_escape, parts[:-1]):
-            level = levels[-1]
+        level, path, made, reserved = self.root, list[str](), 0, self._reserved
+        for part in parts[:-1]:
+            part = escape(part, reserved)
             while part in level._parameters or part in level._buffers:
                 part += "_"
             if part not in level._modules:
-                _register(level, "module", part, Weights())
+                register(level, "module", part, Level())
                 made += 1
-            levels.append(cast("Weights", level._modules[part]))
+            level, reserved = level_at(level, (part,)), RESERVED
             path.append(part)
-        path.append(levels[-1]._free(_escape(parts[-1].replace(".", "_"))))
-        for depth, level in enumerate(levels):
-            level._keys[".".join(parts[depth:])] = tuple(path[depth:])
-        return made + LEVELS_PER_KEY * len(levels)
-
-    def _free(self, part: str) -> str:
-        """A part of a name, with a suffix where this level has the name already."""
-        tables: tuple[Mapping[str, object], ...] = (self._modules, self._parameters, self._buffers)
-
-        def is_taken(name: str) -> bool:
-            return any(name in table for table in tables)
-
-        if is_taken(part):
-            part += "_"
-        if not is_taken(part):
-            return part
-        number = sum(map(len, tables))  # it grows with the names, so that few are tried
-        while is_taken(f"{part}{number}"):
-            number *= 2
-        return f"{part}{number}"
+        path.append(_free(level, escape(parts[-1].replace(".", "_"), reserved)))
+        self._keys[name] = tuple(path)
+        return made
 
     def __getitem__(self, name: str) -> Tensor:
         return read_weight(*self.holder(name))
@@ -112,18 +116,16 @@ class Weights(nn.ParameterDict):
         holder._buffers.pop(leaf, None)
         if old is not None and not isinstance(value, nn.Parameter):
             value = nn.Parameter(value, old.requires_grad)
-        kind = "parameter" if isinstance(value, nn.Parameter) else "buffer"
-        _register(holder, kind, leaf, value)
+        if isinstance(value, nn.Parameter):
+            register(holder, "parameter", leaf, value)
+        else:
+            register(holder, "buffer", leaf, value, persistent=name not in self._transient)
 
     def __delitem__(self, name: str) -> None:
         holder, leaf = self.holder(name)
         holder._parameters.pop(leaf, None)
         holder._buffers.pop(leaf, None)
-        path = self._keys[name]
-        parts = name.split(".", len(path) - 1)
-        for depth in range(len(parts)):
-            level = cast("Weights", self._level(path[:depth]))
-            del level._keys[".".join(parts[depth:])]
+        del self._keys[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._keys
@@ -166,37 +168,46 @@ class Weights(nn.ParameterDict):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *rest: Any, **keywords: Any
     ) -> None:
-        """Ignore the count of batches of a torch model: it is not a weight in ONNX."""
-        paths = {self.path(name) for name in self._keys}
-        for key in [k for k in state_dict if k.startswith(prefix)]:
-            if key.endswith("num_batches_tracked") and key.removeprefix(prefix) not in paths:
-                del state_dict[key]
+        """As torch does, but for what `take` has taken out of the state dict."""
+        self.take(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest, **keywords)
 
+    @torch.no_grad()
+    def take(self, state_dict: dict[str, Any], prefix: str = "") -> None:
+        """Take the entries that are no parameters of the module out of a state dict.
 
-def _escape(part: str) -> str:
-    """`half` -> `half_`, `half_` -> `half__`: different from names that need no escape.
+        Escaped names may stand in it as they are in ONNX, and constants of the model may be in it,
+        too: those are loaded here. The count of batches of a torch model is not a weight in ONNX.
+        """
+        paths = {self.path(name): name for name in self._keys}
+        for name in self._keys:
+            path = self.path(name)
+            if path != name and prefix + name in state_dict and name not in paths:
+                state_dict.setdefault(prefix + path, state_dict.pop(prefix + name))
+        for key in [k for k in state_dict if k.startswith(prefix)]:
+            path = key.removeprefix(prefix)
+            if path in paths:
+                if paths[path] in self._transient:
+                    self[paths[path]].copy_(state_dict.pop(key))
+            elif path.endswith("num_batches_tracked"):
+                del state_dict[key]
 
-    NUL becomes an underscore: the guards of torch.compile cannot contain it.
-    """
-    part = part.replace("\0", "_")
-    return part + "_" if part.rstrip("_") in RESERVED else part
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_owner": None}
 
 
-def _register(level: nn.Module, kind: str, name: str, value: Any) -> None:
-    """Register a "parameter", "buffer" or "module" as torch does, so that torch's hooks see it.
+def _free(level: nn.Module, part: str) -> str:
+    """A part of a name, with a suffix where a level has the name already."""
+    tables: tuple[Mapping[str, object], ...] = (level._modules, level._parameters, level._buffers)
 
-    Torch refuses names that a level has as attributes beyond `RESERVED`, such as `path`.
-    """
-    if hasattr(level, name):
-        getattr(level, f"_{kind}s")[name] = value
-    else:
-        getattr(level, f"register_{kind}")(name, value)
+    def is_taken(name: str) -> bool:
+        return any(name in table for table in tables)
 
-
-def read_weight(holder: nn.Module, attribute: str) -> Tensor:
-    """The current value of a weight: a parameter, a buffer, or the result of a parametrization."""
-    found: Tensor | None = holder._parameters.get(attribute)
-    if found is None:
-        found = holder._buffers.get(attribute)
-    return cast("Tensor", getattr(holder, attribute)) if found is None else found
+    if is_taken(part):
+        part += "_"
+    if not is_taken(part):
+        return part
+    number = sum(map(len, tables))  # it grows with the names, so that few are tried
+    while is_taken(f"{part}{number}"):
+        number *= 2
+    return f"{part}{number}"

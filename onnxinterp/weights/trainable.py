@@ -115,6 +115,12 @@ def state_names(graph: Graph) -> frozenset[str]:
     )
 
 
+def constant_names(graph: Graph, weights: Mapping[str, Tensor]) -> list[str]:
+    """The weights that never change: neither parameters nor state."""
+    state = state_names(graph)
+    return [n for n, t in weights.items() if not isinstance(t, nn.Parameter) and n not in state]
+
+
 def value_range(tensor: Tensor) -> Range:
     """The least and the largest of at most `MAX_TESTED_ELEMENTS`; NaN where an element is."""
     flat, count = tensor.reshape(-1), tensor.numel()

@@ -48,7 +48,7 @@ def test_each_step_is_a_node(network: OnnxModule) -> None:
 def test_gradients_reach_the_weights_through_a_traced_module(network: OnnxModule) -> None:
     traced = torch.fx.symbolic_trace(network)
     traced(torch.randn(2, 4), torch.randn(4, 6))[0].square().sum().backward()
-    grad = traced.get_parameter("weights.b").grad
+    grad = traced.get_parameter("b").grad
     assert grad is not None
     assert grad.abs().min() > 0
 

@@ -84,7 +84,7 @@ def with_entries(**entries: Any) -> Callable[[State], Any]:
     return lambda state: metadata_of(state).update(entries) or state
 
 
-def _tensor(value: Any, key: Any = "weights.w") -> Callable[[State], Any]:
+def _tensor(value: Any, key: Any = "w") -> Callable[[State], Any]:
     """Changes a tensor."""
     return lambda state: state.update({key: value}) or state
 
@@ -242,31 +242,31 @@ HOSTILE: dict[str, tuple[Callable[[State], Any], type[OnnxError], str]] = {
     ),
     "graph: Constant of nothing": (_graph(_constant), InvalidModelError, GRAPH),
     "places: list": (with_entries(places=["w"]), InvalidModelError, "places"),
-    "places: number": (with_entries(places={"weights.w": 1}), InvalidModelError, "places"),
-    "places: strings": (with_entries(places={"weights.w": ["a"]}), InvalidModelError, "places"),
+    "places: number": (with_entries(places={"w": 1}), InvalidModelError, "places"),
+    "places: strings": (with_entries(places={"w": ["a"]}), InvalidModelError, "places"),
     "places: negative": (
-        with_entries(places={"weights.w": [7, 0, 5, -1]}),
+        with_entries(places={"w": [7, 0, 5, -1]}),
         InvalidModelError,
         "places",
     ),
     "places: far away": (
-        with_entries(places={"weights.w": [7, 0, 5, 9]}),
+        with_entries(places={"w": [7, 0, 5, 9]}),
         InvalidModelError,
         GRAPH,
     ),
-    "places: of the graph": (with_entries(places={"weights.w": [7]}), InvalidModelError, GRAPH),
+    "places: of the graph": (with_entries(places={"w": [7]}), InvalidModelError, GRAPH),
     "places: one for all": (
-        with_entries(places={"weights.w": [7, 0, 5, 0], "weights.v": [7, 0, 5, 0]}),
+        with_entries(places={"w": [7, 0, 5, 0], "v": [7, 0, 5, 0]}),
         InvalidModelError,
         "missing",
     ),
     "places: absent tensor": (
-        with_entries(places={"weights.v": [7, 0, 5, 0]}),
+        with_entries(places={"v": [7, 0, 5, 0]}),
         InvalidModelError,
         "missing",
     ),
     "places: none": (with_entries(places={}), InvalidModelError, GRAPH),
-    "places: nested": (with_entries(places={"weights.w": _nested()}), InvalidModelError, "places"),
+    "places: nested": (with_entries(places={"w": _nested()}), InvalidModelError, "places"),
     "trainable: number": (with_entries(trainable=3), InvalidModelError, "trainable"),
     "trainable: lists": (with_entries(trainable=[[1]]), InvalidModelError, "trainable"),
     "trainable: nested": (with_entries(trainable=[_nested()]), InvalidModelError, "trainable"),
@@ -280,7 +280,7 @@ HOSTILE: dict[str, tuple[Callable[[State], Any], type[OnnxError], str]] = {
     "untied: None": (with_entries(untied=None), InvalidModelError, "untied"),
     "untied: numbers": (with_entries(untied=[1]), InvalidModelError, "untied"),
     "a key is a number": (_tensor(torch.ones(1), 3), InvalidModelError, PLAIN),
-    "one tensor more": (_tensor(torch.ones(1), "weights.z"), InvalidModelError, TENSOR),
+    "one tensor more": (_tensor(torch.ones(1), "z"), InvalidModelError, TENSOR),
     "w: number": (_tensor(3), InvalidModelError, "plain tensors"),
     "w: shape": (_tensor(torch.ones(3)), InvalidModelError, TENSOR),
     "w: wide": (_tensor(_wide(torch.float32)), UnsafeModelError, APART),

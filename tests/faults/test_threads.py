@@ -213,9 +213,7 @@ def test_a_plan_made_while_other_weights_stand_in_is_for_the_modules_own() -> No
     module, x = OnnxModule(parse(text)), torch.zeros(1, 2)
     want = module(x)
     for _ in range(3):
-        torch.func.functional_call(
-            module, {"weights.first": torch.tensor([[7]])}, (torch.ones(2, 2),)
-        )
+        torch.func.functional_call(module, {"first": torch.tensor([[7]])}, (torch.ones(2, 2),))
     assert torch.equal(module(x), want)
     assert torch.equal(module(torch.ones(2, 2))[:, 2:], torch.full((2, 3), 5.0))
 

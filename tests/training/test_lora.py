@@ -294,11 +294,12 @@ def test_copies_have_adapters_of_their_own(way: str) -> None:
     check(module, randomize(module, 2))
 
 
-@torch.no_grad()  # torch's linear rounds elsewhere without
 @pytest.mark.parametrize("end", ["merge_lora", "remove_lora"])
 def test_merging_keeps_the_outputs_and_removing_undoes(end: str) -> None:
     module, plain = adapted(), OnnxModule(written())
     matrices = randomize(module)
+    for frozen in (module, plain):
+        frozen.freeze()  # torch's linear may round elsewhere where its weight trains
     want = module(IDS) if end == "merge_lora" else plain(IDS)
     assert getattr(module, end)() == MATRICES
     assert torch.equal(module(IDS), want)

@@ -1,0 +1,90 @@
+"""The torch modules in whose calls a node was recorded, as torch's exporters note them.
+
+    newer exporter    pkg.torch.onnx.name_scopes: ['', 'blk', 'blk.0', 'linear'], and the classes in
+                      pkg.torch.onnx.class_hierarchy; a module called again has `@` and a number
+                      behind its path
+    older exporter    the name of the node: /blk/blk.0/MatMul. Each part is a module called inside
+                      the one before it; the number of an entry of a list is written behind the name
+                      of the list. A module called again has `_` and a number behind its name, if
+                      no weight has that name
+
+Both list the modules that were *called*: a Sequential, but not a ModuleList.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from onnx import NodeProto
+
+NAMES, CLASSES = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
+MAX_SCOPES = 64  # modules inside each other
+MAX_PATH_CHARS = 512  # characters of the path of a module
+QUOTED = re.compile(r"'([^']*)'")
+CALL = re.compile(r"(.*[^.])_(\d+)")
+IS_PATH = re.compile(r"[\w.@]+")
+
+
+def scopes_of(proto: NodeProto) -> tuple[str, ...]:
+    """The paths of the modules around a node, outermost first; () where nothing is noted."""
+    noted = _quoted(proto, NAMES)[:-1]  # the last one is the operation
+    paths = [path for path in noted if path and not path.startswith("_empty")]
+    if not noted and proto.name.startswith("/"):
+        paths = _paths(proto.name.split("/")[1:-1])
+    if len(paths) > MAX_SCOPES or not all(map(_is_path, paths)):
+        return ()
+    return tuple(paths)
+
+
+def classes_of(proto: NodeProto) -> dict[str, str]:
+    """Path of each module around a node -> name of its class, where both are noted."""
+    paths, classes = _quoted(proto, NAMES)[:-1], _quoted(proto, CLASSES)[:-1]
+    if len(paths) != len(classes):
+        return {}
+    return {path_of(p): c.rpartition(".")[2] for p, c in zip(paths, classes, strict=True)}
+
+
+def path_of(scope: str) -> str:
+    """The path of a module, without the number of its call."""
+    return scope.partition("@")[0]
+
+
+def numbered_calls(scopes: Iterable[tuple[str, ...]], weights: Iterable[str]) -> dict[str, str]:
+    """The older exporter's name of each second call ("a.relu_1") -> the newer one's ("a.relu@1").
+
+    Args:
+        scopes: of all nodes.
+        weights: names of the weights: a module that has some is no second call.
+    """
+    paths = dict.fromkeys(path for around in scopes for path in around)
+    again = {path: call for path in paths if (call := CALL.fullmatch(path))}
+    short = (name for name in weights if again and len(name) <= MAX_PATH_CHARS)
+    own = {name[: dot.start()] for name in short for dot in re.finditer(r"\.", name)}
+    return {
+        path: f"{call[1]}@{call[2]}"
+        for path, call in again.items()
+        if path not in own and (call[1] in paths or call[1] in own)
+    }
+
+
+def _quoted(proto: NodeProto, key: str) -> list[str]:
+    note = next((p.value for p in proto.metadata_props if p.key == key), "")
+    return QUOTED.findall(note) if note else []
+
+
+def _paths(parts: list[str]) -> list[str]:
+    """Relative names ("blk", "blk.0", "fc") -> paths ("blk", "blk.0", "blk.0.fc")."""
+    around, last, paths = list[str](), "", []
+    for part in parts:
+        if last and part.startswith(f"{last}."):
+            around[-1] = part
+        else:
+            around.append(part)
+        last = part
+        paths.append(".".join(around))
+    return paths
+
+
+def _is_path(path: str) -> bool:
+    return len(path) <= MAX_PATH_CHARS and IS_PATH.fullmatch(path) is not None
