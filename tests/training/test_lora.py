@@ -139,21 +139,23 @@ def test_values_and_gradients_are_those_of_the_original_with_the_product_added(k
 
 
 class Reader(nn.Module):
-    """The embedding is also the head: two nodes read one weight."""
+    """The embedding is also the head: two nodes read one weight. Another one is at the root."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.mix = nn.Parameter(torch.randn(8, 8) / 3)
         self.embedding = nn.Embedding(10, 8)
         self.conv = nn.Conv1d(8, 8, 3, padding=1)
         self.out = nn.Linear(8, 8)
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.conv(self.embedding(ids).transpose(1, 2)).transpose(1, 2)
-        return nn.functional.linear(self.out(torch.tanh(x)), self.embedding.weight)
+        x = self.out(torch.tanh(x)) @ self.mix
+        return nn.functional.linear(x, self.embedding.weight)
 
 
 IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
-MATRICES = ("embedding.weight", "conv.weight", "out.weight")
+MATRICES = ("mix", "embedding.weight", "conv.weight", "out.weight")
 
 
 def reader() -> Reader:
@@ -238,7 +240,7 @@ def test_a_weight_that_two_nodes_read_is_computed_once(monkeypatch: pytest.Monke
     for _ in range(3):  # the third call has a plan for these sizes
         seen.clear()
         module(IDS)
-        assert sorted(seen) == [(8, 8), (8, 8, 3), (10, 8)]
+        assert sorted(seen) == [(8, 8), (8, 8), (8, 8, 3), (10, 8)]
 
 
 ACTIONS: dict[str, Callable[[OnnxModule], Any]] = {
@@ -451,7 +453,7 @@ def test_groups_have_the_adapters_in_place_of_their_weights() -> None:
     ranks = {g["weight_decay"]: {p.ndim for p in g["params"]} for g in groups}
     assert ranks == {0.1: {2}, 0.0: {1}}
     module.freeze("embedding.*")
-    assert len([p for g in module.parameter_groups(1.0) for p in g["params"]]) == 6
+    assert len([p for g in module.parameter_groups(1.0) for p in g["params"]]) == 8
 
 
 def test_any_parametrized_weight_trains_and_is_no_constant() -> None:
