@@ -36,6 +36,7 @@ from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan, WeightPlace
 from onnxinterp.values import Host, Shape, is_traced
 from onnxinterp.weights import Weights
+from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import constant_names
 
 Sizes: TypeAlias = "tuple[torch.Size, ...]"
@@ -233,7 +234,11 @@ class Plans:
     def _setting(self, frozen_stats: frozenset[str]) -> Setting:
         """What plans depend on, as it is now: `functional_call` may have replaced weights."""
         weights = dict(self.weights.items())
-        constants = {n: weights[n] for n in constant_names(self.graph, weights)}
+        constants = {
+            n: weights[n]
+            for n in constant_names(self.graph, weights)
+            if not parameters_of(*self.weights.holder(n))
+        }
         for name, tensor in constants.items():
             if name not in self._hosts and (host := snapshot(tensor)) is not None:
                 self._hosts[name] = host
