@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -71,6 +71,10 @@ class OnnxModule(Tunable):
             None allows all that have a kernel.
         data_root: a folder within which external data may be behind symlinks, as in the caches of
             model hubs; without it, external data must be regular files below the model's folder.
+        leaves: "nn" makes each module of the tree that is one layer (linear, convolution,
+            embedding, normalization) this layer of torch, an `nn.Linear` and so on with the same
+            weights, for tools that look for layers (see `planning.leaves`). A call goes through all
+            modules of the tree then.
 
     Attributes:
         weights: all tensors of the file, by their ONNX names.
@@ -102,8 +106,11 @@ class OnnxModule(Tunable):
         limits: Limits = Limits(),
         allowed_ops: Collection[str] | None = None,
         data_root: str | os.PathLike[str] | None = None,
+        leaves: Literal["nn"] | None = None,
     ) -> None:
         super().__init__()
+        if leaves not in (None, "nn"):
+            raise ValueError(f'leaves must be None or "nn", got {leaves!r}')
         self.fuse = fuse
         self.limits = limits
         self._kernels = {name: kernel_of(name, f) for name, f in (kernels or {}).items()}
@@ -120,6 +127,9 @@ class OnnxModule(Tunable):
         self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
         self._call = Arguments(self.inputs, self.optional_inputs)
         self._plans = self._load(model, opened, trainable)
+        if leaves is not None:
+            self._plans.place_layers()
+            self._watch = Watch(self)
         self.frozen_statistics: frozenset[str] = frozenset()
         self._set_forward()
         self._set_floating()
@@ -260,6 +270,7 @@ class OnnxModule(Tunable):
             OSError: the disk is full, the folder is missing, ...
         """
         self._mapped.check()
+        self._plans.leaves.check_kept(self)
         template = self.template
         if like is not None:
             template = template_of(

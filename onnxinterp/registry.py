@@ -60,6 +60,7 @@ from typing import (
 
 import onnx.defs
 import torch
+from torch import nn
 
 from onnxinterp.kinds import Kind, alternatives, kind_of
 from onnxinterp.schemas import NEWEST, schema_of
@@ -237,6 +238,18 @@ class Fusion(NamedTuple):
     sources: frozenset[Callable[..., Any]]
 
 
+class Leaf(NamedTuple):
+    """A layer of torch that computes what a kernel does.
+
+    Attributes:
+        module: the layer, on the meta device.
+        names: parameter of the kernel -> attribute of the layer that holds this weight.
+    """
+
+    module: nn.Module
+    names: Mapping[str, str]
+
+
 def _registered(domain: str, op_type: str, since: int) -> Kernel:
     return KERNELS[domain, op_type][since]
 
@@ -263,6 +276,7 @@ HOST_RULES: dict[Function, Function] = {}
 SAMPLES: dict[Function, Function] = {}
 FUSIONS: dict[Function, list[Fusion]] = {}  # by the kernel of the last node
 COMMUTATIVE: set[Function] = set()
+LEAVES: dict[Function, Function] = {}
 
 
 class KernelOptions(TypedDict, total=False):
@@ -346,6 +360,22 @@ def fuse(*patterns: Pattern) -> Callable[[F], F]:
             sources = frozenset(part[0] for part in pattern[1:] if isinstance(part, tuple))
             FUSIONS.setdefault(pattern[0], []).append(Fusion(pattern, function, sources))
         return function
+
+    return attach
+
+
+def leaf(*functions: Callable[..., Any]) -> Callable[[F], F]:
+    """Attach a function that builds the layer of torch which kernels, or fused functions, compute.
+
+    Its positional parameters are the weights, named as those of the kernel: the one that it leaves
+    out is the input of the layer. Its keyword-only parameters are attributes, and `rank`, that of
+    the input, or None where it is not known. It returns a `Leaf`, or None where torch's layer
+    computes something else. What it does not take must not change the result.
+    """
+
+    def attach(build: F) -> F:
+        LEAVES.update(dict.fromkeys(functions, build))
+        return build
 
     return attach
 

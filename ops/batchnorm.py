@@ -15,15 +15,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from onnxinterp.registry import op, sample
+from onnxinterp.registry import Leaf, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag
+from onnxinterp.values import Flag, decimal
 from onnxinterp.versions import forwards
 
 # -> dtype of the statistics
 WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+
+LAYERS: dict[int, type[nn.Module]] = {
+    2: nn.BatchNorm1d,
+    3: nn.BatchNorm1d,
+    4: nn.BatchNorm2d,
+    5: nn.BatchNorm3d,
+}
+"""Rank of the input -> the layer of torch."""
 
 
 def _check_parameters(x: Tensor, *parameters: Tensor) -> None:
@@ -132,6 +140,30 @@ def batch_normalization_9(
     if training or (n_outputs > 1 and training is not None):
         return _train(X, scale, B, (mean, var), epsilon, momentum, n_outputs)
     return _normalize(X, scale, B, mean, var, epsilon), mean, var, mean, var
+
+
+@leaf(batch_normalization, batch_normalization_9)
+def _(
+    scale: Tensor,
+    B: Tensor,
+    input_mean: Tensor | None = None,
+    input_var: Tensor | None = None,
+    mean: Tensor | None = None,
+    var: Tensor | None = None,
+    *,
+    epsilon: float,
+    momentum: float,
+    training_mode: Flag = 0,
+    rank: int | None,
+) -> Leaf | None:
+    kind = LAYERS.get(rank or 0)
+    if kind is None or training_mode:
+        return None
+    layer = kind(len(scale), decimal(epsilon), decimal(1 - decimal(momentum)), device="meta")
+    names = {"scale": "weight", "B": "bias"}
+    names |= {"input_mean": "running_mean", "mean": "running_mean"}
+    names |= {"input_var": "running_var", "var": "running_var"}
+    return Leaf(layer, names)
 
 
 @op("BatchNormalization", since=7, state={"mean": 1, "var": 2})

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxinterp.ops.shapes import from_front
-from onnxinterp.registry import host, op, sample
+from onnxinterp.registry import Leaf, host, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Operand, is_known
 from onnxinterp.versions import older
@@ -40,6 +40,14 @@ def gather(data: Tensor, indices: Operand, *, axis: int = 0) -> Tensor:
         return functional.embedding(indices, data)
     rows = data.index_select(axis, indices.flatten())
     return rows.reshape((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]))
+
+
+@leaf(gather)
+def _(data: Tensor, *, axis: int) -> Leaf | None:
+    """Negative indices are an error in torch."""
+    if data.ndim != 2 or axis not in (0, -2) or not data.is_floating_point():
+        return None
+    return Leaf(nn.Embedding(*data.shape, device="meta"), {"data": "weight"})
 
 
 @host(gather)

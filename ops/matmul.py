@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from onnx import TensorProto
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add
 from onnxinterp.ops.shapes import transpose
-from onnxinterp.registry import fuse, op, sample
+from onnxinterp.registry import Leaf, fuse, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.versions import older
 
@@ -35,6 +35,15 @@ def linear(A: Tensor, W: Tensor, C: Tensor | None = None) -> Any:
     if A.ndim < 2 or not W.is_floating_point() or (C is not None and C.shape != W.shape[:1]):
         return NotImplemented
     return functional.linear(A, W, C)
+
+
+@leaf(linear)
+def linear_layer(W: Tensor, C: Tensor | None = None) -> Leaf | None:
+    """Its parameters are those of the fused function."""
+    if W.ndim != 2 or not W.is_floating_point():
+        return None
+    layer = nn.Linear(W.shape[1], W.shape[0], C is not None, device="meta")
+    return Leaf(layer, {"W": "weight", "C": "bias"})
 
 
 @fuse((add, (mat_mul, "A", "B"), "C"))
@@ -92,6 +101,16 @@ def _integer_gemm(
 
 
 gemm_7 = older(gemm, since=7, required=["C"])
+
+
+@leaf(gemm, gemm_7)
+def _(
+    B: Tensor, C: Tensor | None = None, *, alpha: float, beta: float, transA: int, transB: int
+) -> Leaf | None:
+    if transA or not transB or alpha != 1 or (beta != 1 and C is not None):
+        return None
+    layer = linear_layer(B, C)
+    return layer and Leaf(layer.module, {"B": "weight", "C": "bias"})
 
 
 # a C of the shape of the product broadcasts to it with any `broadcast`

@@ -14,17 +14,23 @@ from typing import Any, Literal
 
 import torch
 from onnx import TensorProto
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add, div, mul, pow, sub
 from onnxinterp.ops.reductions import reduce_mean, reduce_mean_1
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.ops.unary import sqrt
-from onnxinterp.registry import Pattern, fuse, op, sample
+from onnxinterp.registry import Leaf, Pattern, fuse, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_reals
-from onnxinterp.values import Ints, is_known
+from onnxinterp.values import Ints, decimal, is_known
 
+INSTANCE_LAYERS: dict[int, type[nn.Module]] = {
+    3: nn.InstanceNorm1d,
+    4: nn.InstanceNorm2d,
+    5: nn.InstanceNorm3d,
+}
+"""Rank of the input -> the layer of torch."""
 NARROW = (torch.float16, torch.bfloat16)
 
 
@@ -35,6 +41,15 @@ def instance_normalization(
     if any(is_known(n) and n == 0 for n in input.shape[1:]):
         return input  # torch needs an element
     return torch.group_norm(input, input.shape[1], scale, B, epsilon)
+
+
+@leaf(instance_normalization)
+def _(scale: Tensor, B: Tensor, *, epsilon: float, rank: int | None) -> Leaf | None:
+    kind = INSTANCE_LAYERS.get(rank or 0)
+    if kind is None:
+        return None
+    layer = kind(len(scale), decimal(epsilon), affine=True, device="meta")
+    return Leaf(layer, {"scale": "weight", "B": "bias"})
 
 
 @op("GroupNormalization", since=21)
@@ -48,6 +63,12 @@ def group_normalization(
     stash_type: int = 1,  # noqa: ARG001  # torch computes the statistics of halves in float32
 ) -> Tensor:
     return torch.group_norm(X, num_groups, scale, bias, epsilon)
+
+
+@leaf(group_normalization)
+def _(scale: Tensor, bias: Tensor, *, epsilon: float, num_groups: int) -> Leaf:
+    layer = nn.GroupNorm(num_groups, len(scale), decimal(epsilon), device="meta")
+    return Leaf(layer, {"scale": "weight", "bias": "bias"})
 
 
 @op("GroupNormalization", since=18)
@@ -87,6 +108,19 @@ def layer_normalization(
     return y, mean.to(stash_type), inverse.to(stash_type)
 
 
+@leaf(layer_normalization)
+def _(
+    Scale: Tensor, B: Tensor | None = None, *, axis: int, epsilon: float, rank: int | None
+) -> Leaf | None:
+    first = axis if axis < 0 or rank is None else axis - rank
+    return _layer_of(Scale, B, epsilon) if first == -Scale.ndim else None
+
+
+def _layer_of(scale: Tensor, bias: Tensor | None, epsilon: float) -> Leaf:
+    layer = nn.LayerNorm(scale.shape, decimal(epsilon), bias=bias is not None, device="meta")
+    return Leaf(layer, {"Scale": "weight", "scale": "weight", "B": "bias"})
+
+
 def _layer_norm_in_parts(kernel: Callable[..., Any], *axes: str) -> list[Pattern]:
     """The nodes of exporters below opset 17; the axes of a mean are an input from 18 on."""
     centred = (sub, "X", (kernel, "X", *axes))
@@ -107,6 +141,15 @@ def layer_norm(
     if any(t is not None and (t.shape != shape or t.dtype != X.dtype) for t in (scale, B)):
         return NotImplemented
     return functional.layer_norm(X, shape, scale, B, epsilon)
+
+
+@leaf(layer_norm)
+def _(
+    scale: Tensor, B: Tensor | None = None, *, axes: Ints | None, epsilon: float, rank: int | None
+) -> Leaf | None:
+    last = list(range(-scale.ndim, 0))
+    from_end = [a - rank if a >= 0 and rank is not None else a for a in axes or ()]
+    return _layer_of(scale, B, epsilon) if sorted(from_end) == last else None
 
 
 @op("RMSNormalization", since=23)

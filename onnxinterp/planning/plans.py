@@ -29,9 +29,10 @@ from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning.blocks import nest
 from onnxinterp.planning.facts import Setting, infer, snapshot
+from onnxinterp.planning.leaves import Leaves, place_layers
 from onnxinterp.planning.planner import make_plan
-from onnxinterp.planning.scoping import chains
-from onnxinterp.planning.static_shapes import MAX_STEPS, Found, static_shapes
+from onnxinterp.planning.scoping import Chain, chains
+from onnxinterp.planning.static_shapes import MAX_STEPS, Found, ranks, static_shapes
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan, WeightPlace
 from onnxinterp.values import Host, Shape, is_traced
@@ -84,6 +85,7 @@ class Plans:
         limits: what folding may take.
         fuse: whether nodes that are one function in torch run as one.
         loaded_as: dtype of the first floating weight at load.
+        leaves: the modules that are layers of torch.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Plans:
         self.packed = packed
         self.limits = limits
         self.fuse = fuse
+        self.leaves = Leaves()
         kernels = [node.kernel for node in graph.walk() if node.kernel]
         self.has_modes = any(k.state or "training" in k.attributes for k in kernels)
         self.loaded_as = floating_dtype(weights)
@@ -132,24 +135,48 @@ class Plans:
     ) -> BoundPlan:
         """The plan for a mode, where a call gives the `overridden` initializers.
 
-        A nested plan runs blocks inside of the modules that their nodes come from.
+        A nested plan runs blocks inside of the modules that their nodes come from. With layers of
+        torch in their places, each plan is.
         """
         plans = self._plans  # a thread may put another there meanwhile
-        key = training and self.has_modes, overridden, nested
+        key = training and self.has_modes, overridden, nested or bool(self.leaves.layers)
         if (found := plans.get(key)) is None:
-            make = self._make_nested if nested else self._make
+            make = self._make_nested if key[2] else self._make
             found = plans[key] = make(*key[:2])
         return found
 
     def _make_nested(self, training: bool, overridden: frozenset[str]) -> BoundPlan:
         flat = self._make(training, overridden, by_module=True)
-        parameters = {n for n in self.weights if isinstance(self.weights[n], nn.Parameter)}
         places = {place.name: place for place in flat.reads}
-        found = chains(flat.plan.steps, parameters)
-        modules = self.weights.modules_called or self.weights.levels()
-        plan = nest(flat.plan, found, places, self.weights.root, modules)
+        found, calls = self._chains(flat.plan), self.leaves.calls_without(overridden)
+        plan = nest(flat.plan, found, places, self.weights.root, self._modules(overridden), calls)
         reads = [place for place in flat.reads if place.name in {*plan.captures, *plan.inputs}]
         return replace(flat, plan=plan, reads=reads)
+
+    def _chains(self, plan: Plan) -> list[Chain]:
+        tensors = tensors_of(self.weights).items()
+        return chains(plan.steps, {n for n, t in tensors if isinstance(t, nn.Parameter)})
+
+    def _modules(self, overridden: frozenset[str] = frozenset()) -> Mapping[str, tuple[str, ...]]:
+        """Path of each module that a plan calls -> attributes that lead to it."""
+        modules = self.weights.modules_called or self.weights.levels()
+        unused = self.leaves.layers_with(overridden)
+        return {path: names for path, names in modules.items() if names not in unused}
+
+    def place_layers(self) -> None:
+        """Put layers of torch in the places of the modules that are one."""
+        plan = self._make(False, frozenset(), by_module=True).plan
+        modules = self._modules()
+        self.leaves = place_layers(
+            plan.steps, self._chains(plan), self.weights, modules, lambda: self._ranks(plan)
+        )
+        self._plans = {}
+
+    def _ranks(self, plan: Plan) -> dict[str, int]:
+        limits = replace(self.limits, steps=MAX_STEPS)
+        with _outside_transforms(), Guard.of_plan(limits) as guard:
+            weights = dict(self.weights.items())
+            return ranks(self.graph, plan, weights, self._facts.types, guard)
 
     def specialize(
         self, bound: BoundPlan, sizes: Sizes, values: Mapping[Any, Any], guard: Guard | None
@@ -181,7 +208,7 @@ class Plans:
         if found is not None:
             return found
         found = {}
-        plan, weights = self.get(training=False).plan, dict(self.weights.items())
+        plan, weights = self._make(False, frozenset()).plan, tensors_of(self.weights)
         token = _FOUND.set(found)
         try:
             limits = replace(self.limits, steps=MAX_STEPS)
@@ -233,7 +260,7 @@ class Plans:
 
     def _setting(self, frozen_stats: frozenset[str]) -> Setting:
         """What plans depend on, as it is now: `functional_call` may have replaced weights."""
-        weights = dict(self.weights.items())
+        weights = tensors_of(self.weights)
         constants = {
             n: weights[n]
             for n in constant_names(self.graph, weights)
@@ -258,6 +285,7 @@ class Plans:
             device=device_of(self.weights),
             dtypes=dtypes,
             types={n: type_of(t) for n, t in weights.items()} | dict(self.packed),
+            shapes={n: t.shape for n, t in weights.items()},
             frozen_stats=frozen_stats,
             fuse=self.fuse,
         )
@@ -311,4 +339,12 @@ def device_of(weights: Weights) -> torch.device:
 
 def floating_dtype(weights: Weights) -> torch.dtype | None:
     """The dtype of the first floating weight: what `.double()` and `.bfloat16()` change."""
-    return next((t.dtype for t in weights.values() if t.is_floating_point()), None)
+    tensors = tensors_of(weights).values()
+    return next((t.dtype for t in tensors if t.is_floating_point()), None)
+
+
+def tensors_of(weights: Weights) -> dict[str, Tensor]:
+    """The weights that are tensors: those of a layer that a tool has replaced may be gone."""
+    holders = {name: weights.holder(name) for name in weights}
+    found = {n: getattr(holder, leaf, None) for n, (holder, leaf) in holders.items()}
+    return {name: value for name, value in found.items() if isinstance(value, Tensor)}

@@ -148,6 +148,8 @@ class Interpreter:
             found = module._modules.get(attribute)
             module = getattr(module, attribute) if found is None else found
         inputs = [frame.values[key] for key in step.inputs]
+        if block.is_leaf:
+            return module(*[v.tensor(frame.device) if isinstance(v, Host) else v for v in inputs])
         if module is not block.level and all(m is not block.level for m in module.modules()):
             return module(*inputs)  # a new layer in the place of the old one
         return module(*inputs, run=BlockCall(block, self, frame))
