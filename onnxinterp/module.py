@@ -230,7 +230,7 @@ class OnnxModule(Tunable):
         reads = [
             (name, self if holder is None else holder, leaf) for name, holder, leaf in bound.reads
         ]
-        return fx.trace(bound.plan, inputs, reads, device_of(self.weights))
+        return fx.trace(bound.plan, inputs, reads, device_of(self.weights), self)
 
     def _device(self, given: Mapping[str, Any]) -> torch.device:
         flat = (x for v in given.values() for x in (v if isinstance(v, list) else (v,)))
@@ -240,6 +240,7 @@ class OnnxModule(Tunable):
     def train(self, mode: bool = True) -> OnnxModule:
         """As `nn.Module.train`; the plan of the mode is made now, so that `compile` finds it."""
         super().train(mode)
+        self._set_modes(self.frozen_statistics, training=False)
         self._plans.get(mode)
         return self
 

@@ -239,14 +239,14 @@ class Fusion(NamedTuple):
 
 
 class Leaf(NamedTuple):
-    """A layer of torch that computes what a kernel does.
+    """Which layer of torch computes what a kernel does.
 
     Attributes:
-        module: the layer, on the meta device.
+        build: returns the layer, on the meta device.
         names: parameter of the kernel -> attribute of the layer that holds this weight.
     """
 
-    module: nn.Module
+    build: Callable[..., nn.Module | None]
     names: Mapping[str, str]
 
 
@@ -276,7 +276,7 @@ HOST_RULES: dict[Function, Function] = {}
 SAMPLES: dict[Function, Function] = {}
 FUSIONS: dict[Function, list[Fusion]] = {}  # by the kernel of the last node
 COMMUTATIVE: set[Function] = set()
-LEAVES: dict[Function, Function] = {}
+LEAVES: dict[Function, Leaf] = {}
 
 
 class KernelOptions(TypedDict, total=False):
@@ -364,17 +364,20 @@ def fuse(*patterns: Pattern) -> Callable[[F], F]:
     return attach
 
 
-def leaf(*functions: Callable[..., Any]) -> Callable[[F], F]:
-    """Attach a function that builds the layer of torch which kernels, or fused functions, compute.
+def leaf(function: Callable[..., Any], **weights: str) -> Callable[[F], F]:
+    """Attach a function that builds the layer of torch which a kernel, or a fused one, computes.
 
-    Its positional parameters are the weights, named as those of the kernel: the one that it leaves
-    out is the input of the layer. Its keyword-only parameters are attributes, and `rank`, that of
-    the input, or None where it is not known. It returns a `Leaf`, or None where torch's layer
-    computes something else. What it does not take must not change the result.
+    It may take weights and attributes of the kernel, by their names, and `rank`, that of the input
+    of the layer, None if unknown. It returns the layer on the meta device, or None where torch has
+    none that computes the same; attributes that it does not take must not matter.
+
+    Args:
+        function: the kernel. The input of the layer is the one that is not in `weights`.
+        weights: attribute of the layer -> parameter of the kernel.
     """
 
     def attach(build: F) -> F:
-        LEAVES.update(dict.fromkeys(functions, build))
+        LEAVES[function] = Leaf(build, {name: attribute for attribute, name in weights.items()})
         return build
 
     return attach

@@ -109,7 +109,7 @@ def read_weight(holder: nn.Module, attribute: str) -> Tensor:
 
 
 def decimal(value: float) -> float:
-    """The number of few digits that an attribute, a float32, was written for: 0.1, not 0.10000000149."""
+    """The number of few digits that a float32 was made of: 0.1 for 0.10000000149."""
     return float(f"{value:.7g}")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onnxinterp.registry import Leaf, leaf, op, sample
+from onnxinterp.registry import leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, decimal
 from onnxinterp.versions import forwards
@@ -142,28 +142,22 @@ def batch_normalization_9(
     return _normalize(X, scale, B, mean, var, epsilon), mean, var, mean, var
 
 
-@leaf(batch_normalization, batch_normalization_9)
+@leaf(batch_normalization_9, weight="scale", bias="B", running_mean="mean", running_var="var")
+@leaf(
+    batch_normalization,
+    weight="scale",
+    bias="B",
+    running_mean="input_mean",
+    running_var="input_var",
+)
 def _(
-    scale: Tensor,
-    B: Tensor,
-    input_mean: Tensor | None = None,
-    input_var: Tensor | None = None,
-    mean: Tensor | None = None,
-    var: Tensor | None = None,
-    *,
-    epsilon: float,
-    momentum: float,
-    training_mode: Flag = 0,
-    rank: int | None,
-) -> Leaf | None:
+    scale: Tensor, *, epsilon: float, momentum: float, training_mode: Flag = 0, rank: int | None
+) -> nn.Module | None:
     kind = LAYERS.get(rank or 0)
     if kind is None or training_mode:
         return None
-    layer = kind(len(scale), decimal(epsilon), decimal(1 - decimal(momentum)), device="meta")
-    names = {"scale": "weight", "B": "bias"}
-    names |= {"input_mean": "running_mean", "mean": "running_mean"}
-    names |= {"input_var": "running_var", "var": "running_var"}
-    return Leaf(layer, names)
+    past = decimal(momentum)
+    return kind(len(scale), decimal(epsilon), decimal(1 - past), device="meta")
 
 
 @op("BatchNormalization", since=7, state={"mean": 1, "var": 2})

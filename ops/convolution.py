@@ -18,7 +18,7 @@ from torch.nn import functional
 from onnxinterp.ops.casting import cast_like, cast_like_15, cast_like_19
 from onnxinterp.ops.shapes import expand
 from onnxinterp.ops.spatial import AutoPad, at_least, filter_sizes, pad, window, with_bias
-from onnxinterp.registry import Leaf, Pattern, fuse, leaf, op, sample
+from onnxinterp.registry import Pattern, fuse, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_integers
 from onnxinterp.values import Ints
 from onnxinterp.versions import forwards
@@ -71,7 +71,8 @@ def conv_without_bias(X: Tensor, W: Tensor, *, size: Ints, **attributes: Any) ->
     return conv(X, W, **attributes) if list(size) == [W.shape[0]] else NotImplemented
 
 
-@leaf(conv, conv_without_bias)
+@leaf(conv, weight="W", bias="B")
+@leaf(conv_without_bias, weight="W")
 def _(
     W: Tensor,
     B: Tensor | None = None,
@@ -82,7 +83,7 @@ def _(
     kernel_shape: list[int] | None,
     pads: list[int] | None,
     strides: list[int] | None,
-) -> Leaf | None:
+) -> nn.Module | None:
     kind = CONVOLUTION_LAYERS.get(W.ndim)
     if kind is None or auto_pad not in ("NOTSET", "") or not W.shape[1]:
         return None
@@ -90,7 +91,7 @@ def _(
     w = window(kernel, kernel, auto_pad, strides, dilations, pads)
     if w.begins != w.ends:
         return None
-    layer = kind(
+    return kind(
         W.shape[1] * group,
         W.shape[0],
         tuple(w.kernel),
@@ -101,7 +102,6 @@ def _(
         B is not None,
         device="meta",
     )
-    return Leaf(layer, {"W": "weight", "B": "bias"})
 
 
 def _with_channels(X: Tensor, W: Tensor, group: int, axis: int) -> tuple[Tensor, Tensor]:
@@ -165,7 +165,8 @@ def conv_transpose_without_bias(X: Tensor, W: Tensor, *, size: Ints, **attribute
     return conv_transpose(X, W, **attributes) if list(size) == wanted else NotImplemented
 
 
-@leaf(conv_transpose, conv_transpose_without_bias)
+@leaf(conv_transpose, weight="W", bias="B")
+@leaf(conv_transpose_without_bias, weight="W")
 def _(
     W: Tensor,
     B: Tensor | None = None,
@@ -178,7 +179,7 @@ def _(
     output_shape: list[int] | None,
     pads: list[int] | None,
     strides: list[int] | None,
-) -> Leaf | None:
+) -> nn.Module | None:
     kind = TRANSPOSED_LAYERS.get(W.ndim)
     if kind is None or auto_pad not in ("NOTSET", "") or output_shape or not W.shape[0]:
         return None
@@ -188,7 +189,7 @@ def _(
     limits = map(max, w.strides, w.dilations)
     if w.begins != w.ends or any(n >= limit for n, limit in zip(extra, limits, strict=True)):
         return None
-    layer = kind(
+    return kind(
         W.shape[0],
         W.shape[1] * group,
         tuple(w.kernel),
@@ -200,7 +201,6 @@ def _(
         tuple(w.dilations),
         device="meta",
     )
-    return Leaf(layer, {"W": "weight", "B": "bias"})
 
 
 def _transposed_pads(

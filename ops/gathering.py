@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxinterp.ops.shapes import from_front
-from onnxinterp.registry import Leaf, host, leaf, op, sample
+from onnxinterp.registry import host, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Operand, is_known
 from onnxinterp.versions import older
@@ -42,12 +42,13 @@ def gather(data: Tensor, indices: Operand, *, axis: int = 0) -> Tensor:
     return rows.reshape((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]))
 
 
-@leaf(gather)
-def _(data: Tensor, *, axis: int) -> Leaf | None:
-    """Negative indices are an error in torch."""
-    if data.ndim != 2 or axis not in (0, -2) or not data.is_floating_point():
+@leaf(gather, weight="data")
+def _(data: Tensor, *, axis: int) -> nn.Module | None:
+    """Negative indices are an error of torch's layer."""
+    if data.ndim != 2 or axis not in (0, -2):
         return None
-    return Leaf(nn.Embedding(*data.shape, device="meta"), {"data": "weight"})
+    rows, columns = data.shape
+    return nn.Embedding(rows, columns, device="meta")
 
 
 @host(gather)

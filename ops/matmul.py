@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add
 from onnxinterp.ops.shapes import transpose
-from onnxinterp.registry import Leaf, fuse, leaf, op, sample
+from onnxinterp.registry import fuse, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.versions import older
 
@@ -37,13 +37,11 @@ def linear(A: Tensor, W: Tensor, C: Tensor | None = None) -> Any:
     return functional.linear(A, W, C)
 
 
-@leaf(linear)
-def linear_layer(W: Tensor, C: Tensor | None = None) -> Leaf | None:
-    """Its parameters are those of the fused function."""
-    if W.ndim != 2 or not W.is_floating_point():
+@leaf(linear, weight="W", bias="C")
+def linear_layer(W: Tensor, C: Tensor | None = None) -> nn.Module | None:
+    if W.ndim != 2:
         return None
-    layer = nn.Linear(W.shape[1], W.shape[0], C is not None, device="meta")
-    return Leaf(layer, {"W": "weight", "C": "bias"})
+    return nn.Linear(W.shape[1], W.shape[0], C is not None, device="meta")
 
 
 @fuse((add, (mat_mul, "A", "B"), "C"))
@@ -103,14 +101,13 @@ def _integer_gemm(
 gemm_7 = older(gemm, since=7, required=["C"])
 
 
-@leaf(gemm, gemm_7)
+@leaf(gemm, weight="B", bias="C")
+@leaf(gemm_7, weight="B", bias="C")
 def _(
     B: Tensor, C: Tensor | None = None, *, alpha: float, beta: float, transA: int, transB: int
-) -> Leaf | None:
-    if transA or not transB or alpha != 1 or (beta != 1 and C is not None):
-        return None
-    layer = linear_layer(B, C)
-    return layer and Leaf(layer.module, {"B": "weight", "C": "bias"})
+) -> nn.Module | None:
+    plain = not transA and transB and alpha == 1 and (beta == 1 or C is None)
+    return linear_layer(B, C) if plain else None
 
 
 # a C of the shape of the product broadcasts to it with any `broadcast`

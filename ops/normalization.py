@@ -9,7 +9,7 @@ MeanVarianceNormalization 9, 13 (bfloat16). LpNormalization 1, 22 (bfloat16). LR
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -21,7 +21,7 @@ from onnxinterp.ops.arithmetic import add, div, mul, pow, sub
 from onnxinterp.ops.reductions import reduce_mean, reduce_mean_1
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.ops.unary import sqrt
-from onnxinterp.registry import Leaf, Pattern, fuse, leaf, op, sample
+from onnxinterp.registry import Pattern, fuse, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_reals
 from onnxinterp.values import Ints, decimal, is_known
 
@@ -43,13 +43,12 @@ def instance_normalization(
     return torch.group_norm(input, input.shape[1], scale, B, epsilon)
 
 
-@leaf(instance_normalization)
-def _(scale: Tensor, B: Tensor, *, epsilon: float, rank: int | None) -> Leaf | None:
+@leaf(instance_normalization, weight="scale", bias="B")
+def _(scale: Tensor, *, epsilon: float, rank: int | None) -> nn.Module | None:
     kind = INSTANCE_LAYERS.get(rank or 0)
     if kind is None:
         return None
-    layer = kind(len(scale), decimal(epsilon), affine=True, device="meta")
-    return Leaf(layer, {"scale": "weight", "B": "bias"})
+    return kind(len(scale), decimal(epsilon), affine=True, device="meta")
 
 
 @op("GroupNormalization", since=21)
@@ -65,10 +64,9 @@ def group_normalization(
     return torch.group_norm(X, num_groups, scale, bias, epsilon)
 
 
-@leaf(group_normalization)
-def _(scale: Tensor, bias: Tensor, *, epsilon: float, num_groups: int) -> Leaf:
-    layer = nn.GroupNorm(num_groups, len(scale), decimal(epsilon), device="meta")
-    return Leaf(layer, {"scale": "weight", "bias": "bias"})
+@leaf(group_normalization, weight="scale", bias="bias")
+def _(scale: Tensor, *, epsilon: float, num_groups: int) -> nn.Module:
+    return nn.GroupNorm(num_groups, len(scale), decimal(epsilon), device="meta")
 
 
 @op("GroupNormalization", since=18)
@@ -108,17 +106,21 @@ def layer_normalization(
     return y, mean.to(stash_type), inverse.to(stash_type)
 
 
-@leaf(layer_normalization)
+@leaf(layer_normalization, weight="Scale", bias="B")
 def _(
     Scale: Tensor, B: Tensor | None = None, *, axis: int, epsilon: float, rank: int | None
-) -> Leaf | None:
-    first = axis if axis < 0 or rank is None else axis - rank
-    return _layer_of(Scale, B, epsilon) if first == -Scale.ndim else None
+) -> nn.Module | None:
+    return _layer(Scale, B, [axis + i for i in range(Scale.ndim)], epsilon, rank)
 
 
-def _layer_of(scale: Tensor, bias: Tensor | None, epsilon: float) -> Leaf:
-    layer = nn.LayerNorm(scale.shape, decimal(epsilon), bias=bias is not None, device="meta")
-    return Leaf(layer, {"Scale": "weight", "scale": "weight", "B": "bias"})
+def _layer(
+    scale: Tensor, bias: Tensor | None, axes: Sequence[int], epsilon: float, rank: int | None
+) -> nn.Module | None:
+    """The layer of torch, where the axes are the last ones."""
+    from_end = sorted(a - rank if a >= 0 and rank is not None else a for a in axes)
+    if from_end != list(range(-scale.ndim, 0)):
+        return None
+    return nn.LayerNorm(scale.shape, decimal(epsilon), bias=bias is not None, device="meta")
 
 
 def _layer_norm_in_parts(kernel: Callable[..., Any], *axes: str) -> list[Pattern]:
@@ -143,13 +145,11 @@ def layer_norm(
     return functional.layer_norm(X, shape, scale, B, epsilon)
 
 
-@leaf(layer_norm)
+@leaf(layer_norm, weight="scale", bias="B")
 def _(
     scale: Tensor, B: Tensor | None = None, *, axes: Ints | None, epsilon: float, rank: int | None
-) -> Leaf | None:
-    last = list(range(-scale.ndim, 0))
-    from_end = [a - rank if a >= 0 and rank is not None else a for a in axes or ()]
-    return _layer_of(scale, B, epsilon) if sorted(from_end) == last else None
+) -> nn.Module | None:
+    return _layer(scale, B, axes or (), epsilon, rank)
 
 
 @op("RMSNormalization", since=23)

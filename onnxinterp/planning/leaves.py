@@ -9,10 +9,10 @@ that torch has for them. The layer holds the same parameters, and is called with
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
-from inspect import Parameter, signature
+from inspect import signature
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from onnxinterp.errors import SaveError
 from onnxinterp.graph.scopes import path_of
 from onnxinterp.planning.scoping import Chain
-from onnxinterp.registry import LEAVES, Leaf
+from onnxinterp.registry import LEAVES
 from onnxinterp.runtime.plan import Step, onnx_name_of
 from onnxinterp.weights import Weights
 from onnxinterp.weights.tree import level_at, register
@@ -95,18 +95,21 @@ def place_layers(
         modules: path of each module that can be called -> attributes that lead to it.
         ranks: returns the ranks of the values of the plan, where they are known.
     """
-    members = defaultdict[str, list[Step]](list)
+    members = defaultdict[str, list[tuple[Step, Chain]]](list)
     for step, chain in zip(steps, chains, strict=True):
-        for path in dict.fromkeys(map(path_of, chain)):
-            members[path].append(step)
+        paths = tuple([path for scope in chain if (path := path_of(scope)) in modules])
+        for path in set(paths):
+            members[path].append((step, paths))
     found, finder = Leaves(), _Finder(weights, ranks)
-    for path, attributes in modules.items():
-        layers = [finder.layer(step, attributes) for step in members[path]]
-        kinds = {None if layer is None else finder.kind(*layer) for layer in layers}
-        if len(kinds) == 1 and layers[0] is not None:
-            found.layers[attributes] = layers[0][0]
-            calls = [layer[1] for layer in layers if layer is not None]
-            found.calls.update(zip((s.outputs[0] for s in members[path]), calls, strict=True))
+    for path, called in members.items():
+        if any(paths[-1] != path for _, paths in called):
+            continue
+        layers = [layer for step, _ in called if (layer := finder.layer(step, modules[path]))]
+        if len(layers) == len(called) and len({repr(module) for module, _ in layers}) == 1:
+            found.layers[modules[path]] = layers[0][0]
+            found.calls.update(
+                {s.outputs[0]: c for (s, _), (_, c) in zip(called, layers, strict=True)}
+            )
     for attributes, module in found.layers.items():
         *around, name = attributes
         register(level_at(weights.root, around), "module", name, module)
@@ -125,82 +128,85 @@ class _Finder:
         """The ranks of values: found when they are first needed."""
         return self._ranks()
 
-    def kind(self, module: nn.Module, call: LeafCall) -> tuple[str, tuple[str, ...]]:
-        """What two calls of one layer have in common."""
-        return repr(module), tuple(call.weights)
-
     def layer(self, step: Step, path: tuple[str, ...]) -> tuple[nn.Module, LeafCall] | None:
         """The layer that a step calls, with the weights of the module at a path."""
-        function = step.fused or step.kernel
-        build, level = LEAVES.get(function), level_at(self.weights.root, path)
-        if build is None or level._modules or len(step.outputs) > 1:
+        leaf = LEAVES.get(step.fused or step.kernel)
+        level = level_at(self.weights.root, path)
+        given = self._arguments(step)
+        if leaf is None or given is None or level._modules or len(step.outputs) > 1:
             return None
-        parameters = signature(build).parameters.values()
-        own = [p.name for p in parameters if p.kind is not Parameter.KEYWORD_ONLY]
-        taken = {p.name for p in parameters} - set(own)
-        given = _arguments(function, step)
-        sources = [name for parameter, name in given.items() if parameter not in own and name]
-        held = {p: name for p, name in given.items() if p in own and name in self.weights}
-        if len(sources) != 1 or len(held) != sum(map(bool, given.values())) - 1:
+        sources = [name for parameter, name in given.items() if parameter not in leaf.names]
+        held = {name: leaf.names[p] for p, name in given.items() if p in leaf.names}
+        if len(sources) != 1 or not all(self._is_held(level, *names) for names in held.items()):
             return None
-        attributes = {name: value for name, value in _attributes(step).items() if name in taken}
-        if "rank" in taken:
-            attributes["rank"] = self.ranks.get(sources[0])
-        tensors = {parameter: self.weights[name] for parameter, name in held.items()}
+        weights = {p: self.weights[name] for p, name in given.items() if p in leaf.names}
+        module = self._build(leaf.build, {**_attributes(step), **weights}, sources[0])
+        tensors = {leaf.names[parameter]: tensor for parameter, tensor in weights.items()}
+        if module is None or not _fits(module, tensors, level):
+            return None
+        return _fill(module, tensors), LeafCall(path, sources[0], held)
+
+    def _build(
+        self, build: Callable[..., nn.Module | None], given: Mapping[str, Any], source: str
+    ) -> nn.Module | None:
+        """The layer, with what its function takes; None for a node that is not valid."""
+        wanted = signature(build).parameters
+        keywords = {name: value for name, value in given.items() if name in wanted}
+        if "rank" in wanted:
+            keywords["rank"] = self.ranks.get(source)
         try:
-            leaf: Leaf | None = build(**tensors, **attributes)
-        except (ValueError, TypeError, RuntimeError):  # an invalid node raises when it runs
+            return build(**keywords)
+        except (ValueError, TypeError, RuntimeError):  # it is raised when the node runs
             return None
-        if leaf is None or not _is_filled(leaf, tensors):
+
+    def _is_held(self, level: nn.Module, name: str, attribute: str) -> bool:
+        """Whether a weight is in a module, under this name."""
+        return name in self.weights and self.weights.holder(name) == (level, attribute)
+
+    def _arguments(self, step: Step) -> dict[str, str] | None:
+        """Parameter of a kernel -> ONNX name of what a step passes; None where it reads more.
+
+        The constants of a pattern are no arguments of the function.
+        """
+        parameters = signature(step.fused or step.kernel).parameters.values()
+        positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        names = [onnx_name_of(key) for key in step.inputs]
+        others = names[len(positional) :]
+        if not all(n in self.weights and not _is_parameter(self.weights[n]) for n in others):
             return None
-        names = {name: leaf.names[parameter] for parameter, name in held.items()}
-        if any(self.weights.holder(n) != (level, attribute) for n, attribute in names.items()):
-            return None
-        if len(names) != len(level._parameters) + len(level._buffers):
-            return None
-        return _fill(leaf, tensors), LeafCall(path, sources[0], names)
+        return {p: name for p, name in zip(positional, names, strict=False) if name}
 
 
-def _arguments(function: Callable[..., Any], step: Step) -> dict[str, str]:
-    """Parameter of a kernel -> ONNX name of what a step passes, "" for nothing."""
-    positional = [
-        p.name for p in signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY
-    ]
-    names = [onnx_name_of(key) for key in step.inputs]
-    return dict(zip(positional, names, strict=False)) if len(names) <= len(positional) else {}
+def _is_parameter(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter)
 
 
 def _attributes(step: Step) -> dict[str, Any]:
     """The keyword arguments of a step, and the defaults of its kernel."""
     parameters = signature(step.fused or step.kernel).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return {**{n: v for n, v in defaults.items()}, **step.attributes}
+    return {**{p.name: p.default for p in parameters}, **step.attributes}
 
 
-def _is_filled(leaf: Leaf, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether weights are all that a layer needs, and of its shapes."""
-    module = leaf.module
-    attributes = {leaf.names[parameter]: tensor for parameter, tensor in tensors.items()}
-    wanted = {name: p for name, p in module._parameters.items() if p is not None}
-    buffers = {name: b for name, b in module._buffers.items() if name in attributes}
-    if attributes.keys() != {*wanted, *buffers} or len({t.dtype for t in attributes.values()}) > 1:
-        return False
-    return all(
-        tensor.shape == (wanted | buffers)[name].shape
-        and isinstance(tensor, nn.Parameter) == (name in wanted)
-        for name, tensor in attributes.items()
+def _fits(module: nn.Module, tensors: Mapping[str, Tensor], level: nn.Module) -> bool:
+    """Whether the weights of a module are all that a layer needs, of its shapes and one dtype."""
+    parameters = {name for name, p in module._parameters.items() if p is not None}
+    buffers = {name for name in module._buffers if name in tensors}
+    return (
+        tensors.keys() == parameters | buffers
+        and len(tensors) == len(level._parameters) + len(level._buffers)
+        and len({tensor.dtype for tensor in tensors.values()}) == 1
+        and all(t.shape == getattr(module, name).shape for name, t in tensors.items())
+        and all(_is_parameter(t) == (name in parameters) for name, t in tensors.items())
     )
 
 
-def _fill(leaf: Leaf, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The layer with these very weights; a count of its own starts at zero, where they are."""
-    module = leaf.module.eval()
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Give a layer these very weights; a counter of its own starts at zero, where they are."""
     device = next(iter(tensors.values())).device
     for name, buffer in module._buffers.items():
         if buffer is not None:
             module._buffers[name] = torch.zeros_like(buffer, device=device)
-    for parameter, tensor in tensors.items():
-        name = leaf.names[parameter]
-        table = module._parameters if isinstance(tensor, nn.Parameter) else module._buffers
-        table[name] = tensor  # type: ignore[assignment]
-    return module
+    for name, tensor in tensors.items():
+        table = module._parameters if _is_parameter(tensor) else module._buffers
+        table[name] = tensor  # type: ignore[assignment]  # each has the type of its table
+    return module.eval()

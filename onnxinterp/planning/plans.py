@@ -36,7 +36,7 @@ from onnxinterp.planning.static_shapes import MAX_STEPS, Found, ranks, static_sh
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan, WeightPlace
 from onnxinterp.values import Host, Shape, is_traced
-from onnxinterp.weights import Weights
+from onnxinterp.weights import Weights, tensors_of
 from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import constant_names
 
@@ -341,10 +341,3 @@ def floating_dtype(weights: Weights) -> torch.dtype | None:
     """The dtype of the first floating weight: what `.double()` and `.bfloat16()` change."""
     tensors = tensors_of(weights).values()
     return next((t.dtype for t in tensors if t.is_floating_point()), None)
-
-
-def tensors_of(weights: Weights) -> dict[str, Tensor]:
-    """The weights that are tensors: those of a layer that a tool has replaced may be gone."""
-    holders = {name: weights.holder(name) for name in weights}
-    found = {n: getattr(holder, leaf, None) for n, (holder, leaf) in holders.items()}
-    return {name: value for name, value in found.items() if isinstance(value, Tensor)}

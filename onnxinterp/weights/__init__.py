@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onnxinterp.errors import SaveError
 from onnxinterp.values import read_weight
 from onnxinterp.weights.tree import RESERVED, class_name, escape, level_at, level_class, register
 
@@ -204,6 +205,10 @@ class Weights(nn.ParameterDict):
         too: those are loaded here. The count of batches of a torch model is not a weight in ONNX.
         """
         paths = {self.path(name): name for name in self._keys}
+        buffers = self.root.named_buffers()
+        counts = {n: b for n, b in buffers if n.endswith("num_batches_tracked")}
+        for path, count in counts.items():  # as torch itself does for older state dicts
+            state_dict.setdefault(prefix + path, count)
         for name in self._keys:
             path = self.path(name)
             if path != name and prefix + name in state_dict and name not in paths:
@@ -213,11 +218,34 @@ class Weights(nn.ParameterDict):
             if path in paths:
                 if paths[path] in self._transient:
                     self[paths[path]].copy_(state_dict.pop(key))
-            elif path.endswith("num_batches_tracked"):
+            elif path.endswith("num_batches_tracked") and path not in counts:
                 del state_dict[key]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_owner": None}
+
+
+def tensors_of(weights: Weights) -> dict[str, Tensor]:
+    """The weights that are tensors: those of a layer that a tool has replaced may be gone."""
+    return {name: value for name, value in _found(weights) if isinstance(value, Tensor)}
+
+
+def check_tensors(weights: Weights) -> None:
+    """Check that all weights are tensors whose elements are in their own memory.
+
+    Raises:
+        SaveError: a tool has replaced one, for example by a quantized tensor.
+    """
+    for name, value in _found(weights):
+        if type(value) not in (Tensor, nn.Parameter):
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise SaveError(f"the weight {name!r} must be a plain torch.Tensor, got a {kind}")
+
+
+def _found(weights: Weights) -> Iterator[tuple[str, Any]]:
+    for name in weights:
+        holder, attribute = weights.holder(name)
+        yield name, getattr(holder, attribute, None)
 
 
 def _free(level: nn.Module, part: str) -> str:

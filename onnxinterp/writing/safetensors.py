@@ -25,7 +25,7 @@ from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.extras import require
 from onnxinterp.format.atomic import atomic_write
 from onnxinterp.format.tensor_bytes import raw_parts, same_class
-from onnxinterp.weights import Weights
+from onnxinterp.weights import Weights, check_tensors
 
 EXTRA = "safetensors"
 METADATA = "__metadata__"  # the entry of the header that is not a tensor
@@ -77,6 +77,7 @@ def save(weights: Weights, path: str | os.PathLike[str], graph: str) -> None:
         OSError: the disk is full, the folder is missing, ...
     """
     require("safetensors", EXTRA)  # for reading the file
+    check_tensors(weights)
     tensors: dict[str, Tensor] = {}
     names: dict[Any, str] = {}  # identity of a tensor in memory -> its name
     others: dict[str, str] = {}

@@ -37,7 +37,7 @@ from onnxinterp.format.tensor_bytes import check_weight
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.wire import Chain, Edit, Place, Wire, walk, write
 from onnxinterp.reading.source import content_of
-from onnxinterp.weights import Weights
+from onnxinterp.weights import Weights, check_tensors
 from onnxinterp.writing.split_ties import tie_edits
 from onnxinterp.writing.template import LIKE_HINT, Template
 from onnxinterp.writing.tensor_edits import EXTERNAL, StoredTensor, attribute_edits, sparse_edits
@@ -73,6 +73,7 @@ def save(weights: Weights, template: Template, path: str | os.PathLike[str]) -> 
     """
     if (wire := template.wire) is None:
         raise SaveError(f"a ModelProto of more than 2 GB cannot be written; {LIKE_HINT}")
+    check_tensors(weights)
     target = Path(os.path.abspath(path))
     atomic.permissions_of(target)  # raises for a device, which must not be read
     changes = _changes(weights, template, wire)
