@@ -22,7 +22,7 @@ from onnxinterp.graph.scopes import path_of
 from onnxinterp.planning.liveness import live_steps
 from onnxinterp.planning.scoping import Chain
 from onnxinterp.runtime.plan import Block, Key, Plan, Step, WeightPlace, onnx_name_of
-from onnxinterp.weights.tree import level_at
+from onnxinterp.weights.tree import Level, level_at
 
 Followers: TypeAlias = dict[Hashable, dict[Hashable, None]]
 
@@ -128,7 +128,8 @@ class _Nesting:
         below, above = self.modules[path], self.modules.get(around, ())
         is_inside = below[: len(above)] == above and len(below) > len(above)
         attributes = below[len(above) :] if is_inside else below
-        level = level_at(self.root, below)
+        found = level_at(self.root, below)
+        level = next((m for m in found.modules() if isinstance(m, Level)), None)
         last = members[-1].step
         return Step(
             node=last.node,
@@ -138,7 +139,13 @@ class _Nesting:
             attributes={},
             direct=False,
             block=Block(
-                path, attributes, is_inside, level, plan, tuple(reads_weights), source is not None
+                path=path,
+                attributes=attributes,
+                is_inside=is_inside,
+                level=found if level is None else level,
+                plan=plan,
+                reads=tuple(reads_weights),
+                is_leaf=level is None,
             ),
         )
 

@@ -58,7 +58,9 @@ class Watch:
         """
         for table, children in self._children:
             for (name, now), child in zip(table.items(), children, strict=False):
-                if now is child or child is None or called.intersection(child.modules()):
+                if now is child or child is None or now in called:
+                    continue
+                if called.intersection(child.modules()):
                     continue
                 message = f"{name!r} was replaced by a {type(now).__name__}, but the file does not"
                 raise RuntimeError(
