@@ -18,7 +18,7 @@ from torch.nn import functional
 from onnxinterp.ops.casting import cast_like, cast_like_15, cast_like_19
 from onnxinterp.ops.shapes import expand
 from onnxinterp.ops.spatial import AutoPad, at_least, filter_sizes, pad, window, with_bias
-from onnxinterp.registry import Pattern, fuse, leaf, op, sample
+from onnxinterp.registry import fuse, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_integers
 from onnxinterp.values import Ints
 from onnxinterp.versions import forwards
@@ -59,15 +59,15 @@ def conv(
     return convolve(X, W, B, w.strides, padding, w.dilations, group)
 
 
-def _zero_bias(kernel: Any) -> list[Pattern]:
-    """The newer exporter expands a zero where there is no bias."""
-    casts = (cast_like_15, cast_like_19, cast_like)
-    return [(kernel, "X", "W", (expand, (like, 0, "X"), "size")) for like in casts]
-
-
-@fuse(*_zero_bias(conv))
+@fuse(
+    *[
+        (conv, "X", "W", (expand, (like, 0, "X"), "size"))
+        for like in (cast_like_15, cast_like_19, cast_like)
+    ]
+)
 @forwards(conv, without=["B"])
 def conv_without_bias(X: Tensor, W: Tensor, *, size: Ints, **attributes: Any) -> Any:
+    """The newer exporter writes a bias of zeros where there is none."""
     return conv(X, W, **attributes) if list(size) == [W.shape[0]] else NotImplemented
 
 
@@ -158,15 +158,7 @@ def conv_transpose(
     return with_bias(pad(full, [-b for b in begins], [-e for e in ends]), B)
 
 
-@fuse(*_zero_bias(conv_transpose))
-@forwards(conv_transpose, without=["B"])
-def conv_transpose_without_bias(X: Tensor, W: Tensor, *, size: Ints, **attributes: Any) -> Any:
-    wanted = [W.shape[1] * attributes["group"]]
-    return conv_transpose(X, W, **attributes) if list(size) == wanted else NotImplemented
-
-
 @leaf(conv_transpose, weight="W", bias="B")
-@leaf(conv_transpose_without_bias, weight="W")
 def _(
     W: Tensor,
     B: Tensor | None = None,
