@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -124,9 +123,14 @@ def check_same(module: nn.Module, network: nn.Module, name: str, tolerance: floa
 @each_network
 @each_export
 def test_layers_are_those_of_the_original(name: str, how: str) -> None:
-    """GroupNorm is several nodes below opset 21."""
+    """GroupNorm is several nodes below opset 21.
+
+    The newer exporter transposes the weight of a linear layer once for all of its calls.
+    """
     module, network = imported(name, how), original(name)
     wanted = layers(network)
+    if how == "dynamo":
+        wanted.pop("twice", None)
     if HOWS[how].opset < 21:
         wanted = {path: kind for path, kind in wanted.items() if "GroupNorm" not in kind}
     assert wanted
@@ -267,17 +271,17 @@ def test_hooks_of_layers_run() -> None:
     torch.testing.assert_close(seen["module"], seen["network"], rtol=1e-5, atol=1e-5)
 
 
+# torch means to replace torch.ao.quantization
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor")
 def test_dynamic_quantization_is_that_of_the_original(tmp_path: Path) -> None:
     """And the file has no place for what became of the weights."""
     module, network = imported("encoder"), original("encoder")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.ao.quantization is
-        quantized, wanted = (quantize_dynamic(m, {nn.Linear}) for m in (module, network))
+    quantized, wanted = (quantize_dynamic(m, {nn.Linear}) for m in (module, network))
     check_same(quantized, wanted, "encoder")
     check_same(copy.deepcopy(quantized).to("cpu"), wanted, "encoder")
     differences = (results(wanted, "encoder")[0] - results(network, "encoder")[0]).abs()
     assert differences.max() > 1e-3
-    with pytest.raises(SaveError, match="weight 'layers.0.attention.query.weight' must be a plain"):
+    with pytest.raises(SaveError, match=r"'layers.0.attention.query.weight' must be a plain"):
         quantized.save_onnx(tmp_path / "quantized.onnx")
     check_same(module, network, "encoder")
 
@@ -342,7 +346,7 @@ def test_a_weight_of_another_class_is_not_saved(tmp_path: Path) -> None:
     head.weight = nn.Parameter(head.weight.detach().as_subclass(Other))
     assert isinstance(results(module, "vit")[0], Tensor)
     with pytest.raises(
-        SaveError, match="'head.weight' must be a plain torch.Tensor, got a .*Other"
+        SaveError, match=r"'head.weight' must be a plain torch.Tensor, got a .*Other"
     ):
         module.save_onnx(tmp_path / "other.onnx")
 
@@ -350,7 +354,7 @@ def test_a_weight_of_another_class_is_not_saved(tmp_path: Path) -> None:
 def test_an_error_names_the_node() -> None:
     module = imported("vit")
     module.get_submodule("head").weight.data = torch.zeros(5, 7)
-    with pytest.raises(NodeError, match="/head/Gemm.*cannot be multiplied"):
+    with pytest.raises(NodeError, match=r"/head/Gemm.*cannot be multiplied"):
         results(module, "vit")
 
 
