@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import NodeError, UnsupportedOpError, plain
+from onnxinterp.graph.adoption import adopt, rewrite
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Graph, Model
 from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
@@ -96,6 +97,7 @@ class OnnxModule(Tunable):
         outputs: Sequence[str] | None = None,
         trainable: Trainable = "weights",
         untie: Untie = True,
+        tie: bool = True,
         kernels: Mapping[str, Callable[..., Any]] | None = None,
         fuse: bool = True,
         limits: Limits = Limits(),
@@ -109,8 +111,9 @@ class OnnxModule(Tunable):
         opened = read(source, limits, data_root, kernels=self._kernels, allowed_ops=allowed_ops)
         model = build(opened.proto, self._kernels, limits)
         self.untied = resolve_untie(untie, model)
+        self.tied = tie
         model = untie_weights(model, self.untied)
-        self.onnx_graph = graph = model.graph.pruned(model.infos(outputs))
+        self._file_graph = self.onnx_graph = graph = model.graph.pruned(model.infos(outputs))
         _refuse_missing(graph)
         self.opset_imports = model.opset_imports
         self.producer = model.producer
@@ -132,13 +135,17 @@ class OnnxModule(Tunable):
         tensors, strings = read_tensors(model, graph, opened.reader)
         self._mapped = opened.reader.mapped
         packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
+        adoption = adopt(model, graph, tensors, tensors.get, tie=self.tied)
+        self.onnx_graph = graph = rewrite(graph, adoption)
+        tensors = adoption.weights(tensors)
         known = {name: type_of(value) for name, value in (tensors | strings).items()} | packed
         types = infer_types(graph, known)
-        values = parameters(model, graph, tensors, types, trainable)
+        values = parameters(model, graph, tensors, types, trainable, adoption.tied)
         constants = constant_names(graph, values)
-        self.__dict__["weights"] = Weights(values, self, constants)  # shares the module's tables
+        weights = Weights(values, self, constants, adoption)  # shares the module's tables
+        self.__dict__["weights"] = weights
         self.template = make_template(
-            opened.content, opened.proto, model, self.weights, opened.reader
+            opened.content, opened.proto, model, weights.as_stored, opened.reader
         )
         return Plans(graph, self.weights, strings, packed, self.limits, self.fuse, types)
 
@@ -258,14 +265,14 @@ class OnnxModule(Tunable):
         if like is not None:
             template = template_of(
                 like,
-                self.onnx_graph,
+                self._file_graph,
                 self._kernels,
                 self.untied,
-                self.weights,
+                self.weights.as_stored,
                 template.fixed,
                 self.limits,
             )
-        save(self.weights, template, path)
+        save(self.weights.as_stored, template, path)
 
     def save_safetensors(self, path: str | os.PathLike[str]) -> None:
         """Write the current weights to a `.safetensors` file, by their ONNX names.
