@@ -1,7 +1,7 @@
 """Which inputs of an operator are which weights of a torch module, and in which layout.
 
-torch's exporters rename the weights that they transpose or pack ("val_13"). A kernel file says which
-weight of which torch module an input was:
+torch's exporters rename the weights that they transpose or pack ("val_13"). A kernel file says
+which weight of a torch module an input was:
 
     torch_weights("MatMul", B=[TorchWeight(("weight",), TRANSPOSED)])
 
@@ -109,11 +109,18 @@ def layout(
 
 def torch_weights(
     *op_types: str,
-    when: Callable[[Mapping[str, Any]], bool] = lambda attributes: True,
+    when: Callable[[Mapping[str, Any]], bool] = lambda _: True,
     domain: str = "",
     **inputs: Sequence[TorchWeight],
 ) -> None:
-    """Say which weights the inputs of some operators are, in all versions with these input names."""
+    """Say which weights the inputs of some operators are, in all versions.
+
+    Args:
+        op_types: names of operators.
+        when: whether it holds for a node with these attributes; of several rules, the first one.
+        domain: of the operators; "" for ai.onnx.
+        inputs: input name -> what it may be, the first one that fits its shape.
+    """
     for op_type in op_types:
         RULES.setdefault((domain, op_type), []).append(Rule(when, inputs))
 

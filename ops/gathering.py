@@ -43,9 +43,7 @@ def gather(data: Tensor, indices: Operand, *, axis: int = 0) -> Tensor:
     return rows.reshape((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]))
 
 
-torch_weights(
-    "Gather", when=lambda a: not a.get("axis"), data=[TorchWeight(("weight",), rank=2)]
-)
+torch_weights("Gather", when=lambda a: not a.get("axis"), data=[TorchWeight(("weight",), rank=2)])
 
 
 @host(gather)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -181,10 +182,13 @@ TRANSPOSED = layout(
 """The weight of a linear layer, as its product is computed."""
 
 
-
 def per_channel(weight: Tensor, *, rank: int) -> Tensor:
     """A vector that broadcasts along the axis of channels."""
     return weight.reshape(-1, *[1] * (rank - 1))
+
+
+def _channels(shape: Sizes, rank: int) -> tuple[Sizes, ...]:
+    return (shape[:1],) if len(shape) == rank and set(shape[1:]) == {1} else ()
 
 
 PER_CHANNEL = [
@@ -192,9 +196,7 @@ PER_CHANNEL = [
         f"per_channel_{rank}",
         per_channel,
         split=lambda stored: (stored.reshape(-1),),
-        sizes=lambda shape, rank=rank: (
-            (shape[:1],) if len(shape) == rank and set(shape[1:]) == {1} else ()
-        ),
+        sizes=partial(_channels, rank=rank),
         rank=rank,
     )
     for rank in (2, 3, 4)

@@ -11,15 +11,16 @@ an input is (`torch_weights`). An `Adoption` says how the tensors of the file ar
     val_99 = head.weight.t()        head.weight                       transposed: tied again
 
 `adopt` finds it, `rewrite` makes the graph read the weights, through a node where the layout
-differs. A name that torch gave is kept; what is not known to be a weight of a module stays as it is.
+differs. A name that torch gave is kept; what is not known to be a weight of a module keeps its own.
 """
 
 from __future__ import annotations
 
+import glob
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -36,6 +37,20 @@ Place: TypeAlias = "tuple[str, int]"
 """An input of a node: its first output, and the index."""
 
 
+class Choices(NamedTuple):
+    """What a user, or a checkpoint, decides about the weights.
+
+    Attributes:
+        tie: whether large tensors of equal data become one parameter.
+        untied: escaped names of tensors that are never tied by their data, or a bool.
+        known: names of tensors that are weights even if they repeat one number.
+    """
+
+    tie: bool = True
+    untied: bool | Collection[str] = True
+    known: Collection[str] = ()
+
+
 class Stored(NamedTuple):
     """What a tensor of the file is made of.
 
@@ -46,6 +61,9 @@ class Stored(NamedTuple):
 
     layout: str
     names: tuple[str, ...]
+
+
+NO_CHOICES = Choices()
 
 
 @dataclass(frozen=True)
@@ -62,14 +80,23 @@ class Adoption:
     tied: dict[str, str] = field(default_factory=dict)
     reads: dict[Place, Stored] = field(default_factory=dict)
 
-    def weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights under all their names, made of the tensors of the file."""
+    def weights(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights under all their names, made of the tensors of the file, which are used up."""
         found: dict[str, Tensor] = {}
         for origin, (layout, names) in self.stored.items():
+            tensor = tensors.pop(origin)
             if all(name in found or name in self.tied for name in names):
                 continue
-            parts = LAYOUTS[layout].split(tensors[origin]) if layout else (tensors[origin],)
+            parts = LAYOUTS[layout].split(tensor) if layout else (tensor,)
             found.update(zip(names, parts, strict=True))
+        return found | {name: found[first] for name, first in self.tied.items()}
+
+    def origins(self) -> dict[str, str]:
+        """Name of a weight -> a tensor of the file that has its elements."""
+        found: dict[str, str] = {}
+        for origin, stored in self.stored.items():
+            for name in stored.names:
+                found.setdefault(name, origin)
         return found | {name: found[first] for name, first in self.tied.items()}
 
 
@@ -78,8 +105,7 @@ def adopt(
     graph: Graph,
     tensors: Mapping[str, Tensor],
     read: Callable[[str], Tensor | None],
-    apart: Collection[str] = (),
-    tie: bool = True,
+    choices: Choices = NO_CHOICES,
 ) -> Adoption:
     """Find the weights of the torch module in the tensors of a file.
 
@@ -88,17 +114,31 @@ def adopt(
         graph: its main graph, pruned.
         tensors: those that the graph reads; their data are not used.
         read: returns the data of one of them; None where they cannot be read.
-        apart: names of tensors that are never tied by their data.
-        tie: whether large tensors of equal data become one parameter.
+        choices: what is decided already.
     """
-    finder = _Finder(model, graph, tensors, read)
+    finder = _Finder(model, graph, tensors, read, choices.known)
     finder.find()
-    if tie:
-        untied = {*model.ties, *(t.origin for t in model.ties.values()), *apart}
-        finder.tie(untied)
+    if choices.tie:
+        asked = () if isinstance(choices.untied, bool) else choices.untied
+        apart = {name for name in tensors if asked and glob.escape(name) in asked}
+        finder.tie(apart.union(model.ties, (tie.origin for tie in model.ties.values())))
     stored = {name: finder.stored.get(name, Stored("", (name,))) for name in tensors}
     tied = {name: finder.first(name) for name in finder.tied}
     return Adoption(stored, tied, finder.reads)
+
+
+def torch_names(names: Any, stored: Mapping[str, Stored]) -> Any:
+    """Patterns, with the weights in place of a name that a tensor has in the file."""
+    if callable(names):
+        return names
+    given = (names,) if isinstance(names, str) else tuple(names)
+    if stored.keys().isdisjoint(given):
+        return names
+    return [
+        pattern
+        for name in given
+        for pattern in (map(glob.escape, stored[name].names) if name in stored else (name,))
+    ]
 
 
 class _Finder:
@@ -110,12 +150,14 @@ class _Finder:
         graph: Graph,
         tensors: Mapping[str, Tensor],
         read: Callable[[str], Tensor | None],
+        known: Collection[str],
     ) -> None:
         fixed = {i.name for g in graph.graphs() for i in (*g.inputs, *g.outputs)}
         self.tensors = {
             n: t for n, t in tensors.items() if t.is_floating_point() and n not in fixed
         }
         self.read = read
+        self.known = known
         self.taken = {o for node in graph.walk() for o in node.outputs}.union(fixed, tensors)
         self.uses = defaultdict[str, list[Use]](list)
         for use in uses_of(model, graph, self.tensors):
@@ -149,8 +191,8 @@ class _Finder:
         return self.taken.isdisjoint(names) and len(set(names)) == len(names)
 
     def _is_constant(self, origin: str) -> bool:
-        """Whether a tensor is one number repeated, as exporters make where a module has no weight."""
-        if self.tensors[origin].numel() > MAX_TESTED_ELEMENTS:
+        """Whether a tensor repeats one number, as exporters write it for a module without weight."""
+        if origin in self.known or self.tensors[origin].numel() > MAX_TESTED_ELEMENTS:
             return False
         value = self.read(origin)
         return value is None or bool((value == value.reshape(-1)[:1]).all())
@@ -181,9 +223,9 @@ class _Finder:
                 continue
             value = value.t() if layout else value
             other = equals.find(value)
-            if other is None and origin not in self.stored and not is_torch_name(origin):
-                if value.ndim == 2 and (other := equals.find(value.t())) is not None:
-                    layout = TRANSPOSED
+            is_unnamed = origin not in self.stored and not is_torch_name(origin)
+            if other is None and is_unnamed and value.ndim == 2:
+                other, layout = equals.find(value.t()), TRANSPOSED
             if other is None:
                 equals.add(value, origin)
             elif self._are_one(origin, other):

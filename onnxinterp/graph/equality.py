@@ -12,7 +12,7 @@ INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Equals:
-    """Tensors by a few of their elements; of those that agree in these, all elements are compared."""
+    """Tensors by a few of their elements; if these agree, all elements are compared."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[object, ...], tuple[str, Tensor]] = {}
@@ -24,7 +24,9 @@ class Equals:
         name, other = self._found.get(_fingerprint(tensor), ("", None))
         if other is None or not torch.equal(_bits(tensor), _bits(other)):
             return None
-        return name if len(_sample(tensor, SAMPLED_ON_MATCH).unique()) >= MIN_DISTINCT else None
+        return (
+            name if len(set(_sample(tensor, SAMPLED_ON_MATCH).tolist())) >= MIN_DISTINCT else None
+        )
 
     def add(self, tensor: Tensor, name: str) -> None:
         """Remember a tensor; of several whose sampled elements agree, the first one."""

@@ -24,7 +24,7 @@ MAX_PATH_CHARS = 512  # characters of the path of a module
 QUOTED = re.compile(r"'([^']*)'")
 CALL = re.compile(r"(.*[^.])_(\d+)")
 TORCH_NAME = re.compile(r"[\w.]+")
-GENERATED = re.compile(r"(val|t|transpose|permute|numpy_t|mT)?(_?\d+)*(\.untied.*)?")
+GENERATED = re.compile(r"(val|t|transpose|permute|numpy_t|mT)?(_?\d+)*(\.untied.*|\.\d+)*")
 NUMBER = re.compile(r"\d+")
 IS_PATH = re.compile(r"[\w.@]+")
 

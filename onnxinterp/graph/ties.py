@@ -27,11 +27,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
+import torch
 from onnx import TensorProto
+from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.graph.ir import Graph, Model, Node, Tie
 from onnxinterp.graph.scopes import are_separate, differ_in_numbers, is_torch_name, is_within
+from onnxinterp.graph.uses import uses_of
 from onnxinterp.patterns import select
 from onnxinterp.torch_weights import roles_of
 
@@ -58,8 +61,20 @@ def resolve_untie(untie: Untie, model: Model) -> bool | list[str]:
     if isinstance(untie, bool):
         return untie
     aliases = (n.outputs[0] for n in model.graph.nodes if n.kernel and n.kernel.alias)
-    names = dict.fromkeys((*model.tensors, *aliases))
-    return [glob.escape(n) for n in select(untie, names, "untie must match a tensor of the model")]
+    names = {name: name for name in (*model.tensors, *aliases)}
+    for use in uses_of(model, model.graph, _shells(model)):
+        names.update((name, use.tensor) for name in use.names if name not in names)
+    chosen = select(untie, names, "untie must match a tensor of the model")
+    return [glob.escape(name) for name in dict.fromkeys(names[n] for n in chosen)]
+
+
+def _shells(model: Model) -> dict[str, Tensor]:
+    """The floating initializers, without their data."""
+    return {
+        name: torch.empty(tuple(stored.dims), device="meta")
+        for name, stored in model.tensors.items()
+        if isinstance(stored, TensorProto) and _trains(stored)
+    }
 
 
 def untie_weights(model: Model, untied: bool | Collection[str]) -> Model:

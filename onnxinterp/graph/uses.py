@@ -20,25 +20,25 @@ class Use(NamedTuple):
 
     Attributes:
         node: the node that reads it.
-        index: of the input.
+        input: index of the input.
         layout: of the tensor in the file.
         names: of the weights, with the path of the module.
     """
 
     node: Node
-    index: int
+    input: int
     layout: str
     names: tuple[str, ...]
 
     @property
     def tensor(self) -> str:
         """The name of the tensor in the file."""
-        return self.node.inputs[self.index]
+        return self.node.inputs[self.input]
 
     @property
     def place(self) -> tuple[str, int]:
         """The first output of the node, and the index of the input."""
-        return self.node.outputs[0], self.index
+        return self.node.outputs[0], self.input
 
 
 def uses_of(model: Model, graph: Graph, tensors: Mapping[str, Tensor]) -> Iterator[Use]:
@@ -101,7 +101,7 @@ class _Finder:
         return len(others) == 1 and self.weighted.get(others[0]) == node.scope
 
     def _passes(self, node: Node) -> bool:
-        """Whether a node works on one value, and this one was computed with weights of its module."""
+        """Whether a node works on one value that was computed with weights of its module."""
         values = [name for name in node.inputs if name in self.weighted]
         return len(values) == 1 and self.weighted[values[0]] == node.scope
 
@@ -121,7 +121,9 @@ class _Finder:
         if role.names not in ((WEIGHT,), (BIAS,)):
             return ""
         other = BIAS if own == WEIGHT else WEIGHT
-        known = [node.inputs[i] for i, roles in self._others(node, index) if roles[0].names == (other,)]
+        known = [
+            node.inputs[i] for i, roles in self._others(node, index) if roles[0].names == (other,)
+        ]
         if own == WEIGHT:
             known.append(self.biases.get(node.outputs[0], ""))
         for name in filter(None, known):

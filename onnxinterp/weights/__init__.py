@@ -90,15 +90,15 @@ class Weights(nn.ParameterDict):
         found: nn.Module | None = None if owner is None else owner()
         return self if found is None else found
 
+    def tie(self) -> None:
+        """Make all names of a weight one parameter again, that of its first name."""
+        for name, first in self.tied.items():
+            self[name] = self[first]
+
     @property
     def as_stored(self) -> StoredWeights:
         """The tensors of the file, by their names and in their layouts there."""
         return StoredWeights(self)
-
-    def names_of(self, name: str) -> list[str]:
-        """All names of a tied weight."""
-        first = self.tied.get(name, name)
-        return [first, *(n for n, f in self.tied.items() if f == first)] if self.tied else [name]
 
     def _find(self, name: str) -> tuple[str, ...]:
         """The path of a weight, by its name or by that of the tensor in the file.

@@ -50,13 +50,18 @@ def parameters(
 
     Names of one weight (`tied`: further name -> first name) get one parameter.
     """
-    chosen = choose_parameters(model, graph, tensors, types, trainable)
+    trains = trained(choose_parameters(model, graph, tensors, types, trainable), tied)
+    made = {n: nn.Parameter(tensors[n], required) for n, required in trains.items()}
+    return {n: made.get(tied.get(n, n), t) for n, t in tensors.items()}
+
+
+def trained(chosen: Mapping[str, bool], tied: Mapping[str, str]) -> dict[str, bool]:
+    """First name of each parameter -> whether it trains under any of its names."""
     trains: dict[str, bool] = {}
     for name, is_chosen in chosen.items():
         first = tied.get(name, name)
         trains[first] = trains.get(first, False) or is_chosen
-    made = {n: nn.Parameter(tensors[n], required) for n, required in trains.items()}
-    return {n: made.get(tied.get(n, n), t) for n, t in tensors.items()}
+    return trains
 
 
 def choose_parameters(
