@@ -16,6 +16,7 @@ from onnxinterp.graph.ir import Graph, Model
 from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
 from onnxinterp.graph.types import infer_types, type_of
+from onnxinterp.inspection import Inspectable
 from onnxinterp.limits import Limits
 from onnxinterp.planning.plans import Plans, device_of, floating_dtype, sizes_of
 from onnxinterp.reading.source import Read, Source, read
@@ -37,7 +38,7 @@ from onnxinterp.writing.save import save
 from onnxinterp.writing.template import make_template, template_of
 
 
-class OnnxModule(Tunable):
+class OnnxModule(Tunable, Inspectable):
     """An ONNX model as a differentiable `torch.nn.Module`.
 
     Call it with the graph's inputs, by position, by name or both: `m(x)`, `m(**{"input.1": x})`.
@@ -173,13 +174,20 @@ class OnnxModule(Tunable):
             UnsafeModelError: the call exceeded `limits`.
             ChangedFileError: external data were written to while the module has them mapped.
         """
+        results = self._run(args, keywords, self._plans)
+        return results[0] if len(results) == 1 else results
+
+    def _run(
+        self, args: Any, keywords: Any, plans: Plans, interpreter: Interpreter | None = None
+    ) -> tuple[Any, ...]:
+        """Run the current plan of `plans`; with an interpreter of its own, that of `eval()`."""
         if fx.is_fx_tracing(args, keywords):
-            return self._trace(args, keywords)
+            return self._trace(args, keywords, plans)
         if self._mapped and not torch.compiler.is_compiling():
             self._mapped.check()
         given = self._call.gather(args, keywords, self._floating)
         overridden = frozenset(given).difference(self.input_names)
-        bound = self._plans.get(self.training, overridden)
+        bound = plans.get(self.training and interpreter is None, overridden)
         sizes = sizes_of(self._call.infos, given) if bound.plan.sized else None
         known = bound.by_sizes.get(sizes) if sizes else None
         current = known or bound
@@ -190,27 +198,27 @@ class OnnxModule(Tunable):
         device = self._device(given)
         frame = Frame(values, device, guard_of(self.limits, given), self.limits.loop_trips)
         try:
-            results = self.interpreter.start(current.plan, frame)
+            results = (interpreter or self.interpreter).start(current.plan, frame)
         except NodeError as error:
             self._call.blame_sizes(given, error)
             raise
         if sizes and known is None:
-            self._plans.specialize(bound, sizes, values, frame.guard)
+            plans.specialize(bound, sizes, values, frame.guard)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
         if frame.guard is not None:
-            frame.guard.check_outputs(self.output_names, results)
+            frame.guard.check_outputs([o.name for o in plans.graph.outputs], results)
         if current.own:
             results = tuple([_copy(r) if i in current.own else r for i, r in enumerate(results)])
-        return results[0] if len(results) == 1 else results
+        return results
 
-    def _trace(self, args: Any, keywords: Mapping[str, Any]) -> Any:
+    def _trace(self, args: Any, keywords: Mapping[str, Any], plans: Plans) -> tuple[Any, ...]:
         """Record the plan for `torch.fx`."""
         if fx.is_root(args):
             inputs = {name: args[i] for i, name in enumerate(self.input_names)}
         else:
             given = self._call.signature().bind(*args, **keywords).arguments
             inputs = {self._call.aliases[name]: proxy for name, proxy in given.items()}
-        bound = self._plans.get(self.training, frozenset(inputs).difference(self.input_names))
+        bound = plans.get(self.training, frozenset(inputs).difference(self.input_names))
         reads = [
             (name, self if holder is None else holder, leaf) for name, holder, leaf in bound.reads
         ]

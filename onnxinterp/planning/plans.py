@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -128,6 +129,18 @@ class Plans:
         if (found := plans.get(key)) is None:
             found = plans[key] = self._make(*key)
         return found
+
+    def part(self, outputs: Iterable[str], *, fuse: bool = True) -> Plans:
+        """Plans of other outputs, on the same weights: valid as long as `setting` is the same.
+
+        Args:
+            outputs: any values of the main graph; nodes that they do not need do not run.
+            fuse: False runs each node by itself.
+        """
+        part, declared = copy(self), {o.name: o for o in self.graph.outputs}
+        part.graph = self.graph.pruned([declared.get(n, ValueInfo(n)) for n in outputs])
+        part._start(self.setting if fuse else replace(self.setting, fuse=False), self._facts.types)
+        return part
 
     def specialize(
         self, bound: BoundPlan, sizes: Sizes, values: Mapping[Any, Any], guard: Guard | None

@@ -1,0 +1,146 @@
+"""A table of the layers of a module: shapes, parameters, floating point operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from onnxinterp.graph.ir import Node
+from onnxinterp.graph.scopes import path_of
+from onnxinterp.inspection.layers import Layer, Shape, layers_of, notes_of
+from onnxinterp.inspection.measure import measure
+from onnxinterp.inspection.outputs import module_outputs
+from onnxinterp.inspection.runnable import Runnable
+from onnxinterp.inspection.table import html, text
+
+COLUMNS = ("layer", "output", "parameters", "trainable", "FLOPs")
+MAX_OPERATORS = 3  # of a layer whose class is not known
+
+
+class Row(NamedTuple):
+    """One layer.
+
+    Attributes:
+        name: the path of a torch module; the name of a node that is outside of the modules at its
+            depth.
+        kind: the class of the module, as far as the file says it; otherwise operators.
+        depth: how many modules are around it.
+        shapes: of its outputs. A size is a number, a symbol, or None; a shape is None where it is
+            not known.
+        parameters: elements of the parameters that it reads.
+        trainable: those of them that require a gradient.
+        flops: floating point operations; None where nothing has run.
+    """
+
+    name: str
+    kind: str
+    depth: int
+    shapes: tuple[Shape | None, ...]
+    parameters: int
+    trainable: int
+    flops: int | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The layers of a module. `str()` is a table of the first thousand.
+
+    Attributes:
+        name: of the model.
+        rows: in the order of the graph; a module is followed by what is in it.
+        parameters: elements of all parameters.
+        trainable: those of them that require a gradient.
+        flops: of one run; None where nothing has run.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    parameters: int
+    trainable: int
+    flops: int | None
+
+    def __str__(self) -> str:
+        return text(self.name, COLUMNS, map(_cells, self.rows), self._totals())
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return html(self.name, COLUMNS, map(_cells, self.rows), self._totals())
+
+    def _totals(self) -> str:
+        flops = "" if self.flops is None else f", {self.flops:,} FLOPs"
+        return f"{self.parameters:,} parameters, {self.trainable:,} trainable{flops}"
+
+
+def summarize(module: Runnable, inputs: tuple[Any, ...], named: dict[str, Any]) -> Summary:
+    """The summary of a module; it runs where inputs are given, or where it needs none."""
+    notes, graph, sizes = notes_of(module.template), module._plans.graph, module._numbers()
+    runs = bool(inputs or named or not module.inputs)
+    measured = measure(module, inputs, named) if runs else None
+    shape_of = notes.shape_of if measured is None else measured.shapes.get
+    outputs, read = module_outputs(graph, sizes), frozenset(graph.reads)
+    weights = _parameters(module)
+    rows = []
+    for depth, part in layers_of(graph).walk():
+        if isinstance(part, Layer):
+            nodes = [n for n in part.nodes if not sizes.issuperset(n.outputs)]
+            name, values = part.path, outputs.get(part.path, ())
+            kind = notes.classes.get(path_of(name)) or ("" if part.inner else _operators(nodes))
+        else:
+            nodes, name, kind = [part], part.name, part.op_type
+            values = tuple([value for value in part.outputs if value in read])
+            if sizes.issuperset(part.outputs):
+                continue
+        total, trainable = _count(weights, nodes)
+        flops = None if measured is None else measured.flops_of(nodes)
+        shapes = tuple(map(shape_of, values))
+        rows.append(Row(name, kind, depth, shapes, total, trainable, flops))
+    every = {name: (p.numel(), p.requires_grad) for name, p in module.named_parameters()}
+    flops = None if measured is None else measured.flops_of(graph.nodes)
+    title = notes.classes.get("") or graph.name
+    return Summary(title, tuple(rows), *_sum(every.values()), flops)
+
+
+def _parameters(module: Runnable) -> dict[str, tuple[int, bool]]:
+    """Name -> number of elements, and whether they train; parametrized weights among them."""
+    return {
+        name: (weight.numel(), weight.requires_grad)
+        for name, weight in module.weights.items()
+        if isinstance(weight, nn.Parameter) or weight.requires_grad
+    }
+
+
+def _count(weights: Mapping[str, tuple[int, bool]], nodes: Iterable[Node]) -> tuple[int, int]:
+    """Elements of the parameters that nodes read, and those of them that train."""
+    names = dict.fromkeys(name for node in nodes for name in node.reads if name in weights)
+    return _sum(weights[name] for name in names)
+
+
+def _sum(counts: Iterable[tuple[int, bool]]) -> tuple[int, int]:
+    found = tuple(counts)
+    return sum(n for n, _ in found), sum(n for n, trains in found if trains)
+
+
+def _operators(nodes: Iterable[Node]) -> str:
+    """The operators of a layer whose class is not known: "MatMul + Add"."""
+    found = list(dict.fromkeys(node.op_type for node in nodes))
+    return " + ".join(found[:MAX_OPERATORS] + ["..."] * (len(found) > MAX_OPERATORS))
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    """A row as strings, the first one indented."""
+    kind = f" ({row.kind})" if row.kind else ""
+    shapes = ", ".join(map(_shown, row.shapes))
+    flops = "" if row.flops is None else f"{row.flops:,}"
+    name = "  " * row.depth + row.name + kind
+    return name, shapes, f"{row.parameters:,}", f"{row.trainable:,}", flops
+
+
+def _shown(shape: Shape | None) -> str:
+    if shape is None:
+        return "?"
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
