@@ -13,7 +13,6 @@ from onnxinterp.graph.ir import Graph
 from onnxinterp.inspection.outputs import module_outputs
 from onnxinterp.inspection.runnable import Runnable
 from onnxinterp.patterns import select
-from onnxinterp.planning.plans import Plans
 
 MUST_MATCH = "names must match a torch module or a value of the graph"
 MAX_SHOWN_NAMES = 20
@@ -41,12 +40,11 @@ class Capture(nn.Module):
         self.model = model
         self.names = dict(names)
         self.training = model.training
-        self._part: Plans | None = None
-        self._current()
+        self._plans = model._plans.part(self._values())
 
     def forward(self, *args: Any, **keywords: Any) -> dict[str, Any]:
         """Run the part of the graph; inputs and errors as of the module's own `forward`."""
-        results = iter(self.model._run(args, keywords, self._current()))
+        results = self.model._run(args, keywords, self._plans)
         values = dict(zip(self._values(), results, strict=True))
         return {
             name: values[own[0]] if len(own) == 1 else tuple([values[n] for n in own])
@@ -54,18 +52,14 @@ class Capture(nn.Module):
         }
 
     def _values(self) -> dict[str, None]:
-        return dict.fromkeys(value for own in self.names.values() for value in own)
-
-    def _current(self) -> Plans:
-        """Plans of the part; new ones after the module has made its own anew."""
-        whole, part = self.model._plans, self._part
-        if part is None or part.setting is not whole.setting:
-            part = self._part = whole.part(self._values())
-            part.get(self.model.training)
-        return part
+        return dict.fromkeys([value for own in self.names.values() for value in own])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_part": None}
+        return {k: v for k, v in self.__dict__.items() if k != "_plans"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # untyped in torch
+        self._plans = self.model._plans.part(self._values())
 
     def extra_repr(self) -> str:
         """The first names, each cut."""

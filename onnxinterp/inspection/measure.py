@@ -57,7 +57,6 @@ class Measuring(Interpreter):
 def measure(module: Runnable, inputs: tuple[Any, ...], named: dict[str, Any]) -> Measuring:
     """Run a module once, node by node, in `eval()` mode and without gradients."""
     measuring = Measuring()
-    plans = module._plans.part([o.name for o in module._plans.graph.outputs], fuse=False)
     with torch.no_grad():
-        module._run(inputs, named, plans, measuring)
+        module._run(inputs, named, module._plans.unfused(), measuring)
     return measuring

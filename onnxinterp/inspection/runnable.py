@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from onnxinterp.graph.ir import Graph, ValueInfo
+from onnxinterp.graph.ir import Graph
 from onnxinterp.planning.plans import Plans
 from onnxinterp.runtime.interpreter import Interpreter
 from onnxinterp.runtime.plan import onnx_name_of
@@ -20,7 +20,6 @@ class Runnable(nn.Module):
     weights: Weights
     onnx_graph: Graph
     template: Template
-    inputs: tuple[ValueInfo, ...]
     _plans: Plans
 
     def _run(

@@ -63,13 +63,16 @@ class Summary:
     flops: int | None
 
     def __str__(self) -> str:
-        return text(self.name, COLUMNS, map(_cells, self.rows), self._totals())
+        return text(self.name, self._columns(), map(_cells, self.rows), self._totals())
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return html(self.name, COLUMNS, map(_cells, self.rows), self._totals())
+        return html(self.name, self._columns(), map(_cells, self.rows), self._totals())
+
+    def _columns(self) -> tuple[str, ...]:
+        return COLUMNS if self.flops is not None else COLUMNS[:-1]
 
     def _totals(self) -> str:
         flops = "" if self.flops is None else f", {self.flops:,} FLOPs"
@@ -77,10 +80,9 @@ class Summary:
 
 
 def summarize(module: Runnable, inputs: tuple[Any, ...], named: dict[str, Any]) -> Summary:
-    """The summary of a module; it runs where inputs are given, or where it needs none."""
+    """The summary of a module; it runs where inputs are given."""
     notes, graph, sizes = notes_of(module.template), module._plans.graph, module._numbers()
-    runs = bool(inputs or named or not module.inputs)
-    measured = measure(module, inputs, named) if runs else None
+    measured = measure(module, inputs, named) if inputs or named else None
     shape_of = notes.shape_of if measured is None else measured.shapes.get
     outputs, read = module_outputs(graph, sizes), frozenset(graph.reads)
     weights = _parameters(module)
@@ -135,9 +137,9 @@ def _cells(row: Row) -> tuple[str, ...]:
     """A row as strings, the first one indented."""
     kind = f" ({row.kind})" if row.kind else ""
     shapes = ", ".join(map(_shown, row.shapes))
-    flops = "" if row.flops is None else f"{row.flops:,}"
     name = "  " * row.depth + row.name + kind
-    return name, shapes, f"{row.parameters:,}", f"{row.trainable:,}", flops
+    counts = (row.parameters, row.trainable, row.flops)
+    return name, shapes, *[f"{count:,}" for count in counts if count is not None]
 
 
 def _shown(shape: Shape | None) -> str:

@@ -19,6 +19,7 @@ from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -101,6 +102,7 @@ class Plans:
         self.has_modes = any(k.state or "training" in k.attributes for k in kernels)
         self.loaded_as = floating_dtype(weights)
         self._hosts: dict[str, Host] = {}  # numbers of the file: they outlast casts and meta
+        self._parts: WeakSet[Plans] = WeakSet()
         self._start(self._setting(frozenset()), types)
 
     def reset(self, frozen_stats: frozenset[str], *, reread: bool = False) -> None:
@@ -121,6 +123,8 @@ class Plans:
         self._facts = infer(self.graph, types, self.static_shapes)
         self._plans: dict[tuple[bool, frozenset[str]], BoundPlan] = {}
         self._shapes: Found | None = None
+        for part in tuple(self._parts):
+            part._start(setting, types)
 
     def get(self, training: bool, overridden: frozenset[str] = frozenset()) -> BoundPlan:
         """The plan for a mode, where a call gives the `overridden` initializers."""
@@ -128,19 +132,29 @@ class Plans:
         key = training and self.has_modes, overridden
         if (found := plans.get(key)) is None:
             found = plans[key] = self._make(*key)
+            for part in tuple(self._parts):
+                part.get(training)
         return found
 
-    def part(self, outputs: Iterable[str], *, fuse: bool = True) -> Plans:
-        """Plans of other outputs, on the same weights: valid as long as `setting` is the same.
+    def part(self, outputs: Iterable[str]) -> Plans:
+        """Plans of other outputs, on the same weights: they are made anew when these are.
 
         Args:
             outputs: any values of the main graph; nodes that they do not need do not run.
-            fuse: False runs each node by itself.
         """
         part, declared = copy(self), {o.name: o for o in self.graph.outputs}
         part.graph = self.graph.pruned([declared.get(n, ValueInfo(n)) for n in outputs])
-        part._start(self.setting if fuse else replace(self.setting, fuse=False), self._facts.types)
+        part._start(self.setting, self._facts.types)
+        self._parts.add(part)
+        for training, _ in tuple(self._plans):
+            part.get(training)
         return part
+
+    def unfused(self) -> Plans:
+        """Plans of the same graph as it is now, in which each node runs by itself."""
+        plans = copy(self)
+        plans._start(replace(self.setting, fuse=False), self._facts.types)
+        return plans
 
     def specialize(
         self, bound: BoundPlan, sizes: Sizes, values: Mapping[Any, Any], guard: Guard | None
@@ -187,8 +201,11 @@ class Plans:
     _all_static_shapes._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("setting", "_facts", "_plans", "_shapes")
+        derived = ("setting", "_facts", "_plans", "_shapes", "_parts")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _parts=WeakSet())
 
     def _make(
         self,
