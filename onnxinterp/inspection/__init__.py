@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from onnxinterp.inspection.capture import Capture, named_values
-from onnxinterp.inspection.runnable import Runnable
+from onnxinterp.inspection.runnable import Runnable, outputs_of
 from onnxinterp.inspection.summary import Summary, summarize
 from onnxinterp.inspection.table import preformatted
 
@@ -39,7 +39,7 @@ class Inspectable(Runnable):
         Raises:
             ValueError: a name matches nothing; the message lists similar ones.
         """
-        return Capture(self, named_values(self._plans.graph, names, self._numbers()))
+        return Capture(self, named_values(self._plans.graph, names, outputs_of(self)))
 
     def summary(self, *inputs: Any, **named: Any) -> Summary:
         """The layers with their shapes, parameters and floating point operations: `print` it.

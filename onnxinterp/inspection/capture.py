@@ -10,7 +10,6 @@ from torch import nn
 
 from onnxinterp.errors import plain
 from onnxinterp.graph.ir import Graph
-from onnxinterp.inspection.outputs import module_outputs
 from onnxinterp.inspection.runnable import Runnable
 from onnxinterp.patterns import select
 
@@ -69,7 +68,7 @@ class Capture(nn.Module):
 
 
 def named_values(
-    graph: Graph, names: Iterable[str], numbers: frozenset[str]
+    graph: Graph, names: Iterable[str], modules: Mapping[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
     """Names of modules and values -> the ONNX names of their values, as they are computed.
 
@@ -77,13 +76,13 @@ def named_values(
         graph: a main graph.
         names: patterns of `fnmatch`, or names as they are; a module comes before a value that has
             its name.
-        numbers: values that are shape arithmetic.
+        modules: path -> the outputs of the module.
 
     Raises:
         ValueError: there is no name, or one matches nothing.
     """
     place = {name: i for i, node in enumerate(graph.nodes) for name in node.outputs}
-    known = {name: (name,) for name in place} | module_outputs(graph, numbers)
+    known = {name: (name,) for name in place} | dict(modules)
     patterns = [escape(name) if name in known else name for name in names]
     if not patterns:
         raise ValueError(f"{MUST_MATCH}, got none")

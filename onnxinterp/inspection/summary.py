@@ -6,14 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from onnxinterp.graph.ir import Node
 from onnxinterp.graph.scopes import path_of
 from onnxinterp.inspection.layers import Layer, Shape, layers_of, notes_of
 from onnxinterp.inspection.measure import measure
-from onnxinterp.inspection.outputs import module_outputs
-from onnxinterp.inspection.runnable import Runnable
+from onnxinterp.inspection.runnable import Runnable, outputs_of, parameters_of, sizes_of
 from onnxinterp.inspection.table import html, text
 
 COLUMNS = ("layer", "output", "parameters", "trainable", "FLOPs")
@@ -81,11 +78,11 @@ class Summary:
 
 def summarize(module: Runnable, inputs: tuple[Any, ...], named: dict[str, Any]) -> Summary:
     """The summary of a module; it runs where inputs are given."""
-    notes, graph, sizes = notes_of(module.template), module._plans.graph, module._numbers()
+    notes, graph, sizes = notes_of(module.template), module._plans.graph, sizes_of(module)
     measured = measure(module, inputs, named) if inputs or named else None
     shape_of = notes.shape_of if measured is None else measured.shapes.get
-    outputs, read = module_outputs(graph, sizes), frozenset(graph.reads)
-    weights = _parameters(module)
+    outputs, read = outputs_of(module), frozenset(graph.reads)
+    weights = {n: (w.numel(), w.requires_grad) for n, w in parameters_of(module).items()}
     rows = []
     for depth, part in layers_of(graph).walk():
         if isinstance(part, Layer):
@@ -105,15 +102,6 @@ def summarize(module: Runnable, inputs: tuple[Any, ...], named: dict[str, Any]) 
     flops = None if measured is None else measured.flops_of(graph.nodes)
     title = notes.classes.get("") or graph.name
     return Summary(title, tuple(rows), *_sum(every.values()), flops)
-
-
-def _parameters(module: Runnable) -> dict[str, tuple[int, bool]]:
-    """Name -> number of elements, and whether they train; parametrized weights among them."""
-    return {
-        name: (weight.numel(), weight.requires_grad)
-        for name, weight in module.weights.items()
-        if isinstance(weight, nn.Parameter) or weight.requires_grad
-    }
 
 
 def _count(weights: Mapping[str, tuple[int, bool]], nodes: Iterable[Node]) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from onnxinterp import Interpreter, OnnxModule
 from onnxinterp.graph.scopes import path_of
 from tests.exports.case import Export
 from tests.training.exporting import write
-from tests.training.networks import ENCODER, RESNET, VIT, Task
+from tests.training.networks import ENCODER, RESNET, TAGGER, VIT, Task
 
 HEADER = '<ir_version: 8, opset_import: ["": 17]>'
 EXPORTS = {"dynamo": Export("dynamo", 18), "torchscript": Export("torchscript", 17)}
@@ -114,6 +114,45 @@ def test_calls_and_tuples(exporter: str) -> None:
     torch.testing.assert_close(list(features["halves"]), wanted["halves"])
     if exporter == "torchscript":
         assert list(features) == ["relu", "relu@1", "halves"]
+
+
+@by_exporter
+def test_shape_arithmetic_is_no_output(exporter: str) -> None:
+    """The LSTM's states of zeros are made of sizes of its input, which the older exporter reads."""
+    inputs, module = TAGGER.batch(0)[0], imported(TAGGER, exporter)
+    wanted = by_hooks(TAGGER.original().eval(), inputs)["lstm"][0]
+    torch.testing.assert_close(module.capture("lstm")(*inputs)["lstm"], wanted)
+
+
+def scoped(text: str, scopes: list[str]) -> onnx.ModelProto:
+    """A model whose nodes have notes of the newer exporter; "" is no note."""
+    model = onnx.parser.parse_model(f"{HEADER} g {text}")
+    for node, scope in zip(model.graph.node, scopes, strict=True):
+        if scope:
+            note = str(["", *scope.split(), node.op_type])
+            node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=note)
+    return model
+
+
+def test_a_mask_that_was_recorded_in_the_first_layer_is_no_output_of_it() -> None:
+    text = """(float[2] x, bool[2] m) => (float[2] y)
+      <float[2] w = {2, 3}, float[2] v = {4, 5}> {
+        mask = Cast<to = 1>(m)  p = Mul(x, w)  a = Add(p, mask)
+        q = Mul(a, v)  y = Add(q, mask) }"""
+    module = OnnxModule(scoped(text, ["l.0", "l.0", "l.0", "l.1", "l.1"]))
+    x, m = torch.tensor([1.0, 2.0]), torch.tensor([True, False])
+    features = module.capture("l.*")(x, m)
+    assert {name: value.tolist() for name, value in features.items()} == {
+        "l.0": [3, 6],
+        "l.1": [13, 30],
+    }
+
+
+def test_a_node_that_an_optimizer_has_added_belongs_to_the_module_around_it() -> None:
+    text = """(float[4] x) => (float[2] y) <float[4] w = {1, 2, 3, 4}> {
+        p = Mul(x, w)  q, r = Split(p)  s = Mul(q, r)  y = Sin(s) }"""
+    module = OnnxModule(scoped(text, ["attn", "", "attn", "act"]))
+    assert module.capture("attn")(torch.ones(4))["attn"].tolist() == [3, 8]
 
 
 def test_they_are_in_the_order_in_which_they_are_computed() -> None:
