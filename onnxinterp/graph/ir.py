@@ -199,16 +199,11 @@ class Graph:
         return f"Graph {name} ({inputs}) -> {outputs}, {len(self.nodes)} nodes"
 
     @cached_property
-    def reads(self) -> tuple[str, ...]:
-        """Names that nodes or outputs read."""
-        reads = [r for n in self.nodes for r in n.reads] + [o.name for o in self.outputs]
-        return tuple(dict.fromkeys(reads))
-
-    @cached_property
     def captures(self) -> tuple[str, ...]:
         """Names that are read but not defined here: outer values and weights."""
         own = {i.name for i in self.inputs}.union(o for n in self.nodes for o in n.outputs)
-        return tuple(r for r in self.reads if r not in own)
+        reads = [r for n in self.nodes for r in n.reads] + [o.name for o in self.outputs]
+        return tuple(r for r in dict.fromkeys(reads) if r not in own)
 
     @cached_property
     def depth(self) -> int:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from onnxinterp.inspection.capture import Capture, named_values
-from onnxinterp.inspection.runnable import Runnable, outputs_of
+from onnxinterp.inspection.runnable import Runnable
+from onnxinterp.inspection.scoped import scoped_graph
 from onnxinterp.inspection.summary import Summary, summarize
 from onnxinterp.inspection.table import preformatted
 
@@ -28,8 +29,9 @@ class Inspectable(Runnable):
         Args:
             *names: paths of torch modules ("layer1.0": what `forward` of that module returned, as
                 far as other nodes read it), names of values in the graph, or patterns of either
-                (`fnmatch`). Paths need a file of torch's exporters. The second call of a module is
-                "relu@1"; where the file does not tell calls apart, "relu" has a tuple of all.
+                (`fnmatch`). The second call of a module is "relu@1"; where the file does not tell
+                calls apart, "relu" has a tuple of all. In a file that records no modules, paths
+                are prefixes of weights' names, and a module ends with the nodes that read these.
 
         Returns:
             The module. A call returns a dictionary from name to tensor, or to a tuple of tensors
@@ -39,7 +41,8 @@ class Inspectable(Runnable):
         Raises:
             ValueError: a name matches nothing; the message lists similar ones.
         """
-        return Capture(self, named_values(self._plans.graph, names, outputs_of(self)))
+        modules = scoped_graph(self, self._plans.unfused()).outputs
+        return Capture(self, named_values(self._plans.graph, names, modules))
 
     def summary(self, *inputs: Any, **named: Any) -> Summary:
         """The layers with their shapes, parameters and floating point operations: `print` it.

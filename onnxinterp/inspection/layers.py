@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import onnx
 
 from onnxinterp.errors import InvalidModelError
-from onnxinterp.graph.ir import Graph, Node, ValueInfo, value_info
+from onnxinterp.graph.ir import Node, ValueInfo, value_info
 from onnxinterp.graph.scopes import classes_of
+from onnxinterp.planning.scoping import Chain
 from onnxinterp.writing.template import Template, without_holes
 
 Shape: TypeAlias = "tuple[int | str | None, ...]"
@@ -40,13 +41,13 @@ class Layer:
                 yield from part.walk(depth + 1)
 
 
-def layers_of(graph: Graph) -> Layer:
-    """The tree of a graph; its root is the model."""
+def layers_of(nodes: Iterable[tuple[Node, Chain]]) -> Layer:
+    """The tree of nodes, each with the paths of the modules around it; its root is the model."""
     root = Layer("")
-    for node in graph.nodes:
+    for node, chain in nodes:
         layer = root
         layer.nodes.append(node)
-        for path in node.scopes:
+        for path in chain:
             if path not in layer.inner:
                 layer.inner[path] = Layer(path)
                 layer.parts.append(layer.inner[path])

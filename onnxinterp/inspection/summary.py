@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from onnxinterp.graph.ir import Node
 from onnxinterp.graph.scopes import path_of
 from onnxinterp.inspection.layers import Layer, Shape, layers_of, notes_of
 from onnxinterp.inspection.measure import measure
-from onnxinterp.inspection.runnable import Runnable, outputs_of, parameters_of, sizes_of
+from onnxinterp.inspection.runnable import Runnable, parameters_of
+from onnxinterp.inspection.scoped import scoped_graph
 from onnxinterp.inspection.table import html, text
 
 COLUMNS = ("layer", "output", "parameters", "trainable", "FLOPs")
@@ -78,41 +81,35 @@ class Summary:
 
 def summarize(module: Runnable, inputs: tuple[Any, ...], named: dict[str, Any]) -> Summary:
     """The summary of a module; it runs where inputs are given."""
-    notes, graph, sizes = notes_of(module.template), module._plans.graph, sizes_of(module)
-    measured = measure(module, inputs, named) if inputs or named else None
+    notes, plans = notes_of(module.template), module._plans.unfused()
+    graph, weights = scoped_graph(module, plans), parameters_of(module)
+    measured = measure(module, inputs, named, plans) if inputs or named else None
     shape_of = notes.shape_of if measured is None else measured.shapes.get
-    outputs, read = outputs_of(module), frozenset(graph.reads)
-    weights = {n: (w.numel(), w.requires_grad) for n, w in parameters_of(module).items()}
+    read = graph.results.union(name for node, _ in graph.nodes for name in node.reads)
     rows = []
-    for depth, part in layers_of(graph).walk():
+    for depth, part in layers_of(graph.nodes).walk():
         if isinstance(part, Layer):
-            nodes = [n for n in part.nodes if not sizes.issuperset(n.outputs)]
-            name, values = part.path, outputs.get(part.path, ())
-            kind = notes.classes.get(path_of(name)) or ("" if part.inner else _operators(nodes))
+            name, nodes, values = part.path, part.nodes, graph.outputs.get(part.path, ())
+            computing = [n for n in nodes if not graph.sizes.issuperset(n.outputs)]
+            kind = notes.classes.get(path_of(name)) or ("" if part.inner else _operators(computing))
+        elif graph.sizes.issuperset(part.outputs):
+            continue
         else:
-            nodes, name, kind = [part], part.name, part.op_type
+            name, nodes, kind = part.name, [part], part.op_type
             values = tuple([value for value in part.outputs if value in read])
-            if sizes.issuperset(part.outputs):
-                continue
-        total, trainable = _count(weights, nodes)
+        held = {n: weights[n] for node in nodes for n in node.reads if n in weights}
         flops = None if measured is None else measured.flops_of(nodes)
         shapes = tuple(map(shape_of, values))
-        rows.append(Row(name, kind, depth, shapes, total, trainable, flops))
-    every = {name: (p.numel(), p.requires_grad) for name, p in module.named_parameters()}
-    flops = None if measured is None else measured.flops_of(graph.nodes)
-    title = notes.classes.get("") or graph.name
-    return Summary(title, tuple(rows), *_sum(every.values()), flops)
+        rows.append(Row(name, kind, depth, shapes, *_count(held.values()), flops))
+    total = None if measured is None else measured.flops.total()
+    title = notes.classes.get("") or module._plans.graph.name
+    return Summary(title, tuple(rows), *_count(module.parameters()), total)
 
 
-def _count(weights: Mapping[str, tuple[int, bool]], nodes: Iterable[Node]) -> tuple[int, int]:
-    """Elements of the parameters that nodes read, and those of them that train."""
-    names = dict.fromkeys(name for node in nodes for name in node.reads if name in weights)
-    return _sum(weights[name] for name in names)
-
-
-def _sum(counts: Iterable[tuple[int, bool]]) -> tuple[int, int]:
-    found = tuple(counts)
-    return sum(n for n, _ in found), sum(n for n, trains in found if trains)
+def _count(weights: Iterable[Tensor]) -> tuple[int, int]:
+    """The elements of weights, and of those that train."""
+    counts = [(weight.numel(), weight.requires_grad) for weight in weights]
+    return sum(n for n, _ in counts), sum(n for n, trains in counts if trains)
 
 
 def _operators(nodes: Iterable[Node]) -> str:

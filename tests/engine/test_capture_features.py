@@ -47,7 +47,7 @@ class Halves(nn.Module):
 
 TWICE = Task(
     "twice",
-    Twice,
+    lambda: nn.Sequential(Twice()),
     lambda g: (torch.randn(3, 4, generator=g),),
     lambda g: torch.rand(3, generator=g),
     0.0,
@@ -104,16 +104,16 @@ def test_every_module_returns_what_the_original_returned(task: Task, exporter: s
 def test_calls_and_tuples(exporter: str) -> None:
     (x,), module = TWICE.batch(0)[0], imported(TWICE, exporter)
     wanted = by_hooks(TWICE.original().eval(), (x,))
-    features = module.capture("relu*", "halves")(x)
+    features = module.capture("0.relu*", "0.halves")(x)
     calls = [
-        value for path in features if path_of(path) == "relu" for value in flat(features[path])
+        value for path in features if path_of(path) == "0.relu" for value in flat(features[path])
     ]
-    torch.testing.assert_close(calls, wanted["relu"])
+    torch.testing.assert_close(calls, wanted["0.relu"])
     assert not torch.equal(*calls)
-    assert isinstance(features["halves"], tuple)
-    torch.testing.assert_close(list(features["halves"]), wanted["halves"])
+    assert isinstance(features["0.halves"], tuple)
+    torch.testing.assert_close(list(features["0.halves"]), wanted["0.halves"])
     if exporter == "torchscript":
-        assert list(features) == ["relu", "relu@1", "halves"]
+        assert list(features) == ["0.relu", "0.relu@1", "0.halves"]
 
 
 @by_exporter
@@ -146,6 +146,17 @@ def test_a_mask_that_was_recorded_in_the_first_layer_is_no_output_of_it() -> Non
         "l.0": [3, 6],
         "l.1": [13, 30],
     }
+
+
+@pytest.mark.parametrize("path", ["conv1", "layer1.0.conv1", "layer3.1.bn2", "fc"])
+def test_without_notes_of_modules_paths_are_those_of_weights(path: str) -> None:
+    inputs, model = RESNET.batch(0)[0], onnx.ModelProto()
+    model.CopyFrom(exported(RESNET, "dynamo"))
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    wanted = by_hooks(RESNET.original().eval(), inputs)[path][0]
+    got = OnnxModule(model).capture(path)(*inputs)[path]
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_node_that_an_optimizer_has_added_belongs_to_the_module_around_it() -> None:
@@ -268,6 +279,20 @@ def test_training_mode_updates_the_statistics_that_the_part_computes() -> None:
             torch.testing.assert_close(module.weights[name], after if runs else before)
 
 
+def test_what_is_put_in_the_place_of_a_module_computes_them() -> None:
+    """An adapter, as tools add it: the tree has another module in the place of the old one."""
+    module, inputs = imported(RESNET), RESNET.batch(0)[0]
+    features = module.capture("layer1.0.conv2", "layer1.0")
+    module.get_submodule("layer1.0").conv2 = nn.Conv2d(8, 8, 3, padding=1)
+    network = RESNET.original().eval()
+    network.layer1[0].conv2 = module.get_submodule("layer1.0.conv2")
+    for path, wanted in by_hooks(network, inputs).items():
+        if path in features.names:
+            torch.testing.assert_close(features(*inputs)[path], wanted[0], rtol=1e-4, atol=1e-5)
+    module.get_submodule("layer4.1").conv2 = nn.Identity()  # which the part does not reach
+    features(*inputs)
+
+
 def test_constants_are_followed() -> None:
     module = OnnxModule(
         onnx.parser.parse_model(f"""{HEADER} g (float[4] x) => (float[n] z)
@@ -299,7 +324,7 @@ def test_a_copy_has_a_module_of_its_own(copied: Callable[[nn.Module], Any]) -> N
 
 def test_torch_compiles_and_exports_it() -> None:
     module, inputs = imported(TWICE), TWICE.batch(0)[0]
-    features = module.capture("relu", "halves")
+    features = module.capture("0.relu", "0.halves")
     compiled = torch.compile(features, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(*inputs), features(*inputs))
     module.double()  # new plans: compiled code must not use those of before
@@ -312,7 +337,7 @@ def test_torch_compiles_and_exports_it() -> None:
 
 def test_it_is_freed_with_its_last_reference() -> None:
     module = imported(TWICE)
-    module.capture("relu")
+    module.capture("0.relu")
     gc.collect()
     assert not list(module._plans._parts)
 

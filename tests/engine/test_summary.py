@@ -146,6 +146,23 @@ def test_subgraphs_count_for_their_node() -> None:
     assert module.summary(x, torch.tensor(False)).flops == 0
 
 
+def test_a_loop_counts_each_time() -> None:
+    text = """(float[3, 3] x, int64 n) => (float[3, 3] y) {
+      y = Loop(n, , x) < body = b (int64 i, bool c, float[3, 3] s) => (bool d, float[3, 3] t)
+        { d = Identity(c) t = MatMul(s, s) } > }"""
+    module = OnnxModule(onnx.parser.parse_model(f"{HEADER} g {text}"))
+    assert module.summary(torch.eye(3), torch.tensor(5)).flops == 5 * 2 * 3 * 3 * 3
+
+
+def test_hooks_change_nothing() -> None:
+    """A module that is hooked runs within calls of its layers."""
+    module, inputs = OnnxModule(exported(RESNET, "dynamo")), RESNET.batch(0)[0]
+    before, calls = module.summary(*inputs), []
+    module.get_submodule("layer1.0").register_forward_hook(lambda *call: calls.append(call))
+    assert module.summary(*inputs) == before
+    assert calls
+
+
 def test_fused_attention_is_counted_node_by_node() -> None:
     text = """(float[2, 4, 5, 8] q, float[2, 4, 8, 5] k, float[2, 4, 5, 8] v) =>
       (float[2, 4, 5, 8] y) { s = MatMul(q, k)  p = Softmax(s)  y = MatMul(p, v) }"""

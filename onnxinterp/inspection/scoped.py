@@ -1,0 +1,65 @@
+"""The nodes of a module by the torch modules they come from, and what these return."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from onnxinterp.graph.ir import Node
+from onnxinterp.inspection.runnable import Runnable, parameters_of
+from onnxinterp.planning.plans import Plans
+from onnxinterp.planning.scoping import Chain, chains
+from onnxinterp.runtime.plan import onnx_name_of
+
+
+@dataclass(frozen=True)
+class ScopedGraph:
+    """The nodes that run in a call, one by one.
+
+    Attributes:
+        nodes: each with the paths of the modules around it, outermost first. A module that is
+            called again has `@` and a number behind its path, where the file tells the calls apart.
+        results: names of the graph's outputs.
+        sizes: the values that follow from the shapes of the inputs alone.
+    """
+
+    nodes: Sequence[tuple[Node, Chain]]
+    results: frozenset[str]
+    sizes: frozenset[str]
+
+    @cached_property
+    def outputs(self) -> dict[str, tuple[str, ...]]:
+        """Path of each module -> its values that nodes outside of it read, in order.
+
+        Where the file does not tell the calls of a module apart, those of all calls. Sizes count
+        only where there is nothing else: an exporter computes them once for all who read them.
+        """
+        around = self._scopes_of_all_readers()
+        found: dict[str, list[str]] = {}
+        for node, chain in self.nodes:
+            for path in dict.fromkeys(chain):
+                read = [name for name in node.outputs if path not in around.get(name, (path,))]
+                found.setdefault(path, []).extend(read)
+        return {
+            path: tuple([n for n in names if n not in self.sizes] or names)
+            for path, names in found.items()
+            if names
+        }
+
+    def _scopes_of_all_readers(self) -> dict[str, frozenset[str]]:
+        """Name of each value that is read -> the paths that are around all nodes that read it."""
+        around: dict[str, frozenset[str]] = {}
+        for node, chain in self.nodes:
+            scopes = frozenset(chain)
+            for name in node.reads:
+                around[name] = around.get(name, scopes) & scopes
+        return around | dict.fromkeys(self.results, frozenset())
+
+
+def scoped_graph(module: Runnable, plans: Plans) -> ScopedGraph:
+    """The nodes of a module; `plans` are its own ones, unfused."""
+    plan = plans.get(training=False).plan
+    found = chains(plan.steps, parameters_of(module).keys())
+    nodes = [(step.node, chain) for step, chain in zip(plan.steps, found, strict=True)]
+    return ScopedGraph(nodes, frozenset(map(onnx_name_of, plan.outputs)), frozenset(plan.sized))
