@@ -11,6 +11,7 @@ from onnxinterp.inspection.runnable import Runnable, parameters_of
 from onnxinterp.planning.plans import Plans
 from onnxinterp.planning.scoping import Chain, chains
 from onnxinterp.runtime.plan import onnx_name_of
+from onnxinterp.weights import MAX_NESTED_NAME_CHARS
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class ScopedGraph:
 def scoped_graph(module: Runnable, plans: Plans) -> ScopedGraph:
     """The nodes of a module; `plans` are its own ones, unfused."""
     plan = plans.get(training=False).plan
-    found = chains(plan.steps, parameters_of(module).keys())
+    # a name of a megabyte may have half a million dots
+    parameters = {name for name in parameters_of(module) if len(name) <= MAX_NESTED_NAME_CHARS}
+    found = chains(plan.steps, parameters)
     nodes = [(step.node, chain) for step, chain in zip(plan.steps, found, strict=True)]
     return ScopedGraph(nodes, frozenset(map(onnx_name_of, plan.outputs)), frozenset(plan.sized))

@@ -279,18 +279,33 @@ def test_training_mode_updates_the_statistics_that_the_part_computes() -> None:
             torch.testing.assert_close(module.weights[name], after if runs else before)
 
 
-def test_what_is_put_in_the_place_of_a_module_computes_them() -> None:
-    """An adapter, as tools add it: the tree has another module in the place of the old one."""
-    module, inputs = imported(RESNET), RESNET.batch(0)[0]
+class Doubled(nn.Module):
+    """Around a module of the tree, as PEFT's adapters are."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    @property
+    def weight(self) -> Tensor:
+        return self.inner.get_parameter("weight")
+
+    def forward(self, *args: Any, **keywords: Any) -> Any:
+        return 2 * self.inner(*args, **keywords)
+
+
+def test_what_wraps_a_module_is_called() -> None:
+    module, network, inputs = imported(RESNET), RESNET.original().eval(), RESNET.batch(0)[0]
     features = module.capture("layer1.0.conv2", "layer1.0")
-    module.get_submodule("layer1.0").conv2 = nn.Conv2d(8, 8, 3, padding=1)
-    network = RESNET.original().eval()
-    network.layer1[0].conv2 = module.get_submodule("layer1.0.conv2")
-    for path, wanted in by_hooks(network, inputs).items():
-        if path in features.names:
-            torch.testing.assert_close(features(*inputs)[path], wanted[0], rtol=1e-4, atol=1e-5)
-    module.get_submodule("layer4.1").conv2 = nn.Identity()  # which the part does not reach
-    features(*inputs)
+    for block in (module.get_submodule("layer1.0"), network.get_submodule("layer1.0")):
+        block.conv2 = Doubled(block.get_submodule("conv2"))
+    wanted, got = by_hooks(network, inputs), features(*inputs)
+    assert len(got) == 2
+    for path, value in got.items():
+        torch.testing.assert_close(value, wanted[path][0], rtol=1e-4, atol=1e-5)
+    last = module.get_submodule("layer4.1")
+    last.conv2 = Doubled(last.get_submodule("conv2"))  # the part does not reach it
+    torch.testing.assert_close(features(*inputs), got)
 
 
 def test_constants_are_followed() -> None:

@@ -226,6 +226,17 @@ def test_what_is_printed_is_short_whatever_the_names_are() -> None:
     assert str(many).count("Sin") == 1000
 
 
+@pytest.mark.parametrize("levels", [200, 50_000])
+def test_a_name_with_many_dots_is_no_tower_of_modules(levels: int) -> None:
+    text = "(float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = Mul(x, w) }"
+    model = onnx.parser.parse_model(f"{HEADER} g {text}")
+    model.graph.node[0].input[1] = model.graph.initializer[0].name = "a." * levels + "w"
+    module, x = OnnxModule(model), torch.ones(2)
+    assert module.summary(x).parameters == 2
+    assert module.capture("y")(x)["y"].tolist() == [1, 2]
+    assert len(str(module.summary(x))) < 100_000
+
+
 def test_nodes_and_graphs_have_short_reprs() -> None:
     text = "(float[2] x, float[2] low) => (float[2] y) { a = Sin(x)  y = Clip(a, , low) }"
     graph = OnnxModule(onnx.parser.parse_model(f"{HEADER} g {text}")).onnx_graph
