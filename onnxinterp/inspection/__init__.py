@@ -29,8 +29,8 @@ class Inspectable(Runnable):
         Args:
             *names: paths of torch modules ("layer1.0": what `forward` of that module returned, as
                 far as other nodes read it), names of values in the graph, or patterns of either
-                (`fnmatch`). The second call of a module is "relu@1"; where the file does not tell
-                calls apart, "relu" has a tuple of all. In a file that records no modules, paths
+                (`fnmatch`). The second call of a module is "relu@1"; where calls cannot be told
+                apart, "relu" has a tuple of all. In a file that records no modules, paths
                 are prefixes of weights' names, and a module ends with the nodes that read these.
 
         Returns:
@@ -41,7 +41,7 @@ class Inspectable(Runnable):
         Raises:
             ValueError: a name matches nothing; the message lists similar ones.
         """
-        modules = scoped_graph(self, self._plans.unfused()).outputs
+        modules = scoped_graph(self, self._plans.unfused()).calls()
         return Capture(self, named_values(self._plans.graph, names, modules))
 
     def summary(self, *inputs: Any, **named: Any) -> Summary:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from onnxinterp.graph.ir import Node
+from onnxinterp.inspection.calls import calls_of
 from onnxinterp.inspection.runnable import Runnable, parameters_of
 from onnxinterp.planning.plans import Plans
 from onnxinterp.planning.scoping import Chain, chains
@@ -48,6 +50,24 @@ class ScopedGraph:
             if names
         }
 
+    def calls(self) -> dict[str, tuple[str, ...]]:
+        """As `outputs`, with an entry for each call of a module: "relu", "relu@1"."""
+        nodes, places = [node for node, _ in self.nodes], defaultdict[str, list[int]](list)
+        for place, (_, chain) in enumerate(self.nodes):
+            for path in dict.fromkeys(chain):
+                places[path].append(place)
+        found: dict[str, tuple[str, ...]] = {}
+        for path, names in self.outputs.items():
+            parts = calls_of(nodes, places[path]) if len(names) > 1 and "@" not in path else []
+            calls = {path if not n else f"{path}@{n}": part for n, part in enumerate(parts)}
+            if len(calls) < 2 or not self.outputs.keys().isdisjoint(list(calls)[1:]):
+                found[path] = names
+                continue
+            for call, part in calls.items():
+                made = {name for place in part for name in nodes[place].outputs}
+                found[call] = tuple([name for name in names if name in made])
+        return {path: names for path, names in found.items() if names}
+
     def _scopes_of_all_readers(self) -> dict[str, frozenset[str]]:
         """Name of each value that is read -> the paths that are around all nodes that read it."""
         around: dict[str, frozenset[str]] = {}
@@ -64,5 +84,11 @@ def scoped_graph(module: Runnable, plans: Plans) -> ScopedGraph:
     # a name of a megabyte may have half a million dots
     parameters = {name for name in parameters_of(module) if len(name) <= MAX_NESTED_NAME_CHARS}
     found = chains(plan.steps, parameters)
-    nodes = [(step.node, chain) for step, chain in zip(plan.steps, found, strict=True)]
+    steps = list(zip([step.node for step in plan.steps], found, strict=True))
+    own = (node for node, _ in steps if not parameters.isdisjoint(node.reads))
+    weighted = {path for node in own for path in node.scopes}
+    nodes = [  # what moves out of a module with weights is still in the ones without
+        (node, (*chain, *[p for p in node.scopes if p not in weighted and p not in chain]))
+        for node, chain in steps
+    ]
     return ScopedGraph(nodes, frozenset(map(onnx_name_of, plan.outputs)), frozenset(plan.sized))

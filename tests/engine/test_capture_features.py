@@ -112,8 +112,7 @@ def test_calls_and_tuples(exporter: str) -> None:
     assert not torch.equal(*calls)
     assert isinstance(features["0.halves"], tuple)
     torch.testing.assert_close(list(features["0.halves"]), wanted["0.halves"])
-    if exporter == "torchscript":
-        assert list(features) == ["0.relu", "0.relu@1", "0.halves"]
+    assert list(features) == ["0.relu", "0.relu@1", "0.halves"]
 
 
 @by_exporter
@@ -132,6 +131,14 @@ def scoped(text: str, scopes: list[str]) -> onnx.ModelProto:
             note = str(["", *scope.split(), node.op_type])
             node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=note)
     return model
+
+
+def test_calls_that_may_be_one_are_left_together() -> None:
+    text = """(float[2] x, float[2] z) => (float[2] y, float[2] w) {
+        y = Relu(x)  w = Relu(z) }"""
+    module = OnnxModule(scoped(text, ["both", "both"]))
+    features = module.capture("both")(torch.ones(2), -torch.ones(2))
+    assert [value.tolist() for value in features["both"]] == [[1, 1], [0, 0]]
 
 
 def test_a_mask_that_was_recorded_in_the_first_layer_is_no_output_of_it() -> None:
