@@ -116,7 +116,7 @@ def adopt(
         read: returns the data of one of them; None where they cannot be read.
         choices: what is decided already.
     """
-    finder = _Finder(model, graph, tensors, read, choices.known)
+    finder = _Finder(graph, tensors, read, choices.known)
     finder.find()
     if choices.tie:
         asked = () if isinstance(choices.untied, bool) else choices.untied
@@ -146,7 +146,6 @@ class _Finder:
 
     def __init__(
         self,
-        model: Model,
         graph: Graph,
         tensors: Mapping[str, Tensor],
         read: Callable[[str], Tensor | None],
@@ -160,7 +159,7 @@ class _Finder:
         self.known = known
         self.taken = {o for node in graph.walk() for o in node.outputs}.union(fixed, tensors)
         self.uses = defaultdict[str, list[Use]](list)
-        for use in uses_of(model, graph, self.tensors):
+        for use in uses_of(graph, self.tensors):
             self.uses[use.tensor].append(use)
         self.stored: dict[str, Stored] = {}
         self.tied: dict[str, str] = {}

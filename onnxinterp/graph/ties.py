@@ -62,7 +62,7 @@ def resolve_untie(untie: Untie, model: Model) -> bool | list[str]:
         return untie
     aliases = (n.outputs[0] for n in model.graph.nodes if n.kernel and n.kernel.alias)
     names = {name: name for name in (*model.tensors, *aliases)}
-    for use in uses_of(model, model.graph, _shells(model)):
+    for use in uses_of(model.graph, _shells(model)):
         names.update((name, use.tensor) for name in use.names if name not in names)
     chosen = select(untie, names, "untie must match a tensor of the model")
     return [glob.escape(name) for name in dict.fromkeys(names[n] for n in chosen)]
