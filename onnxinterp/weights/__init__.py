@@ -47,6 +47,7 @@ class Weights(nn.ParameterDict):
     Attributes:
         stored: tensor of the file -> the weights that it is made of.
         tied: further name of a weight -> its first name.
+        transient: names of the buffers that are not in the state dict.
     """
 
     # ParameterDict has an ordered set of its names here; ours also has the path of each
@@ -68,7 +69,7 @@ class Weights(nn.ParameterDict):
         annotated = (vars(c).get("__annotations__", ()) for c in type(root).__mro__)
         names = set(dir(root)).union(*annotated)
         self._reserved = RESERVED.union(name.rstrip("_") for name in names)
-        self._transient = frozenset(transient)
+        self.transient = frozenset(transient)
         values = values or {}
         room = SPARE_LEVELS + LEVELS_PER_WEIGHT * float(len(values))
         for name in sorted(values, key=lambda n: -n.count(".")):  # levels before their namesakes
@@ -153,7 +154,7 @@ class Weights(nn.ParameterDict):
         if isinstance(value, nn.Parameter):
             register(holder, "parameter", leaf, value)
         else:
-            register(holder, "buffer", leaf, value, persistent=name not in self._transient)
+            register(holder, "buffer", leaf, value, persistent=name not in self.transient)
 
     def __delitem__(self, name: str) -> None:
         holder, leaf = self.holder(name)
@@ -223,7 +224,7 @@ class Weights(nn.ParameterDict):
         for key in [k for k in state_dict if k.startswith(prefix)]:
             path = key.removeprefix(prefix)
             if path in paths:
-                if paths[path] in self._transient:
+                if paths[path] in self.transient:
                     self[paths[path]].copy_(state_dict.pop(key))
             elif path.endswith("num_batches_tracked"):
                 del state_dict[key]

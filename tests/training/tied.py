@@ -9,20 +9,31 @@ WIDTH, VOCABULARY = 12, 31
 
 
 class Head(nn.Module):
-    """A language model whose head is its embedding, as in GPT-2; positions are read, too."""
+    """A language model whose head is its embedding, as in GPT-2."""
 
     def __init__(self) -> None:
         super().__init__()
         self.words = nn.Embedding(VOCABULARY, WIDTH)
-        self.positions = nn.Embedding(9, WIDTH)
         self.mix = nn.Linear(WIDTH, WIDTH)
         self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
         self.head.weight = self.words.weight
 
     def forward(self, ids: Tensor) -> Tensor:
         """[batch, length] -> [batch, length, vocabulary]."""
-        places = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
-        return self.head(torch.tanh(self.mix(self.words(ids) + self.positions(places))))
+        return self.head(torch.tanh(self.mix(self.words(ids))))
+
+
+class Half(nn.Module):
+    """An embedding and a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, WIDTH)
+        self.key = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[batch, length] -> [batch, length, width]."""
+        return self.key(self.embed(ids))
 
 
 class Halves(nn.Module):
@@ -30,17 +41,14 @@ class Halves(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.ModuleDict({"embed": nn.Embedding(VOCABULARY, WIDTH)})
-        self.decoder = nn.ModuleDict({"embed": nn.Embedding(VOCABULARY, WIDTH)})
+        self.encoder, self.decoder = Half(), Half()
         self.decoder.embed.weight = self.encoder.embed.weight
-        self.key = nn.Linear(WIDTH, WIDTH)
         self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
         self.head.weight = self.encoder.embed.weight
 
     def forward(self, ids: Tensor) -> Tensor:
         """[batch, length] -> [batch, length, vocabulary]."""
-        memory = self.key(self.encoder["embed"](ids))
-        y = self.decoder["embed"](ids.flip(1))
+        memory, y = self.encoder(ids), self.decoder(ids.flip(1))
         return self.head((y @ memory.transpose(1, 2)).softmax(-1) @ memory)
 
 
@@ -50,15 +58,14 @@ class Twice(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.words = nn.Embedding(VOCABULARY, WIDTH)
-        self.places = nn.Parameter(torch.randn(7, WIDTH))
         self.key = nn.Linear(WIDTH, WIDTH)
         self.out = nn.Linear(WIDTH, 3)
 
     def forward(self, ids: Tensor) -> Tensor:
         """[batch, length] -> [batch, length, 3]."""
         x = self.words(ids)
-        scores = self.key(x) @ self.key(torch.tanh(self.places)).T
-        return self.out(scores.softmax(-1) @ self.places + x)
+        scores = self.key(x) @ self.key(torch.tanh(x.flip(1))).transpose(1, 2)
+        return self.out(scores.softmax(-1) @ x)
 
 
 class Copies(nn.Module):
