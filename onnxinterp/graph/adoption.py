@@ -204,7 +204,7 @@ class _Finder:
         return self.taken.isdisjoint(names) and len(set(names)) == len(names)
 
     def _is_constant(self, origin: str) -> bool:
-        """Whether a tensor repeats one number, as exporters write it for a module without weight."""
+        """Whether a tensor repeats one number: exporters write it for a module without weight."""
         if origin in self.known or self.tensors[origin].numel() > MAX_TESTED_ELEMENTS:
             return False
         value = self.read(origin)

@@ -1,4 +1,7 @@
-"""The weights of a model by their ONNX names, in a tree of modules by torch's names.
+"""The weights of a model by their names in torch, in a tree of modules.
+
+A weight has the name that it had in the torch module that was exported, where the file shows it
+(`graph.adoption`); otherwise it has its ONNX name.
 
 `Weights` is a ParameterDict whose dotted names nest: `weights["layer1.0.weight"]` is stored in the
 module tree at `layer1` / `0` / `weight`. The root of the tree is the `OnnxModule`: it and its
@@ -9,8 +12,8 @@ Some names are escaped in attribute and state_dict names: a part that the module
 (`half`, `type`, `training`, the empty part, ...), and a name that is also a prefix (`a` beside
 `a.b`). Underscores are appended, and a number after the first, until the name is free. Dots
 become underscores below level 64, in names of over 512 characters, and where levels would take far
-more memory than the weights. `weights[...]` always takes the ONNX name, and `weights.path(name)`
-returns the state_dict key.
+more memory than the weights. `weights[...]` takes names without escapes, also that of a tensor in
+the file if it is one weight; `weights.path(name)` returns the state_dict key.
 """
 
 from __future__ import annotations
@@ -34,12 +37,12 @@ TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
 class Weights(nn.ParameterDict):
-    """A ParameterDict with ONNX names as keys: floating tensors that may train are parameters.
+    """A ParameterDict of the weights by name: floating tensors that may train are parameters.
 
     Everything else (integers, statistics, bounds) is a buffer.
 
     Args:
-        values: the tensors by ONNX name; those that are an `nn.Parameter` become parameters.
+        values: the tensors by name; those that are an `nn.Parameter` become parameters.
         owner: the module at whose root the names are stored; by default, the dictionary itself.
         transient: names of the buffers that are not in the state dict.
         adoption: how the tensors of a file are made of the weights.
@@ -109,9 +112,9 @@ class Weights(nn.ParameterDict):
         """
         if name not in self._keys and name in self.stored:
             names = self.stored[name].names
-            if len(names) > 1:
+            if len(names) != 1:
                 raise KeyError(f"{name!r} is stored as the weights {', '.join(map(repr, names))}")
-            (name,) = names
+            name = names[0]
         return self._keys[name]
 
     def path(self, name: str) -> str:
@@ -144,7 +147,7 @@ class Weights(nn.ParameterDict):
         return read_weight(*self.holder(name))
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name not in self._keys and len(self.stored.get(name, ("", ()))[1]) != 1:
+        if name not in self._keys and self.stored.get(name, ("", (name,)))[1] == (name,):
             self._enter(name)
         holder, leaf = self.holder(name)
         old = holder._parameters.pop(leaf, None)
@@ -163,9 +166,10 @@ class Weights(nn.ParameterDict):
         del self._keys[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._keys or (
-            name in self.stored and len(self.stored[str(name)].names) == 1
-        )
+        if name in self._keys or name not in self.stored:
+            return name in self._keys
+        names = self.stored[str(name)].names
+        return len(names) == 1 and names[0] in self._keys
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
