@@ -20,7 +20,6 @@ from onnxinterp.graph.typecheck import check_types
 from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.inspection import Inspectable
 from onnxinterp.limits import Limits
-from onnxinterp.patterns import similar_names
 from onnxinterp.planning.plans import Plans, device_of, floating_dtype, sizes_of
 from onnxinterp.reading.source import Read, Source, read
 from onnxinterp.registry import kernel_of
@@ -363,20 +362,6 @@ class OnnxModule(Tunable, Inspectable):
     ) -> None:
         self.weights.take(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest, **keywords)
-
-    def load_state_dict(self, *args: Any, **keywords: Any) -> Any:
-        """As `nn.Module.load_state_dict`; constants are read again.
-
-        Raises:
-            RuntimeError: names or shapes do not match; the message lists them, and similar names.
-        """
-        try:
-            result = super().load_state_dict(*args, **keywords)
-        except RuntimeError as error:
-            given = args[0] if args else keywords["state_dict"]
-            raise RuntimeError(f"{error}{similar_names(given, self.state_dict())}") from None
-        self.refresh()
-        return result
 
     def state_dict(self, *args: Any, **keywords: Any) -> Any:
         """As `nn.Module.state_dict`; raises ChangedFileError where external data were changed."""
