@@ -23,6 +23,7 @@ from onnxinterp.ops.shapes import from_front
 from onnxinterp.ops.unary import sqrt
 from onnxinterp.registry import Pattern, fuse, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_reals
+from onnxinterp.torch_weights import TorchWeight, torch_weights
 from onnxinterp.values import Ints, decimal, is_known
 
 INSTANCE_LAYERS: dict[int, type[nn.Module]] = {
@@ -150,6 +151,12 @@ def _(
     scale: Tensor, B: Tensor | None = None, *, axes: Ints | None, epsilon: float, rank: int | None
 ) -> nn.Module | None:
     return _layer(scale, B, axes or (), epsilon, rank)
+
+
+WEIGHT, BIAS = [TorchWeight(("weight",), rank=1)], [TorchWeight(("bias",), rank=1)]
+torch_weights("InstanceNormalization", scale=WEIGHT, B=BIAS)
+torch_weights("GroupNormalization", scale=WEIGHT, bias=BIAS)
+torch_weights("LayerNormalization", Scale=[TorchWeight(("weight",))], B=[TorchWeight(("bias",))])
 
 
 @op("RMSNormalization", since=23)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence, Set
+from collections.abc import Container, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeAlias
@@ -22,7 +22,6 @@ from onnxinterp.graph.scopes import path_of
 from onnxinterp.planning.liveness import live_steps
 from onnxinterp.planning.scoping import Chain
 from onnxinterp.runtime.plan import Block, Key, Plan, Step, WeightPlace, onnx_name_of
-from onnxinterp.weights.tree import Level, level_at
 
 Followers: TypeAlias = dict[Hashable, dict[Hashable, None]]
 
@@ -40,7 +39,7 @@ def nest(
     plan: Plan,
     chains: Sequence[Chain],
     weights: Mapping[str, WeightPlace],
-    root: nn.Module,
+    levels: Mapping[tuple[str, ...], nn.Module],
     modules: Mapping[str, tuple[str, ...]],
     sources: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
@@ -50,7 +49,7 @@ def nest(
         plan: a flat plan.
         chains: for each of its steps, the modules it is called in, outermost first.
         weights: where each weight is that the plan reads.
-        root: the module that is called.
+        levels: the modules of the tree, by the attributes that lead to them.
         modules: path of each module inside that can be called -> attributes that lead to it.
         sources: result of each step that is a call of a layer of torch -> the input of the layer.
     """
@@ -59,7 +58,7 @@ def nest(
         _Item(place, step, _own_call(place, chain) if step.outputs[0] in sources else chain)
         for place, (step, chain) in enumerate(zip(plan.steps, known, strict=True))
     ]
-    nesting = _Nesting(plan, weights, root, modules, sources)
+    nesting = _Nesting(plan, weights, levels, modules, sources)
     return nesting.plan(items, plan.inputs, plan.outputs, "")
 
 
@@ -75,13 +74,13 @@ class _Nesting:
         self,
         flat: Plan,
         weights: Mapping[str, WeightPlace],
-        root: nn.Module,
+        levels: Mapping[tuple[str, ...], nn.Module],
         modules: Mapping[str, tuple[str, ...]],
         sources: Mapping[str, str],
     ) -> None:
         self.flat = flat
         self.weights = weights
-        self.root = root
+        self.levels = levels
         self.modules = modules
         self.sources = sources
 
@@ -89,7 +88,7 @@ class _Nesting:
         self, items: Sequence[_Item], inputs: Sequence[str], outputs: Sequence[Key], path: str
     ) -> Plan:
         """The plan of a part of the steps, which runs in the module at `path`."""
-        groups = group(items)
+        groups = group(items, self.weights)
         needed, wanted = set(outputs), list[set[Key]]()  # what is read after each group
         for members in reversed(groups):
             wanted.append(set(needed))
@@ -120,16 +119,16 @@ class _Nesting:
         reads = (key for item in members for key in item.step.reads)
         inputs = tuple(str(key) for key in dict.fromkeys(reads) if key not in known)
         source = self._source(members) if len(members[0].chain) == 1 else None
-        # the last result first: that is what the module returns, before caches and the like
-        outputs = tuple([n for i in members for n in i.step.outputs if n in wanted][::-1])
+        *others, last_made = [n for i in members for n in i.step.outputs if n in wanted] or [""]
+        # what a module returns is made last; caches and the like follow it
+        outputs = (last_made, *others) if last_made else ()
         inner = [_Item(item.place, item.step, item.chain[1:]) for item in members]
         plan = self.plan(inner, inputs, outputs, path)
         reads_weights = [self.weights[str(k)] for k in plan.captures if k in self.weights]
+        level = self.levels[self.modules[path]]
         below, above = self.modules[path], self.modules.get(around, ())
         is_inside = below[: len(above)] == above and len(below) > len(above)
         attributes = below[len(above) :] if is_inside else below
-        found = level_at(self.root, below)
-        level = next((m for m in found.modules() if isinstance(m, Level)), None)
         last = members[-1].step
         return Step(
             node=last.node,
@@ -142,10 +141,10 @@ class _Nesting:
                 path=path,
                 attributes=attributes,
                 is_inside=is_inside,
-                level=found if level is None else level,
+                level=level,
                 plan=plan,
                 reads=tuple(reads_weights),
-                is_leaf=level is None,
+                is_leaf=source is not None,
             ),
         )
 
@@ -156,19 +155,65 @@ class _Nesting:
         return next((key for key in step.reads if onnx_name_of(key) == name), name)
 
 
-def group(items: Sequence[_Item]) -> list[list[_Item]]:
+def group(items: Sequence[_Item], weights: Container[Key]) -> list[list[_Item]]:
     """The items of one level, grouped by the module to enter next, in a topological order.
 
     An item that enters none is a group of its own.
     """
     keys: list[Hashable] = [item.chain[0] if item.chain else item.place for item in items]
+    keys = _by_call(items, keys, weights)
     cyclic = {key for part in components(_followers(items, keys)) if len(part) > 1 for key in part}
     if cyclic:
         keys = _split(keys, cyclic)
+    members = _members(items, keys)
+    return [members[key] for key in _in_order(_followers(items, keys))]
+
+
+def _by_call(
+    items: Sequence[_Item], keys: Sequence[Hashable], weights: Container[Key]
+) -> list[Hashable]:
+    """Keys by which equal parts of a group that share no value are groups of their own.
+
+    They are calls of one module, which an exporter noted under one name.
+    """
+    members = _members(items, keys)
+    by_place = dict(zip((item.place for item in items), keys, strict=True))
+    for key, group in members.items():
+        parts = _parts(group) if len(group) > 1 else []
+        if len(parts) > 1 and len({_outline(part, weights) for part in parts}) == 1:
+            by_place.update((i.place, (key, n)) for n, part in enumerate(parts) for i in part)
+    return list(by_place.values())
+
+
+def _members(items: Sequence[_Item], keys: Sequence[Hashable]) -> dict[Hashable, list[_Item]]:
     members = defaultdict[Hashable, list[_Item]](list)
     for item, key in zip(items, keys, strict=True):
         members[key].append(item)
-    return [members[key] for key in _in_order(_followers(items, keys))]
+    return members
+
+
+def _parts(items: Sequence[_Item]) -> list[list[_Item]]:
+    """The parts of a group between which no value passes."""
+    parent = list(range(len(items)))
+
+    def part_of(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    made: dict[Key, int] = {}
+    for index, item in enumerate(items):
+        for source in {made[key] for key in item.step.reads if key in made}:
+            parent[part_of(source)] = part_of(index)
+        made.update(dict.fromkeys(item.step.outputs, index))
+    parts = _members(items, [part_of(index) for index in range(len(items))])
+    return list(parts.values())
+
+
+def _outline(items: Sequence[_Item], weights: Container[Key]) -> Hashable:
+    """What a part of a group computes, whatever its inputs are."""
+    steps = [item.step for item in items]
+    return tuple([(s.node.op_type, *(key for key in s.reads if key in weights)) for s in steps])
 
 
 def _followers(items: Sequence[_Item], keys: Sequence[Hashable]) -> Followers:

@@ -54,28 +54,23 @@ class Leaves:
     calls: dict[str, LeafCall] = field(default_factory=dict)
     layers: dict[tuple[str, ...], nn.Module] = field(default_factory=dict)
 
-    def calls_without(self, overridden: Set[str]) -> dict[str, str]:
-        """Result of each call of a layer -> its input; unless a call of the model gives weights."""
+    def without(self, overridden: Set[str]) -> dict[str, LeafCall]:
+        """The calls of layers whose weights a call of the model does not give."""
         calls = self.calls.items()
-        return {name: c.source for name, c in calls if overridden.isdisjoint(c.weights)}
-
-    def layers_with(self, overridden: Set[str]) -> set[tuple[str, ...]]:
-        """The layers whose weights a call of the model gives: they are not called."""
-        calls = self.calls.values()
-        return {call.path for call in calls if not overridden.isdisjoint(call.weights)}
+        return {name: call for name, call in calls if overridden.isdisjoint(call.weights)}
 
     def check_kept(self, root: nn.Module) -> None:
-        """Check that no layer was replaced by one with parameters of its own.
+        """Check that all layers compute with their weights alone.
 
         Raises:
-            SaveError: one was, so that the weights of the file are not all that it computes with.
+            SaveError: one was replaced by a module with other parameters.
         """
         for path, layer in self.layers.items():
-            now = level_at(root, path)
-            if added := set(now.parameters()).difference(layer.parameters()):
+            now = root.get_submodule(".".join(path))
+            if set(now.parameters()) != set(layer.parameters()):
                 raise SaveError(
-                    f"{'.'.join(path)!r} must have no other parameters than those of the file, got "
-                    f"a {type(now).__name__} with {len(added)} more: merge adapters first"
+                    f"{'.'.join(path)!r} must have the parameters of the file alone, got a "
+                    f"{type(now).__module__}.{type(now).__name__} with others: merge adapters first"
                 )
 
 
@@ -112,6 +107,7 @@ def place_layers(
             )
     for attributes, module in found.layers.items():
         *around, name = attributes
+        weights.own_levels[attributes] = module
         register(level_at(weights.root, around), "module", name, module)
     return found
 

@@ -64,7 +64,7 @@ def trace(
     reads: Sequence[tuple[str, nn.Module, str]],
     device: torch.device,
     root: nn.Module,
-) -> Any:
+) -> tuple[Any, ...]:
     """Record the steps of a plan in the graph that fx is tracing.
 
     Args:
@@ -75,7 +75,7 @@ def trace(
         root: the module of the plan.
 
     Returns:
-        The proxy of the one output, or a tuple of them.
+        The proxies of the outputs.
 
     Raises:
         NotImplementedError: the plan updates statistics, which a traced graph would not do.
@@ -84,8 +84,7 @@ def trace(
     values.update(inputs)
     values.update({name: getattr(holder, attribute) for name, holder, attribute in reads})
     results = _Recorder(next(iter(inputs.values())).tracer, device, root).run(plan, values, root)
-    results = [r.tensor(device) if isinstance(r, Host) else r for r in results]
-    return results[0] if len(results) == 1 else tuple(results)
+    return tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
 
 
 class _Recorder:

@@ -193,8 +193,7 @@ class Block:
         level: the module itself; a tool may put another in its place, or around it.
         plan: the steps; its inputs are live values that the module is called with.
         reads: the weights that they read, other than those of blocks inside.
-        is_leaf: whether the module is called with its inputs alone: it is a layer of torch, or was
-            put in the place of another before the plan was made.
+        is_leaf: whether the module is a layer of torch, which is called with its input alone.
     """
 
     path: str

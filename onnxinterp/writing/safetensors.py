@@ -25,7 +25,8 @@ from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.extras import require
 from onnxinterp.format.atomic import atomic_write
 from onnxinterp.format.tensor_bytes import raw_parts, same_class
-from onnxinterp.weights import Weights, check_tensors
+from onnxinterp.weights import Weights
+from onnxinterp.weights.layouts import check_plain
 
 EXTRA = "safetensors"
 METADATA = "__metadata__"  # the entry of the header that is not a tensor
@@ -77,11 +78,11 @@ def save(weights: Weights, path: str | os.PathLike[str], graph: str) -> None:
         OSError: the disk is full, the folder is missing, ...
     """
     require("safetensors", EXTRA)  # for reading the file
-    check_tensors(weights)
     tensors: dict[str, Tensor] = {}
     names: dict[Any, str] = {}  # identity of a tensor in memory -> its name
     others: dict[str, str] = {}
     for name, weight in weights.items():
+        check_plain(weight, name)
         if weight.is_meta:
             raise SaveError(f"the weight {name!r} is on the meta device: it has no data")
         if weight.dtype not in TYPES or name == METADATA:
@@ -132,10 +133,14 @@ def load(weights: Weights, path: str | os.PathLike[str], strict: bool) -> Unmatc
         with safetensors.safe_open(path, framework="pt") as file:
             there, metadata = set(file.keys()), file.metadata() or {}
             stored = {n: n if n in there else metadata.get(n, n) for n in weights}
+            for name, first in weights.tied.items():  # a file may have a weight once
+                pair = (name, first) if stored[name] in there else (first, name)
+                if stored[pair[1]] not in there:
+                    stored[pair[1]] = stored[pair[0]]
             given = {n: file.get_tensor(s) for n, s in stored.items() if s in there}
     except safetensors.SafetensorError as error:
         raise InvalidModelError(f"{path} is not a .safetensors file: {error}") from error
-    missing = tuple(n for n in weights if n not in given)
+    missing = tuple(n for n in weights if n not in given and n not in weights.transient)
     batches = {n for n in there if n.endswith("num_batches_tracked")}  # not weights in ONNX
     unexpected = tuple(sorted(there - set(stored.values()) - batches))
     wrong = [why for n, tensor in given.items() if (why := _misfit(weights, n, tensor))]

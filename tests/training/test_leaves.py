@@ -20,9 +20,11 @@ from torch.nn import functional
 from onnxinterp import OnnxModule
 from onnxinterp.errors import NodeError, SaveError
 from onnxinterp.limits import Limits
+from tests.exporting import export
 from tests.exports.case import Export
 from tests.exports.modules import SEGMENTATION, SPEECH
 from tests.training.exporting import write
+from tests.training.merged import twins
 from tests.training.networks import ENCODER, RESNET, TAGGER, VIT
 
 LAYERS = (
@@ -123,14 +125,9 @@ def check_same(module: nn.Module, network: nn.Module, name: str, tolerance: floa
 @each_network
 @each_export
 def test_layers_are_those_of_the_original(name: str, how: str) -> None:
-    """GroupNorm is several nodes below opset 21.
-
-    The newer exporter transposes the weight of a linear layer once for all of its calls.
-    """
+    """GroupNorm is several nodes below opset 21."""
     module, network = imported(name, how), original(name)
     wanted = layers(network)
-    if how == "dynamo":
-        wanted.pop("twice", None)
     if HOWS[how].opset < 21:
         wanted = {path: kind for path, kind in wanted.items() if "GroupNorm" not in kind}
     assert wanted
@@ -145,6 +142,26 @@ def test_outputs_are_those_of_the_original(name: str, how: str) -> None:
     check_same(module, original(name), name)
     without = OnnxModule(written(name, how))
     torch.testing.assert_close(results(module, name), results(without, name))
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+@pytest.mark.parametrize("name", ["vit", "encoder"])
+def test_default_exports_have_the_layers_too(name: str, dynamo: bool) -> None:
+    """They transpose the weights of linear layers, and rename them."""
+    network, inputs = original(name), NETWORKS[name].inputs
+    module = OnnxModule(export(network, inputs, dynamo=dynamo, opset_version=18), leaves="nn")
+    assert layers(module) == layers(network)
+    check_same(module, network, name)
+    module.load_state_dict({n: t * 1.5 for n, t in network.state_dict().items()})
+    assert not torch.allclose(results(module, name)[0], results(network, name)[0])
+
+
+def test_tied_layers_have_one_parameter() -> None:
+    network, ids = twins(), torch.tensor([[1, 2, 3]])
+    module = OnnxModule(write(network, (ids,), HOWS["torchscript"]), leaves="nn")
+    assert layers(module) == layers(network)
+    assert module.get_parameter("head.weight") is module.get_parameter("embedding.weight")
+    torch.testing.assert_close(module(ids), network(ids))
 
 
 @each_export
@@ -281,7 +298,7 @@ def test_dynamic_quantization_is_that_of_the_original(tmp_path: Path) -> None:
     check_same(copy.deepcopy(quantized).to("cpu"), wanted, "encoder")
     differences = (results(wanted, "encoder")[0] - results(network, "encoder")[0]).abs()
     assert differences.max() > 1e-3
-    with pytest.raises(SaveError, match=r"'layers.0.attention.query.weight' must be a plain"):
+    with pytest.raises(SaveError, match=r"'layers.0.attention.query' must have the parameters"):
         quantized.save_onnx(tmp_path / "quantized.onnx")
     check_same(module, network, "encoder")
 
@@ -326,7 +343,7 @@ def test_adapters_around_layers_are_those_of_the_original(how: str, tmp_path: Pa
         torch.testing.assert_close(got[name].up.grad, want[name].up.grad)
         torch.testing.assert_close(got[name].down.grad, want[name].down.grad)
     check_same(copy.deepcopy(module), network, "encoder")
-    with pytest.raises(SaveError, match="got a Adapted with 2 more: merge adapters first"):
+    with pytest.raises(SaveError, match="Adapted with others: merge adapters first"):
         module.save_onnx(tmp_path / "adapted.onnx")
     for name, adapter in got.items():  # merged, and the layers in their places again
         with torch.no_grad():
