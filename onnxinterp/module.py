@@ -76,10 +76,8 @@ class OnnxModule(Tunable, Inspectable):
             None allows all that have a kernel.
         data_root: a folder within which external data may be behind symlinks, as in the caches of
             model hubs; without it, external data must be regular files below the model's folder.
-        leaves: "nn" makes each module of the tree that is one layer (linear, convolution,
-            embedding, normalization) this layer of torch, an `nn.Linear` and so on with the same
-            weights, for tools that look for layers (see `planning.leaves`). A call goes through all
-            modules of the tree then.
+        leaves: "nn" makes modules that are one layer an `nn.Linear`, `nn.Conv2d`, ... with these
+            weights, for tools that look for layers of torch (see `planning.leaves`).
 
     Attributes:
         weights: all weights, by the names of the torch module that was exported, where the file
@@ -117,8 +115,6 @@ class OnnxModule(Tunable, Inspectable):
         leaves: Literal["nn"] | None = None,
     ) -> None:
         super().__init__()
-        if leaves not in (None, "nn"):
-            raise ValueError(f'leaves must be None or "nn", got {leaves!r}')
         self.fuse = fuse
         self.limits = limits
         self._kernels = {name: kernel_of(name, f) for name, f in (kernels or {}).items()}
@@ -136,8 +132,7 @@ class OnnxModule(Tunable, Inspectable):
         self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
         self._call = Arguments(self.inputs, self.optional_inputs)
         self._plans = self._load(model, opened, trainable)
-        if leaves is not None:
-            self._plans.place_layers()
+        self._plans.place_layers(leaves)
         self.frozen_statistics: frozenset[str] = frozenset()
         self._set_forward()
         self._set_floating()

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
 
 import numpy as np
@@ -186,8 +186,16 @@ class Plans:
         unused = self.leaves.layers.keys() - {call.path for call in calls.values()}
         return {path: names for path, names in modules.items() if names not in unused}
 
-    def place_layers(self) -> None:
-        """Put layers of torch in the places of the modules that are one."""
+    def place_layers(self, kind: Literal["nn"] | None) -> None:
+        """Put layers of torch ("nn") in the places of the modules that are one.
+
+        Raises:
+            ValueError: the kind is none of those.
+        """
+        if kind is None:
+            return
+        if kind != "nn":
+            raise ValueError(f'leaves must be None or "nn", got {kind!r}')
         plan, modules = self._make(False, frozenset(), by_module=True).plan, self._modules({})
         self.leaves = place_layers(
             plan.steps, self._chains(plan), self.weights, modules, lambda: self._ranks(plan)

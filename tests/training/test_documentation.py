@@ -85,6 +85,6 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(
         OnnxModule("tuned.onnx").weights["head.weight"], merged.weights["head.weight"]
     )
-    assert len(normalized.train().freeze_statistics()) == 9
+    assert len(normalized.train().freeze_statistics()) == 8
     assert len(untied.weights) == 2
     assert {n for n, w in quantized.weights.items() if w.requires_grad} == {"weight", "scale"}
