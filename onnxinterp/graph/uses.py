@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from onnxinterp.graph.ir import Graph, Model, Node
-from onnxinterp.graph.scopes import are_separate, is_noted, is_torch_name
+from onnxinterp.graph.scopes import is_noted, is_torch_name, is_within
 from onnxinterp.torch_weights import TorchWeight, roles_of
 
 WEIGHT, BIAS = "weight", "bias"
@@ -128,7 +128,7 @@ class _Finder:
             known.append(self.biases.get(node.outputs[0], ""))
         for name in filter(None, known):
             home, _, leaf = name.rpartition(".")
-            if is_torch_name(name) and other in leaf and not are_separate(node.scope, home):
+            if is_torch_name(name) and other in leaf and _is_inside(home, node.scope):
                 before, _, behind = name.rpartition(other)
                 return before + own + behind
         return ""
@@ -146,6 +146,11 @@ class _Finder:
 def _leaf(name: str, tensors: Mapping[str, Tensor]) -> str:
     """The last part of the name of a tensor; "" for other values."""
     return name.rpartition(".")[2] if name in tensors else ""
+
+
+def _is_inside(home: str, scope: str) -> bool:
+    """Whether a module is another or in it; the older exporter leaves out modules of no call."""
+    return not scope or is_within(home, scope) or home.endswith(f".{scope}")
 
 
 def _roles(node: Node) -> list[tuple[int, Sequence[TorchWeight]]]:
