@@ -26,7 +26,7 @@ from torch import Tensor
 
 from onnxinterp.graph.equality import Equals
 from onnxinterp.graph.ir import Graph, Model, Node
-from onnxinterp.graph.scopes import are_separate, differ_in_numbers, is_torch_name, path_of
+from onnxinterp.graph.scopes import are_separate, differ_in_numbers, is_torch_name
 from onnxinterp.graph.uses import Use, uses_of
 from onnxinterp.torch_weights import LAYOUTS
 
@@ -117,9 +117,10 @@ def adopt(
         choices: what is decided already.
     """
     finder = _Finder(model, graph, tensors, read, choices.known)
-    finder.find()
+    finder.find(guess=False)
     if choices.tie:
         finder.tie(_apart(model, tensors, choices.untied))
+    finder.find(guess=True)
     stored = {name: finder.stored.get(name, Stored("", (name,))) for name in tensors}
     tied = {name: finder.first(name) for name in finder.tied}
     return Adoption(stored, tied, finder.reads)
@@ -171,7 +172,6 @@ class _Finder:
         }
         self.read = read
         self.known = known
-        self.containers = {path_of(s) for node in graph.walk() for s in node.scopes[:-1]}
         self.taken = {o for node in graph.walk() for o in node.outputs}.union(fixed, tensors)
         self.uses = defaultdict[str, list[Use]](list)
         for use in uses_of(model, graph, self.tensors):
@@ -186,16 +186,23 @@ class _Finder:
             name = self.tied[name]
         return name
 
-    def find(self) -> None:
-        """Give names of torch to tensors that have none, and further names to those that have."""
-        for origin, uses in self.uses.items():
-            if is_torch_name(origin) or self._adopt(origin, uses):
+    def find(self, guess: bool) -> None:
+        """Give names of torch to tensors that have none, and further names to those that have.
+
+        Args:
+            guess: whether the names are guessed; the others come first.
+        """
+        for origin, every in self.uses.items():
+            uses = [use for use in every if use.is_guess == guess]
+            is_named = is_torch_name(origin)
+            if (is_named and not guess) or (not is_named and self._adopt(origin, uses)):
                 self._share(origin, uses)
 
     def _adopt(self, origin: str, uses: list[Use]) -> bool:
         """Give a tensor the names of the first use whose names are free."""
         free = (use for use in uses if self._are_free(use.names))
-        if (use := next(free, None)) is None or self._is_constant(origin):
+        use = None if origin in self.stored else next(free, None)
+        if use is None or self._is_constant(origin):
             return False
         self.taken.update(use.names)
         self.stored[origin] = Stored(use.layout, use.names)
@@ -218,17 +225,12 @@ class _Finder:
         for use in uses:
             if use.layout != layout:
                 continue
-            is_others = self.tensors[origin].ndim == 2 and self._is_layer(use, home)
+            is_others = self.tensors[origin].ndim == 2 and are_separate(use.node.scope, home)
             if self._are_free(use.names) and (is_others or origin in self.stored):
                 self.taken.update(use.names)
                 self.tied.update(zip(use.names, names, strict=True))
             if tuple(map(self.first, use.names)) == tuple(map(self.first, names)):
                 self.reads[use.place] = Stored(layout, use.names)
-
-    def _is_layer(self, use: Use, home: str) -> bool:
-        """Whether a matrix is read by a layer apart: one that has no modules, and is in none."""
-        scope = use.node.scope
-        return scope not in self.containers and are_separate(scope, home)
 
     def tie(self, apart: Collection[str]) -> None:
         """Make one parameter of large tensors with equal data."""
@@ -261,14 +263,12 @@ class _Finder:
 
     def _tie(self, origin: str, other: str, layout: str) -> None:
         name = self.stored.get(other, Stored("", (other,))).names[0]
-        uses = self.uses.get(origin, ())
-        is_layers = any(use.node.scope not in self.containers for use in uses)
-        if is_torch_name(origin) or (origin in self.stored and is_layers):
+        if is_torch_name(origin) or origin in self.stored:
             own = self.stored.get(origin, Stored("", (origin,))).names[0]
             self.tied[self.first(own)] = self.first(name)
             return
         self.stored[origin] = Stored(layout, (name,))
-        for use in uses:  # under the name that its module has for it
+        for use in self.uses.get(origin, ()):  # under the name that its module has for it
             if use.layout == layout and self.first(use.names[0]) == self.first(name):
                 self.reads[use.place] = Stored(layout, use.names)
 
