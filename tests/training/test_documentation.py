@@ -73,7 +73,7 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             exec(block, names)
         if isinstance(names.get("m"), OnnxModule):
             ends.append(names["m"])
-    first, headed, merged, _, normalized, untied, quantized = ends
+    first, headed, merged, layered, _, normalized, untied, quantized = ends
     state = network.state_dict()
     loaded = first.weights.load_state_dict(state, strict=False)
     assert loaded.unexpected_keys == []
@@ -85,6 +85,7 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(
         OnnxModule("tuned.onnx").weights["head.weight"], merged.weights["head.weight"]
     )
+    assert isinstance(layered.get_submodule("head"), nn.Linear)
     assert len(normalized.train().freeze_statistics()) == 8
     assert len(untied.weights) == 2
     assert {n for n, w in quantized.weights.items() if w.requires_grad} == {"weight", "scale"}
