@@ -289,6 +289,7 @@ class OnnxModule(Tunable, Inspectable):
             OSError: the disk is full, the folder is missing, ...
         """
         self._mapped.check()
+        self._plans.watch.check_kept()
         self._plans.leaves.check_kept(self)
         template = self.template
         if like is not None:
