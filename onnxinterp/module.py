@@ -35,12 +35,11 @@ from onnxinterp.weights.loading import header, read_tensors
 from onnxinterp.weights.trainable import Trainable, constant_names, parameters
 from onnxinterp.weights.tunable import Tunable
 from onnxinterp.weights.watch import Watch
-from onnxinterp.writing import safetensors as tensorfiles
-from onnxinterp.writing.save import save
-from onnxinterp.writing.template import make_template, template_of
+from onnxinterp.writing.savable import Savable
+from onnxinterp.writing.template import make_template
 
 
-class OnnxModule(Tunable, Inspectable):
+class OnnxModule(Tunable, Inspectable, Savable):
     """An ONNX model as a differentiable `torch.nn.Module`.
 
     Call it with the graph's inputs, by position, by name or both: `m(x)`, `m(**{"input.1": x})`.
@@ -76,8 +75,10 @@ class OnnxModule(Tunable, Inspectable):
             None allows all that have a kernel.
         data_root: a folder within which external data may be behind symlinks, as in the caches of
             model hubs; without it, external data must be regular files below the model's folder.
-        leaves: "nn" makes modules that are one layer an `nn.Linear`, `nn.Conv2d`, ... with these
-            weights, for tools that look for layers of torch (see `planning.leaves`).
+        leaves: "nn" makes each module of the tree that is one layer (linear, convolution,
+            embedding, normalization) this layer of torch, an `nn.Linear` and so on with the same
+            weights, for tools that look for layers (see `planning.leaves`). A call goes through all
+            modules of the tree then.
 
     Attributes:
         weights: all weights, by the names of the torch module that was exported, where the file
@@ -115,6 +116,8 @@ class OnnxModule(Tunable, Inspectable):
         leaves: Literal["nn"] | None = None,
     ) -> None:
         super().__init__()
+        if leaves not in (None, "nn"):
+            raise ValueError(f'leaves must be None or "nn", got {leaves!r}')
         self.fuse = fuse
         self.limits = limits
         self._kernels = {name: kernel_of(name, f) for name, f in (kernels or {}).items()}
@@ -132,7 +135,8 @@ class OnnxModule(Tunable, Inspectable):
         self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
         self._call = Arguments(self.inputs, self.optional_inputs)
         self._plans = self._load(model, opened, trainable)
-        self._plans.place_layers(leaves)
+        if leaves is not None:
+            self._plans.place_layers()
         self.frozen_statistics: frozenset[str] = frozenset()
         self._set_forward()
         self._set_floating()
@@ -266,77 +270,16 @@ class OnnxModule(Tunable, Inspectable):
         """
         self._replan(reread=True)
 
-    def save_onnx(self, path: str | os.PathLike[str], like: Source | None = None) -> None:
-        """Write the current weights back to ONNX, into the original graph.
-
-        The file equals the source byte for byte, except for weights that changed. These keep their
-        type and encoding: raw bytes, numbers, a Constant node, or external data, which are written
-        beside `path` under their name. `path` may be the source. Writes are atomic.
-
-        Args:
-            path: the file to write.
-            like: another file of the same graph, to be filled instead of the source.
+    def check_can_save(self) -> None:
+        """Check that the file can hold all that the module computes with.
 
         Raises:
-            SaveError: a weight does not fit into the file, or `like` is another graph.
-            UnsafeModelError: the model asks to write outside the folder of `path`.
+            SaveError: a tool has put another module in the place of one of the file.
             ChangedFileError: external data were written to while the module has them mapped.
-            OSError: the disk is full, the folder is missing, ...
         """
         self._mapped.check()
+        self._plans.watch.check_kept()
         self._plans.leaves.check_kept(self)
-        template = self.template
-        if like is not None:
-            template = template_of(
-                like,
-                self._file_graph,
-                self._kernels,
-                self.untied,
-                self.weights.as_stored,
-                template.fixed,
-                self.limits,
-            )
-        save(self.weights.as_stored, template, path)
-
-    def save_safetensors(self, path: str | os.PathLike[str]) -> None:
-        """Write the current weights to a `.safetensors` file, by their ONNX names.
-
-        Args:
-            path: the file to write, atomically.
-
-        Raises:
-            MissingExtraError: safetensors is not installed.
-            SaveError: a weight is on the meta device.
-            ChangedFileError: external data were written to while the module has them mapped.
-            OSError: the disk is full, the folder is missing, ...
-        """
-        self._mapped.check()
-        tensorfiles.save(self.weights, path, self.onnx_graph.name)
-
-    def load_safetensors(
-        self, path: str | os.PathLike[str], *, strict: bool = True
-    ) -> tensorfiles.Unmatched:
-        """Read weights from a `.safetensors` file, also of the torch model that was exported.
-
-        Parameters are changed in place, so optimizers stay valid, and keep the module's dtypes. A
-        torch model's `num_batches_tracked` is ignored.
-
-        Args:
-            path: the file.
-            strict: whether each weight must be in the file, and nothing else.
-
-        Returns:
-            The names that are in one of both only; empty if `strict`.
-
-        Raises:
-            MissingExtraError: safetensors is not installed.
-            InvalidModelError: names (where `strict`), shapes or types do not fit; all are listed,
-                and no weight is changed.
-            FileNotFoundError: the path does not exist.
-        """
-        unmatched = tensorfiles.load(self.weights, path, strict)
-        self.refresh()
-        return unmatched
 
     def _replan(self, *, reread: bool = False) -> None:
         """Make the plan of the current mode anew."""

@@ -13,20 +13,17 @@ finds it whole. Two threads may make the same plan at once; either is right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 
 from onnxinterp.graph.ir import Graph, ValueInfo
 from onnxinterp.graph.scopes import module_with_mode
@@ -34,6 +31,7 @@ from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning.blocks import nest
 from onnxinterp.planning.facts import Setting, infer, snapshot
+from onnxinterp.planning.isolation import outside_transforms
 from onnxinterp.planning.leaves import LeafCall, Leaves, place_layers
 from onnxinterp.planning.planner import make_plan
 from onnxinterp.planning.scoping import Chain
@@ -67,6 +65,9 @@ class Mode(NamedTuple):
     still: frozenset[str]
     overridden: frozenset[str]
     nested: bool
+
+
+EVAL = Mode(training=False, still=frozenset(), overridden=frozenset(), nested=False)
 
 
 @dataclass
@@ -129,12 +130,9 @@ class Plans:
         self.limits = limits
         self.fuse = fuse
         self.leaves = Leaves()
-        kernels = ((node, node.kernel) for node in graph.walk() if node.kernel)
-        moded = [node for node, k in kernels if k.state or "training" in k.attributes]
-        self.has_modes = bool(moded)
-        places = weights.modules_called or weights.levels()
-        paths = dict.fromkeys(map(module_with_mode, moded))
-        self._moded = [(p, weights.own_levels[places[p]]) for p in paths if p in places]
+        kernels = [node.kernel for node in graph.walk() if node.kernel]
+        self.has_modes = any(kernel.has_modes for kernel in kernels)
+        self._moded = self._modules_with_modes()
         self.loaded_as = floating_dtype(weights)
         self._hosts: dict[str, Host] = {}  # numbers of the file: they outlast casts and meta
         self._parts: WeakSet[Plans] = WeakSet()
@@ -172,13 +170,19 @@ class Plans:
         plans = self._plans  # a thread may put another there meanwhile
         training = training and self.has_modes
         still = [path for path, level in self._moded if not level.training] if training else ()
-        nested = nested or bool(self.leaves.calls)
-        mode = Mode(training, frozenset(still), overridden, nested)
+        mode = Mode(training, frozenset(still), overridden, nested or bool(self.leaves.calls))
         if (found := plans.get(mode)) is None:
-            found = plans[mode] = self._make_nested(mode) if nested else self._make(mode)
+            found = plans[mode] = self._make_nested(mode) if mode.nested else self._make(mode)
             for part in tuple(self._parts):
                 part.get(training, nested=nested)
         return found
+
+    def _modules_with_modes(self) -> list[tuple[str, nn.Module]]:
+        """Path and module, where nodes follow the mode of the module."""
+        places, levels = self._modules({}), self.weights.own_levels
+        nodes = [n for n in self.graph.walk() if n.kernel and n.kernel.has_modes]
+        paths = dict.fromkeys(map(module_with_mode, nodes))
+        return [(path, levels[places[path]]) for path in paths if path in places]
 
     def is_nested(self, training: bool) -> bool:
         """Whether a call runs a nested plan, which is made now: not while the call is captured."""
@@ -191,8 +195,8 @@ class Plans:
 
     def _make_nested(self, mode: Mode) -> BoundPlan:
         flat = self._make(mode)
-        calls = self.leaves.without(mode.overridden)
         places = {place.name: place for place in flat.reads}
+        calls = self.leaves.without(mode.overridden)
         modules, levels = self._modules(calls), self.weights.own_levels
         sources = {name: call.source for name, call in calls.items()}
         plan = nest(flat.plan, self._chains(flat.plan), places, levels, modules, sources)
@@ -208,29 +212,19 @@ class Plans:
         unused = self.leaves.layers.keys() - {call.path for call in calls.values()}
         return {path: names for path, names in modules.items() if names not in unused}
 
-    def place_layers(self, kind: Literal["nn"] | None) -> None:
-        """Put layers of torch ("nn") in the places of the modules that are one.
-
-        Raises:
-            ValueError: the kind is none of those.
-        """
-        if kind is None:
-            return
-        if kind != "nn":
-            raise ValueError(f'leaves must be None or "nn", got {kind!r}')
-        plan = self._make(Mode(False, frozenset(), frozenset(), True)).plan
-        modules = self._modules({})
+    def place_layers(self) -> None:
+        """Put layers of torch in the places of the modules that are one."""
+        plan, modules = self._make(EVAL._replace(nested=True)).plan, self._modules({})
         self.leaves = place_layers(
             plan.steps, self._chains(plan), self.weights, modules, lambda: self._ranks(plan)
         )
-        levels = self.weights.own_levels
-        self._moded = [(path, levels[modules[path]]) for path, _ in self._moded]
         self.watch = Watch(self.weights.root)
+        self._moded = self._modules_with_modes()
         self._plans = {}
 
     def _ranks(self, plan: Plan) -> dict[str, int]:
         limits = replace(self.limits, steps=MAX_STEPS)
-        with _outside_transforms(), Guard.of_plan(limits) as guard:
+        with outside_transforms(), Guard.of_plan(limits) as guard:
             weights = dict(self.weights.items())
             return ranks(self.graph, plan, weights, self._facts.types, guard)
 
@@ -285,14 +279,11 @@ class Plans:
         if found is not None:
             return found
         found = {}
-        plan, weights = (
-            self._make(Mode(False, frozenset(), frozenset(), False)).plan,
-            tensors_of(self.weights),
-        )
+        plan, weights = self._make(EVAL).plan, tensors_of(self.weights)
         token = _FOUND.set(found)
         try:
             limits = replace(self.limits, steps=MAX_STEPS)
-            with _outside_transforms(), Guard.of_plan(limits) as guard:
+            with outside_transforms(), Guard.of_plan(limits) as guard:
                 static_shapes(self.graph, plan, weights, self._facts.types, guard, found)
         finally:
             _FOUND.reset(token)
@@ -326,7 +317,7 @@ class Plans:
             guard=guard or Guard.of_plan(self.limits),
         )
         # a call inside grad, vmap or a trace may need a plan: its constants are for all calls
-        with _outside_transforms():
+        with outside_transforms():
             plan = make_plan(self.graph, setting, self._facts)
         needed = {*plan.captures, *plan.inputs}
         reads = [self._place(n) for n in self.weights if n in needed]
@@ -381,41 +372,6 @@ def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
     if not all(type(v) in PLAIN and all(type(n) is int for n in v.shape) for v in values):
         return None
     return tuple([v.shape for v in values])
-
-
-@contextmanager
-def _outside_transforms() -> Iterator[None]:
-    """Run eagerly and without gradients, also inside `grad`, `vmap` or a trace."""
-    with (
-        torch._C.DisableTorchFunction(),  # those of torch.export, too
-        torch.inference_mode(False),
-        torch.no_grad(),
-        _without_modes(),
-        temporarily_clear_interpreter_stack(),
-        _untraced(),
-    ):
-        yield
-
-
-def _without_modes() -> AbstractContextManager[object]:
-    """Keep what runs out of the graph that `torch.export` or `make_fx` may be recording."""
-    if torch.compiler.is_exporting() or _get_current_dispatch_mode_stack():
-        return _disable_current_modes()  # it imports the compiler, which is imported already
-    return nullcontext()
-
-
-@contextmanager
-def _untraced() -> Iterator[None]:
-    """Keep what runs out of the graph that `torch.jit.trace` may be recording."""
-    if not is_traced():
-        yield
-        return
-    state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]  # untyped in torch
-    try:
-        yield
-    finally:
-        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]  # as above
 
 
 def device_of(weights: Weights) -> torch.device:

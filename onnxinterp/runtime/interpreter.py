@@ -205,6 +205,12 @@ class BlockCall:
         return results[0] if len(results) == 1 else results
 
 
+def _passes_keywords(wrapper: nn.Module) -> bool:
+    """Whether a module passes any keyword argument on to the module in it."""
+    parameters = signature(wrapper.forward).parameters.values()
+    return any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
 def module_of(block: Block, root: nn.Module, around: nn.Module) -> nn.Module:
     """The module that a block runs in now: its own, or what a tool has put in its place.
 
@@ -218,12 +224,6 @@ def module_of(block: Block, root: nn.Module, around: nn.Module) -> nn.Module:
         found = module._modules.get(attribute)
         module = getattr(module, attribute) if found is None else found
     return module
-
-
-def _passes_keywords(wrapper: nn.Module) -> bool:
-    """Whether a module passes any keyword argument on to the module in it."""
-    parameters = signature(wrapper.forward).parameters.values()
-    return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def by_name(step: Step, result: Any) -> Iterable[tuple[str, Any]]:

@@ -329,11 +329,6 @@ class Weights(nn.ParameterDict):
         return {**self.__dict__, "_owner": None}
 
 
-def tensors_of(weights: Weights) -> dict[str, Tensor]:
-    """The weights that are tensors: those of a layer that a tool has replaced may be gone."""
-    return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
-
-
 def _renamed(adoption: Adoption) -> set[str]:
     """The weights whose names are not in the file."""
     return {n for origin, made in adoption.stored.items() for n in made.names if n != origin}
@@ -369,6 +364,11 @@ def _place_in_module(name: str) -> tuple[int, bool, bool, bool]:
 def _has(level: nn.Module, name: str) -> bool:
     """Whether a module has a weight, perhaps one that parametrizations compute."""
     return name in level._parameters or name in level._buffers or hasattr(type(level), name)
+
+
+def tensors_of(weights: Weights) -> dict[str, Tensor]:
+    """The weights that are tensors: those of a layer that a tool has replaced may be gone."""
+    return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
 
 
 def _free(level: nn.Module, part: str) -> str:
