@@ -306,9 +306,7 @@ def test_dynamic_quantization_is_that_of_the_original(tmp_path: Path) -> None:
     check_same(copy.deepcopy(quantized).to("cpu"), wanted, "encoder")
     differences = (results(wanted, "encoder")[0] - results(network, "encoder")[0]).abs()
     assert differences.max() > 1e-3
-    with pytest.raises(
-        SaveError, match=r"'layers.0.attention.query' must have exactly the parameters"
-    ):
+    with pytest.raises(SaveError, match="'pooler' was replaced by a Linear"):
         quantized.save_onnx(tmp_path / "quantized.onnx")
     check_same(module, network, "encoder")
 
