@@ -332,7 +332,9 @@ class OnnxModule(Tunable):
         self.forward = forward_of(type(self).forward.__get__(self), self._call.signature())  # type: ignore[method-assign]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnnxModule:
+        constants = self.weights.constants()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # untyped in torch
+        self.weights.keep_constants(constants)
         self._replan()
         return self
 

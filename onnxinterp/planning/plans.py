@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.utils._python_dispatch import _disable_current_modes
 
 from onnxinterp.graph.ir import Graph, ValueInfo
 from onnxinterp.graph.types import infer_types, type_of
@@ -279,8 +280,10 @@ def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
 
 @contextmanager
 def _outside_transforms() -> Iterator[None]:
-    """Run eagerly and without gradients, also inside `grad`, `vmap` or a trace."""
+    """Run eagerly and without gradients, also inside `grad`, `vmap`, a trace or an export."""
     with (
+        torch._C.DisableTorchFunction(),  # an export records that gradients are off
+        _disable_current_modes(),  # and its tensors are fake
         torch.inference_mode(False),
         torch.no_grad(),
         temporarily_clear_interpreter_stack(),

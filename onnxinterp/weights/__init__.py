@@ -65,6 +65,7 @@ class Weights(nn.ParameterDict):
         names = set(dir(root)).union(*annotated)
         self._reserved = RESERVED.union(name.rstrip("_") for name in names)
         self._transient = frozenset(transient)
+        self._off_meta: dict[str, Tensor] = {}  # constants whose buffers are on the meta device
         values = values or {}
         room = SPARE_LEVELS + LEVELS_PER_WEIGHT * float(len(values)) + len(modules)
         self.modules_called: dict[str, tuple[str, ...]] = {}
@@ -105,6 +106,26 @@ class Weights(nn.ParameterDict):
     def levels(self) -> dict[str, tuple[str, ...]]:
         """Path of each module in the tree -> the attributes that lead to it."""
         return {path: tuple(path.split(".")) for path, _ in self.root.named_modules() if path}
+
+    def constants(self) -> dict[str, Tensor]:
+        """The tensors outside of the state dict."""
+        return {name: self[name] for name in self._keys if name in self._transient}
+
+    @torch.no_grad()
+    def keep_constants(self, before: Mapping[str, Tensor]) -> None:
+        """Hold constants that went to the meta device; they get their values as they come back.
+
+        Args:
+            before: the constants before they were moved.
+        """
+        for name, old in before.items():
+            value, now = self._off_meta.pop(name, old), self[name]
+            if value.is_meta:
+                continue
+            if now.is_meta:
+                self._off_meta[name] = value
+            elif old.is_meta:
+                now.copy_(value)
 
     def _enter(self, name: str, deepest: int = MAX_LEVELS) -> int:
         """Find a free place for a new name, and add the levels on the way; return their number."""

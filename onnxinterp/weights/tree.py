@@ -64,10 +64,11 @@ def class_name(parts: Sequence[str]) -> str:
 
 
 def level_at(root: nn.Module, path: Iterable[str]) -> nn.Module:
-    """The module at a path below `root`."""
+    """The module at a path below `root`; a wrapper around one on the way forwards its names."""
     level = root
     for part in path:
-        level = cast("nn.Module", level._modules[part])
+        found = level._modules.get(part)
+        level = cast("nn.Module", getattr(level, part)) if found is None else found
     return level
 
 
