@@ -11,12 +11,14 @@ from torch import Tensor
 
 from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import NodeError, UnsupportedOpError, plain
+from onnxinterp.graph.adoption import Choices, adopt, rewrite, torch_names
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Graph, Model
 from onnxinterp.graph.scopes import modules_of
 from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
 from onnxinterp.graph.types import infer_types, type_of
+from onnxinterp.inspection import Inspectable
 from onnxinterp.limits import Limits
 from onnxinterp.planning.plans import Plans, device_of, floating_dtype, sizes_of
 from onnxinterp.reading.source import Read, Source, read
@@ -38,7 +40,7 @@ from onnxinterp.writing.save import save
 from onnxinterp.writing.template import make_template, template_of
 
 
-class OnnxModule(Tunable):
+class OnnxModule(Tunable, Inspectable):
     """An ONNX model as a differentiable `torch.nn.Module`.
 
     Call it with the graph's inputs, by position, by name or both: `m(x)`, `m(**{"input.1": x})`.
@@ -62,6 +64,9 @@ class OnnxModule(Tunable):
         untie: whether weights that an exporter merged because they were equal become separate
             weights (`graph.ties` describes how they are recognized). False keeps one parameter for
             each initializer; name patterns or a predicate of the name untie all uses of those.
+        tie: whether large tensors of equal data, also transposed, become one parameter again: an
+            exporter writes a tied weight twice where it transposes one use of it. False keeps them
+            separate; names in `untie` always are.
         kernels: "domain::Op" (or "Op") -> kernel function, for this module only; it takes
             precedence over registered kernels.
         fuse: whether nodes that are one function in torch (decomposed GELU, attention, ...) run as
@@ -73,11 +78,13 @@ class OnnxModule(Tunable):
             model hubs; without it, external data must be regular files below the model's folder.
 
     Attributes:
-        weights: all tensors of the file, by their ONNX names.
+        weights: all weights, by the names of the torch module that was exported, where the file
+            shows them; otherwise by their ONNX names. Those work as keys, too.
         onnx_graph: the decoded graph.
         inputs: name, type and shape of the required inputs.
         optional_inputs: the same of the inputs that have an initializer.
         untied: the choice made by `untie`.
+        tied: the choice made by `tie`.
         frozen_statistics: names of the statistics that `train()` does not change.
         interpreter: runs the plan; replace it to profile or trace.
         template: the bytes of the source without its weights, for `save_onnx`.
@@ -97,6 +104,7 @@ class OnnxModule(Tunable):
         outputs: Sequence[str] | None = None,
         trainable: Trainable = "weights",
         untie: Untie = True,
+        tie: bool = True,
         kernels: Mapping[str, Callable[..., Any]] | None = None,
         fuse: bool = True,
         limits: Limits = Limits(),
@@ -110,8 +118,9 @@ class OnnxModule(Tunable):
         opened = read(source, limits, data_root, kernels=self._kernels, allowed_ops=allowed_ops)
         model = build(opened.proto, self._kernels, limits)
         self.untied = resolve_untie(untie, model)
+        self.tied = tie
         model = untie_weights(model, self.untied)
-        self.onnx_graph = graph = model.graph.pruned(model.infos(outputs))
+        self._file_graph = self.onnx_graph = graph = model.graph.pruned(model.infos(outputs))
         _refuse_missing(graph)
         self.opset_imports = model.opset_imports
         self.producer = model.producer
@@ -133,18 +142,24 @@ class OnnxModule(Tunable):
         tensors, strings = read_tensors(model, graph, opened.reader)
         self._mapped = opened.reader.mapped
         packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
+        choices = Choices(self.tied, self.untied, opened.reader.adopted)
+        adoption = adopt(model, graph, tensors, tensors.get, choices)
+        self.onnx_graph = graph = rewrite(graph, adoption)
+        tensors = adoption.weights(tensors)
+        trainable = torch_names(trainable, adoption.stored)
         known = {name: type_of(value) for name, value in (tensors | strings).items()} | packed
         types = infer_types(graph, known)
-        values = parameters(model, graph, tensors, types, trainable)
+        values = parameters(model, graph, tensors, types, trainable, adoption.tied)
         constants = constant_names(graph, values)
         modules = modules_of(graph.nodes, model.protos)
-        # not a child: it shares the tables of the module
-        self.__dict__["weights"] = Weights(values, self, constants, modules)
-        self._watch = Watch(self)
+        weights = Weights(values, self, constants, adoption, modules)
+        self.__dict__["weights"] = weights  # not a child: it shares the tables of the module
         self.template = make_template(
-            opened.content, opened.proto, model, self.weights, opened.reader
+            opened.content, opened.proto, model, weights.as_stored, opened.reader
         )
-        return Plans(graph, self.weights, strings, packed, self.limits, self.fuse, types)
+        return Plans(
+            graph, self.weights, strings, packed, self.limits, self.fuse, types, Watch(self)
+        )
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -177,15 +192,21 @@ class OnnxModule(Tunable):
             UnsafeModelError: the call exceeded `limits`.
             ChangedFileError: external data were written to while the module has them mapped.
         """
+        results = self._run(args, keywords, self._plans)
+        return results[0] if len(results) == 1 else results
+
+    def _run(self, args: Any, keywords: Any, plans: Plans, by: Interpreter | None = None) -> Any:
+        """Run the current plan of `plans`; or, by another interpreter, that of `eval()`."""
         if fx.is_fx_tracing(args, keywords):
-            return self._trace(args, keywords)
+            return self._trace(args, keywords, plans)
         if self._mapped and not torch.compiler.is_compiling():
             self._mapped.check()
         given = self._call.gather(args, keywords, self._floating)
         overridden = frozenset(given).difference(self.input_names)
-        bound = self._plans.get(self.training, overridden, self._watch.is_observed())
-        if bound.called and not torch.compiler.is_compiling():
-            self._watch.check_replaced(bound.called)
+        training = self.training and by is None
+        bound = plans.get(training, overridden, plans.is_nested(training))
+        if bound.called and plans is self._plans and not torch.compiler.is_compiling():
+            plans.watch.check_replaced(bound.called)
         sizes = sizes_of(self._call.infos, given) if bound.plan.sized else None
         known = bound.by_sizes.get(sizes) if sizes else None
         current = known or bound
@@ -196,30 +217,28 @@ class OnnxModule(Tunable):
         device = self._device(given)
         frame = Frame(values, device, guard_of(self.limits, given), self.limits.loop_trips, self)
         try:
-            results = self.interpreter.start(current.plan, frame)
+            results = (by or self.interpreter).start(current.plan, frame)
         except NodeError as error:
             self._call.blame_sizes(given, error)
             raise
         if sizes and known is None:
-            self._plans.specialize(bound, sizes, values, frame.guard)
+            plans.specialize(bound, sizes, values, frame.guard)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
         if frame.guard is not None:
-            frame.guard.check_outputs(self.output_names, results)
+            frame.guard.check_outputs([o.name for o in plans.graph.outputs], results)
         if current.own:
             results = tuple([_copy(r) if i in current.own else r for i, r in enumerate(results)])
-        return results[0] if len(results) == 1 else results
+        return results
 
-    def _trace(self, args: Any, keywords: Mapping[str, Any]) -> Any:
+    def _trace(self, args: Any, keywords: Mapping[str, Any], plans: Plans) -> tuple[Any, ...]:
         """Record the plan for `torch.fx`."""
         if fx.is_root(args):
             inputs = {name: args[i] for i, name in enumerate(self.input_names)}
         else:
             given = self._call.signature().bind(*args, **keywords).arguments
             inputs = {self._call.aliases[name]: proxy for name, proxy in given.items()}
-        bound = self._plans.get(self.training, frozenset(inputs).difference(self.input_names))
-        reads = [
-            (name, self if holder is None else holder, leaf) for name, holder, leaf in bound.reads
-        ]
+        bound = plans.get(self.training, frozenset(inputs).difference(self.input_names))
+        reads = [(n, self if holder is None else holder, leaf) for n, holder, leaf in bound.reads]
         return fx.trace(bound.plan, inputs, reads, device_of(self.weights))
 
     def _device(self, given: Mapping[str, Any]) -> torch.device:
@@ -264,14 +283,14 @@ class OnnxModule(Tunable):
         if like is not None:
             template = template_of(
                 like,
-                self.onnx_graph,
+                self._file_graph,
                 self._kernels,
                 self.untied,
-                self.weights,
+                self.weights.as_stored,
                 template.fixed,
                 self.limits,
             )
-        save(self.weights, template, path)
+        save(self.weights.as_stored, template, path)
 
     def save_safetensors(self, path: str | os.PathLike[str]) -> None:
         """Write the current weights to a `.safetensors` file, by their ONNX names.
@@ -315,6 +334,7 @@ class OnnxModule(Tunable):
 
     def _replan(self, *, reread: bool = False) -> None:
         """Make the plan of the current mode anew."""
+        self.weights.constants.place(device_of(self.weights))
         self._plans.reset(self.frozen_statistics, reread=reread)
         self._plans.get(self.training)
         self._set_floating()
@@ -332,9 +352,8 @@ class OnnxModule(Tunable):
         self.forward = forward_of(type(self).forward.__get__(self), self._call.signature())  # type: ignore[method-assign]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnnxModule:
-        constants = self.weights.constants()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # untyped in torch
-        self.weights.keep_constants(constants)
+        self.weights.constants.follow(fn)
         self._replan()
         return self
 
@@ -343,12 +362,6 @@ class OnnxModule(Tunable):
     ) -> None:
         self.weights.take(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest, **keywords)
-
-    def load_state_dict(self, *args: Any, **keywords: Any) -> Any:
-        """As `nn.Module.load_state_dict`; constants are read again."""
-        result = super().load_state_dict(*args, **keywords)
-        self.refresh()
-        return result
 
     def state_dict(self, *args: Any, **keywords: Any) -> Any:
         """As `nn.Module.state_dict`; raises ChangedFileError where external data were changed."""
@@ -370,7 +383,7 @@ class OnnxModule(Tunable):
         graph = self.onnx_graph
         opsets = ", ".join(f"{d or 'ai.onnx'} {v}" for d, v in self.opset_imports.items())
         count = sum(p.numel() for p in self.parameters() if p.requires_grad)
-        total = sum(t.numel() for t in self.weights.values())
+        total = sum({id(t): t.numel() for t in self.weights.values()}.values())
         lines = (
             f"{type(self).__name__}({graph.name!r}: {len(graph.nodes)} nodes, {opsets}",
             f"  inputs:  {'; '.join(map(str, self.inputs))}",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence, Set
+from collections.abc import Container, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -21,7 +21,6 @@ from onnxinterp.graph.scopes import path_of
 from onnxinterp.planning.liveness import live_steps
 from onnxinterp.planning.scoping import Chain
 from onnxinterp.runtime.plan import Block, Key, Plan, Step, WeightPlace
-from onnxinterp.weights.tree import level_at
 
 Followers: TypeAlias = dict[Hashable, dict[Hashable, None]]
 
@@ -39,7 +38,7 @@ def nest(
     plan: Plan,
     chains: Sequence[Chain],
     weights: Mapping[str, WeightPlace],
-    root: nn.Module,
+    levels: Mapping[tuple[str, ...], nn.Module],
     modules: Mapping[str, tuple[str, ...]],
 ) -> Plan:
     """The plan with blocks.
@@ -48,7 +47,7 @@ def nest(
         plan: a flat plan.
         chains: for each of its steps, the modules it is called in, outermost first.
         weights: where each weight is that the plan reads.
-        root: the module that is called.
+        levels: the modules of the tree, by the attributes that lead to them.
         modules: path of each module inside that can be called -> attributes that lead to it.
     """
     known = [tuple(c for c in chain if path_of(c) in modules) for chain in chains]
@@ -56,7 +55,7 @@ def nest(
         _Item(place, step, chain)
         for place, (step, chain) in enumerate(zip(plan.steps, known, strict=True))
     ]
-    return _Nesting(plan, weights, root, modules).plan(items, plan.inputs, plan.outputs, "")
+    return _Nesting(plan, weights, levels, modules).plan(items, plan.inputs, plan.outputs, "")
 
 
 class _Nesting:
@@ -66,19 +65,19 @@ class _Nesting:
         self,
         flat: Plan,
         weights: Mapping[str, WeightPlace],
-        root: nn.Module,
+        levels: Mapping[tuple[str, ...], nn.Module],
         modules: Mapping[str, tuple[str, ...]],
     ) -> None:
         self.flat = flat
         self.weights = weights
-        self.root = root
+        self.levels = levels
         self.modules = modules
 
     def plan(
         self, items: Sequence[_Item], inputs: Sequence[str], outputs: Sequence[Key], path: str
     ) -> Plan:
         """The plan of a part of the steps, which runs in the module at `path`."""
-        groups = group(items)
+        groups = group(items, self.weights)
         needed, wanted = set(outputs), list[set[Key]]()  # what is read after each group
         for members in reversed(groups):
             wanted.append(set(needed))
@@ -108,15 +107,16 @@ class _Nesting:
         known = {*made, *self.flat.constants, *self.weights, ""}
         reads = (key for item in members for key in item.step.reads)
         inputs = tuple(str(key) for key in dict.fromkeys(reads) if key not in known)
-        # the last result first: that is what the module returns, before caches and the like
-        outputs = tuple([n for i in members for n in i.step.outputs if n in wanted][::-1])
+        *others, last_made = [n for i in members for n in i.step.outputs if n in wanted] or [""]
+        # what a module returns is made last; caches and the like follow it
+        outputs = (last_made, *others) if last_made else ()
         inner = [_Item(item.place, item.step, item.chain[1:]) for item in members]
         plan = self.plan(inner, inputs, outputs, path)
         reads_weights = [self.weights[str(k)] for k in plan.captures if k in self.weights]
+        level = self.levels[self.modules[path]]
         below, above = self.modules[path], self.modules.get(around, ())
         is_inside = below[: len(above)] == above and len(below) > len(above)
         attributes = below[len(above) :] if is_inside else below
-        level = level_at(self.root, below)
         last = members[-1].step
         return Step(
             node=last.node,
@@ -129,19 +129,65 @@ class _Nesting:
         )
 
 
-def group(items: Sequence[_Item]) -> list[list[_Item]]:
+def group(items: Sequence[_Item], weights: Container[Key]) -> list[list[_Item]]:
     """The items of one level, grouped by the module to enter next, in a topological order.
 
     An item that enters none is a group of its own.
     """
     keys: list[Hashable] = [item.chain[0] if item.chain else item.place for item in items]
+    keys = _by_call(items, keys, weights)
     cyclic = {key for part in components(_followers(items, keys)) if len(part) > 1 for key in part}
     if cyclic:
         keys = _split(keys, cyclic)
+    members = _members(items, keys)
+    return [members[key] for key in _in_order(_followers(items, keys))]
+
+
+def _by_call(
+    items: Sequence[_Item], keys: Sequence[Hashable], weights: Container[Key]
+) -> list[Hashable]:
+    """Keys by which equal parts of a group that share no value are groups of their own.
+
+    They are calls of one module, which an exporter noted under one name.
+    """
+    members = _members(items, keys)
+    by_place = dict(zip((item.place for item in items), keys, strict=True))
+    for key, group in members.items():
+        parts = _parts(group) if len(group) > 1 else []
+        if len(parts) > 1 and len({_outline(part, weights) for part in parts}) == 1:
+            by_place.update((i.place, (key, n)) for n, part in enumerate(parts) for i in part)
+    return list(by_place.values())
+
+
+def _members(items: Sequence[_Item], keys: Sequence[Hashable]) -> dict[Hashable, list[_Item]]:
     members = defaultdict[Hashable, list[_Item]](list)
     for item, key in zip(items, keys, strict=True):
         members[key].append(item)
-    return [members[key] for key in _in_order(_followers(items, keys))]
+    return members
+
+
+def _parts(items: Sequence[_Item]) -> list[list[_Item]]:
+    """The parts of a group between which no value passes."""
+    parent = list(range(len(items)))
+
+    def part_of(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    made: dict[Key, int] = {}
+    for index, item in enumerate(items):
+        for source in {made[key] for key in item.step.reads if key in made}:
+            parent[part_of(source)] = part_of(index)
+        made.update(dict.fromkeys(item.step.outputs, index))
+    parts = _members(items, [part_of(index) for index in range(len(items))])
+    return list(parts.values())
+
+
+def _outline(items: Sequence[_Item], weights: Container[Key]) -> Hashable:
+    """What a part of a group computes, whatever its inputs are."""
+    steps = [item.step for item in items]
+    return tuple([(s.node.op_type, *(key for key in s.reads if key in weights)) for s in steps])
 
 
 def _followers(items: Sequence[_Item], keys: Sequence[Hashable]) -> Followers:

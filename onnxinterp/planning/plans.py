@@ -14,16 +14,19 @@ finds it whole. Two threads may make the same plan at once; either is right.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 
 from onnxinterp.graph.ir import Graph, ValueInfo
 from onnxinterp.graph.types import infer_types, type_of
@@ -31,7 +34,7 @@ from onnxinterp.limits import Limits
 from onnxinterp.planning.blocks import nest
 from onnxinterp.planning.facts import Setting, infer, snapshot
 from onnxinterp.planning.planner import make_plan
-from onnxinterp.planning.scoping import chains
+from onnxinterp.planning.scoping import chains as chains_of
 from onnxinterp.planning.static_shapes import MAX_STEPS, Found, static_shapes
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan, WeightPlace
@@ -39,6 +42,7 @@ from onnxinterp.values import Host, Shape, is_traced
 from onnxinterp.weights import Weights
 from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import constant_names
+from onnxinterp.weights.watch import Watch
 
 Sizes: TypeAlias = "tuple[torch.Size, ...]"
 MAX_SIZES = 16  # plans for particular sizes, each mode
@@ -84,6 +88,7 @@ class Plans:
         packed: weight -> ONNX type, of types narrower than their torch dtype.
         limits: what folding may take.
         fuse: whether nodes that are one function in torch run as one.
+        watch: whether the modules of the tree must be called.
         loaded_as: dtype of the first floating weight at load.
     """
 
@@ -96,7 +101,9 @@ class Plans:
         limits: Limits,
         fuse: bool,
         types: Mapping[str, int],
+        watch: Watch,
     ) -> None:
+        self.watch = watch
         self.graph = graph
         self.weights = weights
         self.strings = strings
@@ -107,6 +114,7 @@ class Plans:
         self.has_modes = any(k.state or "training" in k.attributes for k in kernels)
         self.loaded_as = floating_dtype(weights)
         self._hosts: dict[str, Host] = {}  # numbers of the file: they outlast casts and meta
+        self._parts: WeakSet[Plans] = WeakSet()
         self._start(self._setting(frozenset()), types)
 
     def reset(self, frozen_stats: frozenset[str], *, reread: bool = False) -> None:
@@ -127,6 +135,8 @@ class Plans:
         self._facts = infer(self.graph, types, self.static_shapes)
         self._plans: dict[tuple[bool, frozenset[str], bool], BoundPlan] = {}
         self._shapes: Found | None = None
+        for part in tuple(self._parts):
+            part._start(setting, types)
 
     def get(
         self, training: bool, overridden: frozenset[str] = frozenset(), nested: bool = False
@@ -140,17 +150,48 @@ class Plans:
         if (found := plans.get(key)) is None:
             make = self._make_nested if nested else self._make
             found = plans[key] = make(*key[:2])
+            for part in tuple(self._parts):
+                part.get(training, nested=nested)
         return found
+
+    def is_nested(self, training: bool) -> bool:
+        """Whether a call runs a nested plan, which is made now: not while the call is captured."""
+        if not self.watch.is_observed():
+            return False
+        self.get(training, nested=True)
+        return True
+
+    is_nested._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as below
 
     def _make_nested(self, training: bool, overridden: frozenset[str]) -> BoundPlan:
         flat = self._make(training, overridden, by_module=True)
-        parameters = {n for n in self.weights if isinstance(self.weights[n], nn.Parameter)}
+        parameters = self.setting.weights - self.setting.constants.keys()
         places = {place.name: place for place in flat.reads}
-        found = chains(flat.plan.steps, parameters)
+        found = chains_of(flat.plan.steps, parameters)
         modules = self.weights.modules_called or self.weights.levels()
-        plan = nest(flat.plan, found, places, self.weights.root, modules)
+        plan = nest(flat.plan, found, places, self.weights.own_levels, modules)
         reads = [place for place in flat.reads if place.name in {*plan.captures, *plan.inputs}]
         return replace(flat, plan=plan, reads=reads)
+
+    def part(self, outputs: Iterable[str]) -> Plans:
+        """Plans of other outputs, on the same weights: they are made anew when these are.
+
+        Args:
+            outputs: any values of the main graph; nodes that they do not need do not run.
+        """
+        part, declared = copy(self), {o.name: o for o in self.graph.outputs}
+        part.graph = self.graph.pruned([declared.get(n, ValueInfo(n)) for n in outputs])
+        part._start(self.setting, self._facts.types)
+        self._parts.add(part)
+        for training, _, nested in tuple(self._plans):
+            part.get(training, nested=nested)
+        return part
+
+    def unfused(self) -> Plans:
+        """Plans of the same graph as it is now, in which each node runs by itself."""
+        plans = copy(self)
+        plans._start(replace(self.setting, fuse=False), self._facts.types)
+        return plans
 
     def specialize(
         self, bound: BoundPlan, sizes: Sizes, values: Mapping[Any, Any], guard: Guard | None
@@ -197,8 +238,11 @@ class Plans:
     _all_static_shapes._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("setting", "_facts", "_plans", "_shapes")
+        derived = ("setting", "_facts", "_plans", "_shapes", "_parts")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _parts=WeakSet())
 
     def _make(
         self,
@@ -280,16 +324,23 @@ def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
 
 @contextmanager
 def _outside_transforms() -> Iterator[None]:
-    """Run eagerly and without gradients, also inside `grad`, `vmap`, a trace or an export."""
+    """Run eagerly and without gradients, also inside `grad`, `vmap` or a trace."""
     with (
-        torch._C.DisableTorchFunction(),  # an export records that gradients are off
-        _disable_current_modes(),  # and its tensors are fake
+        torch._C.DisableTorchFunction(),  # those of torch.export, too
         torch.inference_mode(False),
         torch.no_grad(),
+        _without_modes(),
         temporarily_clear_interpreter_stack(),
         _untraced(),
     ):
         yield
+
+
+def _without_modes() -> AbstractContextManager[object]:
+    """Keep what runs out of the graph that `torch.export` or `make_fx` may be recording."""
+    if torch.compiler.is_exporting() or _get_current_dispatch_mode_stack():
+        return _disable_current_modes()  # it imports the compiler, which is imported already
+    return nullcontext()
 
 
 @contextmanager
@@ -308,7 +359,8 @@ def _untraced() -> Iterator[None]:
 
 def device_of(weights: Weights) -> torch.device:
     """Where the weights of a module are; the CPU where there are none."""
-    some = next(weights.parameters(), next(weights.buffers(), None))
+    held = chain(weights.parameters(), weights.buffers(), weights.constants.buffers())
+    some = next(held, None)
     return torch.device("cpu") if some is None else some.device
 
 

@@ -1,4 +1,7 @@
-"""The weights of a model by their ONNX names, in a tree of modules by torch's names.
+"""The weights of a model by their names in torch, in a tree of modules.
+
+A weight has the name that it had in the torch module that was exported, where the file shows it
+(`graph.adoption`); otherwise it has its ONNX name.
 
 `Weights` is a ParameterDict whose dotted names nest: `weights["layer1.0.weight"]` is stored in the
 module tree at `layer1` / `0` / `weight`. The root of the tree is the `OnnxModule`: it and its
@@ -9,8 +12,8 @@ Some names are escaped in attribute and state_dict names: a part that the module
 (`half`, `type`, `training`, the empty part, ...), and a name that is also a prefix (`a` beside
 `a.b`). Underscores are appended, and a number after the first, until the name is free. Slashes
 become underscores. So do dots below level 64, in names of over 512 characters or with a slash, and
-where levels would take far more memory than the weights. `weights[...]` always takes the ONNX name,
-and `weights.path(name)` returns the state_dict key.
+where levels would take far more memory than the weights. `weights[...]` takes names without escapes, also that of a tensor in
+the file if it is one weight; `weights.path(name)` returns the state_dict key.
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ from collections.abc import Collection, Iterator, KeysView, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from onnxinterp.graph.adoption import Adoption, Stored
 from onnxinterp.values import read_weight
+from onnxinterp.weights.constants import Constants
+from onnxinterp.weights.layouts import StoredWeights
 from onnxinterp.weights.tree import RESERVED, class_name, escape, level_at, level_class, register
 
 MAX_LEVELS = 64  # of nested names: torch visits them by recursion
@@ -34,20 +39,27 @@ TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
 class Weights(nn.ParameterDict):
-    """A ParameterDict with ONNX names as keys: floating tensors that may train are parameters.
+    """A ParameterDict of the weights by name: floating tensors that may train are parameters.
 
-    Everything else (integers, statistics, bounds) is a buffer.
+    Running statistics are buffers; everything else (integers, bounds) is a constant.
 
     Args:
-        values: the tensors by ONNX name; those that are an `nn.Parameter` become parameters.
+        values: the tensors by name; those that are an `nn.Parameter` become parameters.
         owner: the module at whose root the names are stored; by default, the dictionary itself.
-        transient: names of the buffers that are not in the state dict.
+        transient: names of the constants, which are neither in the tree nor in the state dict.
+        adoption: how the tensors of a file are made of the weights.
         modules: path of each module that is called -> name of its class; others hold weights.
 
     Attributes:
+        stored: tensor of the file -> the weights that it is made of.
+        tied: further name of a weight -> its first name.
+        transient: names of the constants.
+        constants: holds the constants.
+        own_levels: the attributes that lead to each module of the tree -> the module.
         modules_called: path of each module that is called -> the attributes that lead to it.
     """
 
+    constants: Constants
     # ParameterDict has an ordered set of its names here; ours also has the path of each
     _keys: dict[str, tuple[str, ...]]  # type: ignore[assignment]
 
@@ -56,16 +68,21 @@ class Weights(nn.ParameterDict):
         values: Mapping[str, Tensor] | None = None,
         owner: nn.Module | None = None,
         transient: Collection[str] = (),
+        adoption: Adoption | None = None,
         modules: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__()
+        adoption = adoption or Adoption()
+        self.stored: Mapping[str, Stored] = adoption.stored
+        self.tied: Mapping[str, str] = adoption.tied
         self.attach(owner)
         root = self.root
         annotated = (vars(c).get("__annotations__", ()) for c in type(root).__mro__)
         names = set(dir(root)).union(*annotated)
         self._reserved = RESERVED.union(name.rstrip("_") for name in names)
-        self._transient = frozenset(transient)
-        self._off_meta: dict[str, Tensor] = {}  # constants whose buffers are on the meta device
+        self.transient = frozenset(transient)
+        self.__dict__["constants"] = Constants()
+        self.own_levels: dict[tuple[str, ...], nn.Module] = {}
         values = values or {}
         room = SPARE_LEVELS + LEVELS_PER_WEIGHT * float(len(values)) + len(modules)
         self.modules_called: dict[str, tuple[str, ...]] = {}
@@ -75,9 +92,11 @@ class Weights(nn.ParameterDict):
                 attributes, made = self._descend([*around, last], kind)
                 self.modules_called[path] = attributes
                 room -= made
-        for name in sorted(values, key=lambda n: -n.count(".")):  # levels before their namesakes
+        in_tree = [name for name in values if name not in self.transient]
+        for name in sorted(in_tree, key=lambda n: -n.count(".")):  # levels before their namesakes
             room -= self._enter(name, MAX_LEVELS if room > 0 else 0)
             self[name] = values[name]
+        self._enter_constants({n: t for n, t in values.items() if n in self.transient})
         in_order = {name: self._keys[name] for name in values}
         self._keys = in_order  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
 
@@ -94,38 +113,55 @@ class Weights(nn.ParameterDict):
         found: nn.Module | None = None if owner is None else owner()
         return self if found is None else found
 
+    def tie(self) -> None:
+        """Make all names of a weight one parameter again, that of its first name."""
+        for name, first in self.tied.items():
+            self[name] = self[first]
+
+    @property
+    def as_stored(self) -> StoredWeights:
+        """The tensors of the file, by their names and in their layouts there."""
+        return StoredWeights(self)
+
+    def _find(self, name: str) -> tuple[str, ...]:
+        """The path of a weight, by its name or by that of the tensor in the file.
+
+        Raises:
+            KeyError: there is none, or the tensor has several weights.
+        """
+        if name not in self._keys and name in self.stored:
+            names = self.stored[name].names
+            if len(names) != 1:
+                raise KeyError(f"{name!r} is stored as the weights {', '.join(map(repr, names))}")
+            name = names[0]
+        return self._keys[name]
+
     def path(self, name: str) -> str:
         """The attribute path and state_dict key of a weight: its name, but for escapes."""
-        return ".".join(self._keys[name])
+        return ".".join(self._find(name))
 
     def holder(self, name: str) -> tuple[nn.Module, str]:
         """The module that holds a weight, and its attribute name there."""
-        path = self._keys[name]
-        return (level_at(self.root, path[:-1]) if len(path) > 1 else self.root), path[-1]
+        path = self._find(name)
+        if name in self.transient:
+            return self.constants, name
+        level = self._level(path[:-1])
+        if len(path) > 1 and not hasattr(level, path[-1]):  # a module without such a weight
+            level = self.own_levels[path[:-1]]
+        return level, path[-1]
+
+    def _level(self, path: Sequence[str]) -> nn.Module:
+        """The module at a path: the file's own, also inside of a wrapper, or what replaced it."""
+        level = self.root
+        for depth, part in enumerate(path):
+            own, found = self.own_levels[tuple(path[: depth + 1])], level._modules.get(part)
+            is_inside = found is not None and found is not own and own in found.modules()
+            level = own if found is None or is_inside else found
+        return level
 
     def levels(self) -> dict[str, tuple[str, ...]]:
         """Path of each module in the tree -> the attributes that lead to it."""
-        return {path: tuple(path.split(".")) for path, _ in self.root.named_modules() if path}
-
-    def constants(self) -> dict[str, Tensor]:
-        """The tensors outside of the state dict."""
-        return {name: self[name] for name in self._keys if name in self._transient}
-
-    @torch.no_grad()
-    def keep_constants(self, before: Mapping[str, Tensor]) -> None:
-        """Hold constants that went to the meta device; they get their values as they come back.
-
-        Args:
-            before: the constants before they were moved.
-        """
-        for name, old in before.items():
-            value, now = self._off_meta.pop(name, old), self[name]
-            if value.is_meta:
-                continue
-            if now.is_meta:
-                self._off_meta[name] = value
-            elif old.is_meta:
-                now.copy_(value)
+        return {".".join(attributes): attributes for attributes in self.own_levels}
 
     def _enter(self, name: str, deepest: int = MAX_LEVELS) -> int:
         """Find a free place for a new name, and add the levels on the way; return their number."""
@@ -136,6 +172,17 @@ class Weights(nn.ParameterDict):
         self._keys[name] = (*path, _free(level_at(self.root, path), leaf))
         return made
 
+    def _enter_constants(self, values: Mapping[str, Tensor]) -> None:
+        """Store constants; a key in files is the name, or a longer one where a weight has it."""
+        taken = {".".join(path) for path in self._keys.values()}
+        for name, value in values.items():
+            key = name
+            while key in taken:
+                key += "_"
+            taken.add(key)
+            self._keys[name] = (key,)
+            self.constants.store(name, value)
+
     def _descend(self, parts: Sequence[str], kind: str = "") -> tuple[tuple[str, ...], int]:
         """The attributes that lead to a module, and how many levels were made on the way."""
         level, path, made, reserved = self.root, list[str](), 0, self._reserved
@@ -145,7 +192,9 @@ class Weights(nn.ParameterDict):
                 part += "_"
             if part not in level._modules:
                 own = kind if kind and depth == len(parts) else class_name(parts, depth)
-                register(level, "module", part, level_class(own)())
+                place = (*path, part)
+                self.own_levels[place] = level_class(own)()
+                register(level, "module", part, self.own_levels[place])
                 made += 1
             level, reserved = level_at(level, (part,)), RESERVED
             path.append(part)
@@ -155,8 +204,11 @@ class Weights(nn.ParameterDict):
         return read_weight(*self.holder(name))
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name not in self._keys:
+        if name not in self._keys and self.stored.get(name, ("", (name,)))[1] == (name,):
             self._enter(name)
+        if name in self.transient:
+            self.constants.store(name, value)
+            return
         holder, leaf = self.holder(name)
         old = holder._parameters.pop(leaf, None)
         holder._buffers.pop(leaf, None)
@@ -165,16 +217,22 @@ class Weights(nn.ParameterDict):
         if isinstance(value, nn.Parameter):
             register(holder, "parameter", leaf, value)
         else:
-            register(holder, "buffer", leaf, value, persistent=name not in self._transient)
+            register(holder, "buffer", leaf, value)
 
     def __delitem__(self, name: str) -> None:
-        holder, leaf = self.holder(name)
-        holder._parameters.pop(leaf, None)
-        holder._buffers.pop(leaf, None)
+        if name in self.transient:
+            self.constants.remove(name)
+        else:
+            holder, leaf = self.holder(name)
+            holder._parameters.pop(leaf, None)
+            holder._buffers.pop(leaf, None)
         del self._keys[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._keys
+        if name in self._keys or name not in self.stored:
+            return name in self._keys
+        names = self.stored[str(name)].names
+        return len(names) == 1 and names[0] in self._keys
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
@@ -218,7 +276,6 @@ class Weights(nn.ParameterDict):
         self.take(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest, **keywords)
 
-    @torch.no_grad()
     def take(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """Take the entries that are no parameters of the module out of a state dict.
 
@@ -233,8 +290,8 @@ class Weights(nn.ParameterDict):
         for key in [k for k in state_dict if k.startswith(prefix)]:
             path = key.removeprefix(prefix)
             if path in paths:
-                if paths[path] in self._transient:
-                    self[paths[path]].copy_(state_dict.pop(key))
+                if paths[path] in self.transient:
+                    self.constants.load(paths[path], state_dict.pop(key))
             elif path.endswith("num_batches_tracked"):
                 del state_dict[key]
 

@@ -1,4 +1,4 @@
-"""Freezing weights and statistics, LoRA adapters, and groups of parameters for optimizers.
+"""Loading and freezing weights, LoRA adapters, and groups of parameters for optimizers.
 
 `Tunable` is the part of `OnnxModule` for fine-tuning. Its patterns are those of `fnmatch` over ONNX
 names ("layer1.*"); a predicate takes name and tensor.
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from onnxinterp.graph.adoption import torch_names
 from onnxinterp.graph.ir import Graph
-from onnxinterp.patterns import Names, select
+from onnxinterp.patterns import Names, select, similar_names
 from onnxinterp.weights import Weights
 from onnxinterp.weights.lora import LoRA
 from onnxinterp.weights.parametrized import (
@@ -30,7 +31,7 @@ MATRICES = "names must match a parameter of rank 2 or more"
 
 
 class Tunable(nn.Module):
-    """Freezing, unfreezing, adapting and grouping of weights by their ONNX names."""
+    """Loading, freezing, unfreezing, adapting and grouping of weights by their names."""
 
     weights: Weights
     onnx_graph: Graph
@@ -39,6 +40,20 @@ class Tunable(nn.Module):
     def refresh(self) -> None:
         """Take over constants that were changed in place."""
         raise NotImplementedError
+
+    def load_state_dict(self, *args: Any, **keywords: Any) -> Any:
+        """As `nn.Module.load_state_dict`; constants are read again.
+
+        Raises:
+            RuntimeError: names or shapes do not match; the message lists them, and similar names.
+        """
+        try:
+            result = super().load_state_dict(*args, **keywords)
+        except RuntimeError as error:
+            given = args[0] if args else keywords["state_dict"]
+            raise RuntimeError(f"{error}{similar_names(given, self.state_dict())}") from None
+        self.refresh()
+        return result
 
     def freeze(self, names: Names = "*") -> tuple[str, ...]:
         """Freeze weights: `requires_grad` of their parameters becomes False.
@@ -79,6 +94,7 @@ class Tunable(nn.Module):
 
     def _require_grad(self, names: Names, required: bool) -> tuple[str, ...]:
         parameters = self._parameters_of_weights()
+        names = torch_names(names, self.weights.stored)
         tensors = {name: self.weights[name] for name in parameters}
         chosen = select(names, parameters, "names must match a parameter", tensors)
         for parameter in (p for name in chosen for p in parameters[name]):
@@ -243,6 +259,7 @@ class Tunable(nn.Module):
     def _statistics(self, names: Names) -> tuple[str, ...]:
         state = state_names(self.onnx_graph)
         statistics = {name: tensor for name, tensor in self.weights.items() if name in state}
+        names = torch_names(names, self.weights.stored)
         return select(names, statistics, "names must match a running statistic", statistics)
 
     def parameter_groups(
@@ -293,7 +310,11 @@ class Tunable(nn.Module):
             level_of = _by_prefix(training, by)
         last = max(level_of.values(), default=0)
         groups: dict[tuple[int, bool], dict[str, Any]] = {}
+        grouped: set[int] = set()  # a tied weight has several names
         for name in sorted(training, key=lambda n: level_of[n]):
+            if id(training[name]) in grouped:
+                continue
+            grouped.add(id(training[name]))
             level = level_of[name]
             vector = weight_decay is not None and training[name].ndim < 2
             title = f"depth {level}" if by == "depth" else by[level]

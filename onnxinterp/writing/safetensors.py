@@ -131,10 +131,14 @@ def load(weights: Weights, path: str | os.PathLike[str], strict: bool) -> Unmatc
         with safetensors.safe_open(path, framework="pt") as file:
             there, metadata = set(file.keys()), file.metadata() or {}
             stored = {n: n if n in there else metadata.get(n, n) for n in weights}
+            for name, first in weights.tied.items():  # a file may have a weight once
+                pair = (name, first) if stored[name] in there else (first, name)
+                if stored[pair[1]] not in there:
+                    stored[pair[1]] = stored[pair[0]]
             given = {n: file.get_tensor(s) for n, s in stored.items() if s in there}
     except safetensors.SafetensorError as error:
         raise InvalidModelError(f"{path} is not a .safetensors file: {error}") from error
-    missing = tuple(n for n in weights if n not in given)
+    missing = tuple(n for n in weights if n not in given and n not in weights.transient)
     batches = {n for n in there if n.endswith("num_batches_tracked")}  # not weights in ONNX
     unexpected = tuple(sorted(there - set(stored.values()) - batches))
     wrong = [why for n, tensor in given.items() if (why := _misfit(weights, n, tensor))]
