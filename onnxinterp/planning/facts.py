@@ -40,6 +40,7 @@ class Setting:
         dtypes: what the module's floating type has become since loading (float32 -> bfloat16).
         sized: host values that are known because the shapes of the inputs are.
         types: the ONNX types of the weights.
+        shapes: the shapes of the weights.
         frozen_stats: names of the state that is not updated in training.
         fuse: whether nodes that are one function in torch run as one.
         by_module: whether nodes of different torch modules never run as one.
@@ -54,6 +55,7 @@ class Setting:
     dtypes: Mapping[torch.dtype, torch.dtype]
     sized: Mapping[str, Host] = field(default_factory=dict)
     types: Mapping[str, int] = field(default_factory=dict)
+    shapes: Mapping[str, torch.Size] = field(default_factory=dict)
     frozen_stats: Set[str] = frozenset()
     fuse: bool = True
     by_module: bool = False

@@ -33,13 +33,15 @@ from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning.blocks import nest
 from onnxinterp.planning.facts import Setting, infer, snapshot
+from onnxinterp.planning.leaves import LeafCall, Leaves, place_layers
 from onnxinterp.planning.planner import make_plan
+from onnxinterp.planning.scoping import Chain
 from onnxinterp.planning.scoping import chains as chains_of
-from onnxinterp.planning.static_shapes import MAX_STEPS, Found, static_shapes
+from onnxinterp.planning.static_shapes import MAX_STEPS, Found, ranks, static_shapes
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan, WeightPlace
 from onnxinterp.values import Host, Shape, is_traced
-from onnxinterp.weights import Weights
+from onnxinterp.weights import Weights, tensors_of
 from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import constant_names
 from onnxinterp.weights.watch import Watch
@@ -90,6 +92,7 @@ class Plans:
         fuse: whether nodes that are one function in torch run as one.
         watch: whether the modules of the tree must be called.
         loaded_as: dtype of the first floating weight at load.
+        leaves: the modules that are layers of torch.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class Plans:
         self.packed = packed
         self.limits = limits
         self.fuse = fuse
+        self.leaves = Leaves()
         kernels = [node.kernel for node in graph.walk() if node.kernel]
         self.has_modes = any(k.state or "training" in k.attributes for k in kernels)
         self.loaded_as = floating_dtype(weights)
@@ -143,12 +147,13 @@ class Plans:
     ) -> BoundPlan:
         """The plan for a mode, where a call gives the `overridden` initializers.
 
-        A nested plan runs blocks inside of the modules that their nodes come from.
+        A nested plan runs blocks inside of the modules that their nodes come from. With layers of
+        torch in their places, each plan is.
         """
         plans = self._plans  # a thread may put another there meanwhile
-        key = training and self.has_modes, overridden, nested
+        key = training and self.has_modes, overridden, nested or bool(self.leaves.calls)
         if (found := plans.get(key)) is None:
-            make = self._make_nested if nested else self._make
+            make = self._make_nested if key[2] else self._make
             found = plans[key] = make(*key[:2])
             for part in tuple(self._parts):
                 part.get(training, nested=nested)
@@ -156,7 +161,7 @@ class Plans:
 
     def is_nested(self, training: bool) -> bool:
         """Whether a call runs a nested plan, which is made now: not while the call is captured."""
-        if not self.watch.is_observed():
+        if not (self.leaves.calls or self.watch.is_observed()):
             return False
         self.get(training, nested=True)
         return True
@@ -165,13 +170,36 @@ class Plans:
 
     def _make_nested(self, training: bool, overridden: frozenset[str]) -> BoundPlan:
         flat = self._make(training, overridden, by_module=True)
-        parameters = self.setting.weights - self.setting.constants.keys()
-        places = {place.name: place for place in flat.reads}
-        found = chains_of(flat.plan.steps, parameters)
-        modules = self.weights.modules_called or self.weights.levels()
-        plan = nest(flat.plan, found, places, self.weights.own_levels, modules)
+        places, calls = {place.name: place for place in flat.reads}, self.leaves.without(overridden)
+        modules, levels = self._modules(calls), self.weights.own_levels
+        sources = {name: call.source for name, call in calls.items()}
+        plan = nest(flat.plan, self._chains(flat.plan), places, levels, modules, sources)
         reads = [place for place in flat.reads if place.name in {*plan.captures, *plan.inputs}]
         return replace(flat, plan=plan, reads=reads)
+
+    def _chains(self, plan: Plan) -> list[Chain]:
+        return chains_of(plan.steps, self.setting.weights - self.setting.constants.keys())
+
+    def _modules(self, calls: Mapping[str, LeafCall]) -> Mapping[str, tuple[str, ...]]:
+        """Path of each module that a plan calls -> attributes that lead to it."""
+        modules = self.weights.modules_called or self.weights.levels()
+        unused = self.leaves.layers.keys() - {call.path for call in calls.values()}
+        return {path: names for path, names in modules.items() if names not in unused}
+
+    def place_layers(self) -> None:
+        """Put layers of torch in the places of the modules that are one."""
+        plan, modules = self._make(False, frozenset(), by_module=True).plan, self._modules({})
+        self.leaves = place_layers(
+            plan.steps, self._chains(plan), self.weights, modules, lambda: self._ranks(plan)
+        )
+        self.watch = Watch(self.weights.root)
+        self._plans = {}
+
+    def _ranks(self, plan: Plan) -> dict[str, int]:
+        limits = replace(self.limits, steps=MAX_STEPS)
+        with _outside_transforms(), Guard.of_plan(limits) as guard:
+            weights = dict(self.weights.items())
+            return ranks(self.graph, plan, weights, self._facts.types, guard)
 
     def part(self, outputs: Iterable[str]) -> Plans:
         """Plans of other outputs, on the same weights: they are made anew when these are.
@@ -190,6 +218,7 @@ class Plans:
     def unfused(self) -> Plans:
         """Plans of the same graph as it is now, in which each node runs by itself."""
         plans = copy(self)
+        plans.leaves = replace(self.leaves, calls={})
         plans._start(replace(self.setting, fuse=False), self._facts.types)
         return plans
 
@@ -223,7 +252,7 @@ class Plans:
         if found is not None:
             return found
         found = {}
-        plan, weights = self.get(training=False).plan, dict(self.weights.items())
+        plan, weights = self._make(False, frozenset()).plan, tensors_of(self.weights)
         token = _FOUND.set(found)
         try:
             limits = replace(self.limits, steps=MAX_STEPS)
@@ -278,7 +307,7 @@ class Plans:
 
     def _setting(self, frozen_stats: frozenset[str]) -> Setting:
         """What plans depend on, as it is now: `functional_call` may have replaced weights."""
-        weights = dict(self.weights.items())
+        weights = tensors_of(self.weights)
         constants = {
             n: weights[n]
             for n in constant_names(self.graph, weights)
@@ -303,6 +332,7 @@ class Plans:
             device=device_of(self.weights),
             dtypes=dtypes,
             types={n: type_of(t) for n, t in weights.items()} | dict(self.packed),
+            shapes={n: t.shape for n, t in weights.items()},
             frozen_stats=frozen_stats,
             fuse=self.fuse,
         )
@@ -366,4 +396,5 @@ def device_of(weights: Weights) -> torch.device:
 
 def floating_dtype(weights: Weights) -> torch.dtype | None:
     """The dtype of the first floating weight: what `.double()` and `.bfloat16()` change."""
-    return next((t.dtype for t in weights.values() if t.is_floating_point()), None)
+    tensors = tensors_of(weights).values()
+    return next((t.dtype for t in tensors if t.is_floating_point()), None)
