@@ -3,9 +3,9 @@
     tensor_parallel_plan(module, example, ranks) -> {"blocks.0.fc1": ColwiseParallel(), ...}
 
 The first layers of a pair (`fc1`; or query, key and value) are split by columns: each device has
-some of their results. The last layer (`fc2`, or the output of attention) is split by rows: it adds up
-what all devices have. The steps in between run on each part by itself, and nothing else may read
-their results.
+some of their results. The last layer (`fc2`, or the output of attention) is split by rows: it adds
+up what all devices have. The steps in between run on each part by itself, and nothing else may
+read their results.
 
 Whether a part can run by itself is not read off the operators, it is tried: the steps run on each
 part of the values that an example has there, and must return this part of what they returned for

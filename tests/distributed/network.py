@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.exporting import export_file
 
-VOCABULARY, LENGTH, BATCH, DEPTH = 29, 8, 4, 4
+VOCABULARY, LENGTH, BATCH, DEPTH, HEADS = 29, 8, 4, 4, 4
 EXPORTERS: dict[str, dict[str, Any]] = {
     "dynamo": {
         "dynamo": True,
@@ -31,18 +31,20 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
+    """Of four heads; the graph has their number, or the width of each."""
+
+    def __init__(self, width: int, heads: str) -> None:
         super().__init__()
-        self.heads = heads
+        self.sizes = (HEADS, -1) if heads == "fixed number" else (-1, width // HEADS)
         self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.view(x.size(0), x.size(1), self.heads, -1).transpose(1, 2)
+        return x.view(x.size(0), x.size(1), *self.sizes).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self._split(self.q(x)), self._split(self.k(x)), self._split(self.v(x))
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-        return self.o(mixed.reshape(x.size(0), x.size(1), x.size(2)))
+        return self.o(mixed.reshape(x.size(0), x.size(1), -1))
 
 
 class Mlp(nn.Module):
@@ -55,7 +57,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: str) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention, self.mlp = Attention(width, heads), Mlp(width)
@@ -68,10 +70,10 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """[batch, length] of ids -> log probabilities [batch, length, ids]."""
 
-    def __init__(self, width: int = 16, depth: int = DEPTH) -> None:
+    def __init__(self, width: int, depth: int, heads: str) -> None:
         super().__init__()
         self.words = nn.Embedding(VOCABULARY, width)
-        self.blocks = nn.ModuleList([Block(width, heads=4) for _ in range(depth)])
+        self.blocks = nn.ModuleList([Block(width, heads) for _ in range(depth)])
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, VOCABULARY)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -81,20 +83,20 @@ class Transformer(nn.Module):
         return self.head(self.norm(x)).log_softmax(-1)
 
 
-def original(width: int = 16, depth: int = DEPTH) -> Transformer:
+def original(width: int = 16, depth: int = DEPTH, heads: str = "fixed number") -> Transformer:
     """The network with the same weights at every call; no two of its tensors are equal."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = Transformer(width, depth).eval()
+        network = Transformer(width, depth, heads).eval()
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.05 * torch.randn(parameter.shape))
     return network
 
 
-def exported(exporter: str = "dynamo", **sizes: int) -> Path:
+def exported(exporter: str = "dynamo", **options: Any) -> Path:
     """The network as ONNX; the newer exporter's weights are in a file of their own."""
-    file = export_file(original(**sizes), (batch()[0],), **EXPORTERS[exporter])
+    file = export_file(original(**options), (batch()[0],), **EXPORTERS[exporter])
     return file.parent / "external" / file.name if exporter == "dynamo" else file
 
 

@@ -29,7 +29,7 @@ def run(rank: int, name: str, folder: Path, port: int) -> float:
 
 
 def test_each_is_short_and_tells_how_to_run_it() -> None:
-    assert SCRIPTS == ["ddp", "fsdp", "pipeline"]
+    assert SCRIPTS == ["ddp", "fsdp", "pipeline", "tensor_parallel"]
     for name in SCRIPTS:
         text = (FOLDER / f"{name}.py").read_text()
         assert len(text.splitlines()) <= 80
