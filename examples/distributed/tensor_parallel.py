@@ -1,7 +1,7 @@
 """Tensor parallel: each process has some columns and rows of the matrices of each block.
 
-`tensor_parallel_plan` finds the pairs of linear layers that can be split: fc1 and fc2 of this model,
-whose attention has its number of heads in the graph.
+`tensor_parallel_plan` finds the pairs of linear layers that can be split: fc1 and fc2 of this
+model, whose attention has its number of heads in the graph.
 
     torchrun --nproc-per-node 2 examples/distributed/tensor_parallel.py
 """

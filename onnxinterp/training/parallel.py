@@ -119,7 +119,7 @@ class _Call:
         paths = {level: path for path, level in module.named_modules()}
         blocks = [(step, step.block.level) for step in recorder.steps if step.block is not None]
         calls = [level for _, level in blocks]
-        linears = {
+        linears: dict[Key, _Linear] = {
             step.outputs[0]: _Linear(paths[level], step.inputs[0], step.outputs[0])
             for step, level in blocks
             if isinstance(level, nn.Linear) and calls.count(level) == 1

@@ -12,9 +12,9 @@ Some names are escaped in attribute and state_dict names: a part that the module
 (`half`, `type`, `training`, the empty part, ...), and a name that is also a prefix (`a` beside
 `a.b`). Underscores are appended, and a number after the first, until the name is free. Slashes
 become underscores. So do dots below level 64, in names of over 512 characters or with a slash, and
-where levels would take far more memory than the weights. `weights[...]` takes names without escapes,
-also that of a tensor in the file if it is one weight; `weights.path(name)` returns the state_dict
-key.
+where levels would take far more memory than the weights. `weights[...]` takes names without
+escapes, also that of a tensor in the file if it is one weight; `weights.path(name)` returns the
+state_dict key.
 """
 
 from __future__ import annotations
