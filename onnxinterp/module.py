@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import NodeError, UnsupportedOpError, plain
@@ -27,7 +28,7 @@ from onnxinterp.runtime import fx
 from onnxinterp.runtime.binding import forward_of
 from onnxinterp.runtime.guard import guard_of
 from onnxinterp.runtime.inputs import Arguments, Floating
-from onnxinterp.runtime.interpreter import Frame, Interpreter
+from onnxinterp.runtime.interpreter import BlockCall, Frame, Interpreter
 from onnxinterp.runtime.plan import Key, Plan
 from onnxinterp.values import Host, read_weight
 from onnxinterp.weights import Weights
@@ -239,6 +240,30 @@ class OnnxModule(Tunable, Inspectable, Savable):
             results = tuple([_copy(r) if i in current.own else r for i, r in enumerate(results)])
         return results
 
+    def run_block(self, level: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        """Run one module of the tree by itself.
+
+        Args:
+            level: the module.
+            inputs: what it is called with in a call of the model.
+
+        Raises:
+            RuntimeError: the model does not call it exactly once, or with other inputs.
+        """
+        blocks = self._plans.get(self.training, nested=True).plan.blocks()
+        own = [block for block in blocks if block.level is level]
+        names = own[0].plan.inputs if len(own) == 1 else ()
+        if len(own) != 1 or len(inputs) != len(names):
+            wanted = f"{len(own)} calls of it" if len(own) != 1 else f"({', '.join(names)})"
+            what = f"a module runs by itself with its inputs, got {len(inputs)} values"
+            raise RuntimeError(plain(f"{what}; in a call of the model there are {wanted}"))
+        given = dict(zip(names, inputs, strict=True))
+        guard = guard_of(self.limits, given)
+        frame = Frame({}, self._device(given), guard, self.limits.loop_trips, self)
+        call = BlockCall(own[0], self.interpreter, frame)
+        with guard or nullcontext():
+            return call(level, inputs)
+
     def _trace(self, args: Any, keywords: Mapping[str, Any], plans: Plans) -> tuple[Any, ...]:
         """Record the plan for `torch.fx`."""
         if fx.is_root(args):
@@ -326,6 +351,7 @@ class OnnxModule(Tunable, Inspectable, Savable):
         super().__setstate__(state)  # type: ignore[no-untyped-call]  # untyped in torch
         if self.weights.root is self.weights:  # a copy has not found its module yet
             self.weights.attach(self)
+            self._plans.watch.attach(self)
         self._set_forward()
         self._replan()
 

@@ -103,7 +103,8 @@ class Weights(nn.ParameterDict):
             self[name] = values[name]
         self._enter_constants({n: t for n, t in values.items() if n in self.transient})
         renamed = _renamed(adoption)
-        self._sort_levels([n for n in values if n not in self.transient | renamed])
+        others = {*self.transient, *renamed, *self.tied, *self.tied.values()}
+        self._sort_levels([name for name in values if name not in others])
         in_order = {name: self._keys[name] for name in values}
         self._keys = in_order  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
 
@@ -113,7 +114,8 @@ class Weights(nn.ParameterDict):
         A module without such a weight follows the module that is called before it.
 
         Args:
-            names: of the weights whose names are in the file, in its order.
+            names: of weights whose names are in the file, in its order; without tied weights, which
+                may be elsewhere there.
         """
         place: dict[tuple[str, ...], int] = {}
         for index, name in enumerate(names):

@@ -32,10 +32,19 @@ class Touch:
 
     Attributes:
         happened: it has; the change may have been undone since.
+        root: refers to the module at the root of the tree.
     """
 
     def __init__(self) -> None:
         self.happened = False
+        self.root: Callable[[], nn.Module | None] = _no_root
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"happened": self.happened, "root": _no_root}
+
+
+def _no_root() -> None:
+    """The root of a level that is in no tree, or of a copy that has not found it yet."""
 
 
 def _touching(method: Callable[P, R]) -> Callable[P, R]:
@@ -74,19 +83,23 @@ class Level(nn.Module, metaclass=LevelType):
         super().__setattr__(name, value)
 
     def forward(self, *inputs: Any, run: Run | None = None) -> Any:
-        """Run a block of the model; only a call of the whole model does.
+        """Run a block of the model.
 
         Args:
             *inputs: the live values that the block reads.
-            run: runs the block inside of this module; a wrapper may not pass it on.
+            run: runs the block inside of this module, in a call of the model; a wrapper may not
+                pass it on. Without, the module runs by itself.
+
+        Raises:
+            RuntimeError: the model does not call the module exactly once, or with other inputs.
         """
         run = run or self.__dict__["_runs"].get(get_ident())
-        if run is None:
-            raise RuntimeError(
-                "a module of an imported model runs in calls of the model; a module around it that "
-                "calls it again later, as checkpoints do, must pass on keyword arguments"
-            )
-        return run(self, inputs)
+        if run is not None:
+            return run(self, inputs)
+        root: Any = self.__dict__["_touch"].root()
+        if root is None:
+            raise RuntimeError("a module of an imported model runs as long as the model exists")
+        return root.run_block(self, inputs)
 
 
 _CLASSES: WeakValueDictionary[str, type[Level]] = WeakValueDictionary()

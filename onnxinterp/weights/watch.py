@@ -6,6 +6,7 @@ Each call asks; while no level was touched (see `tree.Level`) this takes less th
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from itertools import chain
 
@@ -30,6 +31,7 @@ class Watch:
     def __init__(self, root: nn.Module) -> None:
         levels = [m for m in root.modules() if m is not root]
         self._touch = Touch()
+        self.attach(root)
         for level in levels:
             if isinstance(level, Level):
                 level.__dict__["_touch"] = self._touch
@@ -38,6 +40,10 @@ class Watch:
         self._sizes = [len(level.__dict__) for level in levels]
         self._tables = [m._modules for m in (root, *levels) if m._modules]
         self._children = self._now()
+
+    def attach(self, root: nn.Module) -> None:
+        """Let the levels know the root of their tree, without a cycle."""
+        self._touch.root = weakref.ref(root)
 
     def is_observed(self) -> bool:
         """Whether a call must go through the modules of the tree: they are hooked, or exported."""

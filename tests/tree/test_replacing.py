@@ -113,6 +113,21 @@ def test_a_new_module_cannot_be_saved(
         module.save_onnx(tmp_path / "m.onnx")
 
 
+def test_a_block_runs_by_itself(model: onnx.ModelProto) -> None:
+    network, module, seen = original(), OnnxModule(model), []
+    handle = network.get_submodule(BLOCK).register_forward_pre_hook(lambda _m, x: seen.extend(x))
+    network(*inputs())
+    handle.remove()
+    want = network.get_submodule(BLOCK)(*seen)
+    for twin in (module, copy.deepcopy(module)):
+        got = twin.get_submodule(BLOCK)(*seen)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    with pytest.raises(RuntimeError, match="got 2 values"):
+        module.get_submodule(BLOCK)(*seen, *seen)
+    with pytest.raises(RuntimeError, match="0 calls of it"):
+        module.get_submodule("layers")(*seen)
+
+
 def test_a_hook_may_change_the_output_or_end_the_call(model: onnx.ModelProto) -> None:
     class Stop(Exception):  # noqa: N818 - no error
         pass
