@@ -170,7 +170,7 @@ class _Finder:
         graphs = [graph, *(g for node in nodes for g in node.subgraphs.values())]
         fixed = {i.name for g in graphs for i in (*g.inputs, *g.outputs)}
         self.tensors = {
-            n: t for n, t in tensors.items() if t.is_floating_point() and n not in fixed
+            n: t for n, t in tensors.items() if t.ndim and t.is_floating_point() and n not in fixed
         }
         self.named = set(filter(is_torch_name, self.tensors))
         self.read = read
@@ -234,7 +234,8 @@ class _Finder:
             if self._are_free(use.names) and (is_others or origin in self.stored):
                 self.taken.update(use.names)
                 self.tied.update(zip(use.names, names, strict=True))
-            if tuple(map(self.first, use.names)) == tuple(map(self.first, names)):
+            same = use.names == names
+            if not same and [*map(self.first, use.names)] == [*map(self.first, names)]:
                 self.reads[use.place] = Stored(layout, use.names)
 
     def tie(self, apart: Collection[str]) -> None:
@@ -302,6 +303,7 @@ class _Rewriter:
     ) -> None:
         self.renamed = renamed
         self.reads = reads
+        self.readers = {output for output, _ in reads}
         self.taken = taken
         self.copies = Counter[str]()
 
@@ -310,6 +312,10 @@ class _Rewriter:
         return replace(graph, nodes=tuple(new for node in graph.nodes for new in self._node(node)))
 
     def _node(self, node: Node) -> Iterator[Node]:
+        reads = node.outputs[0] in self.readers or not self.renamed.keys().isdisjoint(node.inputs)
+        if not reads and not node.subgraphs:
+            yield node
+            return
         inputs = list(node.inputs)
         for index, name in enumerate(node.inputs):
             stored = self.reads.get((node.outputs[0], index)) or self.renamed.get(name)
