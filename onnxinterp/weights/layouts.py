@@ -36,7 +36,7 @@ class StoredWeights(Mapping[str, Tensor]):
         """
         if (stored := self._weights.stored.get(name)) is None:
             return self._weights[name]
-        parts = [self._common(part) for part in stored.names]
+        parts = [self._common(n) if self._names else self._weights[n] for n in stored.names]
         return LAYOUTS[stored.layout].join(parts) if stored.layout else parts[0]
 
     def _common(self, name: str) -> Tensor:
@@ -54,15 +54,14 @@ class StoredWeights(Mapping[str, Tensor]):
     def __contains__(self, name: object) -> bool:
         stored = self._weights.stored.get(str(name))
         names = self._weights.keys()
-        return name in names if stored is None else all(part in names for part in stored.names)
+        return name in names if stored is None else names >= set(stored.names)
 
     def __iter__(self) -> Iterator[str]:
-        weights, made = self._weights, set[str]()
-        for name, stored in weights.stored.items():
-            made.update(stored.names)
-            if name in self:
-                yield name
-        yield from (n for n in weights if n not in made and n not in weights.tied)
+        weights = self._weights
+        yield from (name for name in weights.stored if name in self)
+        made = {part for stored in weights.stored.values() for part in stored.names}
+        if others := weights.keys() - made - weights.tied.keys():
+            yield from (name for name in weights if name in others)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
