@@ -123,8 +123,8 @@ class Weights(nn.ParameterDict):
 
     def holder(self, name: str) -> tuple[nn.Module, str]:
         """The module that holds a weight, and its attribute name there."""
-        path = self._find(name)
-        return (level_at(self.root, path[:-1]) if len(path) > 1 else self.root), path[-1]
+        *around, leaf = self._find(name)
+        return level_at(self.root, around), leaf
 
     def _enter(self, name: str, deepest: int = MAX_LEVELS) -> int:
         """Find a free place for a new name, and add the levels on the way; return their number."""
