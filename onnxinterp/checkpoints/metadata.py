@@ -33,6 +33,7 @@ class CheckpointMetadata:
         outputs: the names of the module's outputs.
         untied: whether ties are undone; or the names of the tensors whose ties are.
         tied: whether equal tensors are one parameter.
+        shared: names in the model of the tensors that are one parameter with others.
     """
 
     wire: Wire
@@ -43,6 +44,7 @@ class CheckpointMetadata:
     outputs: list[str]
     untied: bool | frozenset[str]
     tied: bool
+    shared: frozenset[str]
 
 
 def parse_metadata(found: object) -> CheckpointMetadata:
@@ -73,6 +75,7 @@ def parse_metadata(found: object) -> CheckpointMetadata:
         outputs=outputs,
         untied=untied if type(untied) is bool else frozenset(_strings(untied, "untied")),
         tied=tied,
+        shared=frozenset(_strings(entries.get("shared"), "shared")),
     )
 
 

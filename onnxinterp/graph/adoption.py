@@ -44,11 +44,13 @@ class Choices(NamedTuple):
         tie: whether large tensors of equal data become one parameter.
         untied: escaped names of tensors that are never tied by their data, or a bool.
         known: names of tensors that are weights even if they repeat one number.
+        shared: the only tensors that may be tied by their data; None for all.
     """
 
     tie: bool = True
     untied: bool | Collection[str] = True
     known: Collection[str] = ()
+    shared: Collection[str] | None = None
 
 
 class Stored(NamedTuple):
@@ -91,6 +93,14 @@ class Adoption:
             found.update(zip(names, parts, strict=True))
         return found | {name: found[first] for name, first in self.tied.items()}
 
+    def shared(self) -> list[str]:
+        """The tensors that are made of a weight of which another one is made, too."""
+        readers = defaultdict[str, list[str]](list)
+        for origin, stored in self.stored.items():
+            for name in stored.names:
+                readers[self.tied.get(name, name)].append(origin)
+        return [origin for origins in readers.values() if len(origins) > 1 for origin in origins]
+
     def origins(self) -> dict[str, str]:
         """Name of a weight -> a tensor of the file that has its elements."""
         found: dict[str, str] = {}
@@ -119,7 +129,9 @@ def adopt(
     finder = _Finder(model, graph, tensors, read, choices.known)
     finder.find(guess=False)
     if choices.tie:
-        finder.tie(_apart(model, tensors, choices.untied))
+        apart = _apart(model, tensors, choices.untied)
+        others = () if choices.shared is None else tensors.keys() - set(choices.shared)
+        finder.tie(apart.union(others))
     finder.find(guess=True)
     stored = {name: finder.stored.get(name, Stored("", (name,))) for name in tensors}
     tied = {name: finder.first(name) for name in finder.tied}
@@ -220,7 +232,7 @@ class _Finder:
             return False
         if (value := self.read(origin)) is None:
             return True
-        flat = value.reshape(-1)
+        flat = value.reshape(-1) if value.itemsize > 1 else value.reshape(-1).float()
         return bool(flat[:1].equal(flat[-1:]) and (flat == flat[:1]).all())
 
     def _share(self, origin: str, uses: list[Use]) -> None:

@@ -329,6 +329,8 @@ HOSTILE: dict[str, tuple[Callable[[State], Any], type[OnnxError], str]] = {
         r"must be tensors of the shapes \[\]",
     ),
     "layouts: copies": (copies, UnsafeModelError, "too many copies"),
+    "shared: None": (with_entries(shared=None), InvalidModelError, "shared must be"),
+    "shared: numbers": (with_entries(shared=[1]), InvalidModelError, "shared must be"),
     "tied: None": (with_entries(tied=None), InvalidModelError, "tied must be"),
     "tied: number": (with_entries(tied=1), InvalidModelError, "tied must be"),
     "untied: number": (with_entries(untied=3), InvalidModelError, "untied"),
