@@ -140,12 +140,11 @@ def load(
         model = parse(data, limits)
         _check_external(model.proto, known.sizes)
         reader = StateReader(model.proto, known, state, limits)
-        reader.sizes = known.sizes
         module = OnnxModule(
             model._replace(reader=reader, content=known.wire),
             outputs=known.outputs,
             trainable=lambda name, _: name in known.trainable,
-            untie=known.untied if isinstance(known.untied, bool) else known.untied.__contains__,
+            untie=known.untie,
             tie=known.tied,
             limits=limits,
             allowed_ops=allowed_ops,
@@ -206,6 +205,7 @@ class StateReader(TensorReader):
         self._state = state
         self._layouts = known.layouts
         self._bytes_left = MAX_SHARING * sum(tensor.nbytes for tensor in state.values())
+        self.sizes = known.sizes
         self.adopted = frozenset(known.layouts)
         self.shared = known.shared
 

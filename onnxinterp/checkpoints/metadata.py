@@ -16,6 +16,7 @@ from torch import Tensor
 
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.format.wire import MAX_PROTOBUF_BYTES, Place, Wire
+from onnxinterp.graph.ties import Untie
 from onnxinterp.torch_weights import LAYOUTS
 
 
@@ -45,6 +46,11 @@ class CheckpointMetadata:
     untied: bool | frozenset[str]
     tied: bool
     shared: frozenset[str]
+
+    @property
+    def untie(self) -> Untie:
+        """The argument `untie` of the module."""
+        return self.untied if isinstance(self.untied, bool) else self.untied.__contains__
 
 
 def parse_metadata(found: object) -> CheckpointMetadata:
