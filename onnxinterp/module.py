@@ -151,7 +151,8 @@ class OnnxModule(Tunable, Inspectable, Savable):
         tensors, strings = read_tensors(model, graph, opened.reader)
         self._mapped = opened.reader.mapped
         packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
-        choices = Choices(self.tied, self.untied, opened.reader.adopted)
+        reader = opened.reader
+        choices = Choices(self.tied, self.untied, reader.adopted, reader.shared)
         adoption = adopt(model, graph, tensors, tensors.get, choices)
         self.onnx_graph = graph = rewrite(graph, adoption)
         tensors = adoption.weights(tensors)

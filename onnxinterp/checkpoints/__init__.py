@@ -41,6 +41,7 @@ from onnxinterp.format.tensor_bytes import check_weight, raw_size, same_class
 from onnxinterp.format.tensor_checks import external_of
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.wire import Place, Wire, messages
+from onnxinterp.graph.adoption import Adoption
 from onnxinterp.limits import Limits
 from onnxinterp.module import OnnxModule
 from onnxinterp.reading.source import Source, parse, read, serialized
@@ -93,6 +94,7 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
         "outputs": list(module.output_names),
         "untied": untied if isinstance(untied, bool) else [ESCAPED.sub(r"\1", u) for u in untied],
         "tied": module.tied,
+        "shared": Adoption(dict(weights.stored), dict(weights.tied)).shared(),
     }
     atomic.atomic_write(path, lambda out: _write(state, out))
 
@@ -143,12 +145,11 @@ def load(
         model = parse(data, limits)
         _check_external(model.proto, known.sizes)
         reader = StateReader(model.proto, known, state, limits)
-        reader.sizes = known.sizes
         module = OnnxModule(
             model._replace(reader=reader, content=known.wire),
             outputs=known.outputs,
             trainable=lambda name, _: name in known.trainable,
-            untie=known.untied if isinstance(known.untied, bool) else known.untied.__contains__,
+            untie=known.untie,
             tie=known.tied,
             limits=limits,
             allowed_ops=allowed_ops,
@@ -209,7 +210,9 @@ class StateReader(TensorReader):
         self._state = state
         self._layouts = known.layouts
         self._bytes_left = MAX_SHARING * sum(tensor.nbytes for tensor in state.values())
+        self.sizes = known.sizes
         self.adopted = frozenset(known.layouts)
+        self.shared = known.shared
 
     def __call__(self, proto: TensorProto) -> Tensor | np.ndarray[Any, Any]:
         """The tensor, in the carrier of the type that the model declares."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.format.wire import MAX_PROTOBUF_BYTES, Place, Wire
+from onnxinterp.graph.ties import Untie
 from onnxinterp.torch_weights import LAYOUTS
 
 
@@ -33,6 +34,7 @@ class CheckpointMetadata:
         outputs: the names of the module's outputs.
         untied: whether ties are undone; or the names of the tensors whose ties are.
         tied: whether equal tensors are one parameter.
+        shared: names in the model of the tensors that are one parameter with others.
     """
 
     wire: Wire
@@ -43,6 +45,12 @@ class CheckpointMetadata:
     outputs: list[str]
     untied: bool | frozenset[str]
     tied: bool
+    shared: frozenset[str]
+
+    @property
+    def untie(self) -> Untie:
+        """The argument `untie` of the module."""
+        return self.untied if isinstance(self.untied, bool) else self.untied.__contains__
 
 
 def parse_metadata(found: object) -> CheckpointMetadata:
@@ -73,6 +81,7 @@ def parse_metadata(found: object) -> CheckpointMetadata:
         outputs=outputs,
         untied=untied if type(untied) is bool else frozenset(_strings(untied, "untied")),
         tied=tied,
+        shared=frozenset(_strings(entries.get("shared"), "shared")),
     )
 
 

@@ -42,16 +42,18 @@ class Weight:
     """One tensor of a model.
 
     Attributes:
-        name: the ONNX name.
+        name: the name in the module.
         elem_type: the ONNX number of its type.
         shape: its sizes.
         trains: whether it trains by default.
+        is_tied: whether it is another one under a further name.
     """
 
     name: str
     elem_type: int
     shape: tuple[int, ...]
     trains: bool
+    is_tied: bool = False
 
     @property
     def count(self) -> int:
@@ -117,24 +119,21 @@ def weights_of(model: Model) -> list[Weight]:
         return value
 
     adoption = adopt(model, graph, shells, cache(value_of))
-    graph, shells = rewrite(graph, adoption), adoption.weights(shells)
-    origins = adoption.origins()
+    origins, tied = adoption.origins(), adoption.tied
     kinds = {name: headers[origin][0] for name, origin in origins.items()}
+    strings = {n: header for n, header in headers.items() if n not in adoption.stored}
 
     def range_of(name: str) -> Range:
         value = value_of(origins[name])
         return UNKNOWN_RANGE if value is None else value_range(value)
 
-    strings = {n: kind for n, (kind, _) in headers.items() if n not in adoption.stored}
-    types = infer_types(graph, kinds | strings)
-    trains = trained(
-        choose_parameters(model, graph, shells, types, range_of=range_of), adoption.tied
-    )
-    weights = {n: (kinds[n], tuple(t.shape)) for n, t in shells.items()}
-    weights |= {n: headers[n] for n in strings}
-    first = adoption.tied.get
+    graph, shells = rewrite(graph, adoption), adoption.weights(shells)
+    types = infer_types(graph, kinds | {n: kind for n, (kind, _) in strings.items()})
+    trains = trained(choose_parameters(model, graph, shells, types, range_of=range_of), tied)
+    weights = {n: (kinds[n], tuple(t.shape)) for n, t in shells.items()} | strings
     return [
-        Weight(n, k, shape, trains.get(first(n, n), False)) for n, (k, shape) in weights.items()
+        Weight(n, kind, shape, trains.get(tied.get(n, n), False), n in tied)
+        for n, (kind, shape) in weights.items()
     ]
 
 
@@ -171,6 +170,7 @@ def _show_summary(path: Path, model: Model, weights: list[Weight]) -> None:
 
 
 def _summary(weights: list[Weight]) -> str:
+    weights = [weight for weight in weights if not weight.is_tied]
     count, size = sum(w.count for w in weights), sum(w.bytes for w in weights)
     return f"{len(weights)} tensors, {count:,} elements, {format_bytes(size)}"
 

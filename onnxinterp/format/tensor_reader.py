@@ -48,6 +48,7 @@ class TensorReader:
         sizes: location -> bytes, of the files of external data that were opened.
         mapped: these files, to detect changes.
         adopted: names of tensors that are known to be weights of a torch module.
+        shared: names of tensors that are known to be one parameter with others; None if unknown.
     """
 
     def __init__(self, folder: Folder | None, limits: Limits = Limits()) -> None:
@@ -56,6 +57,7 @@ class TensorReader:
         self.sizes: dict[str, int] = {}
         self.mapped = MappedFiles()
         self.adopted: frozenset[str] = frozenset()
+        self.shared: frozenset[str] | None = None
         self._maps: dict[str, mmap.mmap] = {}
 
     def __call__(self, proto: TensorProto) -> Tensor | np.ndarray[Any, Any]:

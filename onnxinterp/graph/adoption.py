@@ -44,11 +44,13 @@ class Choices(NamedTuple):
         tie: whether large tensors of equal data become one parameter.
         untied: escaped names of tensors that are never tied by their data, or a bool.
         known: names of tensors that are weights even if they repeat one number.
+        shared: the only tensors that may be tied by their data; None for all.
     """
 
     tie: bool = True
     untied: bool | Collection[str] = True
     known: Collection[str] = ()
+    shared: Collection[str] | None = None
 
 
 class Stored(NamedTuple):
@@ -91,6 +93,14 @@ class Adoption:
             found.update(zip(names, parts, strict=True))
         return found | {name: found[first] for name, first in self.tied.items()}
 
+    def shared(self) -> list[str]:
+        """The tensors that are made of a weight of which another one is made, too."""
+        readers = defaultdict[str, list[str]](list)
+        for origin, stored in self.stored.items():
+            for name in stored.names:
+                readers[self.tied.get(name, name)].append(origin)
+        return [origin for origins in readers.values() if len(origins) > 1 for origin in origins]
+
     def origins(self) -> dict[str, str]:
         """Name of a weight -> a tensor of the file that has its elements."""
         found: dict[str, str] = {}
@@ -119,7 +129,9 @@ def adopt(
     finder = _Finder(graph, tensors, read, choices.known)
     finder.find(guess=False)
     if choices.tie:
-        finder.tie(_apart(model, tensors, choices.untied))
+        apart = _apart(model, tensors, choices.untied)
+        others = () if choices.shared is None else tensors.keys() - set(choices.shared)
+        finder.tie(apart.union(others))
     finder.find(guess=True)
     stored = {name: finder.stored.get(name, Stored("", (name,))) for name in tensors}
     tied = {name: finder.first(name) for name in finder.tied}
@@ -169,7 +181,7 @@ class _Finder:
         graphs = [graph, *(g for node in nodes for g in node.subgraphs.values())]
         fixed = {i.name for g in graphs for i in (*g.inputs, *g.outputs)}
         self.tensors = {
-            n: t for n, t in tensors.items() if t.is_floating_point() and n not in fixed
+            n: t for n, t in tensors.items() if t.ndim and t.is_floating_point() and n not in fixed
         }
         self.named = set(filter(is_torch_name, self.tensors))
         self.read = read
@@ -219,7 +231,7 @@ class _Finder:
             return False
         if (value := self.read(origin)) is None:
             return True
-        flat = value.reshape(-1)
+        flat = value.reshape(-1) if value.itemsize > 1 else value.reshape(-1).float()
         return bool(flat[:1].equal(flat[-1:]) and (flat == flat[:1]).all())
 
     def _share(self, origin: str, uses: list[Use]) -> None:
@@ -233,7 +245,8 @@ class _Finder:
             if self._are_free(use.names) and (is_others or origin in self.stored):
                 self.taken.update(use.names)
                 self.tied.update(zip(use.names, names, strict=True))
-            if tuple(map(self.first, use.names)) == tuple(map(self.first, names)):
+            same = use.names == names
+            if not same and [*map(self.first, use.names)] == [*map(self.first, names)]:
                 self.reads[use.place] = Stored(layout, use.names)
 
     def tie(self, apart: Collection[str]) -> None:
@@ -301,6 +314,7 @@ class _Rewriter:
     ) -> None:
         self.renamed = renamed
         self.reads = reads
+        self.readers = {output for output, _ in reads}
         self.taken = taken
         self.copies = Counter[str]()
 
@@ -309,6 +323,10 @@ class _Rewriter:
         return replace(graph, nodes=tuple(new for node in graph.nodes for new in self._node(node)))
 
     def _node(self, node: Node) -> Iterator[Node]:
+        reads = node.outputs[0] in self.readers or not self.renamed.keys().isdisjoint(node.inputs)
+        if not reads and not node.subgraphs:
+            yield node
+            return
         inputs = list(node.inputs)
         for index, name in enumerate(node.inputs):
             stored = self.reads.get((node.outputs[0], index)) or self.renamed.get(name)

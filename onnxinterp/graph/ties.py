@@ -171,20 +171,22 @@ def _uses(model: Model, merged: Collection[str]) -> dict[str, list[Use]]:
 
 def _reading(graph: Graph, renamed: Mapping[tuple[str, int | None], str]) -> Graph:
     """The graph with other names at some inputs (first output of the node, index)."""
-    nodes = [
-        replace(
+    readers = {output for output, _ in renamed}
+
+    def changed(node: Node) -> Node:
+        if node.outputs[0] not in readers and not node.subgraphs:
+            return node
+        names = enumerate(node.inputs)
+        return replace(
             node,
-            inputs=tuple(
-                renamed.get((node.outputs[0], i), name) for i, name in enumerate(node.inputs)
-            ),
-            attributes={
-                key: _reading(value, renamed) if isinstance(value, Graph) else value
-                for key, value in node.attributes.items()
-            },
+            inputs=tuple(renamed.get((node.outputs[0], i), name) for i, name in names),
+            attributes={**node.attributes, **{k: inside(g) for k, g in node.subgraphs.items()}},
         )
-        for node in graph.nodes
-    ]
-    return replace(graph, nodes=tuple(nodes))
+
+    def inside(graph: Graph) -> Graph:
+        return replace(graph, nodes=tuple(map(changed, graph.nodes)))
+
+    return inside(graph)
 
 
 def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[str, list[Use]]:

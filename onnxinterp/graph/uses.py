@@ -57,7 +57,7 @@ def uses_of(
     has_scopes = any(node.scope for node in nodes)
     is_root = not has_scopes and any(node.scopes for node in nodes)
     finder = _Finder(nodes, tensors, frozenset(named), is_root)
-    for node in nodes:
+    for node in nodes if finder.follows else finder.reading:
         yield from finder.uses(node)
 
 
@@ -84,12 +84,16 @@ class _Finder:
         around = {node.scopes for node in nodes}
         self.containers = {path_of(scope) for scopes in around for scope in scopes[:-1]}
         self.roles = {node.outputs[0]: found for node in nodes if (found := _roles(node, tensors))}
+        self.reading = [node for node in nodes if node.outputs[0] in self.roles]
+        self.follows = False  # whether a role depends on what the other input is
         self.weighted: dict[str, str] = {}  # value -> the module with weights that computes it
         self.layers: dict[str, dict[tuple[str, ...], int]] = defaultdict(dict)
         self.biases: dict[str, str] = {}  # value -> the bias that is added to it
-        for node in nodes:
-            for index, roles in self.roles.get(node.outputs[0], ()):
+        for node in self.reading:
+            for index, roles in self.roles[node.outputs[0]]:
                 name = node.inputs[index]
+                if roles[0].follows and name not in named:
+                    self.follows = True
                 if roles[0].names == (BIAS,) and roles[0].follows:
                     self.biases[node.inputs[1 - index]] = name
 
@@ -99,12 +103,13 @@ class _Finder:
         for index, roles in self.roles.get(node.outputs[0], ()):
             name = node.inputs[index]
             shape = self.tensors[name].shape
+            if name in self.named and len(shape) != 2:
+                found = True
+                continue
             role = next((r for r in roles if r.fits(shape)), None)
             if role is None or (role.follows and not self._follows(node, index)):
                 continue
             found = True
-            if name in self.named and len(shape) != 2:
-                continue
             sibling = self._sibling(node, index, role)
             if names := (sibling,) if sibling else self._names(node, role):
                 is_guess = names[0].rpartition(".")[0] in self.containers

@@ -30,11 +30,13 @@ def check_plain(value: object, name: str) -> None:
 class StoredWeights(Mapping[str, Tensor]):
     """Name in the file -> tensor in the layout of the file, computed from the weights as they are.
 
-    Weights that are in no file have their own names here, too.
+    The names are those of the time when the view is made. Weights that are in no file have their
+    own names here, too.
     """
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
+        self._present = _present(weights)
         self._names = defaultdict[str, list[str]](list)  # first name of a weight -> all its names
         for name, first in weights.tied.items():
             self._names[first] += [name] if first in self._names else [first, name]
@@ -65,17 +67,19 @@ class StoredWeights(Mapping[str, Tensor]):
         return value
 
     def __contains__(self, name: object) -> bool:
-        stored = self._weights.stored.get(str(name))
-        names = self._weights.keys()
-        return name in names if stored is None else all(part in names for part in stored.names)
+        return name in self._present
 
     def __iter__(self) -> Iterator[str]:
-        weights, made = self._weights, set[str]()
-        for name, stored in weights.stored.items():
-            made.update(stored.names)
-            if name in self:
-                yield name
-        yield from (n for n in weights if n not in made and n not in weights.tied)
+        return iter(self._present)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._present)
+
+
+def _present(weights: Weights) -> dict[str, None]:
+    """The tensors of the file whose weights are there, and weights that are in no file."""
+    there = weights.keys()
+    whole = [n for n, s in weights.stored.items() if all(part in there for part in s.names)]
+    made = {part for stored in weights.stored.values() for part in stored.names}
+    others = there - made - weights.tied.keys()
+    return dict.fromkeys([*whole, *(name for name in there if name in others)])

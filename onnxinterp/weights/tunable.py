@@ -1,7 +1,7 @@
 """Loading and freezing weights, LoRA adapters, and groups of parameters for optimizers.
 
-`Tunable` is the part of `OnnxModule` for fine-tuning. Its patterns are those of `fnmatch` over ONNX
-names ("layer1.*"); a predicate takes name and tensor.
+`Tunable` is the part of `OnnxModule` for fine-tuning. Its patterns are those of `fnmatch` over the
+names of weights ("layer1.*"), or exact ONNX names; a predicate takes name and tensor.
 """
 
 from __future__ import annotations

@@ -178,6 +178,21 @@ def model_with(op: str = "Add", opset: int = 21, kind: int = TensorProto.FLOAT) 
     return model
 
 
+def copies(state: State) -> Any:
+    """A small file whose model has a tensor many times, each transposed."""
+    names = [f"w{i}" for i in range(40)]
+    weights = [numpy_helper.from_array(torch.ones(1, 300).numpy(), name) for name in names]
+    model = model_of()
+    model.graph.ClearField("initializer")
+    model.graph.initializer.extend(weights)
+    model.graph.node[0].CopyFrom(helper.make_node("Sum", ["x", *names], ["y"]))
+    state.clear()
+    state["w"] = torch.ones(300, 1)
+    places = {name: [7, 0, 5, i] for i, name in enumerate(names)}
+    layouts = {name: ["transposed", "w"] for name in names}
+    return with_entries(places=places, layouts=layouts)(with_template(model)(state))
+
+
 GRAPH, PLAIN = "damaged model", "not plain data"
 TENSOR = "is missing|must have the shape|must be torch"
 APART, LARGER = "share their bytes", "larger than their bytes|share their bytes"
@@ -276,6 +291,44 @@ HOSTILE: dict[str, tuple[Callable[[State], Any], type[OnnxError], str]] = {
     "outputs: nested": (with_entries(outputs=[_nested()]), InvalidModelError, "outputs"),
     "outputs: empty": (with_entries(outputs=[]), InvalidModelError, "outputs"),
     "outputs: unknown": (with_entries(outputs=["z"]), InvalidModelError, "no values called 'z'"),
+    "layouts: None": (with_entries(layouts=None), InvalidModelError, "layouts must be"),
+    "layouts: list": (with_entries(layouts=["w"]), InvalidModelError, "layouts must be"),
+    "layouts: number": (with_entries(layouts={"w": 1}), InvalidModelError, "layouts must be"),
+    "layouts: numbers": (with_entries(layouts={"w": [1]}), InvalidModelError, "layouts must be"),
+    "layouts: nested": (with_entries(layouts={"w": _nested()}), InvalidModelError, "layouts"),
+    "layouts: empty": (with_entries(layouts={"w": []}), InvalidModelError, "must name a layout"),
+    "layouts: none": (
+        with_entries(layouts={"w": ["transposed"]}),
+        InvalidModelError,
+        "its tensors",
+    ),
+    "layouts: unknown": (with_entries(layouts={"w": ["x", "w"]}), InvalidModelError, "a layout"),
+    "layouts: two as they are": (
+        with_entries(layouts={"w": ["", "w", "w"]}),
+        InvalidModelError,
+        "must name a layout",
+    ),
+    "layouts: absent tensor": (with_entries(layouts={"w": ["", "v"]}), InvalidModelError, TENSOR),
+    "layouts: of a matrix": (
+        with_entries(layouts={"w": ["transposed", "w"]}),
+        InvalidModelError,
+        r"must be tensors of the shapes \[\]",
+    ),
+    "layouts: of gates": (
+        with_entries(layouts={"w": ["biases_4_1", "w", "w"]}),
+        InvalidModelError,
+        r"must be tensors of the shapes \[\]",
+    ),
+    "layouts: of channels": (
+        with_entries(layouts={"w": ["per_channel_2_0", "w"]}),
+        InvalidModelError,
+        r"must be tensors of the shapes \[\]",
+    ),
+    "layouts: copies": (copies, UnsafeModelError, "too many copies"),
+    "shared: None": (with_entries(shared=None), InvalidModelError, "shared must be"),
+    "shared: numbers": (with_entries(shared=[1]), InvalidModelError, "shared must be"),
+    "tied: None": (with_entries(tied=None), InvalidModelError, "tied must be"),
+    "tied: number": (with_entries(tied=1), InvalidModelError, "tied must be"),
     "untied: number": (with_entries(untied=3), InvalidModelError, "untied"),
     "untied: None": (with_entries(untied=None), InvalidModelError, "untied"),
     "untied: numbers": (with_entries(untied=[1]), InvalidModelError, "untied"),

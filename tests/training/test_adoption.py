@@ -281,6 +281,17 @@ def test_equal_tensors_train_apart_where_the_user_says_so(
     torch.testing.assert_close(twin(*inputs), module(*inputs))
 
 
+def test_weights_that_became_equal_stay_apart_in_a_checkpoint(tmp_path: Path) -> None:
+    network, inputs = small("halves")
+    model = exported(network, inputs, False, "halves")
+    module = OnnxModule(model)
+    with torch.no_grad():
+        module.decoder.key.weight.copy_(module.encoder.key.weight)
+    twin = _checkpoint(module, model, tmp_path)
+    assert len(list(twin.parameters())) == len(list(network.parameters()))
+    torch.testing.assert_close(twin(*inputs), module(*inputs))
+
+
 def test_a_broken_tie_is_not_written(tmp_path: Path) -> None:
     network, inputs = small("halves")
     module = OnnxModule(exported(network, inputs, False, "halves"))
