@@ -167,6 +167,11 @@ class Kernel:
         """The keyword-only parameters of the function and of `prepare`."""
         return {**self.reads, **self.keywords}
 
+    @property
+    def has_modes(self) -> bool:
+        """Whether it computes something else in training mode."""
+        return bool(self.state) or "training" in self.attributes
+
     @cached_property
     def reads(self) -> dict[str, Parameter]:
         """The keyword-only parameters of `prepare`."""

@@ -13,26 +13,25 @@ finds it whole. Two threads may make the same plan at once; either is right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 
 from onnxinterp.graph.ir import Graph, ValueInfo
+from onnxinterp.graph.scopes import module_with_mode
 from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning.blocks import nest
 from onnxinterp.planning.facts import Setting, infer, snapshot
+from onnxinterp.planning.isolation import outside_transforms
 from onnxinterp.planning.leaves import LeafCall, Leaves, place_layers
 from onnxinterp.planning.planner import make_plan
 from onnxinterp.planning.scoping import Chain
@@ -52,6 +51,25 @@ PLAIN = (Tensor, nn.Parameter)
 _FOUND: ContextVar[Found | None] = ContextVar("_FOUND", default=None)
 
 
+class Mode(NamedTuple):
+    """What a plan of one module is made for.
+
+    Attributes:
+        training: whether the module is in training mode, and some of its nodes know modes.
+        still: paths of the torch modules that are in eval mode all the same.
+        overridden: the initializers that a call gives.
+        nested: whether blocks run inside of the modules that their nodes come from.
+    """
+
+    training: bool
+    still: frozenset[str]
+    overridden: frozenset[str]
+    nested: bool
+
+
+EVAL = Mode(training=False, still=frozenset(), overridden=frozenset(), nested=False)
+
+
 @dataclass
 class BoundPlan:
     """A plan, where the weights it reads are, and plans for sizes that came more than once.
@@ -59,8 +77,7 @@ class BoundPlan:
     Attributes:
         plan: runs whatever the sizes of the inputs are.
         reads: where the weights are.
-        training: the mode it is for.
-        overridden: the initializers that a call gives.
+        mode: what it is made for.
         own: places of the outputs that are constants of the plan, or weights.
         called: the modules that blocks of a nested plan run in.
         by_sizes: shapes of the inputs -> the plan made for them; None where they came once.
@@ -68,8 +85,7 @@ class BoundPlan:
 
     plan: Plan
     reads: list[WeightPlace]
-    training: bool
-    overridden: frozenset[str]
+    mode: Mode
     by_sizes: dict[Sizes, BoundPlan | None] = field(default_factory=dict)
     own: frozenset[int] = field(init=False)
     called: frozenset[nn.Module] = field(init=False)
@@ -115,7 +131,8 @@ class Plans:
         self.fuse = fuse
         self.leaves = Leaves()
         kernels = [node.kernel for node in graph.walk() if node.kernel]
-        self.has_modes = any(k.state or "training" in k.attributes for k in kernels)
+        self.has_modes = any(kernel.has_modes for kernel in kernels)
+        self._moded = self._modules_with_modes()
         self.loaded_as = floating_dtype(weights)
         self._hosts: dict[str, Host] = {}  # numbers of the file: they outlast casts and meta
         self._parts: WeakSet[Plans] = WeakSet()
@@ -137,7 +154,7 @@ class Plans:
     def _start(self, setting: Setting, types: Mapping[str, int]) -> None:
         self.setting = setting
         self._facts = infer(self.graph, types, self.static_shapes)
-        self._plans: dict[tuple[bool, frozenset[str], bool], BoundPlan] = {}
+        self._plans: dict[Mode, BoundPlan] = {}
         self._shapes: Found | None = None
         for part in tuple(self._parts):
             part._start(setting, types)
@@ -151,13 +168,21 @@ class Plans:
         torch in their places, each plan is.
         """
         plans = self._plans  # a thread may put another there meanwhile
-        key = training and self.has_modes, overridden, nested or bool(self.leaves.calls)
-        if (found := plans.get(key)) is None:
-            make = self._make_nested if key[2] else self._make
-            found = plans[key] = make(*key[:2])
+        training = training and self.has_modes
+        still = [path for path, level in self._moded if not level.training] if training else ()
+        mode = Mode(training, frozenset(still), overridden, nested or bool(self.leaves.calls))
+        if (found := plans.get(mode)) is None:
+            found = plans[mode] = self._make_nested(mode) if mode.nested else self._make(mode)
             for part in tuple(self._parts):
                 part.get(training, nested=nested)
         return found
+
+    def _modules_with_modes(self) -> list[tuple[str, nn.Module]]:
+        """Path and module, where nodes follow the mode of the module."""
+        places, levels = self._modules({}), self.weights.own_levels
+        nodes = [n for n in self.graph.walk() if n.kernel and n.kernel.has_modes]
+        paths = dict.fromkeys(map(module_with_mode, nodes))
+        return [(path, levels[places[path]]) for path in paths if path in places]
 
     def is_nested(self, training: bool) -> bool:
         """Whether a call runs a nested plan, which is made now: not while the call is captured."""
@@ -168,9 +193,10 @@ class Plans:
 
     is_nested._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as below
 
-    def _make_nested(self, training: bool, overridden: frozenset[str]) -> BoundPlan:
-        flat = self._make(training, overridden, by_module=True)
-        places, calls = {place.name: place for place in flat.reads}, self.leaves.without(overridden)
+    def _make_nested(self, mode: Mode) -> BoundPlan:
+        flat = self._make(mode)
+        places = {place.name: place for place in flat.reads}
+        calls = self.leaves.without(mode.overridden)
         modules, levels = self._modules(calls), self.weights.own_levels
         sources = {name: call.source for name, call in calls.items()}
         plan = nest(flat.plan, self._chains(flat.plan), places, levels, modules, sources)
@@ -188,16 +214,17 @@ class Plans:
 
     def place_layers(self) -> None:
         """Put layers of torch in the places of the modules that are one."""
-        plan, modules = self._make(False, frozenset(), by_module=True).plan, self._modules({})
+        plan, modules = self._make(EVAL._replace(nested=True)).plan, self._modules({})
         self.leaves = place_layers(
             plan.steps, self._chains(plan), self.weights, modules, lambda: self._ranks(plan)
         )
         self.watch = Watch(self.weights.root)
+        self._moded = self._modules_with_modes()
         self._plans = {}
 
     def _ranks(self, plan: Plan) -> dict[str, int]:
         limits = replace(self.limits, steps=MAX_STEPS)
-        with _outside_transforms(), Guard.of_plan(limits) as guard:
+        with outside_transforms(), Guard.of_plan(limits) as guard:
             weights = dict(self.weights.items())
             return ranks(self.graph, plan, weights, self._facts.types, guard)
 
@@ -211,8 +238,8 @@ class Plans:
         part.graph = self.graph.pruned([declared.get(n, ValueInfo(n)) for n in outputs])
         part._start(self.setting, self._facts.types)
         self._parts.add(part)
-        for training, _, nested in tuple(self._plans):
-            part.get(training, nested=nested)
+        for mode in tuple(self._plans):
+            part.get(mode.training, nested=mode.nested)
         return part
 
     def unfused(self) -> Plans:
@@ -236,7 +263,7 @@ class Plans:
         known, made = bound.by_sizes, None
         if sizes in known:
             found = {n: v for n in bound.plan.sized if isinstance(v := values.get(n), Host)}
-            made = self._make(bound.training, bound.overridden, found, guard)
+            made = self._make(bound.mode, found, guard)
         elif len(known) >= MAX_SIZES:
             known = dict(list(known.items())[1:])
         bound.by_sizes = {**known, sizes: made}
@@ -252,11 +279,11 @@ class Plans:
         if found is not None:
             return found
         found = {}
-        plan, weights = self._make(False, frozenset()).plan, tensors_of(self.weights)
+        plan, weights = self._make(EVAL).plan, tensors_of(self.weights)
         token = _FOUND.set(found)
         try:
             limits = replace(self.limits, steps=MAX_STEPS)
-            with _outside_transforms(), Guard.of_plan(limits) as guard:
+            with outside_transforms(), Guard.of_plan(limits) as guard:
                 static_shapes(self.graph, plan, weights, self._facts.types, guard, found)
         finally:
             _FOUND.reset(token)
@@ -274,32 +301,27 @@ class Plans:
         self.__dict__.update(state, _parts=WeakSet())
 
     def _make(
-        self,
-        training: bool,
-        overridden: frozenset[str],
-        sized: Mapping[str, Host] | None = None,
-        guard: Guard | None = None,
-        *,
-        by_module: bool = False,
+        self, mode: Mode, sized: Mapping[str, Host] | None = None, guard: Guard | None = None
     ) -> BoundPlan:
         base = self.setting
-        constants = {n: t for n, t in base.constants.items() if n not in overridden}
+        constants = {n: t for n, t in base.constants.items() if n not in mode.overridden}
         setting = replace(
             base,
-            weights=base.weights - overridden,
+            weights=base.weights - mode.overridden,
             constants=constants,
             hosts={n: h for n, h in base.hosts.items() if n in constants},
-            training=training,
+            training=mode.training,
+            still=mode.still,
             sized=sized or {},
-            by_module=by_module,
+            by_module=mode.nested,
             guard=guard or Guard.of_plan(self.limits),
         )
         # a call inside grad, vmap or a trace may need a plan: its constants are for all calls
-        with _outside_transforms():
+        with outside_transforms():
             plan = make_plan(self.graph, setting, self._facts)
         needed = {*plan.captures, *plan.inputs}
         reads = [self._place(n) for n in self.weights if n in needed]
-        return BoundPlan(plan, reads, training, overridden)
+        return BoundPlan(plan, reads, mode)
 
     def _place(self, name: str) -> WeightPlace:
         holder, attribute = self.weights.holder(name)
@@ -350,41 +372,6 @@ def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
     if not all(type(v) in PLAIN and all(type(n) is int for n in v.shape) for v in values):
         return None
     return tuple([v.shape for v in values])
-
-
-@contextmanager
-def _outside_transforms() -> Iterator[None]:
-    """Run eagerly and without gradients, also inside `grad`, `vmap` or a trace."""
-    with (
-        torch._C.DisableTorchFunction(),  # those of torch.export, too
-        torch.inference_mode(False),
-        torch.no_grad(),
-        _without_modes(),
-        temporarily_clear_interpreter_stack(),
-        _untraced(),
-    ):
-        yield
-
-
-def _without_modes() -> AbstractContextManager[object]:
-    """Keep what runs out of the graph that `torch.export` or `make_fx` may be recording."""
-    if torch.compiler.is_exporting() or _get_current_dispatch_mode_stack():
-        return _disable_current_modes()  # it imports the compiler, which is imported already
-    return nullcontext()
-
-
-@contextmanager
-def _untraced() -> Iterator[None]:
-    """Keep what runs out of the graph that `torch.jit.trace` may be recording."""
-    if not is_traced():
-        yield
-        return
-    state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]  # untyped in torch
-    try:
-        yield
-    finally:
-        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]  # as above
 
 
 def device_of(weights: Weights) -> torch.device:

@@ -6,13 +6,18 @@ import copyreg
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from torch import nn
 
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has it from Python 3.11 on
+
 P = ParamSpec("P")
 R = TypeVar("R")
+Run: TypeAlias = Callable[[nn.Module, tuple[Any, ...]], Any]
 MAX_CLASS_CHARS = 64  # of the name of a class
 RESERVED = frozenset({*(name.rstrip("_") for name in dir(nn.Module())), "training", ""})
 """Names that every module uses itself, without underscores at their end."""
@@ -57,22 +62,30 @@ class Level(nn.Module, metaclass=LevelType):
     register_full_backward_hook = _touching(nn.Module.register_full_backward_hook)
     register_full_backward_pre_hook = _touching(nn.Module.register_full_backward_pre_hook)
 
-    def __init__(self) -> None:
-        self.__dict__["_touch"] = Touch()
-        super().__init__()
+    def __new__(cls) -> Self:
+        """A level that nobody watches yet."""
+        level = super().__new__(cls)
+        level.__dict__.update(_touch=Touch(), _runs={})
+        return level
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "training":
             self.__dict__["_touch"].happened = True
         super().__setattr__(name, value)
 
-    def forward(self, *inputs: Any, run: Callable[[nn.Module, tuple[Any, ...]], Any]) -> Any:
-        """Run a block of the model.
+    def forward(self, *inputs: Any, run: Run | None = None) -> Any:
+        """Run a block of the model; only a call of the whole model does.
 
         Args:
             *inputs: the live values that the block reads.
-            run: runs the block inside of this module.
+            run: runs the block inside of this module; a wrapper may not pass it on.
         """
+        run = run or self.__dict__["_runs"].get(get_ident())
+        if run is None:
+            raise RuntimeError(
+                "a module of an imported model runs in calls of the model; a module around it that "
+                "calls it again later, as checkpoints do, must pass on keyword arguments"
+            )
         return run(self, inputs)
 
 
@@ -97,15 +110,14 @@ def _reduce_class(kind: LevelType) -> str | tuple[Any, ...]:
 copyreg.pickle(LevelType, _reduce_class)
 
 
-def class_name(parts: Sequence[str], depth: int) -> str:
-    """A name for the class of the module at `parts[:depth]`: layer1.0 -> Layer1, fc_in -> FcIn.
+def class_name(parts: Sequence[str]) -> str:
+    """A name for the class of the module at a path: layers.0 -> LayersItem, layers.0.fc_in -> FcIn.
 
-    What numbered modules are in is a list, unless it is known better.
+    A list and what is in it must not have the same name: tools split one and not the other.
     """
-    if depth < len(parts) and parts[depth].isdigit() and not parts[depth - 1].isdigit():
-        return nn.ModuleList.__name__
-    words = next((part for part in reversed(parts[:depth]) if not part.isdigit()), "")
-    return "".join(word[:1].upper() + word[1:] for word in re.split(r"\W|_", words))
+    words = next((part for part in reversed(parts) if not part.isdigit()), "")
+    title = "".join(word[:1].upper() + word[1:] for word in re.split(r"\W|_", words))
+    return f"{title}Item" if parts[-1].isdigit() else title
 
 
 def level_at(root: nn.Module, path: Iterable[str]) -> nn.Module:
