@@ -219,7 +219,7 @@ class Weights(nn.ParameterDict):
             while part in level._parameters or part in level._buffers:
                 part += "_"
             if part not in level._modules:
-                own = kind if kind and depth == len(parts) else class_name(parts[:depth])
+                own = kind if kind and depth == len(parts) else class_name(parts, depth)
                 place = (*path, part)
                 self.own_levels[place] = level_class(own)()
                 register(level, "module", part, self.own_levels[place])

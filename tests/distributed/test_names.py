@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from onnxinterp import OnnxModule
 from tests.distributed.network import DEPTH, EXPORTERS, exported, original
@@ -15,9 +16,10 @@ def test_children_are_those_of_the_original_in_the_order_of_calls(exporter: str)
     module, network = OnnxModule(exported(exporter)), original()
     assert [n for n, _ in module.named_children()] == [n for n, _ in network.named_children()]
     (kind,) = {type(block).__name__ for block in module.get_submodule("blocks").children()}
-    assert kind == {"dynamo": "Block", "torchscript": "BlocksItem"}[exporter]
+    assert kind == {"dynamo": "Block", "torchscript": "Blocks"}[exporter]
     named = [name for name, level in module.named_modules() if type(level).__name__ == kind]
     assert named == [f"blocks.{place}" for place in range(DEPTH)]
+    assert type(module.get_submodule("blocks")).__name__ == nn.ModuleList.__name__
 
 
 def test_a_key_is_a_file_name() -> None:
