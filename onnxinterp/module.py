@@ -153,13 +153,15 @@ class OnnxModule(Tunable, Inspectable, Savable):
         packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
         reader = opened.reader
         choices = Choices(self.tied, self.untied, reader.adopted, reader.shared)
-        adoption = adopt(model, graph, tensors, tensors.get, choices)
+        with self._mapped.sampled():
+            adoption = adopt(model, graph, tensors, tensors.get, choices)
         self.onnx_graph = graph = rewrite(graph, adoption)
         tensors = adoption.weights(tensors)
         trainable = torch_names(trainable, adoption.stored)
         known = {name: type_of(value) for name, value in (tensors | strings).items()} | packed
         types = infer_types(graph, known)
-        values = parameters(model, graph, tensors, types, trainable, adoption.tied)
+        with self._mapped.sampled():
+            values = parameters(model, graph, tensors, types, trainable, adoption.tied)
         constants = constant_names(graph, values)
         modules = modules_of(graph.nodes, model.protos)
         weights = Weights(values, self, constants, adoption, modules)

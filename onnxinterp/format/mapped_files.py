@@ -14,6 +14,8 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -74,6 +76,20 @@ class MappedFiles:
         identity, state = (info.st_dev, info.st_ino), (info.st_size, info.st_mtime_ns)
         self._files.append(MappedFile(os.path.abspath(path), weakref.ref(pages), identity, state))
         return pages
+
+    @contextmanager
+    def sampled(self) -> Iterator[None]:
+        """Read only the pages that are looked at, without those around them."""
+        maps = [pages for file in self._files if (pages := file.pages()) is not None]
+        self._advise(maps, "MADV_RANDOM")
+        yield
+        self._advise(maps, "MADV_NORMAL")
+
+    @staticmethod
+    def _advise(maps: Iterable[mmap.mmap], advice: str) -> None:
+        if hasattr(mmap, advice):  # where the system knows it
+            for pages in maps:
+                pages.madvise(getattr(mmap, advice))
 
     def check(self) -> None:
         """Check that no file has changed; files that no weight uses any more are forgotten.

@@ -90,6 +90,7 @@ class Pair(nn.Module):
         super().__init__()
         self.between = between
         self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 4)
+        self.gate = nn.Linear(4, 8) if between == "another layer" else None
         self.register_buffer("shift", torch.arange(8.0))
 
     def forward(self, x: Tensor) -> Any:
@@ -99,6 +100,8 @@ class Pair(nn.Module):
                 return self.last(torch.tanh(y) * 2 + 1)
             case "nothing":
                 return self.last(y)
+            case "another layer":
+                return self.last(F.silu(self.gate(x)) * y)
             case "a constant of each column":
                 return self.last(y + self.shift)
             case "a sum over columns":
@@ -111,7 +114,7 @@ class Pair(nn.Module):
                 return self.last(F.relu(y)), y
 
 
-VALID = {"elements", "nothing"}
+VALID = {"elements", "nothing", "another layer"}
 BETWEEN = [
     *sorted(VALID), "a constant of each column", "a sum over columns", "columns in another order",
     "another reader", "an output",
@@ -127,8 +130,9 @@ def test_what_may_be_between_two_layers(between: str) -> None:
     if between not in VALID:
         assert plan == {}
     else:
-        assert isinstance(plan["first"], ColwiseParallel)
-        assert isinstance(plan["last"], RowwiseParallel)
+        assert isinstance(plan.pop("last"), RowwiseParallel)
+        assert set(plan) == ({"first", "gate"} if between == "another layer" else {"first"})
+        assert all(isinstance(style, ColwiseParallel) for style in plan.values())
 
 
 def test_what_is_refused() -> None:
