@@ -1,0 +1,107 @@
+"""One cell: a check of the original against its import, and against its own copy."""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
+
+from onnxinterp import NodeError
+from tests.citizen.checks import ROWS, Row
+from tests.citizen.columns import Column
+from tests.citizen.networks import NETWORKS, Network
+
+MAX_REASON_CHARS = 110
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check said.
+
+    Attributes:
+        reason: why it failed, in words that hold for many cells; "" where it passed.
+        detail: the whole message.
+        way: what had to be done first, "" for nothing.
+    """
+
+    reason: str = ""
+    detail: str = ""
+    way: str = ""
+
+
+PASSED = Outcome()
+
+
+def outcome(row: Row, network: Network, make: Callable[[], nn.Module]) -> Outcome:
+    """Run a check on a new original and what `make` returns.
+
+    Warnings of the tools are theirs: what is judged is the result.
+    """
+    torch.manual_seed(0)
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        try:
+            row.check(network.original(), make(), network.inputs(0))
+        except (Exception, CheckpointException) as error:  # the latter is a BaseException
+            return Outcome(_reason(error), f"{type(error).__name__}: {error}")
+    return PASSED
+
+
+def _reason(error: BaseException) -> str:
+    """The first line, without figures and without what is particular to one network."""
+    text = str(error).strip().partition("\n")[0]
+    if isinstance(error, AssertionError) and text:
+        return text.partition(":")[0][:MAX_REASON_CHARS]
+    if isinstance(error, NodeError):
+        return f"a step fails: {_general(error.__cause__ or error)}"[:MAX_REASON_CHARS].strip()
+    return _general(error)[:MAX_REASON_CHARS].strip()
+
+
+def _general(error: BaseException) -> str:
+    text = str(error).strip().partition("\n")[0].partition(": ")[0]
+    text = re.sub(r" for \w+:$", "", text)
+    text = re.sub(r"0x[0-9a-f]+|['\"`][^'\"`]*['\"`]|\[[^\]]*\]", "…", text)
+    text = re.sub(r"\d+", "N", text).replace("|", "/")
+    return f"{type(error).__name__}: {text}"
+
+
+@cache
+def of_original(name: str, network_name: str) -> Outcome:
+    """The check of the original against its copy: where it fails, the tool is not for it."""
+    network = next(n for n in NETWORKS if n.name == network_name)
+    return outcome(ROWS[name], network, lambda: copy.deepcopy(network.original()))
+
+
+def applies(row: Row, network: Network) -> bool:
+    """Whether a check means something for a network."""
+    return row.only(network.original())
+
+
+def of_import(row: Row, column: Column) -> Outcome:
+    """The check of the original against its import.
+
+    Where the file lacks the normalization, that is inserted again in the documented way, and gets
+    the weights of the original.
+    """
+    found = outcome(row, column.network, lambda: column.imported(**row.options))
+    lost = column.lost() if found.reason else ""
+    if not lost:
+        return found
+    again = outcome(row, column.network, lambda: _with_normalization(row, column))
+    if again.reason:
+        return Outcome(lost, found.detail)
+    return Outcome(way="reinsert_normalization=, then load_state_dict of the original's weights")
+
+
+def _with_normalization(row: Row, column: Column) -> nn.Module:
+    calibration = column.network.inputs(0)
+    module = column.imported(reinsert_normalization=calibration, **row.options)
+    module.load_state_dict(column.network.original().state_dict())
+    return module
