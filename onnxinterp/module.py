@@ -13,6 +13,7 @@ from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import NodeError, UnsupportedOpError, plain
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Graph, Model
+from onnxinterp.graph.scopes import modules_of
 from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
 from onnxinterp.graph.types import infer_types, type_of
@@ -26,12 +27,12 @@ from onnxinterp.runtime.guard import guard_of
 from onnxinterp.runtime.inputs import Arguments, Floating
 from onnxinterp.runtime.interpreter import Frame, Interpreter
 from onnxinterp.runtime.plan import Key, Plan
-from onnxinterp.values import Host
+from onnxinterp.values import Host, read_weight
 from onnxinterp.weights import Weights
 from onnxinterp.weights.loading import header, read_tensors
 from onnxinterp.weights.trainable import Trainable, constant_names, parameters
-from onnxinterp.weights.tree import read_weight
 from onnxinterp.weights.tunable import Tunable
+from onnxinterp.weights.watch import Watch
 from onnxinterp.writing import safetensors as tensorfiles
 from onnxinterp.writing.save import save
 from onnxinterp.writing.template import make_template, template_of
@@ -136,7 +137,10 @@ class OnnxModule(Tunable):
         types = infer_types(graph, known)
         values = parameters(model, graph, tensors, types, trainable)
         constants = constant_names(graph, values)
-        self.__dict__["weights"] = Weights(values, self, constants)  # shares the module's tables
+        modules = modules_of(graph.nodes, model.protos)
+        # not a child: it shares the tables of the module
+        self.__dict__["weights"] = Weights(values, self, constants, modules)
+        self._watch = Watch(self)
         self.template = make_template(
             opened.content, opened.proto, model, self.weights, opened.reader
         )
@@ -179,7 +183,9 @@ class OnnxModule(Tunable):
             self._mapped.check()
         given = self._call.gather(args, keywords, self._floating)
         overridden = frozenset(given).difference(self.input_names)
-        bound = self._plans.get(self.training, overridden)
+        bound = self._plans.get(self.training, overridden, self._watch.is_observed())
+        if bound.called and not torch.compiler.is_compiling():
+            self._watch.check_replaced(bound.called)
         sizes = sizes_of(self._call.infos, given) if bound.plan.sized else None
         known = bound.by_sizes.get(sizes) if sizes else None
         current = known or bound
@@ -188,7 +194,7 @@ class OnnxModule(Tunable):
             values[name] = read_weight(self if holder is None else holder, attribute)
         values.update(given)
         device = self._device(given)
-        frame = Frame(values, device, guard_of(self.limits, given), self.limits.loop_trips)
+        frame = Frame(values, device, guard_of(self.limits, given), self.limits.loop_trips, self)
         try:
             results = self.interpreter.start(current.plan, frame)
         except NodeError as error:

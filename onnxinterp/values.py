@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from ctypes import c_float
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from onnxinterp.dtypes import CARRIER
 
@@ -98,6 +98,14 @@ def host_of(value: Tensor | Host) -> Host:
 def is_traced() -> bool:
     """Whether `torch.jit.trace` is recording."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]  # in torch
+
+
+def read_weight(holder: nn.Module, attribute: str) -> Tensor:
+    """The current value of a weight: a parameter, a buffer, or the result of a parametrization."""
+    found: Tensor | None = holder._parameters.get(attribute)
+    if found is None:
+        found = holder._buffers.get(attribute)
+    return cast("Tensor", getattr(holder, attribute)) if found is None else found
 
 
 def number(value: Tensor | Host) -> Any:

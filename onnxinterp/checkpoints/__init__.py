@@ -6,11 +6,12 @@
 The second line needs no .onnx file, and `module.save_onnx` writes one.
 
 The file is exactly what `torch.save(module.state_dict(), ...)` writes: `torch.load(...,
-weights_only=True)` returns the tensors by name, and `module.load_state_dict` accepts them. The
-state dict's own metadata, where torch keeps version numbers, contain the template: the bytes of the
-source without its weights (`writing.template`). They are data, never code. `load` builds the module
-from these bytes, so `save_onnx` writes the model that the module computes. It reads the file
-without `torch.load` (`pickle_reader`) and checks each entry of the metadata (`metadata`).
+weights_only=True)` returns the tensors by name, and `module.load_state_dict` accepts them. Only a
+parametrized weight (LoRA) is stored as one tensor, its current value. The state dict's own
+metadata, where torch keeps version numbers, contain the template: the bytes of the source without
+its weights (`writing.template`). They are data, never code. `load` builds the module from these
+bytes, so `save_onnx` writes the model that the module computes. It reads the file without
+`torch.load` (`pickle_reader`) and checks each entry of the metadata (`metadata`).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from onnxinterp.format.wire import Place, Wire, messages
 from onnxinterp.limits import Limits
 from onnxinterp.module import OnnxModule
 from onnxinterp.reading.source import Source, parse, read, serialized
+from onnxinterp.weights.parametrized import merge_state
 from onnxinterp.writing.template import without_holes
 
 KEY = "onnxinterp"  # the entry in the metadata of the root module
@@ -68,6 +70,7 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
     names |= {place: names[0] for place, names in template.places.items()}
     trainable = [n for n, t in weights.items() if isinstance(t, nn.Parameter) and t.requires_grad]
     state = module.state_dict()
+    merge_state(module, state)
     for name, weight in weights.items():  # constants, too
         state.setdefault(weights.path(name), weight.detach())
     state._metadata[""][KEY] = {

@@ -14,9 +14,13 @@ Both list the modules that were *called*: a Sequential, but not a ModuleList.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from onnx import NodeProto
+
+if TYPE_CHECKING:
+    from onnxinterp.graph.ir import Node
 
 NAMES, CLASSES = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
 MAX_SCOPES = 64  # modules inside each other
@@ -43,6 +47,26 @@ def classes_of(proto: NodeProto) -> dict[str, str]:
     if len(paths) != len(classes):
         return {}
     return {path_of(p): c.rpartition(".")[2] for p, c in zip(paths, classes, strict=True)}
+
+
+def modules_of(nodes: Iterable[Node], protos: Mapping[str, NodeProto]) -> dict[str, str]:
+    """Path of each module that nodes were recorded in -> name of its class, "" where unknown.
+
+    Args:
+        nodes: of a graph, in order.
+        protos: first output of a node -> its message.
+    """
+    modules: dict[str, str] = {}
+    seen: set[tuple[str, ...]] = set()
+    for node in nodes:
+        if node.scopes in seen:
+            continue
+        seen.add(node.scopes)
+        proto = protos.get(node.outputs[0])
+        classes = {} if proto is None else classes_of(proto)
+        for path in map(path_of, node.scopes):
+            modules.setdefault(path, classes.get(path, ""))
+    return modules
 
 
 def path_of(scope: str) -> str:

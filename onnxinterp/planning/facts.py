@@ -42,6 +42,7 @@ class Setting:
         types: the ONNX types of the weights.
         frozen_stats: names of the state that is not updated in training.
         fuse: whether nodes that are one function in torch run as one.
+        by_module: whether nodes of different torch modules never run as one.
         guard: watches the nodes that run while the plan is made (constant folding).
     """
 
@@ -55,6 +56,7 @@ class Setting:
     types: Mapping[str, int] = field(default_factory=dict)
     frozen_stats: Set[str] = frozenset()
     fuse: bool = True
+    by_module: bool = False
     guard: Guard = field(default_factory=lambda: Guard.of_plan(Limits()))
 
 

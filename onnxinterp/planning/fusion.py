@@ -37,7 +37,9 @@ from onnxinterp.runtime.plan import Key, Step, onnx_name_of
 from onnxinterp.values import Host
 
 
-def fuse(steps: Sequence[Step], outputs: Sequence[Key], constants: Constants) -> list[Step]:
+def fuse(
+    steps: Sequence[Step], outputs: Sequence[Key], constants: Constants, *, by_module: bool = False
+) -> list[Step]:
     """Replace the steps that match a pattern by one, in the place of their last one.
 
     They are left alone where another step reads a value between them.
@@ -46,6 +48,7 @@ def fuse(steps: Sequence[Step], outputs: Sequence[Key], constants: Constants) ->
         steps: in order.
         outputs: of the plan: these values are computed as the file has them.
         constants: the known values.
+        by_module: leave nodes of different torch modules alone.
     """
     matcher = _Matcher(steps, constants)
     reads = Counter([*outputs, *(key for s in steps for key in s.reads)])
@@ -55,6 +58,8 @@ def fuse(steps: Sequence[Step], outputs: Sequence[Key], constants: Constants) ->
         if step.outputs[0] in replaced:
             continue
         for fused in matcher.matches(step):
+            if by_module and len({s.node.scopes for s in fused.parts}) > 1:
+                continue
             inside = Counter(key for s in fused.parts for key in s.reads)
             inner = {s.outputs[0] for s in fused.parts} - {step.outputs[0]}
             if replaced.isdisjoint(inner) and all(inside[name] == reads[name] for name in inner):

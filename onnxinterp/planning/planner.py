@@ -79,7 +79,7 @@ class _Planner:
         outputs = tuple(constants.key(o.name, kind) for o in graph.outputs)
         sized = size_values(steps, constants.known, setting.weights) if is_root else set()
         if setting.fuse:
-            steps = fuse(steps, outputs, constants)
+            steps = fuse(steps, outputs, constants, by_module=setting.by_module)
         computed = set(inputs).union(o for s in steps for o in s.outputs)
         sized &= computed
         steps, dead = live_steps(steps, {*outputs, *sized}, computed)

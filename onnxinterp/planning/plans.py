@@ -27,13 +27,16 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from onnxinterp.graph.ir import Graph, ValueInfo
 from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
+from onnxinterp.planning.blocks import nest
 from onnxinterp.planning.facts import Setting, infer, snapshot
 from onnxinterp.planning.planner import make_plan
+from onnxinterp.planning.scoping import chains
 from onnxinterp.planning.static_shapes import MAX_STEPS, Found, static_shapes
 from onnxinterp.runtime.guard import Guard
-from onnxinterp.runtime.plan import Plan
+from onnxinterp.runtime.plan import Plan, WeightPlace
 from onnxinterp.values import Host, Shape, is_traced
 from onnxinterp.weights import Weights
+from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import constant_names
 
 Sizes: TypeAlias = "tuple[torch.Size, ...]"
@@ -48,23 +51,26 @@ class BoundPlan:
 
     Attributes:
         plan: runs whatever the sizes of the inputs are.
-        reads: name, module (None for the root) and attribute of each weight.
+        reads: where the weights are.
         training: the mode it is for.
         overridden: the initializers that a call gives.
         own: places of the outputs that are constants of the plan, or weights.
+        called: the modules that blocks of a nested plan run in.
         by_sizes: shapes of the inputs -> the plan made for them; None where they came once.
     """
 
     plan: Plan
-    reads: list[tuple[str, nn.Module | None, str]]
+    reads: list[WeightPlace]
     training: bool
     overridden: frozenset[str]
     by_sizes: dict[Sizes, BoundPlan | None] = field(default_factory=dict)
     own: frozenset[int] = field(init=False)
+    called: frozenset[nn.Module] = field(init=False)
 
     def __post_init__(self) -> None:
         kept = {*self.plan.constants, *(name for name, _, _ in self.reads)}
         self.own = frozenset(i for i, key in enumerate(self.plan.outputs) if key in kept)
+        self.called = frozenset(block.level for block in self.plan.blocks())
 
 
 class Plans:
@@ -118,16 +124,32 @@ class Plans:
     def _start(self, setting: Setting, types: Mapping[str, int]) -> None:
         self.setting = setting
         self._facts = infer(self.graph, types, self.static_shapes)
-        self._plans: dict[tuple[bool, frozenset[str]], BoundPlan] = {}
+        self._plans: dict[tuple[bool, frozenset[str], bool], BoundPlan] = {}
         self._shapes: Found | None = None
 
-    def get(self, training: bool, overridden: frozenset[str] = frozenset()) -> BoundPlan:
-        """The plan for a mode, where a call gives the `overridden` initializers."""
+    def get(
+        self, training: bool, overridden: frozenset[str] = frozenset(), nested: bool = False
+    ) -> BoundPlan:
+        """The plan for a mode, where a call gives the `overridden` initializers.
+
+        A nested plan runs blocks inside of the modules that their nodes come from.
+        """
         plans = self._plans  # a thread may put another there meanwhile
-        key = training and self.has_modes, overridden
+        key = training and self.has_modes, overridden, nested
         if (found := plans.get(key)) is None:
-            found = plans[key] = self._make(*key)
+            make = self._make_nested if nested else self._make
+            found = plans[key] = make(*key[:2])
         return found
+
+    def _make_nested(self, training: bool, overridden: frozenset[str]) -> BoundPlan:
+        flat = self._make(training, overridden, by_module=True)
+        parameters = {n for n in self.weights if isinstance(self.weights[n], nn.Parameter)}
+        places = {place.name: place for place in flat.reads}
+        found = chains(flat.plan.steps, parameters)
+        modules = self.weights.modules_called or self.weights.levels()
+        plan = nest(flat.plan, found, places, self.weights.root, modules)
+        reads = [place for place in flat.reads if place.name in {*plan.captures, *plan.inputs}]
+        return replace(flat, plan=plan, reads=reads)
 
     def specialize(
         self, bound: BoundPlan, sizes: Sizes, values: Mapping[Any, Any], guard: Guard | None
@@ -183,6 +205,8 @@ class Plans:
         overridden: frozenset[str],
         sized: Mapping[str, Host] | None = None,
         guard: Guard | None = None,
+        *,
+        by_module: bool = False,
     ) -> BoundPlan:
         base = self.setting
         constants = {n: t for n, t in base.constants.items() if n not in overridden}
@@ -193,24 +217,28 @@ class Plans:
             hosts={n: h for n, h in base.hosts.items() if n in constants},
             training=training,
             sized=sized or {},
+            by_module=by_module,
             guard=guard or Guard.of_plan(self.limits),
         )
         # a call inside grad, vmap or a trace may need a plan: its constants are for all calls
         with _outside_transforms():
             plan = make_plan(self.graph, setting, self._facts)
         needed = {*plan.captures, *plan.inputs}
-        reads = [(n, *self._holder(n)) for n in self.weights if n in needed]
+        reads = [self._place(n) for n in self.weights if n in needed]
         return BoundPlan(plan, reads, training, overridden)
 
-    def _holder(self, name: str) -> tuple[nn.Module | None, str]:
-        """Where a weight is; None for the root, which would refer to itself by its plans."""
+    def _place(self, name: str) -> WeightPlace:
         holder, attribute = self.weights.holder(name)
-        return None if holder is self.weights.root else holder, attribute
+        return WeightPlace(name, None if holder is self.weights.root else holder, attribute)
 
     def _setting(self, frozen_stats: frozenset[str]) -> Setting:
         """What plans depend on, as it is now: `functional_call` may have replaced weights."""
         weights = dict(self.weights.items())
-        constants = {n: weights[n] for n in constant_names(self.graph, weights)}
+        constants = {
+            n: weights[n]
+            for n in constant_names(self.graph, weights)
+            if not parameters_of(*self.weights.holder(n))
+        }
         for name, tensor in constants.items():
             if name not in self._hosts and (host := snapshot(tensor)) is not None:
                 self._hosts[name] = host

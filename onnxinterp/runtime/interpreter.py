@@ -23,15 +23,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from onnxinterp.errors import InputError, NodeError, UnsafeModelError, plain
 from onnxinterp.extras import MissingExtraError
 from onnxinterp.graph.ir import Node
 from onnxinterp.kinds import Kind
 from onnxinterp.runtime.guard import Guard, LimitExceeded
-from onnxinterp.runtime.plan import Key, Plan, Step, onnx_name_of
-from onnxinterp.values import Host, Subgraph, host_of, number
+from onnxinterp.runtime.plan import Block, Key, Plan, Step, onnx_name_of
+from onnxinterp.values import Host, Subgraph, host_of, number, read_weight
 
 NUMBER_BYTES = 40  # of a Python number in a list
 
@@ -44,9 +44,11 @@ class Frame:
         device: where new tensors are created.
         guard: watches the call; None where it has no limits.
         loop_trips: how often a subgraph may run each time its node does; None is no limit.
+        root: the module that is called; None where there is none.
+        module: the module inside of which the plan runs: the root, or that of a block.
     """
 
-    __slots__ = ("device", "guard", "loop_trips", "values")
+    __slots__ = ("device", "guard", "loop_trips", "module", "root", "values")
 
     def __init__(
         self,
@@ -54,11 +56,15 @@ class Frame:
         device: torch.device,
         guard: Guard | None = None,
         loop_trips: int | None = None,
+        root: nn.Module | None = None,
+        module: nn.Module | None = None,
     ) -> None:
         self.values = values
         self.device = device
         self.guard = guard
         self.loop_trips = loop_trips
+        self.root = root
+        self.module = root if module is None else module
 
 
 class Interpreter:
@@ -83,14 +89,14 @@ class Interpreter:
         for step, dead in zip(plan.steps, plan.dead, strict=True):
             try:
                 result = self.run_step(step, frame)
-                if guard is not None:
+                if guard is not None and step.block is None:
                     guard.record(result)
             except (NodeError, InputError, MissingExtraError, UnsafeModelError):
                 raise  # the message is complete
             except LimitExceeded as error:
                 raise UnsafeModelError(f"{describe(step, values)}: {error}") from None
             except Exception as error:
-                if _is_signal(error):
+                if step.block is not None or _is_signal(error):  # a hook may end a call
                     raise
                 raise NodeError(f"{describe(step, values)}: {_cause(error)}") from error
             if result.__class__ is not tuple and len(step.outputs) == 1:
@@ -114,6 +120,8 @@ class Interpreter:
 
     def _convert_and_call(self, step: Step, frame: Frame) -> Any:
         """Call the kernel, or its host rule, with inputs converted to what it wants."""
+        if step.block is not None:
+            return self._call_block(step, step.block, frame)
         values, keywords = frame.values, step.attributes
         args = [values[key] for key in step.inputs]
         for index, kind in step.numbers:
@@ -130,6 +138,19 @@ class Interpreter:
         if Host in map(type, args):
             args = _to_tensors(args, step.kinds, frame.device)
         return step.kernel(*args, **keywords)
+
+    def _call_block(self, step: Step, block: Block, frame: Frame) -> Any:
+        """Call the module that a block belongs to; what is in its place may be called instead."""
+        start = frame.module if block.is_inside else frame.root
+        assert start is not None, "a nested plan runs in the call of a module"
+        module = start
+        for attribute in block.attributes:
+            found = module._modules.get(attribute)
+            module = getattr(module, attribute) if found is None else found
+        inputs = [frame.values[key] for key in step.inputs]
+        if module is not block.level and all(m is not block.level for m in module.modules()):
+            return module(*inputs)  # a new layer in the place of the old one
+        return module(*inputs, run=BlockCall(block, self, frame))
 
     def _bind(self, plan: Plan, frame: Frame, node: Node) -> Subgraph:
         """A subgraph of `node` as a function: it sees the outer values, and counts its runs."""
@@ -149,6 +170,30 @@ class Interpreter:
             return self.run(plan, Frame(values, frame.device, guard, limit))
 
         return Subgraph(call, len(plan.inputs), plan.output_types, plan.static_shapes)
+
+
+class BlockCall:
+    """Runs a block in the call of its module, perhaps again when a checkpoint recomputes it."""
+
+    __slots__ = ("block", "frame", "interpreter")
+
+    def __init__(self, block: Block, interpreter: Interpreter, around: Frame) -> None:
+        self.block = block
+        self.interpreter = interpreter
+        self.frame = Frame({}, around.device, around.guard, around.loop_trips, around.root)
+
+    def __call__(self, module: nn.Module, inputs: Sequence[Any]) -> Any:
+        """Return the one result, or the tuple of them."""
+        block, around = self.block, self.frame
+        assert around.root is not None, "as for the block"
+        device = next((v.device for v in inputs if isinstance(v, Tensor)), around.device)
+        values: dict[Key, Any] = {"": None, **block.plan.constants}
+        values.update(zip(block.plan.inputs, inputs, strict=True))
+        for name, holder, attribute in block.reads:
+            values[name] = read_weight(around.root if holder is None else holder, attribute)
+        frame = Frame(values, device, around.guard, around.loop_trips, around.root, module)
+        results = self.interpreter.run(block.plan, frame)
+        return results[0] if len(results) == 1 else results
 
 
 def by_name(step: Step, result: Any) -> Iterable[tuple[str, Any]]:

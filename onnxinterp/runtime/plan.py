@@ -2,6 +2,7 @@
 
     Plan        steps, and the names of what goes in and what comes out
         Step    one node, or several that run as one function
+        Block   steps that run inside the call of a module: a step of a nested plan
     Ref         a constant in the form in which a kernel takes it
 
 `print(plan)` lists the steps. Plans are derived from a `Graph` (see `planning`), never stored.
@@ -9,12 +10,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from onnxinterp.errors import plain
 from onnxinterp.graph.ir import Node
@@ -63,6 +64,7 @@ class Step:
         wants_device: the kernel creates tensors from nothing.
         updates: (weight name, index of the output that is its next value).
         parts: the steps that a fused step replaces; empty otherwise.
+        block: what a step of a nested plan runs inside of a module; node and kernel are the last.
     """
 
     node: Node
@@ -79,6 +81,7 @@ class Step:
     wants_device: bool = False
     updates: tuple[tuple[str, int], ...] = ()
     parts: tuple[Step, ...] = ()
+    block: Block | None = None
 
     @cached_property
     def reads(self) -> tuple[Key, ...]:
@@ -90,7 +93,9 @@ class Step:
 
     @property
     def op(self) -> str:
-        """The operators it runs: "Relu", "com.example::Op", "Mul + Sigmoid"."""
+        """The operators it runs: "Relu", "com.example::Op", "Mul + Sigmoid"; a block's module."""
+        if self.block is not None:
+            return self.block.path
         nodes = [part.node for part in self.parts] or [self.node]
         return " + ".join(f"{n.domain}::{n.op_type}" if n.domain else n.op_type for n in nodes)
 
@@ -100,7 +105,7 @@ class Step:
         held = {**self.attributes, **self.weights}
         arguments += [f"{k}={_brief(v)}" for k, v in held.items()]
         arguments += [f"{name}={plan!r}" for name, plan in self.subgraphs.items()]
-        kernel = getattr(self.kernel, "__name__", "kernel")
+        kernel = self.block.path if self.block else getattr(self.kernel, "__name__", "kernel")
         return plain(f"{results} = {kernel}({', '.join(arguments)})")
 
 
@@ -131,11 +136,21 @@ class Plan:
     static_shapes: Callable[[], tuple[Shape, ...]] = tuple
     sized: tuple[str, ...] = ()
 
+    def blocks(self) -> Iterator[Block]:
+        """All blocks of a nested plan, those inside after the one around them."""
+        for step in self.steps:
+            if step.block is not None:
+                yield step.block
+                yield from step.block.plan.blocks()
+
     def __repr__(self) -> str:
         outputs = ", ".join(map(onnx_name_of, self.outputs))
         return plain(f"<Plan: {', '.join(self.inputs)} -> {outputs}, {len(self.steps)} steps>")
 
     def __str__(self) -> str:
+        return "\n".join(map(plain, self._lines()))
+
+    def _lines(self) -> list[str]:
         lines = [f"inputs   {', '.join(self.inputs)}"]
         lines += [
             f"constant {onnx_name_of(key)} = {_brief(value)}"
@@ -145,8 +160,45 @@ class Plan:
             operators = f"  # {step.op}"
             freed = f", frees {', '.join(map(onnx_name_of, dead))}" if dead else ""
             lines.append(f"{number:<8} {step!r}{operators}{freed}")
+            if step.block is not None:
+                lines += [f"    {line}" for line in step.block.plan._lines()]
         lines.append(f"outputs  {', '.join(map(onnx_name_of, self.outputs))}")
-        return "\n".join(map(plain, lines))
+        return lines
+
+
+class WeightPlace(NamedTuple):
+    """Where a weight is read.
+
+    Attributes:
+        name: its name in the graph.
+        holder: the module that holds it; None for the root, which a plan must not refer to.
+        attribute: its name there.
+    """
+
+    name: str
+    holder: nn.Module | None
+    attribute: str
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Steps that run inside the call of a module.
+
+    Attributes:
+        path: of the module, from the root.
+        attributes: those that lead to it, from the module around it or from the root.
+        is_inside: whether they start at the module around it.
+        level: the module itself; a tool may put another in its place, or around it.
+        plan: the steps; its inputs are live values that the module is called with.
+        reads: the weights that they read, other than those of blocks inside.
+    """
+
+    path: str
+    attributes: tuple[str, ...]
+    is_inside: bool
+    level: nn.Module
+    plan: Plan
+    reads: tuple[WeightPlace, ...]
 
 
 def _brief(value: Any) -> str:

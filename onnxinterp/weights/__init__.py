@@ -16,13 +16,15 @@ returns the state_dict key.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Iterator, KeysView, Mapping
+from collections.abc import Collection, Iterator, KeysView, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from onnxinterp.weights.tree import RESERVED, Level, escape, level_at, read_weight, register
+from onnxinterp.values import read_weight
+from onnxinterp.weights.tree import RESERVED, class_name, escape, level_at, level_class, register
 
 MAX_LEVELS = 64  # of nested names: torch visits them by recursion
 MAX_NESTED_NAME_CHARS = 512  # characters of a name that nests
@@ -40,6 +42,10 @@ class Weights(nn.ParameterDict):
         values: the tensors by ONNX name; those that are an `nn.Parameter` become parameters.
         owner: the module at whose root the names are stored; by default, the dictionary itself.
         transient: names of the buffers that are not in the state dict.
+        modules: path of each module that is called -> name of its class; others hold weights.
+
+    Attributes:
+        modules_called: path of each module that is called -> the attributes that lead to it.
     """
 
     # ParameterDict has an ordered set of its names here; ours also has the path of each
@@ -50,6 +56,7 @@ class Weights(nn.ParameterDict):
         values: Mapping[str, Tensor] | None = None,
         owner: nn.Module | None = None,
         transient: Collection[str] = (),
+        modules: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.attach(owner)
@@ -59,7 +66,14 @@ class Weights(nn.ParameterDict):
         self._reserved = RESERVED.union(name.rstrip("_") for name in names)
         self._transient = frozenset(transient)
         values = values or {}
-        room = SPARE_LEVELS + LEVELS_PER_WEIGHT * float(len(values))
+        room = SPARE_LEVELS + LEVELS_PER_WEIGHT * float(len(values)) + len(modules)
+        self.modules_called: dict[str, tuple[str, ...]] = {}
+        for path, kind in modules.items():
+            *around, last = path.split(".")
+            if room > 0 and len(around) < MAX_LEVELS:
+                attributes, made = self._descend([*around, last], kind)
+                self.modules_called[path] = attributes
+                room -= made
         for name in sorted(values, key=lambda n: -n.count(".")):  # levels before their namesakes
             room -= self._enter(name, MAX_LEVELS if room > 0 else 0)
             self[name] = values[name]
@@ -88,22 +102,32 @@ class Weights(nn.ParameterDict):
         path = self._keys[name]
         return (level_at(self.root, path[:-1]) if len(path) > 1 else self.root), path[-1]
 
+    def levels(self) -> dict[str, tuple[str, ...]]:
+        """Path of each module in the tree -> the attributes that lead to it."""
+        return {path: tuple(path.split(".")) for path, _ in self.root.named_modules() if path}
+
     def _enter(self, name: str, deepest: int = MAX_LEVELS) -> int:
         """Find a free place for a new name, and add the levels on the way; return their number."""
         parts = name.split(".", deepest if len(name) <= MAX_NESTED_NAME_CHARS else 0)
+        path, made = self._descend(parts[:-1])
+        leaf = escape(parts[-1].replace(".", "_"), RESERVED if path else self._reserved)
+        self._keys[name] = (*path, _free(level_at(self.root, path), leaf))
+        return made
+
+    def _descend(self, parts: Sequence[str], kind: str = "") -> tuple[tuple[str, ...], int]:
+        """The attributes that lead to a module, and how many levels were made on the way."""
         level, path, made, reserved = self.root, list[str](), 0, self._reserved
-        for part in parts[:-1]:
+        for depth, part in enumerate(parts, 1):
             part = escape(part, reserved)
             while part in level._parameters or part in level._buffers:
                 part += "_"
             if part not in level._modules:
-                register(level, "module", part, Level())
+                own = kind if kind and depth == len(parts) else class_name(parts[:depth])
+                register(level, "module", part, level_class(own)())
                 made += 1
             level, reserved = level_at(level, (part,)), RESERVED
             path.append(part)
-        path.append(_free(level, escape(parts[-1].replace(".", "_"), reserved)))
-        self._keys[name] = tuple(path)
-        return made
+        return tuple(path), made
 
     def __getitem__(self, name: str) -> Tensor:
         return read_weight(*self.holder(name))

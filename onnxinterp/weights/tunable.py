@@ -1,4 +1,4 @@
-"""Freezing weights and statistics, and groups of parameters for optimizers.
+"""Freezing weights and statistics, LoRA adapters, and groups of parameters for optimizers.
 
 `Tunable` is the part of `OnnxModule` for fine-tuning. Its patterns are those of `fnmatch` over ONNX
 names ("layer1.*"); a predicate takes name and tensor.
@@ -6,19 +6,31 @@ names ("layer1.*"); a predicate takes name and tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from onnxinterp.graph.ir import Graph
 from onnxinterp.patterns import Names, select
 from onnxinterp.weights import Weights
+from onnxinterp.weights.lora import LoRA
+from onnxinterp.weights.parametrized import (
+    adapter_of,
+    check_can_parametrize,
+    make_copyable,
+    parameters_of,
+    parametrizations_of,
+)
 from onnxinterp.weights.trainable import state_names
+
+MATRICES = "names must match a parameter of rank 2 or more"
 
 
 class Tunable(nn.Module):
-    """Freezing, unfreezing and grouping of weights by their ONNX names."""
+    """Freezing, unfreezing, adapting and grouping of weights by their ONNX names."""
 
     weights: Weights
     onnx_graph: Graph
@@ -33,7 +45,8 @@ class Tunable(nn.Module):
 
         It sets nothing else, so it survives `train()`, copies and pickling, and it can be combined
         with other code that sets `requires_grad`. Statistics of normalization are not parameters:
-        see `freeze_statistics`.
+        see `freeze_statistics`. Of a parametrized weight, the parameters from which it is computed
+        are frozen.
 
         Args:
             names: a name pattern or several, or a predicate of name and tensor.
@@ -49,8 +62,9 @@ class Tunable(nn.Module):
     def unfreeze(self, names: Names = "*") -> tuple[str, ...]:
         """Unfreeze weights: `requires_grad` of their parameters becomes True.
 
-        Settings (quantization scales, tensors of rank 0, ...) are not parameters: name them in the
-        module's `trainable=`.
+        Of a weight with a LoRA adapter, this is the adapter; the weight itself stays frozen until
+        `merge_lora` or `remove_lora`. Settings (quantization scales, tensors of rank 0, ...) are
+        not parameters: name them in the module's `trainable=`.
 
         Args:
             names: a name pattern or several, or a predicate of name and tensor.
@@ -64,11 +78,138 @@ class Tunable(nn.Module):
         return self._require_grad(names, True)
 
     def _require_grad(self, names: Names, required: bool) -> tuple[str, ...]:
-        parameters = {n: t for n, t in self.weights.items() if isinstance(t, nn.Parameter)}
-        chosen = select(names, parameters, "names must match a parameter", parameters)
-        for name in chosen:
-            parameters[name].requires_grad_(required)
+        parameters = self._parameters_of_weights()
+        tensors = {name: self.weights[name] for name in parameters}
+        chosen = select(names, parameters, "names must match a parameter", tensors)
+        for parameter in (p for name in chosen for p in parameters[name]):
+            parameter.requires_grad_(required)
         return chosen
+
+    def _parameters_of_weights(self) -> dict[str, tuple[nn.Parameter, ...]]:
+        """Name -> the parameters that train a weight; without buffers."""
+        found = {name: parameters_of(*self.weights.holder(name)) for name in self.weights}
+        return {name: parameters for name, parameters in found.items() if parameters}
+
+    def add_lora(self, names: Names, rank: int = 8, alpha: float | None = None) -> tuple[str, ...]:
+        """Add LoRA adapters to weights, and freeze all other parameters (Hu et al., 2021).
+
+        A call then computes with weight + alpha / rank * B @ A, where only the small matrices A
+        and B train. B is zero at the start, so the outputs are unchanged. `save_onnx`,
+        `save_safetensors` and `checkpoints.save` write this sum. Unfreeze other parameters that
+        shall train, too: `unfreeze("*.bias")`.
+
+        A weight that several nodes read has one adapter. Each call computes each sum once, at the
+        cost of a tensor of the weight's size. There is no dropout: it would apply to the inputs of
+        layers, not to weights. See `weights.lora` for convolutions and recurrent layers.
+
+        Example:
+            >>> m.add_lora(["*.query.weight", "*.value.weight"], rank=8)  # doctest: +SKIP
+            >>> torch.optim.AdamW(m.parameter_groups(lr=1e-3))  # doctest: +SKIP
+
+        Args:
+            names: of parameters of rank 2 or more: a pattern or several, or a predicate of name
+                and tensor. Parameters of a lower rank are left out.
+            rank: of the product.
+            alpha: scales the product, with alpha / rank; `rank` by default.
+
+        Returns:
+            The names of the chosen weights.
+
+        Raises:
+            ValueError: a pattern matches no parameter of rank 2 or more, a weight has an adapter
+                or another parametrization already, or `rank` is less than 1.
+        """
+        if rank < 1:
+            raise ValueError(f"rank must be at least 1, got {rank}")
+        weights, parameters = self.weights, self._parameters_of_weights()
+        matrices = {name: t for name in parameters if (t := weights[name]).ndim > 1}
+        if not (chosen := select(names, matrices, MATRICES, matrices)):
+            raise ValueError(f"{MATRICES}, got {names!r}")
+        for name in chosen:
+            check_can_parametrize(*weights.holder(name), name)
+        adapters = {n: LoRA(matrices[n], rank, rank if alpha is None else alpha) for n in chosen}
+        others = (own for n, own in parameters.items() if not adapter_of(*weights.holder(n)))
+        for parameter in (p for own in others for p in own):
+            parameter.requires_grad_(False)
+        for name, adapter in adapters.items():
+            holder, attribute = weights.holder(name)
+            parametrize.register_parametrization(holder, attribute, adapter)
+            make_copyable(holder)
+        return chosen
+
+    def merge_lora(self) -> tuple[str, ...]:
+        """Add the products of all LoRA adapters to their weights, and remove the adapters.
+
+        The outputs are the same. All that was frozen stays frozen: see `unfreeze`.
+
+        Returns:
+            The names of the weights that had an adapter.
+        """
+        return self._end_lora(merge=True)
+
+    def remove_lora(self) -> tuple[str, ...]:
+        """Remove all LoRA adapters; the weights are again what they were before `add_lora`.
+
+        All that was frozen stays frozen: see `unfreeze`.
+
+        Returns:
+            The names of the weights that had an adapter.
+        """
+        return self._end_lora(merge=False)
+
+    @torch.no_grad()
+    def _end_lora(self, merge: bool) -> tuple[str, ...]:
+        adapters = dict(self._adapters())
+        for name, adapter in adapters.items():
+            holder, attribute = self.weights.holder(name)
+            parametrizations = parametrizations_of(holder, attribute)
+            assert parametrizations is not None, "the adapter is one of them"
+            if merge:
+                parametrizations.original.copy_(adapter(parametrizations.original))
+            del parametrizations[list(parametrizations).index(adapter)]
+            if not parametrizations:  # nobody has added another one since
+                parametrize.remove_parametrizations(holder, attribute, leave_parametrized=False)
+        return tuple(adapters)
+
+    def lora_state_dict(self) -> dict[str, Tensor]:
+        """The matrices of all LoRA adapters, by the name of the weight + ".lora_A" or ".lora_B".
+
+        As in a state dict, the tensors share memory with the parameters. Rank and alpha are not
+        stored: to load it, call `add_lora` with the same arguments first.
+        """
+        return {
+            f"{name}.{matrix}": parameter.detach()
+            for name, adapter in self._adapters()
+            for matrix, parameter in adapter.named_parameters()
+        }
+
+    def load_lora_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load what `lora_state_dict` returned into the adapters of this module, in place.
+
+        Args:
+            state: exactly the matrices of this module's adapters, by name; of any floating dtype.
+
+        Raises:
+            ValueError: names or shapes differ; all are listed, and nothing is changed.
+        """
+        own = self.lora_state_dict()
+        wrong = [f"missing: {name}" for name in own.keys() - state.keys()]
+        wrong += [f"not in the module: {name}" for name in state.keys() - own.keys()]
+        wrong += [
+            f"{name} must be {list(own[name].shape)}, got {list(state[name].shape)}"
+            for name in own.keys() & state.keys()
+            if own[name].shape != state[name].shape
+        ]
+        if wrong:
+            hint = "state must be of the same adapters: call add_lora with the same arguments first"
+            raise ValueError("\n  ".join([hint, *sorted(wrong)]))
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def _adapters(self) -> Iterator[tuple[str, LoRA]]:
+        for name in self.weights:
+            if (adapter := adapter_of(*self.weights.holder(name))) is not None:
+                yield name, adapter
 
     def freeze_statistics(self, names: Names = "*") -> tuple[str, ...]:
         """Make normalization use its stored statistics, in `train()` too, and never update them.
@@ -130,7 +271,7 @@ class Tunable(nn.Module):
                 from the input to the output.
             levels: adjacent depths are joined to this many levels; None keeps all depths.
             weight_decay: for matrices and kernels only; vectors get 0 in groups of their own, as
-                usual. None leaves it to the optimizer.
+                usual. None leaves it to the optimizer. Adapters of LoRA are matrices.
 
         Returns:
             Dictionaries with "params", "lr" and "name", from the input to the output; and
@@ -139,11 +280,11 @@ class Tunable(nn.Module):
         Raises:
             ValueError: a trainable weight has none of the prefixes.
         """
-        training = {
-            name: tensor
-            for name, tensor in self.weights.items()
-            if isinstance(tensor, nn.Parameter) and tensor.requires_grad
+        parameters = {
+            name: [p for p in own if p.requires_grad]
+            for name, own in self._parameters_of_weights().items()
         }
+        training = {name: self.weights[name] for name, own in parameters.items() if own}
         if by == "depth":
             level_of = _joined(depths(self.onnx_graph, training), levels)
         elif isinstance(by, str):
@@ -159,7 +300,7 @@ class Tunable(nn.Module):
             group = {"params": [], "lr": lr * decay ** (last - level), "name": title}
             if weight_decay is not None:
                 group["weight_decay"] = 0.0 if vector else weight_decay
-            groups.setdefault((level, vector), group)["params"].append(training[name])
+            groups.setdefault((level, vector), group)["params"] += parameters[name]
         return list(groups.values())
 
 

@@ -1,0 +1,218 @@
+"""Nested plans: runs of steps become blocks, which run inside the call of their module.
+
+    nest(plan, chains, weights)     a plan whose steps are blocks, where they belong to a module
+
+The steps of one level are grouped by the module they are called in. Each group becomes one step, in
+a topological order. A group that others both follow and precede (a module called twice, a step of
+another module in between) is split into several calls, in the order of the file.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from torch import nn
+
+from onnxinterp.graph.scopes import path_of
+from onnxinterp.planning.liveness import live_steps
+from onnxinterp.planning.scoping import Chain
+from onnxinterp.runtime.plan import Block, Key, Plan, Step, WeightPlace
+from onnxinterp.weights.tree import level_at
+
+Followers: TypeAlias = dict[Hashable, dict[Hashable, None]]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A step, its place in the flat plan, and the modules that it is still to enter."""
+
+    place: int
+    step: Step
+    chain: Chain
+
+
+def nest(
+    plan: Plan,
+    chains: Sequence[Chain],
+    weights: Mapping[str, WeightPlace],
+    root: nn.Module,
+    modules: Mapping[str, tuple[str, ...]],
+) -> Plan:
+    """The plan with blocks.
+
+    Args:
+        plan: a flat plan.
+        chains: for each of its steps, the modules it is called in, outermost first.
+        weights: where each weight is that the plan reads.
+        root: the module that is called.
+        modules: path of each module inside that can be called -> attributes that lead to it.
+    """
+    known = [tuple(c for c in chain if path_of(c) in modules) for chain in chains]
+    items = [
+        _Item(place, step, chain)
+        for place, (step, chain) in enumerate(zip(plan.steps, known, strict=True))
+    ]
+    return _Nesting(plan, weights, root, modules).plan(items, plan.inputs, plan.outputs, "")
+
+
+class _Nesting:
+    """Nests one plan."""
+
+    def __init__(
+        self,
+        flat: Plan,
+        weights: Mapping[str, WeightPlace],
+        root: nn.Module,
+        modules: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        self.flat = flat
+        self.weights = weights
+        self.root = root
+        self.modules = modules
+
+    def plan(
+        self, items: Sequence[_Item], inputs: Sequence[str], outputs: Sequence[Key], path: str
+    ) -> Plan:
+        """The plan of a part of the steps, which runs in the module at `path`."""
+        groups = group(items)
+        needed, wanted = set(outputs), list[set[Key]]()  # what is read after each group
+        for members in reversed(groups):
+            wanted.append(set(needed))
+            needed.update(key for item in members for key in item.step.reads)
+        steps = [
+            members[0].step if not members[0].chain else self._block(members, after, path)
+            for members, after in zip(groups, reversed(wanted), strict=True)
+        ]
+        computed = {*inputs, *(name for step in steps for name in step.outputs)}
+        live, dead = live_steps(steps, {*outputs, *inputs}, computed)
+        own = {key for step in live if step.block is None for key in step.reads}.union(outputs)
+        return replace(
+            self.flat,
+            steps=tuple(live),
+            dead=tuple(dead),
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            captures=tuple(key for key in self.flat.captures if key in own),
+            constants={k: v for k, v in self.flat.constants.items() if k in own},
+            sized=(),
+        )
+
+    def _block(self, members: Sequence[_Item], wanted: Set[Key], around: str) -> Step:
+        """The step that runs a group inside of its module."""
+        path = path_of(members[0].chain[0])
+        made = {name for item in members for name in item.step.outputs}
+        known = {*made, *self.flat.constants, *self.weights, ""}
+        reads = (key for item in members for key in item.step.reads)
+        inputs = tuple(str(key) for key in dict.fromkeys(reads) if key not in known)
+        # the last result first: that is what the module returns, before caches and the like
+        outputs = tuple([n for i in members for n in i.step.outputs if n in wanted][::-1])
+        inner = [_Item(item.place, item.step, item.chain[1:]) for item in members]
+        plan = self.plan(inner, inputs, outputs, path)
+        reads_weights = [self.weights[str(k)] for k in plan.captures if k in self.weights]
+        below, above = self.modules[path], self.modules.get(around, ())
+        is_inside = below[: len(above)] == above and len(below) > len(above)
+        attributes = below[len(above) :] if is_inside else below
+        level = level_at(self.root, below)
+        last = members[-1].step
+        return Step(
+            node=last.node,
+            kernel=last.kernel,
+            inputs=inputs,
+            outputs=outputs,
+            attributes={},
+            direct=False,
+            block=Block(path, attributes, is_inside, level, plan, tuple(reads_weights)),
+        )
+
+
+def group(items: Sequence[_Item]) -> list[list[_Item]]:
+    """The items of one level, grouped by the module to enter next, in a topological order.
+
+    An item that enters none is a group of its own.
+    """
+    keys: list[Hashable] = [item.chain[0] if item.chain else item.place for item in items]
+    cyclic = {key for part in components(_followers(items, keys)) if len(part) > 1 for key in part}
+    if cyclic:
+        keys = _split(keys, cyclic)
+    members = defaultdict[Hashable, list[_Item]](list)
+    for item, key in zip(items, keys, strict=True):
+        members[key].append(item)
+    return [members[key] for key in _in_order(_followers(items, keys))]
+
+
+def _followers(items: Sequence[_Item], keys: Sequence[Hashable]) -> Followers:
+    """Key of each group -> keys of the groups that read its results."""
+    made = {n: key for item, key in zip(items, keys, strict=True) for n in item.step.outputs}
+    followers: Followers = {key: {} for key in keys}
+    for item, key in zip(items, keys, strict=True):
+        for name in item.step.reads:
+            source = made.get(str(name), key)
+            if source != key:
+                followers[source][key] = None
+    return followers
+
+
+def _split(keys: Sequence[Hashable], cyclic: Set[Hashable]) -> list[Hashable]:
+    """Keys by which a group of a cycle is split wherever another one of a cycle comes between."""
+    split: list[Hashable] = []
+    number, last = 0, None
+    for key in keys:
+        if key in cyclic:
+            number += key != last
+            last = key
+            split.append((key, number))
+        else:
+            split.append(key)
+    return split
+
+
+def _in_order(followers: Followers) -> list[Hashable]:
+    """A topological order; of several groups that are ready, the first in the file comes next."""
+    place = {key: index for index, key in enumerate(followers)}
+    waiting = Counter(key for after in followers.values() for key in after)
+    ready = [index for key, index in place.items() if not waiting[key]]
+    keys, order = list(followers), list[Hashable]()
+    while ready:
+        key = keys[heapq.heappop(ready)]
+        order.append(key)
+        for after in followers[key]:
+            waiting[after] -= 1
+            if not waiting[after]:
+                heapq.heappush(ready, place[after])
+    return order
+
+
+def components(followers: Followers) -> list[list[Hashable]]:
+    """The strongly connected components of a graph, by Tarjan's algorithm without recursion."""
+    index: dict[Hashable, int] = {}
+    lowest: dict[Hashable, int] = {}
+    open_keys: dict[Hashable, None] = {}
+    found = []
+    for root in followers:
+        pending = [] if root in index else [(root, iter(followers[root]))]
+        while pending:
+            key, after = pending[-1]
+            if key not in index:
+                index[key] = lowest[key] = len(index)
+                open_keys[key] = None
+            following = next((k for k in after if k not in index or k in open_keys), None)
+            if following is not None and following not in index:
+                pending.append((following, iter(followers[following])))
+                continue
+            if following is not None:
+                lowest[key] = min(lowest[key], index[following])
+                continue
+            pending.pop()
+            if pending:
+                around = pending[-1][0]
+                lowest[around] = min(lowest[around], lowest[key])
+            if lowest[key] == index[key]:
+                part = list[Hashable]()
+                while not part or part[-1] != key:
+                    part.append(open_keys.popitem()[0])
+                found.append(part)
+    return found
