@@ -219,7 +219,14 @@ def main() -> None:
         _print(chosen)
         return
     found = run()
-    expected.write({cell: o.reason for cell, o in found.items() if o and o.reason})
+    expected.write(
+        {
+            (row.name, column.name): outcome.reason
+            for row in installed()
+            for column in COLUMNS
+            if (outcome := found[row.name, column.name]) and outcome.reason
+        }
+    )
     PAGE.write_text(page(found))
 
 

@@ -16,6 +16,7 @@ INSTALLED = [row for row in ROWS.values() if row.is_installed]
 NOT_FOR_THE_ORIGINAL = {
     ("safetensors save_file(original.state_dict())", "GPT"): "share memory",
     ("torch.compile (fullgraph, backend eager)", "LSTM"): "Dynamo does not support RNN",
+    ("compile() of each block", "LSTM"): "Dynamo does not support RNN",
     ("torch.func.vmap over batches", "LSTM"): "Batching rule not implemented",
     ("torch.func.jvp along the parameters", "LSTM"): "does not support it",
 }

@@ -117,6 +117,25 @@ def _distance(got: Any, want: Any) -> float:
     return max(float((a - b).abs().max()) for a, b in zip(tensors(got), tensors(want), strict=True))
 
 
+@row("hooks", "a block called by itself", "noise", "shadow")
+def alone(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
+    """With the inputs that it got in a call of the whole."""
+    with torch.no_grad():
+        want = outputs_of(original, blocks(original), inputs)
+        for name in blocks(original):
+            given: list[tuple[Any, Any]] = []
+            block = module.get_submodule(name)
+            handle = block.register_forward_pre_hook(
+                lambda _m, args, keywords, given=given: given.append((args, keywords)),
+                with_kwargs=True,
+            )
+            module(*inputs)
+            handle.remove()
+            require(bool(given), "hooks for inputs of modules do not run", name)
+            args, keywords = given[0]
+            same_values(block(*args, **keywords), want[name][0], "outputs of modules")
+
+
 @row("hooks", "full backward hook on each block", "noise", "shadow", "detached")
 def backward_hooks(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
     """The gradient of its output and of its first input."""

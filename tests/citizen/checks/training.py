@@ -8,6 +8,7 @@ import warnings
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.func import functional_call, grad, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
@@ -26,6 +27,7 @@ from tests.citizen.checks.comparing import (
 )
 from tests.citizen.checks.names import is_tied, ties
 from tests.citizen.checks.table import row
+from tests.citizen.networks import blocks, layers
 
 HALF = 2e-2  # bfloat16 has 8 bits
 
@@ -105,6 +107,20 @@ def statistics(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
         same(*values, f"statistics {part}")
 
 
+@row("training", "BatchNorm layers in eval() inside of train()", "noise", only=_normalizes)
+def frozen_statistics(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
+    """As users freeze statistics: layer by layer, all but the first."""
+    for m in (module, original):
+        m.train()
+        for name in layers(original, nn.BatchNorm2d)[1:]:
+            m.get_submodule(name).eval()
+    same_values(module(*inputs), original(*inputs), "outputs in train()")
+    got, want = (
+        {n: b for n, b in m.named_buffers() if "running_mean" in n} for m in (module, original)
+    )
+    same(got, want, "statistics running_mean")
+
+
 @row("training", "torch.utils.checkpoint of the whole", "noise", "renamed", "detached")
 def checkpointed(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
     for m in (module, original):
@@ -130,6 +146,22 @@ def compiled(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
         loss(m(*inputs)).backward()
     same(gradients(module), gradients(original), "gradients", GRADIENTS)
     same_outputs(found[1], found[0], inputs)
+
+
+@row("training", "compile() of each block", "noise", "shadow", "detached")
+def compiled_blocks(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
+    """Regional compilation: as many graphs as for the original, and its gradients."""
+    counts = []
+    for m in (module, original):
+        torch._dynamo.reset()
+        counter = CompileCounter()
+        for name in blocks(original):
+            m.get_submodule(name).compile(backend=counter, fullgraph=True)
+        backward(m, inputs)
+        counts.append(counter.frame_count)
+    require(counts[1] > 0, "blocks of the original must be compiled")
+    require(counts[0] == counts[1], "another number of graphs", f"{counts[0]} for {counts[1]}")
+    same(gradients(module), gradients(original), "gradients", GRADIENTS)
 
 
 @row("training", "autocast to bfloat16", "noise", "detached")
@@ -189,7 +221,14 @@ def forward_mode(original: nn.Module, module: nn.Module, inputs: Inputs) -> None
     same_values(results[0], results[1], "derivatives", GRADIENTS)
 
 
-@row("training", "gradient penalty (second derivative)", "noise", "renamed", "detached")
+@row(
+    "training",
+    "gradient penalty (second derivative), fuse=False",
+    "noise",
+    "renamed",
+    "detached",
+    options={"fuse": False},
+)
 def penalty(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
     for m in (module, original):
         weights = [p for p in m.parameters() if p.requires_grad]
