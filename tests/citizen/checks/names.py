@@ -127,6 +127,17 @@ def order(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
     require(not wrong, "parameters come in another order", str(wrong[:1]))
 
 
+@row("names", "named_buffers: statistics, nothing more", "unknown")
+def buffers(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
+    """What is broadcast, offloaded and summed up; constants of the original may be folded."""
+    got, want = (
+        {n for n, _ in m.named_buffers() if not n.endswith(COUNTER)} for m in (module, original)
+    )
+    statistics = {n for n in want if "running" in n}
+    same_names(got & statistics, statistics, "statistics")
+    require(got <= want, "buffers that the original lacks", f"{len(got - want)}")
+
+
 @row("names", "parameters_to_vector, vector_to_parameters", "noise", "renamed")
 def vectors(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
     order(original, module, inputs)

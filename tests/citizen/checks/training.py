@@ -150,7 +150,7 @@ def compiled(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
 
 @row("training", "compile() of each block", "noise", "shadow", "detached")
 def compiled_blocks(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
-    """Regional compilation: as many graphs as for the original, and its gradients."""
+    """Regional compilation: at most one graph a block, where the original shares them."""
     counts = []
     for m in (module, original):
         torch._dynamo.reset()
@@ -160,7 +160,8 @@ def compiled_blocks(original: nn.Module, module: nn.Module, inputs: Inputs) -> N
         backward(m, inputs)
         counts.append(counter.frame_count)
     require(counts[1] > 0, "blocks of the original must be compiled")
-    require(counts[0] == counts[1], "another number of graphs", f"{counts[0]} for {counts[1]}")
+    fits = counts[1] <= counts[0] <= len(blocks(original))
+    require(fits, "another number of graphs", f"{counts[0]} for {counts[1]}")
     same(gradients(module), gradients(original), "gradients", GRADIENTS)
 
 
