@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence, Set
+from collections.abc import Container, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -78,7 +78,7 @@ class _Nesting:
         self, items: Sequence[_Item], inputs: Sequence[str], outputs: Sequence[Key], path: str
     ) -> Plan:
         """The plan of a part of the steps, which runs in the module at `path`."""
-        groups = group(items)
+        groups = group(items, self.weights)
         needed, wanted = set(outputs), list[set[Key]]()  # what is read after each group
         for members in reversed(groups):
             wanted.append(set(needed))
@@ -108,8 +108,9 @@ class _Nesting:
         known = {*made, *self.flat.constants, *self.weights, ""}
         reads = (key for item in members for key in item.step.reads)
         inputs = tuple(str(key) for key in dict.fromkeys(reads) if key not in known)
-        # the last result first: that is what the module returns, before caches and the like
-        outputs = tuple([n for i in members for n in i.step.outputs if n in wanted][::-1])
+        *others, last_made = [n for i in members for n in i.step.outputs if n in wanted] or [""]
+        # what a module returns is made last; caches and the like follow it
+        outputs = (last_made, *others) if last_made else ()
         inner = [_Item(item.place, item.step, item.chain[1:]) for item in members]
         plan = self.plan(inner, inputs, outputs, path)
         reads_weights = [self.weights[str(k)] for k in plan.captures if k in self.weights]
@@ -129,19 +130,65 @@ class _Nesting:
         )
 
 
-def group(items: Sequence[_Item]) -> list[list[_Item]]:
+def group(items: Sequence[_Item], weights: Container[Key]) -> list[list[_Item]]:
     """The items of one level, grouped by the module to enter next, in a topological order.
 
     An item that enters none is a group of its own.
     """
     keys: list[Hashable] = [item.chain[0] if item.chain else item.place for item in items]
+    keys = _by_call(items, keys, weights)
     cyclic = {key for part in components(_followers(items, keys)) if len(part) > 1 for key in part}
     if cyclic:
         keys = _split(keys, cyclic)
+    members = _members(items, keys)
+    return [members[key] for key in _in_order(_followers(items, keys))]
+
+
+def _by_call(
+    items: Sequence[_Item], keys: Sequence[Hashable], weights: Container[Key]
+) -> list[Hashable]:
+    """Keys by which equal parts of a group that share no value are groups of their own.
+
+    They are calls of one module, which an exporter noted under one name.
+    """
+    members = _members(items, keys)
+    by_place = dict(zip((item.place for item in items), keys, strict=True))
+    for key, group in members.items():
+        parts = _parts(group) if len(group) > 1 else []
+        if len(parts) > 1 and len({_outline(part, weights) for part in parts}) == 1:
+            by_place.update((i.place, (key, n)) for n, part in enumerate(parts) for i in part)
+    return list(by_place.values())
+
+
+def _members(items: Sequence[_Item], keys: Sequence[Hashable]) -> dict[Hashable, list[_Item]]:
     members = defaultdict[Hashable, list[_Item]](list)
     for item, key in zip(items, keys, strict=True):
         members[key].append(item)
-    return [members[key] for key in _in_order(_followers(items, keys))]
+    return members
+
+
+def _parts(items: Sequence[_Item]) -> list[list[_Item]]:
+    """The parts of a group between which no value passes."""
+    parent = list(range(len(items)))
+
+    def part_of(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    made: dict[Key, int] = {}
+    for index, item in enumerate(items):
+        for source in {made[key] for key in item.step.reads if key in made}:
+            parent[part_of(source)] = part_of(index)
+        made.update(dict.fromkeys(item.step.outputs, index))
+    parts = _members(items, [part_of(index) for index in range(len(items))])
+    return list(parts.values())
+
+
+def _outline(items: Sequence[_Item], weights: Container[Key]) -> Hashable:
+    """What a part of a group computes, whatever its inputs are."""
+    steps = [item.step for item in items]
+    return tuple([(s.node.op_type, *(key for key in s.reads if key in weights)) for s in steps])
 
 
 def _followers(items: Sequence[_Item], keys: Sequence[Hashable]) -> Followers:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copyreg
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from torch import nn
 
+P = ParamSpec("P")
+R = TypeVar("R")
 MAX_CLASS_CHARS = 64  # of the name of a class
 RESERVED = frozenset({*(name.rstrip("_") for name in dir(nn.Module())), "training", ""})
 """Names that every module uses itself, without underscores at their end."""
@@ -19,12 +22,49 @@ class LevelType(type):
     """The class of all classes of levels, which are pickled by their name."""
 
 
+class Touch:
+    """Whether a level of a tree has been given a hook, another class, an attribute, a module.
+
+    Attributes:
+        happened: it has; the change may have been undone since.
+    """
+
+    def __init__(self) -> None:
+        self.happened = False
+
+
+def _touching(method: Callable[P, R]) -> Callable[P, R]:
+    """A method of `nn.Module` that also says that the level was touched."""
+
+    @wraps(method)
+    def touch(*args: P.args, **keywords: P.kwargs) -> R:
+        args[0].__dict__["_touch"].happened = True
+        return method(*args, **keywords)
+
+    return touch
+
+
 class Level(nn.Module, metaclass=LevelType):
     """A module of the tree: it holds weights and other levels, and blocks run inside its call.
 
     Each has a class of its own, named like that of the torch module which was exported, since tools
     look modules up by the name of their class.
     """
+
+    register_forward_hook = _touching(nn.Module.register_forward_hook)
+    register_forward_pre_hook = _touching(nn.Module.register_forward_pre_hook)
+    register_backward_hook = _touching(nn.Module.register_backward_hook)
+    register_full_backward_hook = _touching(nn.Module.register_full_backward_hook)
+    register_full_backward_pre_hook = _touching(nn.Module.register_full_backward_pre_hook)
+
+    def __init__(self) -> None:
+        self.__dict__["_touch"] = Touch()
+        super().__init__()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "training":
+            self.__dict__["_touch"].happened = True
+        super().__setattr__(name, value)
 
     def forward(self, *inputs: Any, run: Callable[[nn.Module, tuple[Any, ...]], Any]) -> Any:
         """Run a block of the model.
