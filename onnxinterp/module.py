@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onnxinterp.dtypes import NARROW
 from onnxinterp.errors import NodeError, UnsupportedOpError, plain
+from onnxinterp.graph.adoption import Choices, adopt, rewrite, torch_names
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Graph, Model
 from onnxinterp.graph.scopes import modules_of
@@ -18,6 +19,7 @@ from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
 from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
+from onnxinterp.patterns import similar_names
 from onnxinterp.planning.plans import Plans, device_of, floating_dtype, sizes_of
 from onnxinterp.reading.source import Read, Source, read
 from onnxinterp.registry import kernel_of
@@ -62,6 +64,9 @@ class OnnxModule(Tunable):
         untie: whether weights that an exporter merged because they were equal become separate
             weights (`graph.ties` describes how they are recognized). False keeps one parameter for
             each initializer; name patterns or a predicate of the name untie all uses of those.
+        tie: whether large tensors of equal data, also transposed, become one parameter again: an
+            exporter writes a tied weight twice where it transposes one use of it. False keeps them
+            separate; names in `untie` always are.
         kernels: "domain::Op" (or "Op") -> kernel function, for this module only; it takes
             precedence over registered kernels.
         fuse: whether nodes that are one function in torch (decomposed GELU, attention, ...) run as
@@ -73,11 +78,13 @@ class OnnxModule(Tunable):
             model hubs; without it, external data must be regular files below the model's folder.
 
     Attributes:
-        weights: all tensors of the file, by their ONNX names.
+        weights: all weights, by the names of the torch module that was exported, where the file
+            shows them; otherwise by their ONNX names. Those work as keys, too.
         onnx_graph: the decoded graph.
         inputs: name, type and shape of the required inputs.
         optional_inputs: the same of the inputs that have an initializer.
         untied: the choice made by `untie`.
+        tied: the choice made by `tie`.
         frozen_statistics: names of the statistics that `train()` does not change.
         interpreter: runs the plan; replace it to profile or trace.
         template: the bytes of the source without its weights, for `save_onnx`.
@@ -97,6 +104,7 @@ class OnnxModule(Tunable):
         outputs: Sequence[str] | None = None,
         trainable: Trainable = "weights",
         untie: Untie = True,
+        tie: bool = True,
         kernels: Mapping[str, Callable[..., Any]] | None = None,
         fuse: bool = True,
         limits: Limits = Limits(),
@@ -110,8 +118,9 @@ class OnnxModule(Tunable):
         opened = read(source, limits, data_root, kernels=self._kernels, allowed_ops=allowed_ops)
         model = build(opened.proto, self._kernels, limits)
         self.untied = resolve_untie(untie, model)
+        self.tied = tie
         model = untie_weights(model, self.untied)
-        self.onnx_graph = graph = model.graph.pruned(model.infos(outputs))
+        self._file_graph = self.onnx_graph = graph = model.graph.pruned(model.infos(outputs))
         _refuse_missing(graph)
         self.opset_imports = model.opset_imports
         self.producer = model.producer
@@ -133,16 +142,21 @@ class OnnxModule(Tunable):
         tensors, strings = read_tensors(model, graph, opened.reader)
         self._mapped = opened.reader.mapped
         packed = {n: stored[n] for n in tensors if stored[n] in NARROW}
+        choices = Choices(self.tied, self.untied, opened.reader.adopted)
+        adoption = adopt(model, graph, tensors, tensors.get, choices)
+        self.onnx_graph = graph = rewrite(graph, adoption)
+        tensors = adoption.weights(tensors)
+        trainable = torch_names(trainable, adoption.stored)
         known = {name: type_of(value) for name, value in (tensors | strings).items()} | packed
         types = infer_types(graph, known)
-        values = parameters(model, graph, tensors, types, trainable)
+        values = parameters(model, graph, tensors, types, trainable, adoption.tied)
         constants = constant_names(graph, values)
         modules = modules_of(graph.nodes, model.protos)
-        # not a child: it shares the tables of the module
-        self.__dict__["weights"] = Weights(values, self, constants, modules)
+        weights = Weights(values, self, constants, adoption, modules)
+        self.__dict__["weights"] = weights  # not a child: it shares the tables of the module
         self._watch = Watch(self)
         self.template = make_template(
-            opened.content, opened.proto, model, self.weights, opened.reader
+            opened.content, opened.proto, model, weights.as_stored, opened.reader
         )
         return Plans(graph, self.weights, strings, packed, self.limits, self.fuse, types)
 
@@ -264,14 +278,14 @@ class OnnxModule(Tunable):
         if like is not None:
             template = template_of(
                 like,
-                self.onnx_graph,
+                self._file_graph,
                 self._kernels,
                 self.untied,
-                self.weights,
+                self.weights.as_stored,
                 template.fixed,
                 self.limits,
             )
-        save(self.weights, template, path)
+        save(self.weights.as_stored, template, path)
 
     def save_safetensors(self, path: str | os.PathLike[str]) -> None:
         """Write the current weights to a `.safetensors` file, by their ONNX names.
@@ -343,8 +357,16 @@ class OnnxModule(Tunable):
         super()._load_from_state_dict(state_dict, prefix, *rest, **keywords)
 
     def load_state_dict(self, *args: Any, **keywords: Any) -> Any:
-        """As `nn.Module.load_state_dict`; constants are read again."""
-        result = super().load_state_dict(*args, **keywords)
+        """As `nn.Module.load_state_dict`; constants are read again.
+
+        Raises:
+            RuntimeError: names or shapes do not match; the message lists them, and similar names.
+        """
+        try:
+            result = super().load_state_dict(*args, **keywords)
+        except RuntimeError as error:
+            given = args[0] if args else keywords["state_dict"]
+            raise RuntimeError(f"{error}{similar_names(given, self.state_dict())}") from None
         self.refresh()
         return result
 
@@ -368,7 +390,7 @@ class OnnxModule(Tunable):
         graph = self.onnx_graph
         opsets = ", ".join(f"{d or 'ai.onnx'} {v}" for d, v in self.opset_imports.items())
         count = sum(p.numel() for p in self.parameters() if p.requires_grad)
-        total = sum(t.numel() for t in self.weights.values())
+        total = sum({id(t): t.numel() for t in self.weights.values()}.values())
         lines = (
             f"{type(self).__name__}({graph.name!r}: {len(graph.nodes)} nodes, {opsets}",
             f"  inputs:  {'; '.join(map(str, self.inputs))}",

@@ -12,7 +12,22 @@ Names: TypeAlias = "str | Iterable[str] | Callable[..., bool]"
 """A pattern of `fnmatch`, several patterns, or a predicate of the name."""
 
 MAX_COMPARED_NAMES = 1000  # names that are searched for ones like a pattern
+MAX_UNKNOWN_NAMES = 20  # for which similar ones are searched
 MAX_COMPARED_CHARS = 200  # characters of such a name
+
+
+def similar_names(given: Iterable[str], wanted: Iterable[str]) -> str:
+    """For the end of a message: which of the names that are wanted the unknown ones resemble."""
+    given, wanted = set(given), set(wanted)
+    missing = [n for n in sorted(wanted - given) if len(n) <= MAX_COMPARED_CHARS]
+    unknown = [n for n in sorted(given - wanted) if len(n) <= MAX_COMPARED_CHARS]
+    pairs = (
+        (name, near[0])
+        for name in unknown[:MAX_UNKNOWN_NAMES]
+        if (near := get_close_matches(name, missing[:MAX_COMPARED_NAMES], 1, cutoff=0.7))
+    )
+    lines = [f"\n\t{name!r} resembles the missing {near!r}." for name, near in pairs]
+    return "".join(lines)
 
 
 def select(

@@ -17,9 +17,11 @@ from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add, div, mul, pow
 from onnxinterp.ops.elementwise import unary
+from onnxinterp.ops.shapes import PER_CHANNEL
 from onnxinterp.ops.unary import erf, tanh
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, one_tensor
+from onnxinterp.torch_weights import TorchWeight, torch_weights
 from onnxinterp.versions import older
 
 relu = unary("Relu", torch.relu)
@@ -36,6 +38,13 @@ def prelu(X: Tensor, slope: Tensor) -> Tensor:
     if not X.dtype.is_signed:
         return X
     return torch.where(X < 0, X * slope, X)
+
+
+torch_weights(
+    "PRelu",
+    slope=[TorchWeight(("weight",), rank=1)]
+    + [TorchWeight(("weight",), layout) for layout in PER_CHANNEL],
+)
 
 
 @op("PRelu", since=1)

@@ -22,8 +22,10 @@ from onnxinterp.ops.elementwise import (
     elementwise,
     two_tensors,
 )
+from onnxinterp.ops.shapes import PER_CHANNEL
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.torch_weights import TorchWeight, torch_weights
 from onnxinterp.values import Flag, Host, Operand, is_known, sym_max
 
 BOTH = ("A", "B")
@@ -99,6 +101,11 @@ def _uint64_quotient(A: Tensor, B: Tensor) -> Tensor:
     turn = torch.iinfo(torch.int64).min  # with the highest bit flipped, int64 sorts as uint64
     return torch.add(low, (a - low * b) ^ turn >= b ^ turn).view(torch.uint64)
 
+
+for _op_type, _name in (("Add", "bias"), ("Mul", "weight")):
+    _alone = TorchWeight((_name,), rank=1, follows=True)
+    _vectors = [_alone, *(TorchWeight((_name,), layout, follows=True) for layout in PER_CHANNEL)]
+    torch_weights(_op_type, A=_vectors, B=_vectors)
 
 add_1, sub_1, mul_1 = aligned_version(add), aligned_version(sub), aligned_version(mul)
 div_1 = aligned_version(div)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.torch_weights import TorchWeight, torch_weights
 from onnxinterp.values import Flag
 from onnxinterp.versions import forwards
 
@@ -154,6 +155,18 @@ def batch_normalization_1(
 ) -> tuple[Tensor, ...]:
     """As version 7; a file with five outputs does not train if is_test is 1."""
     return batch_normalization_7(*inputs, n_outputs=1 if is_test else n_outputs, **attributes)
+
+
+MEAN, VAR = [TorchWeight(("running_mean",), rank=1)], [TorchWeight(("running_var",), rank=1)]
+torch_weights(
+    "BatchNormalization",
+    scale=[TorchWeight(("weight",), rank=1)],
+    B=[TorchWeight(("bias",), rank=1)],
+    mean=MEAN,
+    var=VAR,
+    input_mean=MEAN,
+    input_var=VAR,
+)
 
 
 @sample(batch_normalization, batch_normalization_9, batch_normalization_7, batch_normalization_1)

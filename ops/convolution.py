@@ -18,6 +18,7 @@ from torch.nn import functional
 from onnxinterp.ops.spatial import AutoPad, at_least, filter_sizes, pad, window, with_bias
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_integers
+from onnxinterp.torch_weights import TorchWeight, torch_weights
 from onnxinterp.versions import forwards
 
 CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
@@ -124,6 +125,11 @@ def _transposed_pads(
         begins.append(head // 2 if auto_pad == "SAME_UPPER" else head - head // 2)
         ends.append(total - begins[-1])
     return begins, ends
+
+
+torch_weights(
+    "Conv", "ConvTranspose", W=[TorchWeight(("weight",))], B=[TorchWeight(("bias",), rank=1)]
+)
 
 
 @op("ConvInteger", since=10, frozen=("x_zero_point", "w_zero_point"))

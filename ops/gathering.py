@@ -15,6 +15,7 @@ from torch.nn import functional
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.torch_weights import TorchWeight, torch_weights
 from onnxinterp.values import Host, Operand, is_known
 from onnxinterp.versions import older
 
@@ -40,6 +41,9 @@ def gather(data: Tensor, indices: Operand, *, axis: int = 0) -> Tensor:
         return functional.embedding(indices, data)
     rows = data.index_select(axis, indices.flatten())
     return rows.reshape((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]))
+
+
+torch_weights("Gather", when=lambda a: not a.get("axis"), data=[TorchWeight(("weight",), rank=2)])
 
 
 @host(gather)

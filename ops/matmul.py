@@ -7,6 +7,7 @@ smaller), 7 (C broadcasts), 9 (integers), 11 (C may be absent), 13 (bfloat16). E
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,15 +16,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add
-from onnxinterp.ops.shapes import transpose
+from onnxinterp.ops.shapes import TRANSPOSED, transpose
 from onnxinterp.registry import fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.torch_weights import TorchWeight, torch_weights
 from onnxinterp.versions import older
 
 
 @op("MatMul", since=1, uint64="bits")
 def mat_mul(A: Tensor, B: Tensor) -> Tensor:
     return torch.matmul(A, B)
+
+
+torch_weights("MatMul", B=[TorchWeight(("weight",), TRANSPOSED)])
 
 
 @fuse(
@@ -69,6 +74,22 @@ def gemm(
     if C is None:
         return alpha * (A @ B)
     return torch.addmm(C, A, B, alpha=alpha, beta=beta)
+
+
+def _is_linear(attributes: Mapping[str, Any]) -> bool:
+    """Whether a Gemm is nn.Linear, its weight transposed or not."""
+    factors = [attributes.get(name, 1.0) for name in ("alpha", "beta")]
+    return factors == [1, 1] and not attributes.get("transA")
+
+
+BIAS = [TorchWeight(("bias",), rank=1)]
+torch_weights(
+    "Gemm",
+    when=lambda a: _is_linear(a) and not a.get("transB"),
+    B=[TorchWeight(("weight",), TRANSPOSED)],
+    C=BIAS,
+)
+torch_weights("Gemm", when=_is_linear, B=[TorchWeight(("weight",), rank=2)], C=BIAS)
 
 
 def _integer_gemm(

@@ -23,6 +23,7 @@ from onnxinterp.ops.shapes import from_front
 from onnxinterp.ops.unary import sqrt
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_reals
+from onnxinterp.torch_weights import TorchWeight, torch_weights
 from onnxinterp.values import Ints, is_known
 
 NARROW = (torch.float16, torch.bfloat16)
@@ -107,6 +108,12 @@ def layer_norm(
     if any(t is not None and (t.shape != shape or t.dtype != X.dtype) for t in (scale, B)):
         return NotImplemented
     return functional.layer_norm(X, shape, scale, B, epsilon)
+
+
+WEIGHT, BIAS = [TorchWeight(("weight",), rank=1)], [TorchWeight(("bias",), rank=1)]
+torch_weights("InstanceNormalization", scale=WEIGHT, B=BIAS)
+torch_weights("GroupNormalization", scale=WEIGHT, bias=BIAS)
+torch_weights("LayerNormalization", Scale=[TorchWeight(("weight",))], B=[TorchWeight(("bias",))])
 
 
 @op("RMSNormalization", since=23)

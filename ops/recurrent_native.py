@@ -60,7 +60,7 @@ def _in_torch_order(layer: Layer) -> Iterator[list[list[Tensor]]]:
     if len(order) == 1:
         yield weights
         return
-    copies = [[_ordered(w, order) for w in some] for some in weights]
+    copies = [[in_order(w, order) for w in some] for some in weights]
     if not torch.is_grad_enabled() or _saved_tensors_hooks_get_disabled_error_message():
         yield copies  # inside of torch.func's transforms there are no hooks
         return
@@ -72,7 +72,8 @@ def _in_torch_order(layer: Layer) -> Iterator[list[list[Tensor]]]:
         yield copies
 
 
-def _ordered(weight: Tensor, order: Sequence[int]) -> Tensor:
+def in_order(weight: Tensor, order: Sequence[int]) -> Tensor:
+    """A copy of a weight with its gates in another order."""
     gates = weight.chunk(len(order))
     return torch.cat([gates[i] for i in order])
 
@@ -103,7 +104,7 @@ class _Recipe:
             )
         if self.copy is None:
             with torch.no_grad():
-                self.copy = _ordered(self.weight, self.order)
+                self.copy = in_order(self.weight, self.order)
         return self.copy
 
 

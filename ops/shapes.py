@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, one_tensor
+from onnxinterp.torch_weights import Sizes, TorchWeight, layout, torch_weights
 from onnxinterp.values import HOST_LENGTH, Flag, Host, Ints, is_known
 from onnxinterp.versions import older
 
@@ -168,6 +170,42 @@ def transpose(data: Tensor, *, perm: Ints | None = None) -> Tensor:
     if perm and min(perm) < 0:
         raise ValueError(f"perm must be a permutation of {data.ndim} axes, got {perm}")
     return data.permute(perm if perm is not None else list(reversed(range(data.ndim))))
+
+
+TRANSPOSED = layout(
+    "transposed",
+    transpose,
+    split=lambda stored: (stored.t().contiguous(),),
+    sizes=lambda shape: (tuple(shape)[::-1],) if len(shape) == 2 else (),
+    perm=[1, 0],
+)
+"""The weight of a linear layer, as its product is computed."""
+
+
+def per_channel(weight: Tensor, *, rank: int) -> Tensor:
+    """A vector that broadcasts along the axis of channels."""
+    return weight.reshape(-1, *[1] * (rank - 1))
+
+
+def _channels(shape: Sizes, rank: int) -> tuple[Sizes, ...]:
+    return (shape[:1],) if len(shape) == rank and set(shape[1:]) == {1} else ()
+
+
+PER_CHANNEL = [
+    layout(
+        f"per_channel_{rank}",
+        per_channel,
+        split=lambda stored: (stored.reshape(-1),),
+        sizes=partial(_channels, rank=rank),
+        rank=rank,
+    )
+    for rank in (2, 3, 4)
+]
+"""Vectors with axes of size 1 behind them, for one to three spatial axes."""
+
+torch_weights(  # an exporter that does not fold it
+    "Transpose", when=lambda a: a.get("perm") == [1, 0], data=[TorchWeight(("weight",), rank=2)]
+)
 
 
 @host(transpose)

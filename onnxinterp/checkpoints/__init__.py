@@ -30,7 +30,8 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from onnxinterp.checkpoints import pickle_reader
-from onnxinterp.checkpoints.metadata import parse_metadata
+from onnxinterp.checkpoints.metadata import CheckpointMetadata, parse_metadata
+from onnxinterp.checkpoints.pickle_reader import MAX_SHARING
 from onnxinterp.dtypes import CARRIER, NARROW
 from onnxinterp.errors import InvalidModelError, SaveError, UnsafeModelError
 from onnxinterp.format import atomic
@@ -43,6 +44,7 @@ from onnxinterp.format.wire import Place, Wire, messages
 from onnxinterp.limits import Limits
 from onnxinterp.module import OnnxModule
 from onnxinterp.reading.source import Source, parse, read, serialized
+from onnxinterp.torch_weights import LAYOUTS
 from onnxinterp.weights.parametrized import merge_state
 from onnxinterp.writing.template import without_holes
 
@@ -68,6 +70,8 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
     wire = template.wire or _without_weights(source, template.places)
     names = {tie.place: name for name, tie in template.ties.items() if tie.held}
     names |= {place: names[0] for place, names in template.places.items()}
+    made_of = {n: (layout, parts) for n, (layout, parts) in weights.stored.items() if parts != (n,)}
+    keys = {n: n if n in made_of else weights.path(n) for n in names.values()}
     trainable = [n for n, t in weights.items() if isinstance(t, nn.Parameter) and t.requires_grad]
     state = module.state_dict()
     merge_state(module, state)
@@ -79,10 +83,14 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
         ),
         "holes": [edge for hole in wire.holes for edge in hole],
         "sizes": template.sizes,
-        "places": {weights.path(n): list(place) for place, n in names.items()},
+        "places": {keys[name]: list(place) for place, name in names.items()},
+        "layouts": {
+            name: [layout, *map(weights.path, parts)] for name, (layout, parts) in made_of.items()
+        },
         "trainable": trainable,
         "outputs": list(module.output_names),
         "untied": untied if isinstance(untied, bool) else [ESCAPED.sub(r"\1", u) for u in untied],
+        "tied": module.tied,
     }
     atomic.atomic_write(path, lambda out: _write(state, out))
 
@@ -132,13 +140,14 @@ def load(
         data, empty = without_holes(known.wire)
         model = parse(data, limits)
         _check_external(model.proto, known.sizes)
-        reader = StateReader(model.proto, known.places, state, limits)
+        reader = StateReader(model.proto, known, state, limits)
         reader.sizes = known.sizes
         module = OnnxModule(
             model._replace(reader=reader, content=known.wire),
             outputs=known.outputs,
             trainable=lambda name, _: name in known.trainable,
             untie=known.untied if isinstance(known.untied, bool) else known.untied.__contains__,
+            tie=known.tied,
             limits=limits,
             allowed_ops=allowed_ops,
         )
@@ -148,6 +157,7 @@ def load(
     except InvalidModelError as error:
         raise type(error)(f"{path} has a damaged model: {error}") from error
     module.load_state_dict(state, assign=True)
+    module.weights.tie()
     return module
 
 
@@ -178,7 +188,7 @@ class StateReader(TensorReader):
 
     Args:
         model: the model, whose weights may lack their data.
-        places: key of the state dict -> place in the model; neither is trusted.
+        known: where in the model each tensor of the state dict belongs; it is not trusted.
         state: the state dict.
         limits: as of `TensorReader`.
     """
@@ -186,15 +196,18 @@ class StateReader(TensorReader):
     def __init__(
         self,
         model: onnx.ModelProto,
-        places: Mapping[str, Place],
+        known: CheckpointMetadata,
         state: Mapping[str, Tensor],
         limits: Limits,
     ) -> None:
         super().__init__(None, limits)
-        keys = {place: key for key, place in places.items()}
+        keys = {place: key for key, place in known.places.items()}
         # the messages are kept so that each id stays its own
         self._keys = {id(m): (m, keys[place]) for place, m in messages(model) if place in keys}
         self._state = state
+        self._layouts = known.layouts
+        self._bytes_left = MAX_SHARING * sum(tensor.nbytes for tensor in state.values())
+        self.adopted = frozenset(known.layouts)
 
     def __call__(self, proto: TensorProto) -> Tensor | np.ndarray[Any, Any]:
         """The tensor, in the carrier of the type that the model declares."""
@@ -202,9 +215,7 @@ class StateReader(TensorReader):
         if id(proto) not in self._keys or kind not in CARRIER:
             return super().__call__(proto)
         key = self._keys[id(proto)][1]
-        if key not in self._state:
-            raise InvalidModelError(f"the tensor {key!r} is missing")
-        value = self._state[key]
+        value = self._value(key, tuple(proto.dims))
         try:
             check_weight(value, kind, tuple(proto.dims), key)
             if kind in NARROW:
@@ -212,6 +223,23 @@ class StateReader(TensorReader):
         except SaveError as error:
             raise InvalidModelError(str(error)) from error
         return value.to(CARRIER[kind])
+
+    def _value(self, key: str, shape: tuple[int, ...]) -> Tensor:
+        """A tensor of the file, as it is or made of several of the state dict."""
+        name, *keys = self._layouts.get(key, ["", key])
+        if missing := [key for key in keys if key not in self._state]:
+            raise InvalidModelError(f"the tensor {missing[0]!r} is missing")
+        parts = [self._state[key] for key in keys]
+        if not name:
+            return parts[0]
+        layout, first = LAYOUTS[name], parts[0]
+        sizes = [tuple(size) for size in layout.sizes(shape)]
+        if sizes != [tuple(p.shape) for p in parts] or any(p.dtype != first.dtype for p in parts):
+            raise InvalidModelError(f"{keys!r} must be tensors of the shapes {sizes}")
+        self._bytes_left -= sum(part.nbytes for part in parts)
+        if self._bytes_left < 0:
+            raise UnsafeModelError("the model has too many copies of the tensors")
+        return layout.join(parts)
 
 
 def _check_external(model: onnx.ModelProto, sizes: Mapping[str, int]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.format.wire import MAX_PROTOBUF_BYTES, Place, Wire
+from onnxinterp.torch_weights import LAYOUTS
 
 
 @dataclass(frozen=True)
@@ -25,18 +26,23 @@ class CheckpointMetadata:
     Attributes:
         wire: the bytes of the source without its weights.
         sizes: location -> bytes of external data of the source.
-        places: key of the state dict -> where in the model the tensor belongs.
+        places: key of the state dict, or name in the model -> where the tensor is in the model.
+        layouts: name in the model -> the layout of a tensor there, and the keys of the state dict
+            that it is made of.
         trainable: the names of the trainable weights.
         outputs: the names of the module's outputs.
         untied: whether ties are undone; or the names of the tensors whose ties are.
+        tied: whether equal tensors are one parameter.
     """
 
     wire: Wire
     sizes: dict[str, int]
     places: dict[str, Place]
+    layouts: dict[str, list[str]]
     trainable: frozenset[str]
     outputs: list[str]
     untied: bool | frozenset[str]
+    tied: bool
 
 
 def parse_metadata(found: object) -> CheckpointMetadata:
@@ -46,7 +52,7 @@ def parse_metadata(found: object) -> CheckpointMetadata:
         InvalidModelError: an entry is missing, or of another type.
     """
     entries = _dict(found, "the metadata")
-    if "graph" in entries:
+    if "graph" in entries or ("places" in entries and "layouts" not in entries):
         raise InvalidModelError(
             "an older version of onnxinterp wrote it: convert the .onnx file again"
         )
@@ -55,15 +61,30 @@ def parse_metadata(found: object) -> CheckpointMetadata:
     outputs = _strings(entries.get("outputs"), "outputs")
     if not outputs:
         raise InvalidModelError("outputs is empty")
-    untied = entries.get("untied")
+    untied, tied = entries.get("untied"), entries.get("tied")
+    if type(tied) is not bool:
+        raise InvalidModelError("tied must be True or False")
     return CheckpointMetadata(
         wire=_wire(entries.get("template"), _numbers(entries.get("holes"), "holes")),
         sizes=dict(zip(sizes, _numbers([*sizes.values()], "sizes"), strict=True)),
         places={key: tuple(_numbers(place, "places")) for key, place in places.items()},
+        layouts=_layouts(_dict(entries.get("layouts"), "layouts")),
         trainable=frozenset(_strings(entries.get("trainable"), "trainable")),
         outputs=outputs,
         untied=untied if type(untied) is bool else frozenset(_strings(untied, "untied")),
+        tied=tied,
     )
+
+
+def _layouts(found: dict[str, Any]) -> dict[str, list[str]]:
+    """Name in the model -> a layout and the keys of its weights."""
+    for entry in found.values():
+        name, *keys = _strings(entry, "layouts") or [""]
+        if not keys or (name not in LAYOUTS and (name or len(keys) > 1)):
+            raise InvalidModelError(
+                f"layouts must name a layout and its tensors, got {entry!r:.80}"
+            )
+    return found
 
 
 def _wire(template: object, edges: list[int]) -> Wire:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,13 +17,20 @@ from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import MissingOp
 from onnxinterp.format.tensor_checks import raw_bytes
 from onnxinterp.format.tensor_reader import TensorReader
+from onnxinterp.graph.adoption import adopt, rewrite
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Holder, Model, Node
 from onnxinterp.graph.ties import untie_weights
 from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.reading.source import read
 from onnxinterp.weights.loading import header, read_tensor
-from onnxinterp.weights.trainable import UNKNOWN_RANGE, Range, choose_parameters, value_range
+from onnxinterp.weights.trainable import (
+    UNKNOWN_RANGE,
+    Range,
+    choose_parameters,
+    trained,
+    value_range,
+)
 
 EXAMPLES = """\
   onnxinterp inspect model.onnx
@@ -88,7 +96,8 @@ def run(options: argparse.Namespace) -> int:
 def weights_of(model: Model) -> list[Weight]:
     """Every weight of the module that `OnnxModule` makes of a model; reads no external data.
 
-    Whether external data is finite is not known; it counts as finite.
+    Whether external data is finite is not known; it counts as finite. Nor is it known whether it is
+    equal to other data: then the module may have fewer parameters.
     """
     model = untie_weights(model, True)
     graph = model.graph.pruned(model.infos(None))
@@ -100,16 +109,33 @@ def weights_of(model: Model) -> list[Weight]:
         if kind in CARRIER
     }
 
-    def range_of(name: str) -> Range:
+    def value_of(name: str) -> torch.Tensor | None:
         if _is_external(model.tensors[name]):
-            return UNKNOWN_RANGE
+            return None
         value = read_tensor(model.tensors[name], TensorReader(None))
         assert isinstance(value, torch.Tensor), "strings have no carrier"
-        return value_range(value)
+        return value
 
-    types = infer_types(graph, {name: kind for name, (kind, _) in headers.items()})
-    trains = choose_parameters(model, graph, shells, types, range_of=range_of)
-    return [Weight(n, kind, shape, trains.get(n, False)) for n, (kind, shape) in headers.items()]
+    adoption = adopt(model, graph, shells, cache(value_of))
+    graph, shells = rewrite(graph, adoption), adoption.weights(shells)
+    origins = adoption.origins()
+    kinds = {name: headers[origin][0] for name, origin in origins.items()}
+
+    def range_of(name: str) -> Range:
+        value = value_of(origins[name])
+        return UNKNOWN_RANGE if value is None else value_range(value)
+
+    strings = {n: kind for n, (kind, _) in headers.items() if n not in adoption.stored}
+    types = infer_types(graph, kinds | strings)
+    trains = trained(
+        choose_parameters(model, graph, shells, types, range_of=range_of), adoption.tied
+    )
+    weights = {n: (kinds[n], tuple(t.shape)) for n, t in shells.items()}
+    weights |= {n: headers[n] for n in strings}
+    first = adoption.tied.get
+    return [
+        Weight(n, k, shape, trains.get(first(n, n), False)) for n, (k, shape) in weights.items()
+    ]
 
 
 def _is_external(stored: Holder) -> bool:

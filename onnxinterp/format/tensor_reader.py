@@ -47,6 +47,7 @@ class TensorReader:
         limits: `weight_bytes` bounds the size of sparse tensors.
         sizes: location -> bytes, of the files of external data that were opened.
         mapped: these files, to detect changes.
+        adopted: names of tensors that are known to be weights of a torch module.
     """
 
     def __init__(self, folder: Folder | None, limits: Limits = Limits()) -> None:
@@ -54,6 +55,7 @@ class TensorReader:
         self.limits = limits
         self.sizes: dict[str, int] = {}
         self.mapped = MappedFiles()
+        self.adopted: frozenset[str] = frozenset()
         self._maps: dict[str, mmap.mmap] = {}
 
     def __call__(self, proto: TensorProto) -> Tensor | np.ndarray[Any, Any]:

@@ -27,6 +27,9 @@ MAX_SCOPES = 64  # modules inside each other
 MAX_PATH_CHARS = 512  # characters of the path of a module
 QUOTED = re.compile(r"'([^']*)'")
 CALL = re.compile(r"(.*[^.])_(\d+)")
+TORCH_NAME = re.compile(r"[\w.]+")
+GENERATED = re.compile(r"(val|t|transpose|permute|numpy_t|mT)?(_?\d+)*(\.untied.*|\.\d+)*")
+NUMBER = re.compile(r"\d+")
 IS_PATH = re.compile(r"[\w.@]+")
 
 
@@ -67,6 +70,35 @@ def modules_of(nodes: Iterable[Node], protos: Mapping[str, NodeProto]) -> dict[s
         for path in map(path_of, node.scopes):
             modules.setdefault(path, classes.get(path, ""))
     return modules
+
+
+def is_noted(proto: NodeProto) -> bool:
+    """Whether an exporter has noted where a node was recorded, be it in the root module."""
+    return proto.name.startswith("/") or any(p.key == NAMES for p in proto.metadata_props)
+
+
+def differ_in_numbers(one: str, other: str) -> bool:
+    """Whether two names are different, but equal without their numbers: "layers.0", "layers.1"."""
+    return one != other and NUMBER.sub("", one) == NUMBER.sub("", other)
+
+
+def are_separate(scope: str, home: str) -> bool:
+    """Whether two torch modules are neither the same nor one inside the other."""
+    return bool(scope) and not is_within(scope, home) and not is_within(home, scope)
+
+
+def is_within(inner: str, outer: str) -> bool:
+    """Whether a torch module is another or is in it; copies no name."""
+    return inner.startswith(outer) and inner[len(outer) : len(outer) + 1] in ("", ".")
+
+
+def is_torch_name(name: str) -> bool:
+    """Whether a name may be that of a parameter of a torch module; exporters write others."""
+    return (
+        len(name) <= MAX_PATH_CHARS
+        and TORCH_NAME.fullmatch(name) is not None
+        and GENERATED.fullmatch(name) is None
+    )
 
 
 def path_of(scope: str) -> str:

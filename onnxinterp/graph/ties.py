@@ -12,8 +12,11 @@ before training, and then both would train as one. Three traces in the file show
     state       A running variance of ones may be merged with the weight of ones beside it: a state
                 that training updates is never a parameter.
 
-Each merged tensor becomes a weight of its own, under its torch name where the file has it. In the
-second case, matrices that two modules read stay tied: they are hardly ever equal by chance.
+    copies      Layers that were copied before training have equal matrices, too. Their modules
+                differ in their numbers only: "layers.0.fc", "layers.1.fc".
+
+Each merged tensor becomes a weight of its own, under its torch name where the file has it. Other
+matrices that two modules read stay tied: they are hardly ever equal by chance.
 """
 
 from __future__ import annotations
@@ -24,11 +27,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
+import torch
 from onnx import TensorProto
+from torch import Tensor
 
 from onnxinterp.dtypes import CARRIER
 from onnxinterp.graph.ir import Graph, Model, Node, Tie
+from onnxinterp.graph.scopes import are_separate, differ_in_numbers, is_torch_name, is_within
+from onnxinterp.graph.uses import uses_of
 from onnxinterp.patterns import select
+from onnxinterp.torch_weights import roles_of
 
 Untie: TypeAlias = "bool | str | Iterable[str] | Callable[[str], bool]"
 
@@ -53,8 +61,20 @@ def resolve_untie(untie: Untie, model: Model) -> bool | list[str]:
     if isinstance(untie, bool):
         return untie
     aliases = (n.outputs[0] for n in model.graph.nodes if n.kernel and n.kernel.alias)
-    names = dict.fromkeys((*model.tensors, *aliases))
-    return [glob.escape(n) for n in select(untie, names, "untie must match a tensor of the model")]
+    names = {name: name for name in (*model.tensors, *aliases)}
+    for use in uses_of(model, model.graph, _shells(model)):
+        names.update((name, use.tensor) for name in use.names if name not in names)
+    chosen = select(untie, names, "untie must match a tensor of the model")
+    return [glob.escape(name) for name in dict.fromkeys(names[n] for n in chosen)]
+
+
+def _shells(model: Model) -> dict[str, Tensor]:
+    """The floating initializers, without their data."""
+    return {
+        name: torch.empty(tuple(stored.dims), device="meta")
+        for name, stored in model.tensors.items()
+        if isinstance(stored, TensorProto) and _trains(stored)
+    }
 
 
 def untie_weights(model: Model, untied: bool | Collection[str]) -> Model:
@@ -180,11 +200,15 @@ def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[st
     for number, use in enumerate(uses):
         scope = use.node.scope if len(use.node.scope) <= MAX_NAME_CHARS else ""
         apart = named and owner is not None and are_separate(scope, home)
+        is_twins = isinstance(stored, TensorProto) and not vector and _is_role(use)
+        twin = _of_twin(name, first.node.scope, scope) if is_twins else ""
         if use.state and not first.state:  # the name that torch gives to an input (input_)mean
             around = (scope or home or name)[:MAX_NAME_CHARS]
             new = f"{around}.running_{use.state.removeprefix('input_')}"
         elif apart:
             new = f"{scope}.{leaf}"
+        elif twin:
+            new = twin
         elif whole and use is not first:
             new = f"{name[:MAX_NAME_CHARS]}.{number}"
         else:
@@ -193,14 +217,21 @@ def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[st
     return own
 
 
-def are_separate(scope: str, home: str) -> bool:
-    """Whether two torch modules are neither the same nor one inside the other."""
-    return bool(scope) and not _within(scope, home) and not _within(home, scope)
+def _of_twin(name: str, scope: str, other: str) -> str:
+    """The name that a weight has in a copy of its module; "" where the other module is none."""
+    if not differ_in_numbers(scope, other):
+        return ""
+    if is_within(name, scope):
+        return other + name[len(scope) :]
+    return "" if is_torch_name(name) else f"{name[:MAX_NAME_CHARS]}.untied.{other}"
 
 
-def _within(inner: str, outer: str) -> bool:
-    """Whether a torch module is another or stands in it; copies no name."""
-    return inner.startswith(outer) and inner[len(outer) : len(outer) + 1] in ("", ".")
+def _is_role(use: Use) -> bool:
+    """Whether a node reads a tensor as a weight of its module."""
+    node = use.node
+    parameter = node.kernel.parameter(use.input) if node.kernel else None
+    roles = roles_of(node.domain, node.op_type, node.attributes)
+    return parameter is not None and parameter.name in roles
 
 
 def _state(node: Node, index: int) -> str:

@@ -142,15 +142,16 @@ def output_types(
         aligned = [([0] * count + list(types))[-count:] for types in bodies]
         return tuple(next(filter(None, types), 0) for types in zip(*aligned, strict=True))
     schema = schema_of(node.op_type, node.opset, node.domain)
+    infer = node.kernel.infer_output_type if node.kernel is not None else None
     if schema is None or not schema.outputs:
-        return (0,) * count
+        types = (0,) * count
+        return types if infer is None else (infer(node.attributes, inputs), *types[1:])
     declared, outputs = formals_of(schema)
     bound = bind(formals_for(declared, len(inputs)), inputs)
     attributes = node.attributes
     named = next((t for a in TYPE_ATTRIBUTES if isinstance(t := attributes.get(a), int)), 0)
     likely = (_candidates(o, declared, bound, named) for o in formals_for(outputs, count))
     types = tuple([next(filter(None, candidates), 0) for candidates in likely])
-    infer = node.kernel.infer_output_type if node.kernel is not None else None
     return types if infer is None else (infer(attributes, inputs), *types[1:])
 
 

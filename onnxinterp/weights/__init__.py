@@ -23,7 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onnxinterp.graph.adoption import Adoption, Stored
 from onnxinterp.values import read_weight
+from onnxinterp.weights.layouts import StoredWeights
 from onnxinterp.weights.tree import RESERVED, class_name, escape, level_at, level_class, register
 
 MAX_LEVELS = 64  # of nested names: torch visits them by recursion
@@ -42,9 +44,12 @@ class Weights(nn.ParameterDict):
         values: the tensors by ONNX name; those that are an `nn.Parameter` become parameters.
         owner: the module at whose root the names are stored; by default, the dictionary itself.
         transient: names of the buffers that are not in the state dict.
+        adoption: how the tensors of a file are made of the weights.
         modules: path of each module that is called -> name of its class; others hold weights.
 
     Attributes:
+        stored: tensor of the file -> the weights that it is made of.
+        tied: further name of a weight -> its first name.
         modules_called: path of each module that is called -> the attributes that lead to it.
     """
 
@@ -56,9 +61,13 @@ class Weights(nn.ParameterDict):
         values: Mapping[str, Tensor] | None = None,
         owner: nn.Module | None = None,
         transient: Collection[str] = (),
+        adoption: Adoption | None = None,
         modules: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__()
+        adoption = adoption or Adoption()
+        self.stored: Mapping[str, Stored] = adoption.stored
+        self.tied: Mapping[str, str] = adoption.tied
         self.attach(owner)
         root = self.root
         annotated = (vars(c).get("__annotations__", ()) for c in type(root).__mro__)
@@ -93,13 +102,36 @@ class Weights(nn.ParameterDict):
         found: nn.Module | None = None if owner is None else owner()
         return self if found is None else found
 
+    def tie(self) -> None:
+        """Make all names of a weight one parameter again, that of its first name."""
+        for name, first in self.tied.items():
+            self[name] = self[first]
+
+    @property
+    def as_stored(self) -> StoredWeights:
+        """The tensors of the file, by their names and in their layouts there."""
+        return StoredWeights(self)
+
+    def _find(self, name: str) -> tuple[str, ...]:
+        """The path of a weight, by its name or by that of the tensor in the file.
+
+        Raises:
+            KeyError: there is none, or the tensor has several weights.
+        """
+        if name not in self._keys and name in self.stored:
+            names = self.stored[name].names
+            if len(names) > 1:
+                raise KeyError(f"{name!r} is stored as the weights {', '.join(map(repr, names))}")
+            (name,) = names
+        return self._keys[name]
+
     def path(self, name: str) -> str:
         """The attribute path and state_dict key of a weight: its name, but for escapes."""
-        return ".".join(self._keys[name])
+        return ".".join(self._find(name))
 
     def holder(self, name: str) -> tuple[nn.Module, str]:
         """The module that holds a weight, and its attribute name there."""
-        path = self._keys[name]
+        path = self._find(name)
         return (level_at(self.root, path[:-1]) if len(path) > 1 else self.root), path[-1]
 
     def levels(self) -> dict[str, tuple[str, ...]]:
@@ -133,7 +165,7 @@ class Weights(nn.ParameterDict):
         return read_weight(*self.holder(name))
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name not in self._keys:
+        if name not in self._keys and len(self.stored.get(name, ("", ()))[1]) != 1:
             self._enter(name)
         holder, leaf = self.holder(name)
         old = holder._parameters.pop(leaf, None)
@@ -152,7 +184,9 @@ class Weights(nn.ParameterDict):
         del self._keys[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._keys
+        return name in self._keys or (
+            name in self.stored and len(self.stored[str(name)].names) == 1
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxinterp.graph.ir import Graph, Model, Node
-from onnxinterp.graph.ties import are_separate
+from onnxinterp.graph.scopes import are_separate, is_torch_name
 from onnxinterp.patterns import select
 from onnxinterp.weights.gradient_flow import reached_inputs
 
@@ -35,6 +35,7 @@ CAN_TRAIN = "trainable must match a floating and finite tensor that a gradient c
 MAX_TESTED_ELEMENTS = 2**16  # of one tensor: a test of all would read all of a mapped file
 TESTED_PARTS = 64  # of a larger tensor, from its start to its end
 UNKNOWN_RANGE: Range = (-1.0, 1.0)
+NOT_TIED: Mapping[str, str] = {}
 
 
 def parameters(
@@ -43,10 +44,24 @@ def parameters(
     tensors: Mapping[str, Tensor],
     types: Mapping[str, int],
     trainable: Trainable,
+    tied: Mapping[str, str] = NOT_TIED,
 ) -> dict[str, Tensor]:
-    """The weights, parameters among them; see `choose_parameters` for the arguments."""
-    chosen = choose_parameters(model, graph, tensors, types, trainable)
-    return {n: nn.Parameter(t, chosen[n]) if n in chosen else t for n, t in tensors.items()}
+    """The weights, parameters among them; see `choose_parameters` for the arguments.
+
+    Names of one weight (`tied`: further name -> first name) get one parameter.
+    """
+    trains = trained(choose_parameters(model, graph, tensors, types, trainable), tied)
+    made = {n: nn.Parameter(tensors[n], required) for n, required in trains.items()}
+    return {n: made.get(tied.get(n, n), t) for n, t in tensors.items()}
+
+
+def trained(chosen: Mapping[str, bool], tied: Mapping[str, str]) -> dict[str, bool]:
+    """First name of each parameter -> whether it trains under any of its names."""
+    trains: dict[str, bool] = {}
+    for name, is_chosen in chosen.items():
+        first = tied.get(name, name)
+        trains[first] = trains.get(first, False) or is_chosen
+    return trains
 
 
 def choose_parameters(
@@ -99,9 +114,10 @@ def _numbers(
     single = {name for name, t in tensors.items() if t.numel() == 1}
     small = (name for name, t in tensors.items() if t.numel() <= MAX_TESTED_ELEMENTS)
     repeated = single.union(name for name in small if len(set(range_of(name))) == 1)
-    constants = {name for name in repeated if isinstance(model.tensors[name], Node)}
+    constants = {name for name in repeated if isinstance(model.tensors.get(name), Node)}
     scalars = {name for name in single if not tensors[name].ndim}
-    return scalars | constants | _apart_from_readers(graph, single)
+    unnamed = {name for name in repeated if not is_torch_name(name)}
+    return scalars | constants | _apart_from_readers(graph, single | unnamed)
 
 
 def state_names(graph: Graph) -> frozenset[str]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from onnxinterp.graph.adoption import torch_names
 from onnxinterp.graph.ir import Graph
 from onnxinterp.patterns import Names, select
 from onnxinterp.weights import Weights
@@ -79,6 +80,7 @@ class Tunable(nn.Module):
 
     def _require_grad(self, names: Names, required: bool) -> tuple[str, ...]:
         parameters = self._parameters_of_weights()
+        names = torch_names(names, self.weights.stored)
         tensors = {name: self.weights[name] for name in parameters}
         chosen = select(names, parameters, "names must match a parameter", tensors)
         for parameter in (p for name in chosen for p in parameters[name]):
@@ -243,6 +245,7 @@ class Tunable(nn.Module):
     def _statistics(self, names: Names) -> tuple[str, ...]:
         state = state_names(self.onnx_graph)
         statistics = {name: tensor for name, tensor in self.weights.items() if name in state}
+        names = torch_names(names, self.weights.stored)
         return select(names, statistics, "names must match a running statistic", statistics)
 
     def parameter_groups(
@@ -293,7 +296,11 @@ class Tunable(nn.Module):
             level_of = _by_prefix(training, by)
         last = max(level_of.values(), default=0)
         groups: dict[tuple[int, bool], dict[str, Any]] = {}
+        grouped: set[int] = set()  # a tied weight has several names
         for name in sorted(training, key=lambda n: level_of[n]):
+            if id(training[name]) in grouped:
+                continue
+            grouped.add(id(training[name]))
             level = level_of[name]
             vector = weight_decay is not None and training[name].ndim < 2
             title = f"depth {level}" if by == "depth" else by[level]

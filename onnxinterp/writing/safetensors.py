@@ -131,6 +131,10 @@ def load(weights: Weights, path: str | os.PathLike[str], strict: bool) -> Unmatc
         with safetensors.safe_open(path, framework="pt") as file:
             there, metadata = set(file.keys()), file.metadata() or {}
             stored = {n: n if n in there else metadata.get(n, n) for n in weights}
+            for name, first in weights.tied.items():  # a file may have a weight once
+                pair = (name, first) if stored[name] in there else (first, name)
+                if stored[pair[1]] not in there:
+                    stored[pair[1]] = stored[pair[0]]
             given = {n: file.get_tensor(s) for n, s in stored.items() if s in there}
     except safetensors.SafetensorError as error:
         raise InvalidModelError(f"{path} is not a .safetensors file: {error}") from error

@@ -37,7 +37,7 @@ from onnxinterp.format.tensor_bytes import check_weight
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.wire import Chain, Edit, Place, Wire, walk, write
 from onnxinterp.reading.source import content_of
-from onnxinterp.weights import Weights
+from onnxinterp.weights.layouts import StoredWeights
 from onnxinterp.writing.split_ties import tie_edits
 from onnxinterp.writing.template import LIKE_HINT, Template
 from onnxinterp.writing.tensor_edits import EXTERNAL, StoredTensor, attribute_edits, sparse_edits
@@ -58,7 +58,7 @@ class Changes:
 
 
 @torch.no_grad()
-def save(weights: Weights, template: Template, path: str | os.PathLike[str]) -> None:
+def save(weights: StoredWeights, template: Template, path: str | os.PathLike[str]) -> None:
     """Write a model and its external data, whole or not at all.
 
     Args:
@@ -132,7 +132,7 @@ def _change_over(
     parts.cleanup += copies
 
 
-def _changes(weights: Weights, template: Template, wire: Wire) -> Changes:
+def _changes(weights: StoredWeights, template: Template, wire: Wire) -> Changes:
     """Collect the edits, tensor by tensor."""
     _check_places(weights, template)
     changes, seen = Changes(), set()
@@ -170,7 +170,7 @@ def _put(stored: StoredTensor, value: Tensor, changes: Changes) -> None:
         changes.edits += stored.edits(value)
 
 
-def _check_places(weights: Weights, template: Template) -> None:
+def _check_places(weights: StoredWeights, template: Template) -> None:
     homes = {name for names in template.places.values() for name in names}
     homes |= {name for name, tie in template.ties.items() if tie.held} | template.fixed.keys()
     if lost := [name for name in weights if name not in homes]:
@@ -185,7 +185,7 @@ def _check_places(weights: Weights, template: Template) -> None:
             )
 
 
-def _common_value(weights: Weights, names: Sequence[str]) -> Tensor:
+def _common_value(weights: StoredWeights, names: Sequence[str]) -> Tensor:
     """The value of the weights that share one place."""
     value = weights[names[0]]
     for name in names[1:]:

@@ -1,4 +1,4 @@
-"""Weights that share a tensor in the file: each gets a tensor of its own if they differ.
+"""StoredWeights that share a tensor in the file: each gets a tensor of its own if they differ.
 
     tie_edits   the edits of the model
 
@@ -20,7 +20,7 @@ from onnxinterp.errors import SaveError
 from onnxinterp.format.tensor_bytes import check_weight, raw_parts, raw_size, same_bits
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.wire import Chain, Edit, Place, Wire, edit, fields, number_of, tagged
-from onnxinterp.weights import Weights
+from onnxinterp.weights.layouts import StoredWeights
 from onnxinterp.writing.template import Template
 from onnxinterp.writing.tensor_edits import EXTERNAL, FORMS, RAW, StoredTensor
 
@@ -28,7 +28,7 @@ INPUT = number_of(NodeProto, "input")
 
 
 def tie_edits(
-    weights: Weights, template: Template, wire: Wire, chains: Mapping[Place, Chain]
+    weights: StoredWeights, template: Template, wire: Wire, chains: Mapping[Place, Chain]
 ) -> list[Edit]:
     """The edits that add a tensor for each weight that differs from its origin.
 

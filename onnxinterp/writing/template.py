@@ -35,7 +35,7 @@ from onnxinterp.graph.ties import untie_weights
 from onnxinterp.limits import Limits
 from onnxinterp.reading import source as reading
 from onnxinterp.registry import Kernel
-from onnxinterp.weights import Weights
+from onnxinterp.weights.layouts import StoredWeights
 from onnxinterp.writing.tensor_edits import NUMBER_TYPE, StoredTensor
 
 MIN_HOLE_BYTES = 1024
@@ -129,7 +129,7 @@ def make_template(
     content: reading.Content,
     proto: onnx.ModelProto,
     model: Model,
-    weights: Weights,
+    weights: StoredWeights,
     reader: TensorReader,
 ) -> Template:
     """The template of a model that was just read.

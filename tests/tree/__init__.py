@@ -1,0 +1,1 @@
+"""The tree of modules: what hooks, wrappers and replacements of its modules see and do."""
