@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import onnx
+from onnx import numpy_helper
 from torch import nn
 
 from onnxinterp import OnnxModule
@@ -47,12 +49,28 @@ class Column:
         """The file as a module, in eval mode."""
         return OnnxModule(self.model(), **options)
 
-    def lost(self) -> str:
-        """What the exporter folded away, so that no importer can find it in the file."""
-        normalizes = any(isinstance(m, nn.BatchNorm2d) for m in self.network.original().modules())
-        if normalizes and all(n.op_type != "BatchNormalization" for n in self.model().graph.node):
-            return "the exporter folded BatchNormalization into the convolutions"
-        return ""
+    def lost(self) -> frozenset[str]:
+        """Parameters whose numbers the file does not hold: no importer can find them in it."""
+        return _lost(self)
+
+
+@cache
+def _lost(column: Column) -> frozenset[str]:
+    stored = [Counter(numpy_helper.to_array(t).flat) for t in column.model().graph.initializer]
+    return frozenset(
+        name
+        for name, parameter in column.network.original().named_parameters()
+        if not any(_holds(numbers, parameter) for numbers in stored)
+    )
+
+
+def _holds(stored: Counter[float], parameter: nn.Parameter) -> bool:
+    """Whether a tensor has the numbers of a parameter, each as often, but for some by chance.
+
+    It may have another shape, another order (the gates of an LSTM), or be packed with others.
+    """
+    own = Counter(parameter.detach().numpy().flat)
+    return sum(stored[number] == count for number, count in own.items()) > 0.99 * len(own)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,10 +15,12 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from onnxinterp import NodeError
 from tests.citizen.checks import ROWS, Row
+from tests.citizen.checks.comparing import DifferenceError
 from tests.citizen.columns import Column
 from tests.citizen.networks import NETWORKS, Network
 
 MAX_REASON_CHARS = 110
+FOLDED = "the exporter folded parameters into others or into constants"
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,24 @@ def applies(row: Row, network: Network) -> bool:
 def of_import(row: Row, column: Column) -> Outcome:
     """The check of the original against its import.
 
-    Where the file lacks the normalization, that is inserted again in the documented way, and gets
-    the weights of the original.
+    Where normalization was folded, it is inserted again in the documented way, and gets the
+    weights of the original.
     """
     found = outcome(row, column.network, lambda: column.imported(**row.options))
-    lost = column.lost() if found.reason else ""
-    if not lost:
+    if not found.reason or not column.lost():
         return found
-    again = outcome(row, column.network, lambda: _with_normalization(row, column))
-    if again.reason:
-        return Outcome(lost, found.detail)
-    return Outcome(way="reinsert_normalization=, then load_state_dict of the original's weights")
+    if any(isinstance(m, nn.BatchNorm2d) for m in column.network.original().modules()):
+        again = outcome(row, column.network, lambda: _with_normalization(row, column))
+        if not again.reason:
+            return Outcome(way="reinsert_normalization=, then load_state_dict")
+    return Outcome(FOLDED, found.detail) if _is_of(found, column.lost()) else found
+
+
+def _is_of(found: Outcome, lost: Collection[str]) -> bool:
+    """Whether an outcome is that of parameters which the file does not hold."""
+    modules = {f"`{name.partition('.')[0]}`" for name in lost}
+    differs = found.detail.startswith(DifferenceError.__name__)
+    return differs or any(name in found.detail for name in (*lost, *modules))
 
 
 def _with_normalization(row: Row, column: Column) -> nn.Module:
