@@ -154,11 +154,12 @@ class OnnxModule(Tunable):
         modules = modules_of(graph.nodes, model.protos)
         weights = Weights(values, self, constants, adoption, modules)
         self.__dict__["weights"] = weights  # not a child: it shares the tables of the module
-        self._watch = Watch(self)
         self.template = make_template(
             opened.content, opened.proto, model, weights.as_stored, opened.reader
         )
-        return Plans(graph, self.weights, strings, packed, self.limits, self.fuse, types)
+        return Plans(
+            graph, self.weights, strings, packed, self.limits, self.fuse, types, Watch(self)
+        )
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -197,9 +198,9 @@ class OnnxModule(Tunable):
             self._mapped.check()
         given = self._call.gather(args, keywords, self._floating)
         overridden = frozenset(given).difference(self.input_names)
-        bound = self._plans.get(self.training, overridden, self._watch.is_observed())
+        bound = self._plans.get(self.training, overridden, self._plans.is_nested(self.training))
         if bound.called and not torch.compiler.is_compiling():
-            self._watch.check_replaced(bound.called)
+            self._plans.watch.check_replaced(bound.called)
         sizes = sizes_of(self._call.infos, given) if bound.plan.sized else None
         known = bound.by_sizes.get(sizes) if sizes else None
         current = known or bound
@@ -329,6 +330,7 @@ class OnnxModule(Tunable):
 
     def _replan(self, *, reread: bool = False) -> None:
         """Make the plan of the current mode anew."""
+        self.weights.constants.place(device_of(self.weights))
         self._plans.reset(self.frozen_statistics, reread=reread)
         self._plans.get(self.training)
         self._set_floating()
@@ -347,6 +349,7 @@ class OnnxModule(Tunable):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnnxModule:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # untyped in torch
+        self.weights.constants.follow(fn)
         self._replan()
         return self
 

@@ -21,7 +21,6 @@ from onnxinterp.graph.scopes import path_of
 from onnxinterp.planning.liveness import live_steps
 from onnxinterp.planning.scoping import Chain
 from onnxinterp.runtime.plan import Block, Key, Plan, Step, WeightPlace
-from onnxinterp.weights.tree import level_at
 
 Followers: TypeAlias = dict[Hashable, dict[Hashable, None]]
 
@@ -39,7 +38,7 @@ def nest(
     plan: Plan,
     chains: Sequence[Chain],
     weights: Mapping[str, WeightPlace],
-    root: nn.Module,
+    levels: Mapping[tuple[str, ...], nn.Module],
     modules: Mapping[str, tuple[str, ...]],
 ) -> Plan:
     """The plan with blocks.
@@ -48,7 +47,7 @@ def nest(
         plan: a flat plan.
         chains: for each of its steps, the modules it is called in, outermost first.
         weights: where each weight is that the plan reads.
-        root: the module that is called.
+        levels: the modules of the tree, by the attributes that lead to them.
         modules: path of each module inside that can be called -> attributes that lead to it.
     """
     known = [tuple(c for c in chain if path_of(c) in modules) for chain in chains]
@@ -56,7 +55,7 @@ def nest(
         _Item(place, step, chain)
         for place, (step, chain) in enumerate(zip(plan.steps, known, strict=True))
     ]
-    return _Nesting(plan, weights, root, modules).plan(items, plan.inputs, plan.outputs, "")
+    return _Nesting(plan, weights, levels, modules).plan(items, plan.inputs, plan.outputs, "")
 
 
 class _Nesting:
@@ -66,12 +65,12 @@ class _Nesting:
         self,
         flat: Plan,
         weights: Mapping[str, WeightPlace],
-        root: nn.Module,
+        levels: Mapping[tuple[str, ...], nn.Module],
         modules: Mapping[str, tuple[str, ...]],
     ) -> None:
         self.flat = flat
         self.weights = weights
-        self.root = root
+        self.levels = levels
         self.modules = modules
 
     def plan(
@@ -114,10 +113,10 @@ class _Nesting:
         inner = [_Item(item.place, item.step, item.chain[1:]) for item in members]
         plan = self.plan(inner, inputs, outputs, path)
         reads_weights = [self.weights[str(k)] for k in plan.captures if k in self.weights]
+        level = self.levels[self.modules[path]]
         below, above = self.modules[path], self.modules.get(around, ())
         is_inside = below[: len(above)] == above and len(below) > len(above)
         attributes = below[len(above) :] if is_inside else below
-        level = level_at(self.root, below)
         last = members[-1].step
         return Step(
             node=last.node,

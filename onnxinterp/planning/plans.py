@@ -14,15 +14,17 @@ finds it whole. Two threads may make the same plan at once; either is right.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 
 from onnxinterp.graph.ir import Graph, ValueInfo
 from onnxinterp.graph.types import infer_types, type_of
@@ -30,7 +32,7 @@ from onnxinterp.limits import Limits
 from onnxinterp.planning.blocks import nest
 from onnxinterp.planning.facts import Setting, infer, snapshot
 from onnxinterp.planning.planner import make_plan
-from onnxinterp.planning.scoping import chains
+from onnxinterp.planning.scoping import chains as chains_of
 from onnxinterp.planning.static_shapes import MAX_STEPS, Found, static_shapes
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan, WeightPlace
@@ -38,6 +40,7 @@ from onnxinterp.values import Host, Shape, is_traced
 from onnxinterp.weights import Weights
 from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import constant_names
+from onnxinterp.weights.watch import Watch
 
 Sizes: TypeAlias = "tuple[torch.Size, ...]"
 MAX_SIZES = 16  # plans for particular sizes, each mode
@@ -83,6 +86,7 @@ class Plans:
         packed: weight -> ONNX type, of types narrower than their torch dtype.
         limits: what folding may take.
         fuse: whether nodes that are one function in torch run as one.
+        watch: whether the modules of the tree must be called.
         loaded_as: dtype of the first floating weight at load.
     """
 
@@ -95,7 +99,9 @@ class Plans:
         limits: Limits,
         fuse: bool,
         types: Mapping[str, int],
+        watch: Watch,
     ) -> None:
+        self.watch = watch
         self.graph = graph
         self.weights = weights
         self.strings = strings
@@ -141,13 +147,22 @@ class Plans:
             found = plans[key] = make(*key[:2])
         return found
 
+    def is_nested(self, training: bool) -> bool:
+        """Whether a call runs a nested plan, which is made now: not while the call is captured."""
+        if not self.watch.is_observed():
+            return False
+        self.get(training, nested=True)
+        return True
+
+    is_nested._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as below
+
     def _make_nested(self, training: bool, overridden: frozenset[str]) -> BoundPlan:
         flat = self._make(training, overridden, by_module=True)
-        parameters = {n for n in self.weights if isinstance(self.weights[n], nn.Parameter)}
+        parameters = self.setting.weights - self.setting.constants.keys()
         places = {place.name: place for place in flat.reads}
-        found = chains(flat.plan.steps, parameters)
+        found = chains_of(flat.plan.steps, parameters)
         modules = self.weights.modules_called or self.weights.levels()
-        plan = nest(flat.plan, found, places, self.weights.root, modules)
+        plan = nest(flat.plan, found, places, self.weights.own_levels, modules)
         reads = [place for place in flat.reads if place.name in {*plan.captures, *plan.inputs}]
         return replace(flat, plan=plan, reads=reads)
 
@@ -281,12 +296,21 @@ def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
 def _outside_transforms() -> Iterator[None]:
     """Run eagerly and without gradients, also inside `grad`, `vmap` or a trace."""
     with (
+        torch._C.DisableTorchFunction(),  # those of torch.export, too
         torch.inference_mode(False),
         torch.no_grad(),
+        _without_modes(),
         temporarily_clear_interpreter_stack(),
         _untraced(),
     ):
         yield
+
+
+def _without_modes() -> AbstractContextManager[object]:
+    """Keep what runs out of the graph that `torch.export` or `make_fx` may be recording."""
+    if torch.compiler.is_exporting() or _get_current_dispatch_mode_stack():
+        return _disable_current_modes()  # it imports the compiler, which is imported already
+    return nullcontext()
 
 
 @contextmanager
@@ -305,7 +329,8 @@ def _untraced() -> Iterator[None]:
 
 def device_of(weights: Weights) -> torch.device:
     """Where the weights of a module are; the CPU where there are none."""
-    some = next(weights.parameters(), next(weights.buffers(), None))
+    held = chain(weights.parameters(), weights.buffers(), weights.constants.buffers())
+    some = next(held, None)
     return torch.device("cpu") if some is None else some.device
 
 

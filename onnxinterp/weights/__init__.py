@@ -20,11 +20,11 @@ from collections.abc import Collection, Iterator, KeysView, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from onnxinterp.graph.adoption import Adoption, Stored
 from onnxinterp.values import read_weight
+from onnxinterp.weights.constants import Constants
 from onnxinterp.weights.layouts import StoredWeights
 from onnxinterp.weights.tree import RESERVED, class_name, escape, level_at, level_class, register
 
@@ -38,21 +38,24 @@ TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 class Weights(nn.ParameterDict):
     """A ParameterDict with ONNX names as keys: floating tensors that may train are parameters.
 
-    Everything else (integers, statistics, bounds) is a buffer.
+    Running statistics are buffers; everything else (integers, bounds) is a constant.
 
     Args:
         values: the tensors by ONNX name; those that are an `nn.Parameter` become parameters.
         owner: the module at whose root the names are stored; by default, the dictionary itself.
-        transient: names of the buffers that are not in the state dict.
+        transient: names of the constants, which are neither in the tree nor in the state dict.
         adoption: how the tensors of a file are made of the weights.
         modules: path of each module that is called -> name of its class; others hold weights.
 
     Attributes:
         stored: tensor of the file -> the weights that it is made of.
         tied: further name of a weight -> its first name.
+        constants: holds the constants.
+        own_levels: the attributes that lead to each module of the tree -> the module.
         modules_called: path of each module that is called -> the attributes that lead to it.
     """
 
+    constants: Constants
     # ParameterDict has an ordered set of its names here; ours also has the path of each
     _keys: dict[str, tuple[str, ...]]  # type: ignore[assignment]
 
@@ -74,6 +77,8 @@ class Weights(nn.ParameterDict):
         names = set(dir(root)).union(*annotated)
         self._reserved = RESERVED.union(name.rstrip("_") for name in names)
         self._transient = frozenset(transient)
+        self.__dict__["constants"] = Constants()
+        self.own_levels: dict[tuple[str, ...], nn.Module] = {}
         values = values or {}
         room = SPARE_LEVELS + LEVELS_PER_WEIGHT * float(len(values)) + len(modules)
         self.modules_called: dict[str, tuple[str, ...]] = {}
@@ -83,9 +88,11 @@ class Weights(nn.ParameterDict):
                 attributes, made = self._descend([*around, last], kind)
                 self.modules_called[path] = attributes
                 room -= made
-        for name in sorted(values, key=lambda n: -n.count(".")):  # levels before their namesakes
+        in_tree = [name for name in values if name not in self._transient]
+        for name in sorted(in_tree, key=lambda n: -n.count(".")):  # levels before their namesakes
             room -= self._enter(name, MAX_LEVELS if room > 0 else 0)
             self[name] = values[name]
+        self._enter_constants({n: t for n, t in values.items() if n in self._transient})
         in_order = {name: self._keys[name] for name in values}
         self._keys = in_order  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
 
@@ -132,11 +139,25 @@ class Weights(nn.ParameterDict):
     def holder(self, name: str) -> tuple[nn.Module, str]:
         """The module that holds a weight, and its attribute name there."""
         path = self._find(name)
-        return (level_at(self.root, path[:-1]) if len(path) > 1 else self.root), path[-1]
+        if name in self._transient:
+            return self.constants, name
+        level = self._level(path[:-1])
+        if len(path) > 1 and not hasattr(level, path[-1]):  # a module without such a weight
+            level = self.own_levels[path[:-1]]
+        return level, path[-1]
+
+    def _level(self, path: Sequence[str]) -> nn.Module:
+        """The module at a path: the file's own, also inside of a wrapper, or what replaced it."""
+        level = self.root
+        for depth, part in enumerate(path):
+            own, found = self.own_levels[tuple(path[: depth + 1])], level._modules.get(part)
+            is_inside = found is not None and found is not own and own in found.modules()
+            level = own if found is None or is_inside else found
+        return level
 
     def levels(self) -> dict[str, tuple[str, ...]]:
         """Path of each module in the tree -> the attributes that lead to it."""
-        return {path: tuple(path.split(".")) for path, _ in self.root.named_modules() if path}
+        return {".".join(attributes): attributes for attributes in self.own_levels}
 
     def _enter(self, name: str, deepest: int = MAX_LEVELS) -> int:
         """Find a free place for a new name, and add the levels on the way; return their number."""
@@ -145,6 +166,17 @@ class Weights(nn.ParameterDict):
         leaf = escape(parts[-1].replace(".", "_"), RESERVED if path else self._reserved)
         self._keys[name] = (*path, _free(level_at(self.root, path), leaf))
         return made
+
+    def _enter_constants(self, values: Mapping[str, Tensor]) -> None:
+        """Store constants; a key in files is the name, or a longer one where a weight has it."""
+        taken = {".".join(path) for path in self._keys.values()}
+        for name, value in values.items():
+            key = name
+            while key in taken:
+                key += "_"
+            taken.add(key)
+            self._keys[name] = (key,)
+            self.constants.store(name, value)
 
     def _descend(self, parts: Sequence[str], kind: str = "") -> tuple[tuple[str, ...], int]:
         """The attributes that lead to a module, and how many levels were made on the way."""
@@ -155,7 +187,9 @@ class Weights(nn.ParameterDict):
                 part += "_"
             if part not in level._modules:
                 own = kind if kind and depth == len(parts) else class_name(parts[:depth])
-                register(level, "module", part, level_class(own)())
+                place = (*path, part)
+                self.own_levels[place] = level_class(own)()
+                register(level, "module", part, self.own_levels[place])
                 made += 1
             level, reserved = level_at(level, (part,)), RESERVED
             path.append(part)
@@ -167,6 +201,9 @@ class Weights(nn.ParameterDict):
     def __setitem__(self, name: str, value: Any) -> None:
         if name not in self._keys and len(self.stored.get(name, ("", ()))[1]) != 1:
             self._enter(name)
+        if name in self._transient:
+            self.constants.store(name, value)
+            return
         holder, leaf = self.holder(name)
         old = holder._parameters.pop(leaf, None)
         holder._buffers.pop(leaf, None)
@@ -175,12 +212,15 @@ class Weights(nn.ParameterDict):
         if isinstance(value, nn.Parameter):
             register(holder, "parameter", leaf, value)
         else:
-            register(holder, "buffer", leaf, value, persistent=name not in self._transient)
+            register(holder, "buffer", leaf, value)
 
     def __delitem__(self, name: str) -> None:
-        holder, leaf = self.holder(name)
-        holder._parameters.pop(leaf, None)
-        holder._buffers.pop(leaf, None)
+        if name in self._transient:
+            self.constants.remove(name)
+        else:
+            holder, leaf = self.holder(name)
+            holder._parameters.pop(leaf, None)
+            holder._buffers.pop(leaf, None)
         del self._keys[name]
 
     def __contains__(self, name: object) -> bool:
@@ -230,7 +270,6 @@ class Weights(nn.ParameterDict):
         self.take(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest, **keywords)
 
-    @torch.no_grad()
     def take(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """Take the entries that are no parameters of the module out of a state dict.
 
@@ -246,7 +285,7 @@ class Weights(nn.ParameterDict):
             path = key.removeprefix(prefix)
             if path in paths:
                 if paths[path] in self._transient:
-                    self[paths[path]].copy_(state_dict.pop(key))
+                    self.constants.load(paths[path], state_dict.pop(key))
             elif path.endswith("num_batches_tracked"):
                 del state_dict[key]
 

@@ -45,9 +45,6 @@ class Watch:
             or torch.compiler.is_exporting()
         )
 
-    # as torch.compiler.assume_constant_result does, which would import the compiler
-    is_observed._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
     def _is_changed(self) -> bool:
         return (
             any(level.__dict__[hooks] for level in self._levels for hooks in HOOKS)

@@ -1,0 +1,57 @@
+"""The tensors of a model that never train: part of its plans, not of the module tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class Constants(nn.Module):
+    """Holds constants as buffers; it is no child of the module, so that no tool sees them.
+
+    A module on the meta device keeps the values of its constants: nothing else could restore them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._values: dict[str, Tensor] = {}
+
+    def store(self, name: str, value: Tensor) -> None:
+        """Add or replace a constant."""
+        self._values[name] = self._buffers[name] = value
+
+    def remove(self, name: str) -> None:
+        """Remove a constant."""
+        del self._values[name], self._buffers[name]
+
+    @torch.no_grad()
+    def load(self, name: str, value: Tensor) -> None:
+        """Copy a value into a constant."""
+        self._values[name].copy_(value)
+
+    def follow(self, move: Callable[[Tensor], Tensor]) -> None:
+        """Move and cast as `nn.Module._apply` does; values stay, whatever `move` does to them."""
+        moved: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        for name, value in self._values.items():
+            kind = self._buffers_device(name), value.dtype
+            if kind not in moved:
+                moved[kind] = move(torch.empty(0, device=kind[0], dtype=kind[1]))
+            self._values[name] = value.to(moved[kind].dtype)
+            self._place(name, moved[kind].device)
+
+    def place(self, device: torch.device) -> None:
+        """Move all constants to where the weights are."""
+        for name in self._values:
+            self._place(name, device)
+
+    def _buffers_device(self, name: str) -> torch.device:
+        buffer = self._buffers[name]
+        assert buffer is not None, "constants are tensors"
+        return buffer.device
+
+    def _place(self, name: str, device: torch.device) -> None:
+        if device.type != "meta":
+            self._values[name] = self._values[name].to(device)
+        self._buffers[name] = self._values[name].to(device)
