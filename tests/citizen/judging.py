@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -99,14 +99,20 @@ def of_import(row: Row, column: Column) -> Outcome:
         again = outcome(row, column.network, lambda: _with_normalization(row, column))
         if not again.reason:
             return Outcome(way="reinsert_normalization=, then load_state_dict")
-    return Outcome(FOLDED, found.detail) if _is_of(found, column.lost()) else found
+    return Outcome(FOLDED, found.detail) if _is_of(found, column) else found
 
 
-def _is_of(found: Outcome, lost: Collection[str]) -> bool:
-    """Whether an outcome is that of parameters which the file does not hold."""
-    modules = {f"`{name.partition('.')[0]}`" for name in lost}
-    differs = found.detail.startswith(DifferenceError.__name__)
-    return differs or any(name in found.detail for name in (*lost, *modules))
+def _is_of(found: Outcome, column: Column) -> bool:
+    """Whether an outcome is that of parameters which the file does not hold.
+
+    It says so where it names one of them, or what the file has instead.
+    """
+    own = {name for name, _ in column.network.original().named_parameters()}
+    instead = {name for name, _ in column.imported().named_parameters()} - own
+    modules = {f"`{name.partition('.')[0]}`" for name in column.lost()}
+    names = {*column.lost(), *instead, *modules}
+    differs = found.detail.startswith((DifferenceError.__name__, AssertionError.__name__))
+    return differs or any(name in found.detail for name in names)
 
 
 def _with_normalization(row: Row, column: Column) -> nn.Module:
