@@ -18,8 +18,8 @@ from onnxinterp.graph.scopes import modules_of
 from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
 from onnxinterp.graph.types import infer_types, type_of
+from onnxinterp.inspection import Inspectable
 from onnxinterp.limits import Limits
-from onnxinterp.patterns import similar_names
 from onnxinterp.planning.plans import Plans, device_of, floating_dtype, sizes_of
 from onnxinterp.reading.source import Read, Source, read
 from onnxinterp.registry import kernel_of
@@ -40,7 +40,7 @@ from onnxinterp.writing.save import save
 from onnxinterp.writing.template import make_template, template_of
 
 
-class OnnxModule(Tunable):
+class OnnxModule(Tunable, Inspectable):
     """An ONNX model as a differentiable `torch.nn.Module`.
 
     Call it with the graph's inputs, by position, by name or both: `m(x)`, `m(**{"input.1": x})`.
@@ -192,15 +192,21 @@ class OnnxModule(Tunable):
             UnsafeModelError: the call exceeded `limits`.
             ChangedFileError: external data were written to while the module has them mapped.
         """
+        results = self._run(args, keywords, self._plans)
+        return results[0] if len(results) == 1 else results
+
+    def _run(self, args: Any, keywords: Any, plans: Plans, by: Interpreter | None = None) -> Any:
+        """Run the current plan of `plans`; or, by another interpreter, that of `eval()`."""
         if fx.is_fx_tracing(args, keywords):
-            return self._trace(args, keywords)
+            return self._trace(args, keywords, plans)
         if self._mapped and not torch.compiler.is_compiling():
             self._mapped.check()
         given = self._call.gather(args, keywords, self._floating)
         overridden = frozenset(given).difference(self.input_names)
-        bound = self._plans.get(self.training, overridden, self._plans.is_nested(self.training))
-        if bound.called and not torch.compiler.is_compiling():
-            self._plans.watch.check_replaced(bound.called)
+        training = self.training and by is None
+        bound = plans.get(training, overridden, plans.is_nested(training))
+        if bound.called and plans is self._plans and not torch.compiler.is_compiling():
+            plans.watch.check_replaced(bound.called)
         sizes = sizes_of(self._call.infos, given) if bound.plan.sized else None
         known = bound.by_sizes.get(sizes) if sizes else None
         current = known or bound
@@ -211,30 +217,28 @@ class OnnxModule(Tunable):
         device = self._device(given)
         frame = Frame(values, device, guard_of(self.limits, given), self.limits.loop_trips, self)
         try:
-            results = self.interpreter.start(current.plan, frame)
+            results = (by or self.interpreter).start(current.plan, frame)
         except NodeError as error:
             self._call.blame_sizes(given, error)
             raise
         if sizes and known is None:
-            self._plans.specialize(bound, sizes, values, frame.guard)
+            plans.specialize(bound, sizes, values, frame.guard)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
         if frame.guard is not None:
-            frame.guard.check_outputs(self.output_names, results)
+            frame.guard.check_outputs([o.name for o in plans.graph.outputs], results)
         if current.own:
             results = tuple([_copy(r) if i in current.own else r for i, r in enumerate(results)])
-        return results[0] if len(results) == 1 else results
+        return results
 
-    def _trace(self, args: Any, keywords: Mapping[str, Any]) -> Any:
+    def _trace(self, args: Any, keywords: Mapping[str, Any], plans: Plans) -> tuple[Any, ...]:
         """Record the plan for `torch.fx`."""
         if fx.is_root(args):
             inputs = {name: args[i] for i, name in enumerate(self.input_names)}
         else:
             given = self._call.signature().bind(*args, **keywords).arguments
             inputs = {self._call.aliases[name]: proxy for name, proxy in given.items()}
-        bound = self._plans.get(self.training, frozenset(inputs).difference(self.input_names))
-        reads = [
-            (name, self if holder is None else holder, leaf) for name, holder, leaf in bound.reads
-        ]
+        bound = plans.get(self.training, frozenset(inputs).difference(self.input_names))
+        reads = [(n, self if holder is None else holder, leaf) for n, holder, leaf in bound.reads]
         return fx.trace(bound.plan, inputs, reads, device_of(self.weights))
 
     def _device(self, given: Mapping[str, Any]) -> torch.device:
@@ -358,20 +362,6 @@ class OnnxModule(Tunable):
     ) -> None:
         self.weights.take(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest, **keywords)
-
-    def load_state_dict(self, *args: Any, **keywords: Any) -> Any:
-        """As `nn.Module.load_state_dict`; constants are read again.
-
-        Raises:
-            RuntimeError: names or shapes do not match; the message lists them, and similar names.
-        """
-        try:
-            result = super().load_state_dict(*args, **keywords)
-        except RuntimeError as error:
-            given = args[0] if args else keywords["state_dict"]
-            raise RuntimeError(f"{error}{similar_names(given, self.state_dict())}") from None
-        self.refresh()
-        return result
 
     def state_dict(self, *args: Any, **keywords: Any) -> Any:
         """As `nn.Module.state_dict`; raises ChangedFileError where external data were changed."""

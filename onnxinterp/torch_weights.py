@@ -101,10 +101,14 @@ def layout(
         attributes: of the kernel.
     """
     kernel = find_kernel(function) or Kernel(
-        function, name, domain="onnxinterp", infer_output_type=lambda _, types: types[0]
+        function, name, domain="onnxinterp", infer_output_type=_first_type
     )
     LAYOUTS[name] = Layout(kernel, attributes, split, sizes)
     return name
+
+
+def _first_type(_: dict[str, Any], types: Sequence[int]) -> int:
+    return types[0]
 
 
 def torch_weights(

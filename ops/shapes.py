@@ -182,24 +182,28 @@ TRANSPOSED = layout(
 """The weight of a linear layer, as its product is computed."""
 
 
-def per_channel(weight: Tensor, *, rank: int) -> Tensor:
+def per_channel(weight: Tensor, *, shape: list[int]) -> Tensor:
     """A vector that broadcasts along the axis of channels."""
-    return weight.reshape(-1, *[1] * (rank - 1))
+    return weight.reshape(shape)
 
 
-def _channels(shape: Sizes, rank: int) -> tuple[Sizes, ...]:
-    return (shape[:1],) if len(shape) == rank and set(shape[1:]) == {1} else ()
+def _channels(sizes: Sizes, shape: list[int]) -> tuple[Sizes, ...]:
+    """The size of the vector of such a tensor; () where it is none."""
+    axis = shape.index(-1)
+    fits = len(sizes) == len(shape) and all(n == 1 for i, n in enumerate(sizes) if i != axis)
+    return ((sizes[axis],),) if fits else ()
 
 
 PER_CHANNEL = [
     layout(
-        f"per_channel_{rank}",
+        f"per_channel_{len(shape)}_{shape.index(-1)}",
         per_channel,
         split=lambda stored: (stored.reshape(-1),),
-        sizes=partial(_channels, rank=rank),
-        rank=rank,
+        sizes=partial(_channels, shape=shape),
+        shape=shape,
     )
-    for rank in (2, 3, 4)
+    for ones in (1, 2, 3)
+    for shape in ([-1, *[1] * ones], [1, -1, *[1] * ones])
 ]
 """Vectors with axes of size 1 behind them, for one to three spatial axes."""
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -116,15 +116,28 @@ def adopt(
         read: returns the data of one of them; None where they cannot be read.
         choices: what is decided already.
     """
-    finder = _Finder(model, graph, tensors, read, choices.known)
+    finder = _Finder(graph, tensors, read, choices.known)
     finder.find()
     if choices.tie:
-        asked = () if isinstance(choices.untied, bool) else choices.untied
-        apart = {name for name in tensors if asked and glob.escape(name) in asked}
-        finder.tie(apart.union(model.ties, (tie.origin for tie in model.ties.values())))
+        finder.tie(_apart(model, tensors, choices.untied))
     stored = {name: finder.stored.get(name, Stored("", (name,))) for name in tensors}
     tied = {name: finder.first(name) for name in finder.tied}
     return Adoption(stored, tied, finder.reads)
+
+
+def _apart(model: Model, tensors: Iterable[str], untied: bool | Collection[str]) -> set[str]:
+    """The tensors that are not tied by their data: the user has untied them, or their names tell.
+
+    The older exporter also writes an Identity for a weight that it has transposed twice.
+    """
+    asked = frozenset(() if isinstance(untied, bool) else untied)
+    apart = set(filter(is_torch_name, model.ties))
+    if asked:
+        origins = {name: tie.origin for name, tie in model.ties.items()}
+        apart |= {
+            n for n in tensors if not asked.isdisjoint(map(glob.escape, (n, origins.get(n, n))))
+        }
+    return apart
 
 
 def torch_names(names: Any, stored: Mapping[str, Stored]) -> Any:
@@ -146,7 +159,6 @@ class _Finder:
 
     def __init__(
         self,
-        model: Model,
         graph: Graph,
         tensors: Mapping[str, Tensor],
         read: Callable[[str], Tensor | None],
@@ -160,7 +172,7 @@ class _Finder:
         self.known = known
         self.taken = {o for node in graph.walk() for o in node.outputs}.union(fixed, tensors)
         self.uses = defaultdict[str, list[Use]](list)
-        for use in uses_of(model, graph, self.tensors):
+        for use in uses_of(graph, self.tensors):
             self.uses[use.tensor].append(use)
         self.stored: dict[str, Stored] = {}
         self.tied: dict[str, str] = {}

@@ -21,7 +21,7 @@ import torch
 from onnx import TensorProto
 
 from onnxinterp.dtypes import CARRIER, onnx_name
-from onnxinterp.errors import InvalidModelError, MissingOp
+from onnxinterp.errors import InvalidModelError, MissingOp, plain
 from onnxinterp.graph.scopes import path_of
 from onnxinterp.registry import KERNELS, Kernel
 from onnxinterp.schemas import NEWEST
@@ -96,6 +96,8 @@ def _element_types(proto: onnx.TypeProto) -> tuple[int, int]:
     return 0, 0
 
 
+MAX_REPR_NAME_BYTES = 100
+MAX_REPR_NAMES = 12  # of each list of names
 NO_SUBGRAPHS: Mapping[str, Graph] = {}  # one for all nodes
 
 
@@ -137,6 +139,12 @@ class Node:
     scopes: tuple[str, ...] = ()
     is_copy: bool = False
     prepared: Any = None
+
+    def __repr__(self) -> str:
+        """As `Conv conv1 (x, conv1.weight) -> y`; of bounded length, whatever the names are."""
+        op, name = plain(self.op_type, MAX_REPR_NAME_BYTES), plain(self.name, MAX_REPR_NAME_BYTES)
+        domain = f"{plain(self.domain, MAX_REPR_NAME_BYTES)}::" if self.domain else ""
+        return f"{domain}{op} {name} ({_listed(self.inputs)}) -> {_listed(self.outputs)}"
 
     @property
     def scope(self) -> str:
@@ -183,6 +191,12 @@ class Graph:
     inputs: tuple[ValueInfo, ...]
     outputs: tuple[ValueInfo, ...]
     nodes: tuple[Node, ...]
+
+    def __repr__(self) -> str:
+        """As `Graph main (x) -> y, 12 nodes`."""
+        inputs, outputs = (_listed([v.name for v in vs]) for vs in (self.inputs, self.outputs))
+        name = plain(self.name, MAX_REPR_NAME_BYTES)
+        return f"Graph {name} ({inputs}) -> {outputs}, {len(self.nodes)} nodes"
 
     @cached_property
     def captures(self) -> tuple[str, ...]:
@@ -233,6 +247,13 @@ class Graph:
             yield node
             for graph in node.subgraphs.values():
                 yield from graph.walk()
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, each cut; an absent input is `_`."""
+    shown = [plain(name, MAX_REPR_NAME_BYTES) or "_" for name in names[:MAX_REPR_NAMES]]
+    more = len(names) - len(shown)
+    return ", ".join([*shown, f"{more} more"] if more else shown)
 
 
 Holder: TypeAlias = "TensorProto | onnx.SparseTensorProto | onnx.AttributeProto | Node"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 NAMES, CLASSES = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
 MAX_SCOPES = 64  # modules inside each other
 MAX_PATH_CHARS = 512  # characters of the path of a module
+ROOT = ("",)
 QUOTED = re.compile(r"'([^']*)'")
 CALL = re.compile(r"(.*[^.])_(\d+)")
 TORCH_NAME = re.compile(r"[\w.]+")
@@ -34,14 +35,19 @@ IS_PATH = re.compile(r"[\w.@]+")
 
 
 def scopes_of(proto: NodeProto) -> tuple[str, ...]:
-    """The paths of the modules around a node, outermost first; () where nothing is noted."""
+    """The paths of the modules around a node, outermost first; () where nothing is noted.
+
+    A node of the root module is in `ROOT` alone.
+    """
     noted = _quoted(proto, NAMES)[:-1]  # the last one is the operation
     paths = [path for path in noted if path and not path.startswith("_empty")]
     if not noted and proto.name.startswith("/"):
         paths = _paths(proto.name.split("/")[1:-1])
+    elif not noted:
+        return ()
     if len(paths) > MAX_SCOPES or not all(map(_is_path, paths)):
         return ()
-    return tuple(paths)
+    return tuple(paths) or ROOT
 
 
 def classes_of(proto: NodeProto) -> dict[str, str]:
@@ -67,14 +73,9 @@ def modules_of(nodes: Iterable[Node], protos: Mapping[str, NodeProto]) -> dict[s
         seen.add(node.scopes)
         proto = protos.get(node.outputs[0])
         classes = {} if proto is None else classes_of(proto)
-        for path in map(path_of, node.scopes):
+        for path in filter(None, map(path_of, node.scopes)):
             modules.setdefault(path, classes.get(path, ""))
     return modules
-
-
-def is_noted(proto: NodeProto) -> bool:
-    """Whether an exporter has noted where a node was recorded, be it in the root module."""
-    return proto.name.startswith("/") or any(p.key == NAMES for p in proto.metadata_props)
 
 
 def differ_in_numbers(one: str, other: str) -> bool:
@@ -114,14 +115,27 @@ def numbered_calls(scopes: Iterable[tuple[str, ...]], weights: Iterable[str]) ->
         weights: names of the weights: a module that has some is no second call.
     """
     paths = dict.fromkeys(path for around in scopes for path in around)
-    again = {path: call for path in paths if (call := CALL.fullmatch(path))}
-    short = (name for name in weights if again and len(name) <= MAX_PATH_CHARS)
-    own = {name[: dot.start()] for name in short for dot in re.finditer(r"\.", name)}
-    return {
-        path: f"{call[1]}@{call[2]}"
-        for path, call in again.items()
-        if path not in own and (call[1] in paths or call[1] in own)
-    }
+    if not any(map(CALL.search, paths)):
+        return {}
+    short = (name for name in weights if len(name) <= MAX_PATH_CHARS)
+    known = {name[: dot.start()] for name in short for dot in re.finditer(r"\.", name)}
+    calls: dict[str, str] = {}
+    for path in paths:  # a module comes before those inside of it
+        around = next((p for p in _prefixes(path) if p in calls), "")
+        base, _, number = calls.get(around, "").partition("@")
+        own = base + path[len(around) :]
+        again = CALL.fullmatch(own)
+        if again and own not in known and again[1] in known:
+            own, number = again[1], "_".join(filter(None, (number, again[2])))
+        known.add(own)
+        if number:
+            calls[path] = f"{own}@{number}"
+    return calls
+
+
+def _prefixes(path: str) -> Iterable[str]:
+    """The paths of the modules around one, innermost first."""
+    return (path[: dot.start()] for dot in reversed(list(re.finditer(r"\.", path))))
 
 
 def _quoted(proto: NodeProto, key: str) -> list[str]:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from onnxinterp.graph.ir import Graph, Model, Node
-from onnxinterp.graph.scopes import are_separate, is_noted, is_torch_name
+from onnxinterp.graph.ir import Graph, Node
+from onnxinterp.graph.scopes import are_separate, is_torch_name
 from onnxinterp.torch_weights import TorchWeight, roles_of
 
 WEIGHT, BIAS = "weight", "bias"
@@ -41,17 +41,16 @@ class Use(NamedTuple):
         return self.node.outputs[0], self.input
 
 
-def uses_of(model: Model, graph: Graph, tensors: Mapping[str, Tensor]) -> Iterator[Use]:
+def uses_of(graph: Graph, tensors: Mapping[str, Tensor]) -> Iterator[Use]:
     """The uses of tensors as weights of torch modules, in the order of the graph.
 
     Args:
-        model: the decoded model.
         graph: its main graph.
         tensors: those that may be weights.
     """
     nodes = list(graph.walk())
-    has_scopes = any(node.scopes for node in nodes)
-    is_root = not has_scopes and any(map(is_noted, model.protos.values()))
+    has_scopes = any(node.scope for node in nodes)
+    is_root = not has_scopes and any(node.scopes for node in nodes)
     finder = _Finder(nodes, tensors, is_root)
     for node in nodes:
         yield from finder.uses(node)

@@ -16,9 +16,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -112,6 +114,7 @@ class Plans:
         self.has_modes = any(k.state or "training" in k.attributes for k in kernels)
         self.loaded_as = floating_dtype(weights)
         self._hosts: dict[str, Host] = {}  # numbers of the file: they outlast casts and meta
+        self._parts: WeakSet[Plans] = WeakSet()
         self._start(self._setting(frozenset()), types)
 
     def reset(self, frozen_stats: frozenset[str], *, reread: bool = False) -> None:
@@ -132,6 +135,8 @@ class Plans:
         self._facts = infer(self.graph, types, self.static_shapes)
         self._plans: dict[tuple[bool, frozenset[str], bool], BoundPlan] = {}
         self._shapes: Found | None = None
+        for part in tuple(self._parts):
+            part._start(setting, types)
 
     def get(
         self, training: bool, overridden: frozenset[str] = frozenset(), nested: bool = False
@@ -145,6 +150,8 @@ class Plans:
         if (found := plans.get(key)) is None:
             make = self._make_nested if nested else self._make
             found = plans[key] = make(*key[:2])
+            for part in tuple(self._parts):
+                part.get(training, nested=nested)
         return found
 
     def is_nested(self, training: bool) -> bool:
@@ -165,6 +172,26 @@ class Plans:
         plan = nest(flat.plan, found, places, self.weights.own_levels, modules)
         reads = [place for place in flat.reads if place.name in {*plan.captures, *plan.inputs}]
         return replace(flat, plan=plan, reads=reads)
+
+    def part(self, outputs: Iterable[str]) -> Plans:
+        """Plans of other outputs, on the same weights: they are made anew when these are.
+
+        Args:
+            outputs: any values of the main graph; nodes that they do not need do not run.
+        """
+        part, declared = copy(self), {o.name: o for o in self.graph.outputs}
+        part.graph = self.graph.pruned([declared.get(n, ValueInfo(n)) for n in outputs])
+        part._start(self.setting, self._facts.types)
+        self._parts.add(part)
+        for training, _, nested in tuple(self._plans):
+            part.get(training, nested=nested)
+        return part
+
+    def unfused(self) -> Plans:
+        """Plans of the same graph as it is now, in which each node runs by itself."""
+        plans = copy(self)
+        plans._start(replace(self.setting, fuse=False), self._facts.types)
+        return plans
 
     def specialize(
         self, bound: BoundPlan, sizes: Sizes, values: Mapping[Any, Any], guard: Guard | None
@@ -211,8 +238,11 @@ class Plans:
     _all_static_shapes._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("setting", "_facts", "_plans", "_shapes")
+        derived = ("setting", "_facts", "_plans", "_shapes", "_parts")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _parts=WeakSet())
 
     def _make(
         self,

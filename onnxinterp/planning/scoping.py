@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence, Set
 from itertools import takewhile
 from typing import TypeAlias
 
+from onnxinterp.graph.scopes import MAX_PATH_CHARS, ROOT
 from onnxinterp.runtime.plan import Step
 
 Chain: TypeAlias = "tuple[str, ...]"
@@ -29,8 +30,9 @@ def chains(steps: Sequence[Step], parameters: Set[str]) -> list[Chain]:
     """
     noted = [step.node.scopes for step in steps]
     graph = _Neighbours(steps)
-    found = _filled(noted, graph) if any(noted) else _by_prefix(steps, parameters, graph)
-    return _moved(steps, found, parameters, graph)
+    is_noted = any(chain not in ((), ROOT) for chain in noted)
+    found = _filled(noted, graph) if is_noted else _by_prefix(steps, parameters, graph)
+    return _moved(steps, [() if c == ROOT else c for c in found], parameters, graph)
 
 
 class _Neighbours:
@@ -86,7 +88,8 @@ def _by_prefix(steps: Sequence[Step], parameters: Set[str], graph: _Neighbours) 
 
 def _prefixes(names: Iterable[object]) -> Chain:
     """The modules above weights, without lists: a module whose child is a number."""
-    parts = common(tuple(str(name).split(".")[:-1]) for name in names)
+    short = (name for name in map(str, names) if len(name) <= MAX_PATH_CHARS)
+    parts = common(tuple(name.split(".")[:-1]) for name in short)
     ends = range(1, len(parts) + 1)
     return tuple(
         ".".join(parts[:end]) for end in ends if end == len(parts) or not parts[end].isdigit()

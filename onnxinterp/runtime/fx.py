@@ -61,7 +61,7 @@ def trace(
     inputs: Mapping[str, Proxy],
     reads: Sequence[tuple[str, nn.Module, str]],
     device: torch.device,
-) -> Any:
+) -> tuple[Any, ...]:
     """Record the steps of a plan in the graph that fx is tracing.
 
     Args:
@@ -71,7 +71,7 @@ def trace(
         device: where new tensors are created.
 
     Returns:
-        The proxy of the one output, or a tuple of them.
+        The proxies of the outputs.
 
     Raises:
         NotImplementedError: the plan updates statistics, which a traced graph would not do.
@@ -94,5 +94,4 @@ def trace(
             values.update({name: result[i] for i, name in enumerate(step.outputs)})
     found = {**plan.constants, **values}
     results = [found[key] for key in plan.outputs]
-    results = [r.tensor(device) if isinstance(r, Host) else r for r in results]
-    return results[0] if len(results) == 1 else tuple(results)
+    return tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])

@@ -12,6 +12,8 @@ batch as statistics, sqrt(v + epsilon) as scale and m as bias.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import onnx
@@ -19,6 +21,7 @@ import torch
 from onnx import NodeProto, helper, numpy_helper
 from torch import Tensor
 
+from onnxinterp.graph.adoption import Stored
 from onnxinterp.limits import Limits
 from onnxinterp.module import OnnxModule
 from onnxinterp.patterns import Names, select
@@ -28,6 +31,7 @@ from onnxinterp.runtime.plan import Step
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 NORMALIZATION = "BatchNormalization"
+UNNORMALIZED = ".unnormalized"  # behind the name of a value
 WHERE = "where must match the weight of a convolution that no BatchNormalization follows"
 
 
@@ -53,8 +57,8 @@ def reinsert_batchnorm(
         source: the model; not changed.
         inputs: a calibration batch, as for a call of the module. The larger it is and the more it
             resembles the data, the closer `train()` is to `eval()` at the start.
-        where: names of convolution weights: patterns (`fnmatch`) or a predicate. It chooses
-            convolutions of the main graph that no BatchNormalization follows.
+        where: names of convolution weights, in torch or in the file: patterns (`fnmatch`) or a
+            predicate. It chooses convolutions of the main graph that no BatchNormalization follows.
         epsilon: the attribute of the new nodes.
         limits: the limits for reading and calling the model.
         data_root: a folder within which external data may lie behind links.
@@ -66,10 +70,10 @@ def reinsert_batchnorm(
         ValueError: no convolution is chosen, or a pattern matches none.
     """
     model = complete(source, limits, data_root)
-    chosen = _convolutions(model.graph, where)
+    module = OnnxModule(model, limits=limits)
+    chosen = _convolutions(model.graph, where, module.weights.stored)
     if not chosen:
         raise ValueError(f"{WHERE}, got {where!r}")
-    module = OnnxModule(model, limits=limits)
     module.interpreter = observer = _Observer(set(chosen))
     with torch.no_grad():
         module(*inputs)
@@ -79,26 +83,29 @@ def reinsert_batchnorm(
         nodes.append(node)
         output = node.output[0] if node.output else ""
         if moments := observer.moments.get(output):
-            node.output[0] = f"{output}.unnormalized"
-            nodes.append(_normalization(model.graph, node, output, moments, epsilon, opset))
+            node.output[0] = f"{output}{UNNORMALIZED}"
+            name = chosen[output]
+            nodes.append(_normalization(model.graph, node, name, moments, epsilon, opset))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model
 
 
-def _convolutions(graph: onnx.GraphProto, where: Names) -> list[str]:
-    """Outputs of the chosen convolutions."""
+def _convolutions(
+    graph: onnx.GraphProto, where: Names, stored: Mapping[str, Stored]
+) -> dict[str, str]:
+    """Output of each chosen convolution -> the name of its weight in the module."""
     weights = {t.name for t in graph.initializer}
     normalized = {n.input[0] for n in graph.node if n.op_type == NORMALIZATION}
     weight_of = {
-        node.output[0]: node.input[1]
+        node.output[0]: (node.input[1], stored[node.input[1]].names[0])
         for node in graph.node
         if node.op_type in CONVOLUTIONS
-        and node.input[1] in weights
+        and node.input[1] in weights.intersection(stored)
         and node.output[0] not in normalized
     }
-    chosen = select(where, dict.fromkeys(weight_of.values()), WHERE)
-    return [output for output, weight in weight_of.items() if weight in chosen]
+    chosen = set(select(where, dict.fromkeys(chain(*weight_of.values())), WHERE))
+    return {o: names[1] for o, names in weight_of.items() if not chosen.isdisjoint(names)}
 
 
 class _Observer(Interpreter):
@@ -120,12 +127,13 @@ class _Observer(Interpreter):
 def _normalization(
     graph: onnx.GraphProto,
     convolution: NodeProto,
-    output: str,
+    weight_name: str,
     moments: tuple[Tensor, Tensor],
     epsilon: float,
     opset: int,
 ) -> NodeProto:
     """The node behind one convolution; its four weights become initializers."""
+    output = convolution.output[0].removesuffix(UNNORMALIZED)
     weight = next(t for t in graph.initializer if t.name == convolution.input[1])
     dtype = helper.tensor_dtype_to_np_dtype(weight.data_type)
     mean, var = moments
@@ -135,7 +143,7 @@ def _normalization(
         "running_mean": mean,
         "running_var": var,
     }
-    prefix = f"{convolution.input[1].removesuffix('.weight')}.normalization"
+    prefix = f"{weight_name.removesuffix('.weight')}.normalization"
     taken = {t.name for t in graph.initializer}
     while f"{prefix}.weight" in taken:  # two convolutions with one weight
         prefix += "_"
@@ -145,7 +153,7 @@ def _normalization(
     attributes: dict[str, Any] = {"is_test": 1} if opset < 7 else {}
     return helper.make_node(
         NORMALIZATION,
-        [f"{output}.unnormalized", *(f"{prefix}.{name}" for name in values)],
+        [f"{output}{UNNORMALIZED}", *(f"{prefix}.{name}" for name in values)],
         [output],
         name=f"{convolution.name or output}.normalization",
         epsilon=epsilon,

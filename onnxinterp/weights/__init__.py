@@ -1,4 +1,7 @@
-"""The weights of a model by their ONNX names, in a tree of modules by torch's names.
+"""The weights of a model by their names in torch, in a tree of modules.
+
+A weight has the name that it had in the torch module that was exported, where the file shows it
+(`graph.adoption`); otherwise it has its ONNX name.
 
 `Weights` is a ParameterDict whose dotted names nest: `weights["layer1.0.weight"]` is stored in the
 module tree at `layer1` / `0` / `weight`. The root of the tree is the `OnnxModule`: it and its
@@ -9,8 +12,8 @@ Some names are escaped in attribute and state_dict names: a part that the module
 (`half`, `type`, `training`, the empty part, ...), and a name that is also a prefix (`a` beside
 `a.b`). Underscores are appended, and a number after the first, until the name is free. Dots
 become underscores below level 64, in names of over 512 characters, and where levels would take far
-more memory than the weights. `weights[...]` always takes the ONNX name, and `weights.path(name)`
-returns the state_dict key.
+more memory than the weights. `weights[...]` takes names without escapes, also that of a tensor in
+the file if it is one weight; `weights.path(name)` returns the state_dict key.
 """
 
 from __future__ import annotations
@@ -36,12 +39,12 @@ TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
 class Weights(nn.ParameterDict):
-    """A ParameterDict with ONNX names as keys: floating tensors that may train are parameters.
+    """A ParameterDict of the weights by name: floating tensors that may train are parameters.
 
     Running statistics are buffers; everything else (integers, bounds) is a constant.
 
     Args:
-        values: the tensors by ONNX name; those that are an `nn.Parameter` become parameters.
+        values: the tensors by name; those that are an `nn.Parameter` become parameters.
         owner: the module at whose root the names are stored; by default, the dictionary itself.
         transient: names of the constants, which are neither in the tree nor in the state dict.
         adoption: how the tensors of a file are made of the weights.
@@ -50,6 +53,7 @@ class Weights(nn.ParameterDict):
     Attributes:
         stored: tensor of the file -> the weights that it is made of.
         tied: further name of a weight -> its first name.
+        transient: names of the constants.
         constants: holds the constants.
         own_levels: the attributes that lead to each module of the tree -> the module.
         modules_called: path of each module that is called -> the attributes that lead to it.
@@ -76,7 +80,7 @@ class Weights(nn.ParameterDict):
         annotated = (vars(c).get("__annotations__", ()) for c in type(root).__mro__)
         names = set(dir(root)).union(*annotated)
         self._reserved = RESERVED.union(name.rstrip("_") for name in names)
-        self._transient = frozenset(transient)
+        self.transient = frozenset(transient)
         self.__dict__["constants"] = Constants()
         self.own_levels: dict[tuple[str, ...], nn.Module] = {}
         values = values or {}
@@ -88,11 +92,11 @@ class Weights(nn.ParameterDict):
                 attributes, made = self._descend([*around, last], kind)
                 self.modules_called[path] = attributes
                 room -= made
-        in_tree = [name for name in values if name not in self._transient]
+        in_tree = [name for name in values if name not in self.transient]
         for name in sorted(in_tree, key=lambda n: -n.count(".")):  # levels before their namesakes
             room -= self._enter(name, MAX_LEVELS if room > 0 else 0)
             self[name] = values[name]
-        self._enter_constants({n: t for n, t in values.items() if n in self._transient})
+        self._enter_constants({n: t for n, t in values.items() if n in self.transient})
         in_order = {name: self._keys[name] for name in values}
         self._keys = in_order  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
 
@@ -127,9 +131,9 @@ class Weights(nn.ParameterDict):
         """
         if name not in self._keys and name in self.stored:
             names = self.stored[name].names
-            if len(names) > 1:
+            if len(names) != 1:
                 raise KeyError(f"{name!r} is stored as the weights {', '.join(map(repr, names))}")
-            (name,) = names
+            name = names[0]
         return self._keys[name]
 
     def path(self, name: str) -> str:
@@ -139,7 +143,7 @@ class Weights(nn.ParameterDict):
     def holder(self, name: str) -> tuple[nn.Module, str]:
         """The module that holds a weight, and its attribute name there."""
         path = self._find(name)
-        if name in self._transient:
+        if name in self.transient:
             return self.constants, name
         level = self._level(path[:-1])
         if len(path) > 1 and not hasattr(level, path[-1]):  # a module without such a weight
@@ -199,9 +203,9 @@ class Weights(nn.ParameterDict):
         return read_weight(*self.holder(name))
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name not in self._keys and len(self.stored.get(name, ("", ()))[1]) != 1:
+        if name not in self._keys and self.stored.get(name, ("", (name,)))[1] == (name,):
             self._enter(name)
-        if name in self._transient:
+        if name in self.transient:
             self.constants.store(name, value)
             return
         holder, leaf = self.holder(name)
@@ -215,7 +219,7 @@ class Weights(nn.ParameterDict):
             register(holder, "buffer", leaf, value)
 
     def __delitem__(self, name: str) -> None:
-        if name in self._transient:
+        if name in self.transient:
             self.constants.remove(name)
         else:
             holder, leaf = self.holder(name)
@@ -224,9 +228,10 @@ class Weights(nn.ParameterDict):
         del self._keys[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._keys or (
-            name in self.stored and len(self.stored[str(name)].names) == 1
-        )
+        if name in self._keys or name not in self.stored:
+            return name in self._keys
+        names = self.stored[str(name)].names
+        return len(names) == 1 and names[0] in self._keys
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
@@ -284,7 +289,7 @@ class Weights(nn.ParameterDict):
         for key in [k for k in state_dict if k.startswith(prefix)]:
             path = key.removeprefix(prefix)
             if path in paths:
-                if paths[path] in self._transient:
+                if paths[path] in self.transient:
                     self.constants.load(paths[path], state_dict.pop(key))
             elif path.endswith("num_batches_tracked"):
                 del state_dict[key]

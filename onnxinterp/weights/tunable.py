@@ -1,4 +1,4 @@
-"""Freezing weights and statistics, LoRA adapters, and groups of parameters for optimizers.
+"""Loading and freezing weights, LoRA adapters, and groups of parameters for optimizers.
 
 `Tunable` is the part of `OnnxModule` for fine-tuning. Its patterns are those of `fnmatch` over ONNX
 names ("layer1.*"); a predicate takes name and tensor.
@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from onnxinterp.graph.adoption import torch_names
 from onnxinterp.graph.ir import Graph
-from onnxinterp.patterns import Names, select
+from onnxinterp.patterns import Names, select, similar_names
 from onnxinterp.weights import Weights
 from onnxinterp.weights.lora import LoRA
 from onnxinterp.weights.parametrized import (
@@ -31,7 +31,7 @@ MATRICES = "names must match a parameter of rank 2 or more"
 
 
 class Tunable(nn.Module):
-    """Freezing, unfreezing, adapting and grouping of weights by their ONNX names."""
+    """Loading, freezing, unfreezing, adapting and grouping of weights by their names."""
 
     weights: Weights
     onnx_graph: Graph
@@ -40,6 +40,20 @@ class Tunable(nn.Module):
     def refresh(self) -> None:
         """Take over constants that were changed in place."""
         raise NotImplementedError
+
+    def load_state_dict(self, *args: Any, **keywords: Any) -> Any:
+        """As `nn.Module.load_state_dict`; constants are read again.
+
+        Raises:
+            RuntimeError: names or shapes do not match; the message lists them, and similar names.
+        """
+        try:
+            result = super().load_state_dict(*args, **keywords)
+        except RuntimeError as error:
+            given = args[0] if args else keywords["state_dict"]
+            raise RuntimeError(f"{error}{similar_names(given, self.state_dict())}") from None
+        self.refresh()
+        return result
 
     def freeze(self, names: Names = "*") -> tuple[str, ...]:
         """Freeze weights: `requires_grad` of their parameters becomes False.

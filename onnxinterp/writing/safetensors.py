@@ -138,7 +138,7 @@ def load(weights: Weights, path: str | os.PathLike[str], strict: bool) -> Unmatc
             given = {n: file.get_tensor(s) for n, s in stored.items() if s in there}
     except safetensors.SafetensorError as error:
         raise InvalidModelError(f"{path} is not a .safetensors file: {error}") from error
-    missing = tuple(n for n in weights if n not in given)
+    missing = tuple(n for n in weights if n not in given and n not in weights.transient)
     batches = {n for n in there if n.endswith("num_batches_tracked")}  # not weights in ONNX
     unexpected = tuple(sorted(there - set(stored.values()) - batches))
     wrong = [why for n, tensor in given.items() if (why := _misfit(weights, n, tensor))]

@@ -1,0 +1,69 @@
+"""Looking into a module: activations by name, and a table of its layers.
+
+Inspectable     the part of `OnnxModule` for it
+capture         activations: a part of the graph on the same weights
+summary         the table; `layers` finds its rows, `measure` runs them, `table` draws them
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnxinterp.inspection.capture import Capture, named_values
+from onnxinterp.inspection.runnable import Runnable
+from onnxinterp.inspection.scoped import scoped_graph
+from onnxinterp.inspection.summary import Summary, summarize
+from onnxinterp.inspection.table import preformatted
+
+
+class Inspectable(Runnable):
+    """Activations by name, and a summary of the layers."""
+
+    def capture(self, *names: str) -> Capture:
+        """A module that computes named activations, on the same weights.
+
+        Example:
+            >>> features = m.capture("layer4*", "fc")(x)  # doctest: +SKIP
+            >>> features["layer4.1"].shape  # doctest: +SKIP
+
+        Args:
+            *names: paths of torch modules ("layer1.0": what `forward` of that module returned, as
+                far as other nodes read it), names of values in the graph, or patterns of either
+                (`fnmatch`). The second call of a module is "relu@1"; where calls cannot be told
+                apart, "relu" has a tuple of all. In a file that records no modules, paths
+                are prefixes of weights' names, and a module ends with the nodes that read these.
+
+        Returns:
+            The module. A call returns a dictionary from name to tensor, or to a tuple of tensors
+            where a module has several outputs. It runs only what these need. Training it trains
+            this module.
+
+        Raises:
+            ValueError: a name matches nothing; the message lists similar ones.
+        """
+        modules = scoped_graph(self, self._plans.unfused()).calls()
+        return Capture(self, named_values(self._plans.graph, names, modules))
+
+    def summary(self, *inputs: Any, **named: Any) -> Summary:
+        """The layers with their shapes, parameters and floating point operations: `print` it.
+
+        With inputs, the model runs once, in `eval()` mode and without gradients. FLOPs are those of
+        `torch.utils.flop_counter`: products and convolutions, a multiplication and an addition
+        being two. Without inputs, shapes are those that the file declares.
+
+        Args:
+            *inputs: of a call; none to run nothing.
+            **named: inputs by name.
+
+        Returns:
+            The summary. `rows` has it as data.
+
+        Raises:
+            InputError: an input is missing, unknown, or of another rank or type than declared.
+            NodeError: a kernel failed.
+        """
+        return summarize(self, inputs, named)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the model in a few lines, and its layers."""
+        return preformatted(repr(self)) + self.summary()._repr_html_()
