@@ -31,11 +31,13 @@ class Outcome:
         reason: why it failed, in words that hold for many cells; "" where it passed.
         detail: the whole message.
         way: what had to be done first, "" for nothing.
+        names: what only one of both has.
     """
 
     reason: str = ""
     detail: str = ""
     way: str = ""
+    names: frozenset[str] = frozenset()
 
 
 PASSED = Outcome()
@@ -52,7 +54,8 @@ def outcome(row: Row, network: Network, make: Callable[[], nn.Module]) -> Outcom
         try:
             row.check(network.original(), make(), network.inputs(0))
         except (Exception, CheckpointException) as error:  # the latter is a BaseException
-            return Outcome(_reason(error), f"{type(error).__name__}: {error}")
+            names = getattr(error, "names", frozenset())
+            return Outcome(_reason(error), f"{type(error).__name__}: {error}", names=names)
     return PASSED
 
 
@@ -105,14 +108,16 @@ def of_import(row: Row, column: Column) -> Outcome:
 def _is_of(found: Outcome, column: Column) -> bool:
     """Whether an outcome is that of parameters which the file does not hold.
 
-    It says so where it names one of them, or what the file has instead.
+    Other names must be those of the parameters, of their modules, or of what the file has instead.
     """
     own = {name for name, _ in column.network.original().named_parameters()}
     instead = {name for name, _ in column.imported().named_parameters()} - own
-    modules = {f"`{name.partition('.')[0]}`" for name in column.lost()}
-    names = {*column.lost(), *instead, *modules}
+    modules = {name.rpartition(".")[0] for name in column.lost()}
+    known = {*column.lost(), *instead, *modules}
+    if found.names:
+        return all(name in known or name.rpartition(".")[0] in modules for name in found.names)
     differs = found.detail.startswith((DifferenceError.__name__, AssertionError.__name__))
-    return differs or any(name in found.detail for name in names)
+    return differs or any(name in found.detail for name in known - {""})
 
 
 def _with_normalization(row: Row, column: Column) -> nn.Module:

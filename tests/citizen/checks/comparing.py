@@ -25,7 +25,15 @@ Inputs = tuple[Tensor, ...]
 
 
 class DifferenceError(AssertionError):
-    """The import does not do as the original does."""
+    """The import does not do as the original does.
+
+    Attributes:
+        names: what only one of both has.
+    """
+
+    def __init__(self, message: str, names: Collection[str] = ()) -> None:
+        super().__init__(message)
+        self.names = frozenset(names)
 
 
 def require(holds: bool, reason: str, detail: object = "") -> None:
@@ -50,8 +58,11 @@ def tensors(value: Any) -> Iterator[Tensor]:
 def same_names(got: Collection[str], want: Collection[str], what: str) -> None:
     """Two sets of names are equal."""
     missing, extra = sorted(set(want) - set(got)), sorted(set(got) - set(want))
-    detail = f"{len(missing)} of {len(want)} missing {missing[:3]}, {len(extra)} more {extra[:3]}"
-    require(not missing and not extra, f"{what} have other names", detail)
+    if missing or extra:
+        lists = (
+            f"{len(missing)} of {len(want)} missing {missing[:3]}, {len(extra)} more {extra[:3]}"
+        )
+        raise DifferenceError(f"{what} have other names: {lists}", {*missing, *extra})
 
 
 def same(
