@@ -19,6 +19,8 @@ Override `run_step` to profile, trace or change what runs:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -150,7 +152,15 @@ class Interpreter:
         inputs = [frame.values[key] for key in step.inputs]
         if module is not block.level and all(m is not block.level for m in module.modules()):
             return module(*inputs)  # a new layer in the place of the old one
-        return module(*inputs, run=BlockCall(block, self, frame))
+        call = BlockCall(block, self, frame)
+        if module is block.level or _passes_keywords(module):
+            return module(*inputs, run=call)
+        runs = block.level.__dict__["_runs"]  # `tree.Level` looks there
+        runs[get_ident()] = call
+        try:
+            return module(*inputs)
+        finally:
+            del runs[get_ident()]
 
     def _bind(self, plan: Plan, frame: Frame, node: Node) -> Subgraph:
         """A subgraph of `node` as a function: it sees the outer values, and counts its runs."""
@@ -194,6 +204,12 @@ class BlockCall:
         frame = Frame(values, device, around.guard, around.loop_trips, around.root, module)
         results = self.interpreter.run(block.plan, frame)
         return results[0] if len(results) == 1 else results
+
+
+def _passes_keywords(wrapper: nn.Module) -> bool:
+    """Whether a module passes any keyword argument on to the module in it."""
+    parameters = signature(wrapper.forward).parameters.values()
+    return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def by_name(step: Step, result: Any) -> Iterable[tuple[str, Any]]:

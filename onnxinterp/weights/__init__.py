@@ -146,7 +146,7 @@ class Weights(nn.ParameterDict):
         if name in self.transient:
             return self.constants, name
         level = self._level(path[:-1])
-        if len(path) > 1 and not hasattr(level, path[-1]):  # a module without such a weight
+        if len(path) > 1 and not _has(level, path[-1]):  # put in place of the file's own
             level = self.own_levels[path[:-1]]
         return level, path[-1]
 
@@ -296,6 +296,11 @@ class Weights(nn.ParameterDict):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_owner": None}
+
+
+def _has(level: nn.Module, name: str) -> bool:
+    """Whether a module has a weight, perhaps one that parametrizations compute."""
+    return name in level._parameters or name in level._buffers or hasattr(type(level), name)
 
 
 def _free(level: nn.Module, part: str) -> str:

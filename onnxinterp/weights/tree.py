@@ -6,13 +6,18 @@ import copyreg
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from torch import nn
 
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has it from Python 3.11 on
+
 P = ParamSpec("P")
 R = TypeVar("R")
+Run: TypeAlias = Callable[[nn.Module, tuple[Any, ...]], Any]
 MAX_CLASS_CHARS = 64  # of the name of a class
 RESERVED = frozenset({*(name.rstrip("_") for name in dir(nn.Module())), "training", ""})
 """Names that every module uses itself, without underscores at their end."""
@@ -57,22 +62,30 @@ class Level(nn.Module, metaclass=LevelType):
     register_full_backward_hook = _touching(nn.Module.register_full_backward_hook)
     register_full_backward_pre_hook = _touching(nn.Module.register_full_backward_pre_hook)
 
-    def __init__(self) -> None:
-        self.__dict__["_touch"] = Touch()
-        super().__init__()
+    def __new__(cls) -> Self:
+        """A level that nobody watches yet."""
+        level = super().__new__(cls)
+        level.__dict__.update(_touch=Touch(), _runs={})
+        return level
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "training":
             self.__dict__["_touch"].happened = True
         super().__setattr__(name, value)
 
-    def forward(self, *inputs: Any, run: Callable[[nn.Module, tuple[Any, ...]], Any]) -> Any:
-        """Run a block of the model.
+    def forward(self, *inputs: Any, run: Run | None = None) -> Any:
+        """Run a block of the model; only a call of the whole model does.
 
         Args:
             *inputs: the live values that the block reads.
-            run: runs the block inside of this module.
+            run: runs the block inside of this module; a wrapper may not pass it on.
         """
+        run = run or self.__dict__["_runs"].get(get_ident())
+        if run is None:
+            raise RuntimeError(
+                "a module of an imported model runs in calls of the model; a module around it that "
+                "calls it again later, as checkpoints do, must pass on keyword arguments"
+            )
         return run(self, inputs)
 
 

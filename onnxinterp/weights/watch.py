@@ -6,10 +6,12 @@ Each call asks; while no level was touched (see `tree.Level`) this takes less th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from onnxinterp.weights.tree import Level, Touch
 
@@ -34,21 +36,32 @@ class Watch:
         self._types = list(map(type, levels))
         self._sizes = [len(level.__dict__) for level in levels]
         self._tables = [m._modules for m in (root, *levels) if m._modules]
-        self._children = list(chain.from_iterable(map(dict.values, self._tables)))
+        self._children = self._now()
 
     def is_observed(self) -> bool:
         """Whether a call must go through the modules of the tree: they are hooked, or exported."""
         return (
-            list(chain.from_iterable(map(dict.values, self._tables))) != self._children
-            or any(GLOBAL_HOOKS)
+            any(GLOBAL_HOOKS)
+            or (self._now() != self._children and self._own_now() != self._children)
             or (self._touch.happened and self._is_changed())
             or torch.compiler.is_exporting()
         )
 
+    def _now(self) -> list[nn.Module | None]:
+        return list(chain.from_iterable(map(dict.values, self._tables)))
+
+    def _own_now(self) -> list[nn.Module | None]:
+        """The modules as they are now, without those that compute weights: no call passes them."""
+        return [module for _, module in self._named()]
+
+    def _named(self) -> Iterator[tuple[str, nn.Module | None]]:
+        items = chain.from_iterable(table.items() for table in self._tables)
+        return (item for item in items if item[0] != "parametrizations")
+
     def _is_changed(self) -> bool:
         return (
             any(level.__dict__[hooks] for level in self._levels for hooks in HOOKS)
-            or list(map(type, self._levels)) != self._types
+            or list(map(type_before_parametrizations, self._levels)) != self._types
             or [len(level.__dict__) for level in self._levels] != self._sizes
         )
 
@@ -62,9 +75,7 @@ class Watch:
             RuntimeError: a module was replaced that is not called: what is in its place, such as an
                 adapter, would change nothing.
         """
-        names = chain.from_iterable(self._tables)
-        now = chain.from_iterable(map(dict.values, self._tables))
-        for name, new, child in zip(names, now, self._children, strict=False):
+        for (name, new), child in zip(self._named(), self._children, strict=False):
             if new is child or child is None or called.intersection(child.modules()):
                 continue
             message = f"{name!r} was replaced by a {type(new).__name__}, but the file does not tell"

@@ -100,6 +100,8 @@ def exported(layer: Layer) -> tuple[nn.Module, Tensor, OnnxModule]:
     if layer.in_torch is same_names:
         return network, x, OnnxModule(write(network, (x,), Export("torchscript", 17)))
     model = export(network.eval(), (x,), dynamo=False, opset_version=17)
+    for node in model.graph.node:  # the gates stay packed where no module is noted
+        node.name = ""
     return network, x, OnnxModule(model)
 
 
