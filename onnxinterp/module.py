@@ -205,7 +205,7 @@ class OnnxModule(Tunable, Inspectable):
         overridden = frozenset(given).difference(self.input_names)
         training = self.training and by is None
         bound = plans.get(training, overridden, plans.is_nested(training))
-        if bound.called and plans is self._plans and not torch.compiler.is_compiling():
+        if bound.mode.nested and plans is self._plans and not torch.compiler.is_compiling():
             plans.watch.check_replaced(bound.called)
         sizes = sizes_of(self._call.infos, given) if bound.plan.sized else None
         known = bound.by_sizes.get(sizes) if sizes else None

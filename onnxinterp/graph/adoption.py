@@ -117,9 +117,10 @@ def adopt(
         choices: what is decided already.
     """
     finder = _Finder(graph, tensors, read, choices.known)
-    finder.find()
+    finder.find(guess=False)
     if choices.tie:
         finder.tie(_apart(model, tensors, choices.untied))
+    finder.find(guess=True)
     stored = {name: finder.stored.get(name, Stored("", (name,))) for name in tensors}
     tied = {name: finder.first(name) for name in finder.tied}
     return Adoption(stored, tied, finder.reads)
@@ -184,16 +185,23 @@ class _Finder:
             name = self.tied[name]
         return name
 
-    def find(self) -> None:
-        """Give names of torch to tensors that have none, and further names to those that have."""
-        for origin, uses in self.uses.items():
-            if is_torch_name(origin) or self._adopt(origin, uses):
+    def find(self, guess: bool) -> None:
+        """Give names of torch to tensors that have none, and further names to those that have.
+
+        Args:
+            guess: whether the names are guessed; the others come first.
+        """
+        for origin, every in self.uses.items():
+            uses = [use for use in every if use.is_guess == guess]
+            is_named = is_torch_name(origin)
+            if (is_named and not guess) or (not is_named and self._adopt(origin, uses)):
                 self._share(origin, uses)
 
     def _adopt(self, origin: str, uses: list[Use]) -> bool:
         """Give a tensor the names of the first use whose names are free."""
         free = (use for use in uses if self._are_free(use.names))
-        if (use := next(free, None)) is None or self._is_constant(origin):
+        use = None if origin in self.stored else next(free, None)
+        if use is None or self._is_constant(origin):
             return False
         self.taken.update(use.names)
         self.stored[origin] = Stored(use.layout, use.names)
@@ -254,7 +262,7 @@ class _Finder:
 
     def _tie(self, origin: str, other: str, layout: str) -> None:
         name = self.stored.get(other, Stored("", (other,))).names[0]
-        if origin in self.stored or is_torch_name(origin):
+        if is_torch_name(origin) or origin in self.stored:
             own = self.stored.get(origin, Stored("", (origin,))).names[0]
             self.tied[self.first(own)] = self.first(name)
             return

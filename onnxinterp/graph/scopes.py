@@ -102,6 +102,16 @@ def is_torch_name(name: str) -> bool:
     )
 
 
+def module_with_mode(node: Node) -> str:
+    """The path of the module whose mode a node follows; "" where it is the root's, or unknown."""
+    kernel = node.kernel
+    if node.scopes or kernel is None:
+        return node.scope
+    named = zip(kernel.parameters, node.inputs, strict=False)
+    state = next((name for parameter, name in named if parameter.name in kernel.state), "")
+    return state.rpartition(".")[0] if len(state) <= MAX_PATH_CHARS else ""
+
+
 def path_of(scope: str) -> str:
     """The path of a module, without the number of its call."""
     return scope.partition("@")[0]

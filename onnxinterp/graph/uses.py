@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from onnxinterp.graph.ir import Graph, Node
-from onnxinterp.graph.scopes import are_separate, is_torch_name
+from onnxinterp.graph.scopes import is_torch_name, is_within, path_of
 from onnxinterp.torch_weights import TorchWeight, roles_of
 
 WEIGHT, BIAS = "weight", "bias"
@@ -23,12 +23,15 @@ class Use(NamedTuple):
         input: index of the input.
         layout: of the tensor in the file.
         names: of the weights, with the path of the module.
+        is_guess: whether it is not certain that the weight is of this module: other modules are in
+            it, so it is no layer of torch, and may compute with the weight of another module.
     """
 
     node: Node
     input: int
     layout: str
     names: tuple[str, ...]
+    is_guess: bool = False
 
     @property
     def tensor(self) -> str:
@@ -68,6 +71,7 @@ class _Finder:
     def __init__(self, nodes: Sequence[Node], tensors: Mapping[str, Tensor], is_root: bool) -> None:
         self.tensors = tensors
         self.is_root = is_root
+        self.containers = {path_of(scope) for node in nodes for scope in node.scopes[:-1]}
         self.roles = {node.outputs[0]: found for node in nodes if (found := _roles(node))}
         self.weighted: dict[str, str] = {}  # value -> the module with weights that computes it
         self.layers: dict[str, dict[tuple[str, ...], int]] = defaultdict(dict)
@@ -89,8 +93,10 @@ class _Finder:
             if role is None or (role.follows and not self._follows(node, index)):
                 continue
             found = True
-            if names := self._names(node, index, role):
-                yield Use(node, index, role.layout, names)
+            sibling = self._sibling(node, index, role)
+            if names := (sibling,) if sibling else self._names(node, role):
+                is_guess = names[0].rpartition(".")[0] in self.containers
+                yield Use(node, index, role.layout, names, is_guess)
         if found or self._passes(node):
             self.weighted[node.outputs[0]] = scope
 
@@ -104,10 +110,8 @@ class _Finder:
         values = [name for name in node.inputs if name in self.weighted]
         return len(values) == 1 and self.weighted[values[0]] == node.scope
 
-    def _names(self, node: Node, index: int, role: TorchWeight) -> tuple[str, ...]:
-        """The names of the weights; () where they are not known."""
-        if sibling := self._sibling(node, index, role):
-            return (sibling,)
+    def _names(self, node: Node, role: TorchWeight) -> tuple[str, ...]:
+        """The names of the weights; () where their module is not known."""
         if not node.scope and not self.is_root:
             return ()
         prefix = f"{node.scope}." if node.scope else ""
@@ -127,7 +131,7 @@ class _Finder:
             known.append(self.biases.get(node.outputs[0], ""))
         for name in filter(None, known):
             home, _, leaf = name.rpartition(".")
-            if is_torch_name(name) and other in leaf and not are_separate(node.scope, home):
+            if is_torch_name(name) and other in leaf and _is_inside(home, node.scope):
                 before, _, behind = name.rpartition(other)
                 return before + own + behind
         return ""
@@ -145,6 +149,11 @@ class _Finder:
 def _leaf(name: str, tensors: Mapping[str, Tensor]) -> str:
     """The last part of the name of a tensor; "" for other values."""
     return name.rpartition(".")[2] if name in tensors else ""
+
+
+def _is_inside(home: str, scope: str) -> bool:
+    """Whether a module is another or in it; the older exporter leaves out modules of no call."""
+    return not scope or is_within(home, scope) or home.endswith(f".{scope}")
 
 
 def _roles(node: Node) -> list[tuple[int, Sequence[TorchWeight]]]:

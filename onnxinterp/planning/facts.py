@@ -38,6 +38,7 @@ class Setting:
         training: whether dropout drops and normalisation uses the statistics of the batch.
         device: where the weights are.
         dtypes: what the module's floating type has become since loading (float32 -> bfloat16).
+        still: paths of the torch modules that are in eval mode meanwhile.
         sized: host values that are known because the shapes of the inputs are.
         types: the ONNX types of the weights.
         frozen_stats: names of the state that is not updated in training.
@@ -52,6 +53,7 @@ class Setting:
     training: bool
     device: torch.device
     dtypes: Mapping[torch.dtype, torch.dtype]
+    still: Set[str] = frozenset()
     sized: Mapping[str, Host] = field(default_factory=dict)
     types: Mapping[str, int] = field(default_factory=dict)
     frozen_stats: Set[str] = frozenset()

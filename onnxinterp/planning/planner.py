@@ -25,6 +25,7 @@ import torch
 
 from onnxinterp.errors import InvalidModelError, OnnxError
 from onnxinterp.graph.ir import Graph, Node, WeightRef
+from onnxinterp.graph.scopes import module_with_mode
 from onnxinterp.kinds import Kind
 from onnxinterp.planning.attributes import decode, placed
 from onnxinterp.planning.carriers import emulate
@@ -232,7 +233,7 @@ class _Planner:
             case "output_type":
                 return types.get(node.outputs[0], 0)
             case "training":
-                return None if self._has_frozen_stats(kernel, node) else self.setting.training
+                return None if self._has_frozen_stats(kernel, node) else self._trains(node)
             case "straight_through":
                 return node.outputs[0] in self.facts.straight_through
             case "prepared":
@@ -247,11 +248,15 @@ class _Planner:
 
     def _updates(self, kernel: Kernel, node: Node) -> tuple[tuple[str, int], ...]:
         """The state that this step updates when training."""
-        if not self.setting.training or self._has_frozen_stats(kernel, node) or node.is_copy:
+        if not self._trains(node) or self._has_frozen_stats(kernel, node) or node.is_copy:
             return ()
         position = {p.name: i for i, p in enumerate(kernel.parameters)}
         updates = [(node.inputs[position[p]], output) for p, output in kernel.state.items()]
         return tuple((name, output) for name, output in updates if name in self.setting.weights)
+
+    def _trains(self, node: Node) -> bool:
+        """Whether a node is in training mode: the model is, and the torch module it came from."""
+        return self.setting.training and module_with_mode(node) not in self.setting.still
 
     def _has_frozen_stats(self, kernel: Kernel, node: Node) -> bool:
         """Whether the statistics that a node reads are frozen."""

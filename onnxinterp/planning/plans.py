@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakSet
 
 import numpy as np
@@ -29,6 +29,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 
 from onnxinterp.graph.ir import Graph, ValueInfo
+from onnxinterp.graph.scopes import module_with_mode
 from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning.blocks import nest
@@ -50,6 +51,22 @@ PLAIN = (Tensor, nn.Parameter)
 _FOUND: ContextVar[Found | None] = ContextVar("_FOUND", default=None)
 
 
+class Mode(NamedTuple):
+    """What a plan of one module is made for.
+
+    Attributes:
+        training: whether the module is in training mode, and some of its nodes know modes.
+        still: paths of the torch modules that are in eval mode all the same.
+        overridden: the initializers that a call gives.
+        nested: whether blocks run inside of the modules that their nodes come from.
+    """
+
+    training: bool
+    still: frozenset[str]
+    overridden: frozenset[str]
+    nested: bool
+
+
 @dataclass
 class BoundPlan:
     """A plan, where the weights it reads are, and plans for sizes that came more than once.
@@ -57,8 +74,7 @@ class BoundPlan:
     Attributes:
         plan: runs whatever the sizes of the inputs are.
         reads: where the weights are.
-        training: the mode it is for.
-        overridden: the initializers that a call gives.
+        mode: what it is made for.
         own: places of the outputs that are constants of the plan, or weights.
         called: the modules that blocks of a nested plan run in.
         by_sizes: shapes of the inputs -> the plan made for them; None where they came once.
@@ -66,8 +82,7 @@ class BoundPlan:
 
     plan: Plan
     reads: list[WeightPlace]
-    training: bool
-    overridden: frozenset[str]
+    mode: Mode
     by_sizes: dict[Sizes, BoundPlan | None] = field(default_factory=dict)
     own: frozenset[int] = field(init=False)
     called: frozenset[nn.Module] = field(init=False)
@@ -110,8 +125,12 @@ class Plans:
         self.packed = packed
         self.limits = limits
         self.fuse = fuse
-        kernels = [node.kernel for node in graph.walk() if node.kernel]
-        self.has_modes = any(k.state or "training" in k.attributes for k in kernels)
+        kernels = ((node, node.kernel) for node in graph.walk() if node.kernel)
+        moded = [node for node, k in kernels if k.state or "training" in k.attributes]
+        self.has_modes = bool(moded)
+        places = weights.modules_called or weights.levels()
+        paths = dict.fromkeys(map(module_with_mode, moded))
+        self._moded = [(p, weights.own_levels[places[p]]) for p in paths if p in places]
         self.loaded_as = floating_dtype(weights)
         self._hosts: dict[str, Host] = {}  # numbers of the file: they outlast casts and meta
         self._parts: WeakSet[Plans] = WeakSet()
@@ -133,7 +152,7 @@ class Plans:
     def _start(self, setting: Setting, types: Mapping[str, int]) -> None:
         self.setting = setting
         self._facts = infer(self.graph, types, self.static_shapes)
-        self._plans: dict[tuple[bool, frozenset[str], bool], BoundPlan] = {}
+        self._plans: dict[Mode, BoundPlan] = {}
         self._shapes: Found | None = None
         for part in tuple(self._parts):
             part._start(setting, types)
@@ -146,10 +165,11 @@ class Plans:
         A nested plan runs blocks inside of the modules that their nodes come from.
         """
         plans = self._plans  # a thread may put another there meanwhile
-        key = training and self.has_modes, overridden, nested
-        if (found := plans.get(key)) is None:
-            make = self._make_nested if nested else self._make
-            found = plans[key] = make(*key[:2])
+        training = training and self.has_modes
+        still = [path for path, level in self._moded if not level.training] if training else ()
+        mode = Mode(training, frozenset(still), overridden, nested)
+        if (found := plans.get(mode)) is None:
+            found = plans[mode] = self._make_nested(mode) if nested else self._make(mode)
             for part in tuple(self._parts):
                 part.get(training, nested=nested)
         return found
@@ -163,8 +183,8 @@ class Plans:
 
     is_nested._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as below
 
-    def _make_nested(self, training: bool, overridden: frozenset[str]) -> BoundPlan:
-        flat = self._make(training, overridden, by_module=True)
+    def _make_nested(self, mode: Mode) -> BoundPlan:
+        flat = self._make(mode)
         parameters = self.setting.weights - self.setting.constants.keys()
         places = {place.name: place for place in flat.reads}
         found = chains_of(flat.plan.steps, parameters)
@@ -183,8 +203,8 @@ class Plans:
         part.graph = self.graph.pruned([declared.get(n, ValueInfo(n)) for n in outputs])
         part._start(self.setting, self._facts.types)
         self._parts.add(part)
-        for training, _, nested in tuple(self._plans):
-            part.get(training, nested=nested)
+        for mode in tuple(self._plans):
+            part.get(mode.training, nested=mode.nested)
         return part
 
     def unfused(self) -> Plans:
@@ -207,7 +227,7 @@ class Plans:
         known, made = bound.by_sizes, None
         if sizes in known:
             found = {n: v for n in bound.plan.sized if isinstance(v := values.get(n), Host)}
-            made = self._make(bound.training, bound.overridden, found, guard)
+            made = self._make(bound.mode, found, guard)
         elif len(known) >= MAX_SIZES:
             known = dict(list(known.items())[1:])
         bound.by_sizes = {**known, sizes: made}
@@ -245,24 +265,19 @@ class Plans:
         self.__dict__.update(state, _parts=WeakSet())
 
     def _make(
-        self,
-        training: bool,
-        overridden: frozenset[str],
-        sized: Mapping[str, Host] | None = None,
-        guard: Guard | None = None,
-        *,
-        by_module: bool = False,
+        self, mode: Mode, sized: Mapping[str, Host] | None = None, guard: Guard | None = None
     ) -> BoundPlan:
         base = self.setting
-        constants = {n: t for n, t in base.constants.items() if n not in overridden}
+        constants = {n: t for n, t in base.constants.items() if n not in mode.overridden}
         setting = replace(
             base,
-            weights=base.weights - overridden,
+            weights=base.weights - mode.overridden,
             constants=constants,
             hosts={n: h for n, h in base.hosts.items() if n in constants},
-            training=training,
+            training=mode.training,
+            still=mode.still,
             sized=sized or {},
-            by_module=by_module,
+            by_module=mode.nested,
             guard=guard or Guard.of_plan(self.limits),
         )
         # a call inside grad, vmap or a trace may need a plan: its constants are for all calls
@@ -270,7 +285,7 @@ class Plans:
             plan = make_plan(self.graph, setting, self._facts)
         needed = {*plan.captures, *plan.inputs}
         reads = [self._place(n) for n in self.weights if n in needed]
-        return BoundPlan(plan, reads, training, overridden)
+        return BoundPlan(plan, reads, mode)
 
     def _place(self, name: str) -> WeightPlace:
         holder, attribute = self.weights.holder(name)

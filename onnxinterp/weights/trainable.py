@@ -6,9 +6,11 @@ a gradient flows. All other tensors are settings: a kernel declares its input as
 integer. Planning folds what depends on settings alone. Three more kinds of tensors are settings:
 
     rank 0        an epsilon, a scale, ...
-    one number    a Constant node of one element, or of one number repeated. An initializer of one
-                  element, if the file records the torch module of each node, and no node of the
-                  module in its name reads it: exporters store constants as initializers, too.
+    one number    a Constant node of one element, or of one number repeated.
+    no name       if the file records the torch module of each node: every Constant node, and an
+                  initializer of one number repeated whose name is not one of torch, or of one
+                  element that no node of the module in its name reads. Exporters store constants
+                  as initializers, too.
     not finite    a mask filled with -inf, or with the largest number of its type: a step with
                   weight decay could make it NaN.
 """
@@ -114,7 +116,9 @@ def _numbers(
     single = {name for name, t in tensors.items() if t.numel() == 1}
     small = (name for name, t in tensors.items() if t.numel() <= MAX_TESTED_ELEMENTS)
     repeated = single.union(name for name in small if len(set(range_of(name))) == 1)
-    constants = {name for name in repeated if isinstance(model.tensors.get(name), Node)}
+    is_scoped = any(node.scopes for node in graph.nodes)
+    nodes = {name for name in tensors if isinstance(model.tensors.get(name), Node)}
+    constants = nodes if is_scoped else nodes & repeated
     scalars = {name for name in single if not tensors[name].ndim}
     unnamed = {name for name in repeated if not is_torch_name(name)}
     return scalars | constants | _apart_from_readers(graph, single | unnamed)

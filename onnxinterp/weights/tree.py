@@ -111,9 +111,13 @@ copyreg.pickle(LevelType, _reduce_class)
 
 
 def class_name(parts: Sequence[str]) -> str:
-    """A name for the class of the module at a path: layer1.0 -> Layer1, encoder.fc_in -> FcIn."""
+    """A name for the class of the module at a path: layers.0 -> LayersItem, layers.0.fc_in -> FcIn.
+
+    A list and what is in it must not have the same name: tools split one and not the other.
+    """
     words = next((part for part in reversed(parts) if not part.isdigit()), "")
-    return "".join(word[:1].upper() + word[1:] for word in re.split(r"\W|_", words))
+    title = "".join(word[:1].upper() + word[1:] for word in re.split(r"\W|_", words))
+    return f"{title}Item" if parts[-1].isdigit() else title
 
 
 def level_at(root: nn.Module, path: Iterable[str]) -> nn.Module:
