@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 
-from onnxinterp import NodeError
+from onnxinterp import NodeError, OnnxModule, reinsert_batchnorm
 from tests.citizen.checks import ROWS, Row
 from tests.citizen.checks.comparing import DifferenceError
 from tests.citizen.columns import Column
@@ -101,7 +101,7 @@ def of_import(row: Row, column: Column) -> Outcome:
     if any(isinstance(m, nn.BatchNorm2d) for m in column.network.original().modules()):
         again = outcome(row, column.network, lambda: _with_normalization(row, column))
         if not again.reason:
-            return Outcome(way="reinsert_normalization=, then load_state_dict")
+            return Outcome(way="reinsert_batchnorm, then load_state_dict")
     return Outcome(FOLDED, found.detail) if _is_of(found, column) else found
 
 
@@ -112,16 +112,22 @@ def _is_of(found: Outcome, column: Column) -> bool:
     """
     own = {name for name, _ in column.network.original().named_parameters()}
     instead = {name for name, _ in column.imported().named_parameters()} - own
-    modules = {name.rpartition(".")[0] for name in column.lost()}
+    modules = {name.rpartition(".")[0] for name in column.lost()} - {""}
     known = {*column.lost(), *instead, *modules}
     if found.names:
-        return all(name in known or name.rpartition(".")[0] in modules for name in found.names)
+        return all(any(_fits(name, of) for of in known) for name in found.names)
     differs = found.detail.startswith((DifferenceError.__name__, AssertionError.__name__))
-    return differs or any(name in found.detail for name in known - {""})
+    return differs or any(name in found.detail for name in known)
+
+
+def _fits(name: str, known: str) -> bool:
+    """Whether a name is another, with a prefix more or less, or is inside of it."""
+    name, known = f".{name}.", f".{known}."
+    return known in name or name in known
 
 
 def _with_normalization(row: Row, column: Column) -> nn.Module:
-    calibration = column.network.inputs(0)
-    module = column.imported(reinsert_normalization=calibration, **row.options)
-    module.load_state_dict(column.network.original().state_dict())
+    original, inputs = column.network.original(), column.network.inputs(0)
+    module = OnnxModule(reinsert_batchnorm(column.model(), *inputs), **row.options)
+    module.load_state_dict(original.state_dict())
     return module

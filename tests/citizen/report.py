@@ -59,7 +59,7 @@ tied to its embedding, and a bidirectional LSTM tagger. A cell has four marks:
 | 4th | `dynamo=True` | as recommended |
 
 `✓`: the import does as the original. `✓ʳ`: it does once the folded normalization is
-inserted again (`reinsert_normalization=`) and the original's weights are loaded. A letter: it does
+inserted again (`reinsert_batchnorm`) and the original's weights are loaded. A letter: it does
 not, for a [reason](#reasons). `·`: the check does not concern the network, or the tool
 [fails with the original](#not-for-the-original) itself; not counted.
 
