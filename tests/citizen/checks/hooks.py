@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.citizen.checks.comparing import (
     GRADIENTS,
+    VALUES,
     Inputs,
     backward,
     gradients,
@@ -69,7 +70,7 @@ def forward_layers(original: nn.Module, module: nn.Module, inputs: Inputs) -> No
 
 def _forward(original: nn.Module, module: nn.Module, inputs: Inputs, names: Sequence[str]) -> None:
     got, want = (outputs_of(m, names, inputs) for m in (module, original))
-    _same_seen(got, want, "outputs of modules", 1e-5)
+    _same_seen(got, want, "outputs of modules", VALUES)
 
 
 @row("hooks", "forward pre-hook on each block", "noise", "shadow")
@@ -84,7 +85,7 @@ def pre_hooks(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
             )
         m(*inputs)
         found.append(seen)
-    _same_seen(found[0], found[1], "inputs of modules", 1e-5)
+    _same_seen(found[0], found[1], "inputs of modules", VALUES)
 
 
 def _first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -125,17 +126,15 @@ def alone(original: nn.Module, module: nn.Module, inputs: Inputs) -> None:
     with torch.no_grad():
         want = outputs_of(original, blocks(original), inputs)
         for name in blocks(original):
-            given: list[tuple[Any, Any]] = []
+            given: list[Inputs] = []
             block = module.get_submodule(name)
             handle = block.register_forward_pre_hook(
-                lambda _m, args, keywords, given=given: given.append((args, keywords)),
-                with_kwargs=True,
+                lambda _m, args, given=given: given.append(args)
             )
             module(*inputs)
             handle.remove()
             require(bool(given), "hooks for inputs of modules do not run", name)
-            args, keywords = given[0]
-            same_values(block(*args, **keywords), want[name][0], "outputs of modules")
+            same_values(block(*given[0]), want[name][0], "outputs of modules")
 
 
 @row("hooks", "full backward hook on each block", "noise", "shadow", "detached")
