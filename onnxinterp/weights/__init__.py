@@ -18,7 +18,9 @@ the file if it is one weight; `weights.path(name)` returns the state_dict key.
 
 from __future__ import annotations
 
+import re
 import weakref
+from collections import defaultdict
 from collections.abc import Collection, Iterator, KeysView, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -34,6 +36,7 @@ from onnxinterp.weights.tree import RESERVED, class_name, escape, level_at, leve
 MAX_LEVELS = 64  # of nested names: torch visits them by recursion
 MAX_NESTED_NAME_CHARS = 512  # characters of a name that nests
 LEVELS_PER_WEIGHT = 6  # on average, the deepest names first; torch modules have up to 3
+RECURRENT = re.compile(r"\w+_[ih]h_l(\d{1,9})(_reverse)?")
 SPARE_LEVELS = 1000  # in addition
 TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
@@ -93,12 +96,36 @@ class Weights(nn.ParameterDict):
                 self.modules_called[path] = attributes
                 room -= made
         in_tree = [name for name in values if name not in self.transient]
+        in_tree = _in_torch_order(in_tree, adoption)
         for name in sorted(in_tree, key=lambda n: -n.count(".")):  # levels before their namesakes
             room -= self._enter(name, MAX_LEVELS if room > 0 else 0)
             self[name] = values[name]
         self._enter_constants({n: t for n, t in values.items() if n in self.transient})
+        renamed = _renamed(adoption)
+        self._sort_levels([n for n in values if n not in self.transient | renamed])
         in_order = {name: self._keys[name] for name in values}
         self._keys = in_order  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
+
+    def _sort_levels(self, names: Sequence[str]) -> None:
+        """Order modules as the file orders their weights, as torch does where they were registered.
+
+        A module without such a weight follows the module that is called before it.
+
+        Args:
+            names: of the weights whose names are in the file, in its order.
+        """
+        place: dict[tuple[str, ...], int] = {}
+        for index, name in enumerate(names):
+            path = self._keys[name]
+            for depth in range(1, len(path)):
+                place.setdefault(path[:depth], index)
+        for path in [(), *self.own_levels]:
+            last, modules = -1, level_at(self.root, path)._modules
+            order: dict[str, int] = {}
+            for part in modules:
+                order[part] = last = place.get((*path, part), last)
+            for part in sorted(order, key=order.__getitem__):
+                modules[part] = modules.pop(part)
 
     def attach(self, owner: nn.Module | None) -> None:
         """Share the tables of `owner`, which is not referenced: it is freed as it goes."""
@@ -296,6 +323,38 @@ class Weights(nn.ParameterDict):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_owner": None}
+
+
+def _renamed(adoption: Adoption) -> set[str]:
+    """The weights whose names are not in the file."""
+    return {n for origin, made in adoption.stored.items() for n in made.names if n != origin}
+
+
+def _in_torch_order(names: Sequence[str], adoption: Adoption) -> list[str]:
+    """Names in the order of the file, those of a module with renamed weights in torch's order.
+
+    States of optimizers go by the place of a parameter.
+    """
+    renamed = _renamed(adoption)
+    modules = [name.rpartition(".")[0] for name in names]
+    own = defaultdict[str, list[str]](list)
+    for module, name in zip(modules, names, strict=True):
+        own[module].append(name)
+    sorted_own = {
+        module: iter(sorted(own[module], key=_place_in_module))
+        for module in own
+        if not renamed.isdisjoint(own[module])
+    }
+    pairs = zip(modules, names, strict=True)
+    return [next(sorted_own[module]) if module in sorted_own else name for module, name in pairs]
+
+
+def _place_in_module(name: str) -> tuple[int, bool, bool, bool]:
+    """weight, bias; in a recurrent module weight_ih_l0, weight_hh_l0, bias_ih_l0, ... by layer."""
+    leaf = name.rpartition(".")[2]
+    layer = RECURRENT.fullmatch(leaf)
+    number, backward = (int(layer[1]), bool(layer[2])) if layer else (0, False)
+    return number, backward, "bias" in leaf, "_hh_" in leaf
 
 
 def _has(level: nn.Module, name: str) -> bool:
