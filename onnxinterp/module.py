@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -76,6 +76,10 @@ class OnnxModule(Tunable, Inspectable):
             None allows all that have a kernel.
         data_root: a folder within which external data may be behind symlinks, as in the caches of
             model hubs; without it, external data must be regular files below the model's folder.
+        leaves: "nn" makes each module of the tree that is one layer (linear, convolution,
+            embedding, normalization) this layer of torch, an `nn.Linear` and so on with the same
+            weights, for tools that look for layers (see `planning.leaves`). A call goes through all
+            modules of the tree then.
 
     Attributes:
         weights: all weights, by the names of the torch module that was exported, where the file
@@ -110,8 +114,11 @@ class OnnxModule(Tunable, Inspectable):
         limits: Limits = Limits(),
         allowed_ops: Collection[str] | None = None,
         data_root: str | os.PathLike[str] | None = None,
+        leaves: Literal["nn"] | None = None,
     ) -> None:
         super().__init__()
+        if leaves not in (None, "nn"):
+            raise ValueError(f'leaves must be None or "nn", got {leaves!r}')
         self.fuse = fuse
         self.limits = limits
         self._kernels = {name: kernel_of(name, f) for name, f in (kernels or {}).items()}
@@ -129,6 +136,8 @@ class OnnxModule(Tunable, Inspectable):
         self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
         self._call = Arguments(self.inputs, self.optional_inputs)
         self._plans = self._load(model, opened, trainable)
+        if leaves is not None:
+            self._plans.place_layers()
         self.frozen_statistics: frozenset[str] = frozenset()
         self._set_forward()
         self._set_floating()
@@ -239,7 +248,7 @@ class OnnxModule(Tunable, Inspectable):
             inputs = {self._call.aliases[name]: proxy for name, proxy in given.items()}
         bound = plans.get(self.training, frozenset(inputs).difference(self.input_names))
         reads = [(n, self if holder is None else holder, leaf) for n, holder, leaf in bound.reads]
-        return fx.trace(bound.plan, inputs, reads, device_of(self.weights))
+        return fx.trace(bound.plan, inputs, reads, device_of(self.weights), self)
 
     def _device(self, given: Mapping[str, Any]) -> torch.device:
         flat = (x for v in given.values() for x in (v if isinstance(v, list) else (v,)))
@@ -249,6 +258,7 @@ class OnnxModule(Tunable, Inspectable):
     def train(self, mode: bool = True) -> OnnxModule:
         """As `nn.Module.train`; the plan of the mode is made now, so that `compile` finds it."""
         super().train(mode)
+        self._set_modes(self.frozen_statistics, training=False)
         self._plans.get(mode)
         return self
 
@@ -279,6 +289,7 @@ class OnnxModule(Tunable, Inspectable):
             OSError: the disk is full, the folder is missing, ...
         """
         self._mapped.check()
+        self._plans.leaves.check_kept(self)
         template = self.template
         if like is not None:
             template = template_of(

@@ -108,6 +108,11 @@ def read_weight(holder: nn.Module, attribute: str) -> Tensor:
     return cast("Tensor", getattr(holder, attribute)) if found is None else found
 
 
+def decimal(value: float) -> float:
+    """The number of few digits that a float32 was made of: 0.1 for 0.10000000149."""
+    return float(f"{value:.7g}")
+
+
 def number(value: Tensor | Host) -> Any:
     """Read the one element of a value, whatever its rank."""
     host = host_of(value)

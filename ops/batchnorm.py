@@ -15,16 +15,24 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from onnxinterp.registry import op, sample
+from onnxinterp.registry import leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.torch_weights import TorchWeight, torch_weights
-from onnxinterp.values import Flag
+from onnxinterp.values import Flag, decimal
 from onnxinterp.versions import forwards
 
 # -> dtype of the statistics
 WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+
+LAYERS: dict[int, type[nn.Module]] = {
+    2: nn.BatchNorm1d,
+    3: nn.BatchNorm1d,
+    4: nn.BatchNorm2d,
+    5: nn.BatchNorm3d,
+}
+"""Rank of the input -> the layer of torch."""
 
 
 def _check_parameters(x: Tensor, *parameters: Tensor) -> None:
@@ -133,6 +141,24 @@ def batch_normalization_9(
     if training or (n_outputs > 1 and training is not None):
         return _train(X, scale, B, (mean, var), epsilon, momentum, n_outputs)
     return _normalize(X, scale, B, mean, var, epsilon), mean, var, mean, var
+
+
+@leaf(batch_normalization_9, weight="scale", bias="B", running_mean="mean", running_var="var")
+@leaf(
+    batch_normalization,
+    weight="scale",
+    bias="B",
+    running_mean="input_mean",
+    running_var="input_var",
+)
+def _(
+    scale: Tensor, *, epsilon: float, momentum: float, training_mode: Flag = 0, rank: int | None
+) -> nn.Module | None:
+    kind = LAYERS.get(rank or 0)
+    if kind is None or training_mode:
+        return None
+    past = decimal(momentum)
+    return kind(len(scale), decimal(epsilon), decimal(1 - past), device="meta")
 
 
 @op("BatchNormalization", since=7, state={"mean": 1, "var": 2})

@@ -12,16 +12,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from onnxinterp.ops.casting import cast_like, cast_like_15, cast_like_19
+from onnxinterp.ops.shapes import expand
 from onnxinterp.ops.spatial import AutoPad, at_least, filter_sizes, pad, window, with_bias
-from onnxinterp.registry import op, sample
+from onnxinterp.registry import fuse, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_integers
 from onnxinterp.torch_weights import TorchWeight, torch_weights
+from onnxinterp.values import Ints
 from onnxinterp.versions import forwards
 
 CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
+CONVOLUTION_LAYERS: dict[int, type[nn.Module]] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+TRANSPOSED_LAYERS: dict[int, type[nn.Module]] = {
+    3: nn.ConvTranspose1d,
+    4: nn.ConvTranspose2d,
+    5: nn.ConvTranspose3d,
+}
+"""Rank of the input -> the layer of torch."""
 TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
 
 
@@ -48,6 +58,51 @@ def conv(
     else:
         padding = w.begins
     return convolve(X, W, B, w.strides, padding, w.dilations, group)
+
+
+@fuse(
+    *[
+        (conv, "X", "W", (expand, (like, 0, "X"), "size"))
+        for like in (cast_like_15, cast_like_19, cast_like)
+    ]
+)
+@forwards(conv, without=["B"])
+def conv_without_bias(X: Tensor, W: Tensor, *, size: Ints, **attributes: Any) -> Any:
+    """The newer exporter writes a bias of zeros where there is none."""
+    return conv(X, W, **attributes) if list(size) == [W.shape[0]] else NotImplemented
+
+
+@leaf(conv, weight="W", bias="B")
+@leaf(conv_without_bias, weight="W")
+def _(
+    W: Tensor,
+    B: Tensor | None = None,
+    *,
+    auto_pad: AutoPad,
+    dilations: list[int] | None,
+    group: int,
+    kernel_shape: list[int] | None,
+    pads: list[int] | None,
+    strides: list[int] | None,
+) -> nn.Module | None:
+    kind = CONVOLUTION_LAYERS.get(W.ndim)
+    if kind is None or auto_pad not in ("NOTSET", "") or not W.shape[1]:
+        return None
+    kernel = filter_sizes(W, kernel_shape)
+    w = window(kernel, kernel, auto_pad, strides, dilations, pads)
+    if w.begins != w.ends:
+        return None
+    return kind(
+        W.shape[1] * group,
+        W.shape[0],
+        tuple(w.kernel),
+        tuple(w.strides),
+        tuple(w.begins),
+        tuple(w.dilations),
+        group,
+        B is not None,
+        device="meta",
+    )
 
 
 def _with_channels(X: Tensor, W: Tensor, group: int, axis: int) -> tuple[Tensor, Tensor]:
@@ -102,6 +157,43 @@ def conv_transpose(
     full = transpose(X, W, None, w.strides, 0, 0, group, w.dilations)
     full = pad(full, [0] * rank, extra)  # before cropping, which may need these elements
     return with_bias(pad(full, [-b for b in begins], [-e for e in ends]), B)
+
+
+@leaf(conv_transpose, weight="W", bias="B")
+def _(
+    W: Tensor,
+    B: Tensor | None = None,
+    *,
+    auto_pad: AutoPad,
+    dilations: list[int] | None,
+    group: int,
+    kernel_shape: list[int] | None,
+    output_padding: list[int] | None,
+    output_shape: list[int] | None,
+    pads: list[int] | None,
+    strides: list[int] | None,
+) -> nn.Module | None:
+    kind = TRANSPOSED_LAYERS.get(W.ndim)
+    if kind is None or auto_pad not in ("NOTSET", "") or output_shape or not W.shape[0]:
+        return None
+    kernel = filter_sizes(W, kernel_shape)
+    w = window(kernel, kernel, auto_pad, strides, dilations, pads)
+    extra = output_padding or [0] * len(kernel)
+    limits = map(max, w.strides, w.dilations)
+    if w.begins != w.ends or any(n >= limit for n, limit in zip(extra, limits, strict=True)):
+        return None
+    return kind(
+        W.shape[0],
+        W.shape[1] * group,
+        tuple(w.kernel),
+        tuple(w.strides),
+        tuple(w.begins),
+        tuple(extra),
+        group,
+        B is not None,
+        tuple(w.dilations),
+        device="meta",
+    )
 
 
 def _transposed_pads(

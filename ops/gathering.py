@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxinterp.ops.shapes import from_front
-from onnxinterp.registry import host, op, sample
+from onnxinterp.registry import host, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.torch_weights import TorchWeight, torch_weights
 from onnxinterp.values import Host, Operand, is_known
@@ -44,6 +44,15 @@ def gather(data: Tensor, indices: Operand, *, axis: int = 0) -> Tensor:
 
 
 torch_weights("Gather", when=lambda a: not a.get("axis"), data=[TorchWeight(("weight",), rank=2)])
+
+
+@leaf(gather, weight="data")
+def _(data: Tensor, *, axis: int) -> nn.Module | None:
+    """Negative indices are an error of torch's layer."""
+    if data.ndim != 2 or axis not in (0, -2):
+        return None
+    rows, columns = data.shape
+    return nn.Embedding(rows, columns, device="meta")
 
 
 @host(gather)

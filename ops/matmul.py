@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from onnx import TensorProto
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add
 from onnxinterp.ops.shapes import TRANSPOSED, transpose
-from onnxinterp.registry import fuse, op, sample
+from onnxinterp.registry import fuse, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.torch_weights import TorchWeight, torch_weights
 from onnxinterp.versions import older
@@ -40,6 +40,13 @@ def linear(A: Tensor, W: Tensor, C: Tensor | None = None) -> Any:
     if A.ndim < 2 or not W.is_floating_point() or (C is not None and C.shape != W.shape[:1]):
         return NotImplemented
     return functional.linear(A, W, C)
+
+
+@leaf(linear, weight="W", bias="C")
+def linear_layer(W: Tensor, C: Tensor | None = None) -> nn.Module | None:
+    if W.ndim != 2:
+        return None
+    return nn.Linear(W.shape[1], W.shape[0], C is not None, device="meta")
 
 
 @fuse((add, (mat_mul, "A", "B"), "C"))
@@ -113,6 +120,15 @@ def _integer_gemm(
 
 
 gemm_7 = older(gemm, since=7, required=["C"])
+
+
+@leaf(gemm, weight="B", bias="C")
+@leaf(gemm_7, weight="B", bias="C")
+def _(
+    B: Tensor, C: Tensor | None = None, *, alpha: float, beta: float, transA: int, transB: int
+) -> nn.Module | None:
+    plain = not transA and transB and alpha == 1 and (beta == 1 or C is None)
+    return linear_layer(B, C) if plain else None
 
 
 # a C of the shape of the product broadcasts to it with any `broadcast`

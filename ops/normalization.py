@@ -9,23 +9,29 @@ MeanVarianceNormalization 9, 13 (bfloat16). LpNormalization 1, 22 (bfloat16). LR
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from onnx import TensorProto
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add, div, mul, pow, sub
 from onnxinterp.ops.reductions import reduce_mean, reduce_mean_1
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.ops.unary import sqrt
-from onnxinterp.registry import Pattern, fuse, op, sample
+from onnxinterp.registry import Pattern, fuse, leaf, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_reals
 from onnxinterp.torch_weights import TorchWeight, torch_weights
-from onnxinterp.values import Ints, is_known
+from onnxinterp.values import Ints, decimal, is_known
 
+INSTANCE_LAYERS: dict[int, type[nn.Module]] = {
+    3: nn.InstanceNorm1d,
+    4: nn.InstanceNorm2d,
+    5: nn.InstanceNorm3d,
+}
+"""Rank of the input -> the layer of torch."""
 NARROW = (torch.float16, torch.bfloat16)
 
 
@@ -36,6 +42,14 @@ def instance_normalization(
     if any(is_known(n) and n == 0 for n in input.shape[1:]):
         return input  # torch needs an element
     return torch.group_norm(input, input.shape[1], scale, B, epsilon)
+
+
+@leaf(instance_normalization, weight="scale", bias="B")
+def _(scale: Tensor, *, epsilon: float, rank: int | None) -> nn.Module | None:
+    kind = INSTANCE_LAYERS.get(rank or 0)
+    if kind is None:
+        return None
+    return kind(len(scale), decimal(epsilon), affine=True, device="meta")
 
 
 @op("GroupNormalization", since=21)
@@ -49,6 +63,11 @@ def group_normalization(
     stash_type: int = 1,  # noqa: ARG001  # torch computes the statistics of halves in float32
 ) -> Tensor:
     return torch.group_norm(X, num_groups, scale, bias, epsilon)
+
+
+@leaf(group_normalization, weight="scale", bias="bias")
+def _(scale: Tensor, *, epsilon: float, num_groups: int) -> nn.Module:
+    return nn.GroupNorm(num_groups, len(scale), decimal(epsilon), device="meta")
 
 
 @op("GroupNormalization", since=18)
@@ -88,6 +107,23 @@ def layer_normalization(
     return y, mean.to(stash_type), inverse.to(stash_type)
 
 
+@leaf(layer_normalization, weight="Scale", bias="B")
+def _(
+    Scale: Tensor, B: Tensor | None = None, *, axis: int, epsilon: float, rank: int | None
+) -> nn.Module | None:
+    return _layer(Scale, B, [axis + i for i in range(Scale.ndim)], epsilon, rank)
+
+
+def _layer(
+    scale: Tensor, bias: Tensor | None, axes: Sequence[int], epsilon: float, rank: int | None
+) -> nn.Module | None:
+    """The layer of torch, where the axes are the last ones."""
+    from_end = sorted(a - rank if a >= 0 and rank is not None else a for a in axes)
+    if from_end != list(range(-scale.ndim, 0)):
+        return None
+    return nn.LayerNorm(scale.shape, decimal(epsilon), bias=bias is not None, device="meta")
+
+
 def _layer_norm_in_parts(kernel: Callable[..., Any], *axes: str) -> list[Pattern]:
     """The nodes of exporters below opset 17; the axes of a mean are an input from 18 on."""
     centred = (sub, "X", (kernel, "X", *axes))
@@ -108,6 +144,13 @@ def layer_norm(
     if any(t is not None and (t.shape != shape or t.dtype != X.dtype) for t in (scale, B)):
         return NotImplemented
     return functional.layer_norm(X, shape, scale, B, epsilon)
+
+
+@leaf(layer_norm, weight="scale", bias="B")
+def _(
+    scale: Tensor, B: Tensor | None = None, *, axes: Ints | None, epsilon: float, rank: int | None
+) -> nn.Module | None:
+    return _layer(scale, B, axes or (), epsilon, rank)
 
 
 WEIGHT, BIAS = [TorchWeight(("weight",), rank=1)], [TorchWeight(("bias",), rank=1)]

@@ -13,6 +13,7 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Container, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TypeAlias
 
 from torch import nn
@@ -20,7 +21,7 @@ from torch import nn
 from onnxinterp.graph.scopes import path_of
 from onnxinterp.planning.liveness import live_steps
 from onnxinterp.planning.scoping import Chain
-from onnxinterp.runtime.plan import Block, Key, Plan, Step, WeightPlace
+from onnxinterp.runtime.plan import Block, Key, Plan, Step, WeightPlace, onnx_name_of
 
 Followers: TypeAlias = dict[Hashable, dict[Hashable, None]]
 
@@ -40,6 +41,7 @@ def nest(
     weights: Mapping[str, WeightPlace],
     levels: Mapping[tuple[str, ...], nn.Module],
     modules: Mapping[str, tuple[str, ...]],
+    sources: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """The plan with blocks.
 
@@ -49,13 +51,20 @@ def nest(
         weights: where each weight is that the plan reads.
         levels: the modules of the tree, by the attributes that lead to them.
         modules: path of each module inside that can be called -> attributes that lead to it.
+        sources: result of each step that is a call of a layer of torch -> the input of the layer.
     """
     known = [tuple(c for c in chain if path_of(c) in modules) for chain in chains]
     items = [
-        _Item(place, step, chain)
+        _Item(place, step, _own_call(place, chain) if step.outputs[0] in sources else chain)
         for place, (step, chain) in enumerate(zip(plan.steps, known, strict=True))
     ]
-    return _Nesting(plan, weights, levels, modules).plan(items, plan.inputs, plan.outputs, "")
+    nesting = _Nesting(plan, weights, levels, modules, sources)
+    return nesting.plan(items, plan.inputs, plan.outputs, "")
+
+
+def _own_call(place: int, chain: Chain) -> Chain:
+    """A chain whose last module is called for one step only."""
+    return (*chain[:-1], f"{path_of(chain[-1])}@{place}")
 
 
 class _Nesting:
@@ -67,11 +76,13 @@ class _Nesting:
         weights: Mapping[str, WeightPlace],
         levels: Mapping[tuple[str, ...], nn.Module],
         modules: Mapping[str, tuple[str, ...]],
+        sources: Mapping[str, str],
     ) -> None:
         self.flat = flat
         self.weights = weights
         self.levels = levels
         self.modules = modules
+        self.sources = sources
 
     def plan(
         self, items: Sequence[_Item], inputs: Sequence[str], outputs: Sequence[Key], path: str
@@ -88,7 +99,7 @@ class _Nesting:
         ]
         computed = {*inputs, *(name for step in steps for name in step.outputs)}
         live, dead = live_steps(steps, {*outputs, *inputs}, computed)
-        own = {key for step in live if step.block is None for key in step.reads}.union(outputs)
+        own = {key for step in live for key in step.reads}.union(outputs)
         return replace(
             self.flat,
             steps=tuple(live),
@@ -107,6 +118,7 @@ class _Nesting:
         known = {*made, *self.flat.constants, *self.weights, ""}
         reads = (key for item in members for key in item.step.reads)
         inputs = tuple(str(key) for key in dict.fromkeys(reads) if key not in known)
+        source = self._source(members) if len(members[0].chain) == 1 else None
         *others, last_made = [n for i in members for n in i.step.outputs if n in wanted] or [""]
         # what a module returns is made last; caches and the like follow it
         outputs = (last_made, *others) if last_made else ()
@@ -121,12 +133,26 @@ class _Nesting:
         return Step(
             node=last.node,
             kernel=last.kernel,
-            inputs=inputs,
+            inputs=inputs if source is None else (source,),
             outputs=outputs,
             attributes={},
             direct=False,
-            block=Block(path, attributes, is_inside, level, plan, tuple(reads_weights)),
+            block=Block(
+                path=path,
+                attributes=attributes,
+                is_inside=is_inside,
+                level=level,
+                plan=plan,
+                reads=tuple(reads_weights),
+                is_leaf=source is not None,
+            ),
         )
+
+    def _source(self, members: Sequence[_Item]) -> Key | None:
+        """The input of the layer that a group is a call of; it may be a constant."""
+        step = members[0].step
+        name = self.sources.get(step.outputs[0])
+        return next((key for key in step.reads if onnx_name_of(key) == name), name)
 
 
 def group(items: Sequence[_Item], weights: Container[Key]) -> list[list[_Item]]:

@@ -108,6 +108,8 @@ class Constants:
         values: dict[Key, Any] = {"": None}
         for key in (*step.inputs, *step.weights.values()):
             found = self.forms.get(key, self.known.get(onnx_name_of(key)))
+            if found is None and kernel.returns_host:
+                found = self._shaped(onnx_name_of(key))
             if key and found is None:
                 return False
             values[key] = found
@@ -130,6 +132,13 @@ class Constants:
             if (host := snapshot(value)) is not None:
                 self.hosts[name] = host
         return True
+
+    def _shaped(self, name: str) -> Tensor | None:
+        """A tensor of the shape of a weight: all that is read of it is its shape."""
+        setting = self.setting
+        if name not in setting.weights or name not in setting.shapes:
+            return None
+        return torch.empty(setting.shapes[name], device="meta")
 
     def _check_time(self, step: Step, values: dict[Key, Any]) -> None:
         """Raise where folding has taken all the time there is; no other limit ends it."""

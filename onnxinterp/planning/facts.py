@@ -41,6 +41,7 @@ class Setting:
         still: paths of the torch modules that are in eval mode meanwhile.
         sized: host values that are known because the shapes of the inputs are.
         types: the ONNX types of the weights.
+        shapes: the shapes of the weights.
         frozen_stats: names of the state that is not updated in training.
         fuse: whether nodes that are one function in torch run as one.
         by_module: whether nodes of different torch modules never run as one.
@@ -56,6 +57,7 @@ class Setting:
     still: Set[str] = frozenset()
     sized: Mapping[str, Host] = field(default_factory=dict)
     types: Mapping[str, int] = field(default_factory=dict)
+    shapes: Mapping[str, torch.Size] = field(default_factory=dict)
     frozen_stats: Set[str] = frozenset()
     fuse: bool = True
     by_module: bool = False

@@ -199,6 +199,7 @@ class _Matcher:
             outputs=last.outputs,
             attributes=attributes,
             parts=parts,
+            fused=function,
         )
 
 

@@ -34,13 +34,15 @@ from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning.blocks import nest
 from onnxinterp.planning.facts import Setting, infer, snapshot
+from onnxinterp.planning.leaves import LeafCall, Leaves, place_layers
 from onnxinterp.planning.planner import make_plan
+from onnxinterp.planning.scoping import Chain
 from onnxinterp.planning.scoping import chains as chains_of
-from onnxinterp.planning.static_shapes import MAX_STEPS, Found, static_shapes
+from onnxinterp.planning.static_shapes import MAX_STEPS, Found, ranks, static_shapes
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan, WeightPlace
 from onnxinterp.values import Host, Shape, is_traced
-from onnxinterp.weights import Weights
+from onnxinterp.weights import Weights, tensors_of
 from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import constant_names
 from onnxinterp.weights.watch import Watch
@@ -65,6 +67,9 @@ class Mode(NamedTuple):
     still: frozenset[str]
     overridden: frozenset[str]
     nested: bool
+
+
+EVAL = Mode(training=False, still=frozenset(), overridden=frozenset(), nested=False)
 
 
 @dataclass
@@ -105,6 +110,7 @@ class Plans:
         fuse: whether nodes that are one function in torch run as one.
         watch: whether the modules of the tree must be called.
         loaded_as: dtype of the first floating weight at load.
+        leaves: the modules that are layers of torch.
     """
 
     def __init__(
@@ -125,12 +131,10 @@ class Plans:
         self.packed = packed
         self.limits = limits
         self.fuse = fuse
-        kernels = ((node, node.kernel) for node in graph.walk() if node.kernel)
-        moded = [node for node, k in kernels if k.state or "training" in k.attributes]
-        self.has_modes = bool(moded)
-        places = weights.modules_called or weights.levels()
-        paths = dict.fromkeys(map(module_with_mode, moded))
-        self._moded = [(p, weights.own_levels[places[p]]) for p in paths if p in places]
+        self.leaves = Leaves()
+        kernels = [node.kernel for node in graph.walk() if node.kernel]
+        self.has_modes = any(kernel.has_modes for kernel in kernels)
+        self._moded = self._modules_with_modes()
         self.loaded_as = floating_dtype(weights)
         self._hosts: dict[str, Host] = {}  # numbers of the file: they outlast casts and meta
         self._parts: WeakSet[Plans] = WeakSet()
@@ -162,21 +166,29 @@ class Plans:
     ) -> BoundPlan:
         """The plan for a mode, where a call gives the `overridden` initializers.
 
-        A nested plan runs blocks inside of the modules that their nodes come from.
+        A nested plan runs blocks inside of the modules that their nodes come from. With layers of
+        torch in their places, each plan is.
         """
         plans = self._plans  # a thread may put another there meanwhile
         training = training and self.has_modes
         still = [path for path, level in self._moded if not level.training] if training else ()
-        mode = Mode(training, frozenset(still), overridden, nested)
+        mode = Mode(training, frozenset(still), overridden, nested or bool(self.leaves.calls))
         if (found := plans.get(mode)) is None:
-            found = plans[mode] = self._make_nested(mode) if nested else self._make(mode)
+            found = plans[mode] = self._make_nested(mode) if mode.nested else self._make(mode)
             for part in tuple(self._parts):
                 part.get(training, nested=nested)
         return found
 
+    def _modules_with_modes(self) -> list[tuple[str, nn.Module]]:
+        """Path and module, where nodes follow the mode of the module."""
+        places, levels = self._modules({}), self.weights.own_levels
+        nodes = [n for n in self.graph.walk() if n.kernel and n.kernel.has_modes]
+        paths = dict.fromkeys(map(module_with_mode, nodes))
+        return [(path, levels[places[path]]) for path in paths if path in places]
+
     def is_nested(self, training: bool) -> bool:
         """Whether a call runs a nested plan, which is made now: not while the call is captured."""
-        if not self.watch.is_observed():
+        if not (self.leaves.calls or self.watch.is_observed()):
             return False
         self.get(training, nested=True)
         return True
@@ -185,13 +197,38 @@ class Plans:
 
     def _make_nested(self, mode: Mode) -> BoundPlan:
         flat = self._make(mode)
-        parameters = self.setting.weights - self.setting.constants.keys()
         places = {place.name: place for place in flat.reads}
-        found = chains_of(flat.plan.steps, parameters)
-        modules = self.weights.modules_called or self.weights.levels()
-        plan = nest(flat.plan, found, places, self.weights.own_levels, modules)
+        calls = self.leaves.without(mode.overridden)
+        modules, levels = self._modules(calls), self.weights.own_levels
+        sources = {name: call.source for name, call in calls.items()}
+        plan = nest(flat.plan, self._chains(flat.plan), places, levels, modules, sources)
         reads = [place for place in flat.reads if place.name in {*plan.captures, *plan.inputs}]
         return replace(flat, plan=plan, reads=reads)
+
+    def _chains(self, plan: Plan) -> list[Chain]:
+        return chains_of(plan.steps, self.setting.weights - self.setting.constants.keys())
+
+    def _modules(self, calls: Mapping[str, LeafCall]) -> Mapping[str, tuple[str, ...]]:
+        """Path of each module that a plan calls -> attributes that lead to it."""
+        modules = self.weights.modules_called or self.weights.levels()
+        unused = self.leaves.layers.keys() - {call.path for call in calls.values()}
+        return {path: names for path, names in modules.items() if names not in unused}
+
+    def place_layers(self) -> None:
+        """Put layers of torch in the places of the modules that are one."""
+        plan, modules = self._make(EVAL._replace(nested=True)).plan, self._modules({})
+        self.leaves = place_layers(
+            plan.steps, self._chains(plan), self.weights, modules, lambda: self._ranks(plan)
+        )
+        self.watch = Watch(self.weights.root)
+        self._moded = self._modules_with_modes()
+        self._plans = {}
+
+    def _ranks(self, plan: Plan) -> dict[str, int]:
+        limits = replace(self.limits, steps=MAX_STEPS)
+        with _outside_transforms(), Guard.of_plan(limits) as guard:
+            weights = dict(self.weights.items())
+            return ranks(self.graph, plan, weights, self._facts.types, guard)
 
     def part(self, outputs: Iterable[str]) -> Plans:
         """Plans of other outputs, on the same weights: they are made anew when these are.
@@ -210,6 +247,7 @@ class Plans:
     def unfused(self) -> Plans:
         """Plans of the same graph as it is now, in which each node runs by itself."""
         plans = copy(self)
+        plans.leaves = replace(self.leaves, calls={})
         plans._start(replace(self.setting, fuse=False), self._facts.types)
         return plans
 
@@ -243,7 +281,7 @@ class Plans:
         if found is not None:
             return found
         found = {}
-        plan, weights = self.get(training=False).plan, dict(self.weights.items())
+        plan, weights = self._make(EVAL).plan, tensors_of(self.weights)
         token = _FOUND.set(found)
         try:
             limits = replace(self.limits, steps=MAX_STEPS)
@@ -293,7 +331,7 @@ class Plans:
 
     def _setting(self, frozen_stats: frozenset[str]) -> Setting:
         """What plans depend on, as it is now: `functional_call` may have replaced weights."""
-        weights = dict(self.weights.items())
+        weights = tensors_of(self.weights)
         constants = {
             n: weights[n]
             for n in constant_names(self.graph, weights)
@@ -318,6 +356,7 @@ class Plans:
             device=device_of(self.weights),
             dtypes=dtypes,
             types={n: type_of(t) for n, t in weights.items()} | dict(self.packed),
+            shapes={n: t.shape for n, t in weights.items()},
             frozen_stats=frozen_stats,
             fuse=self.fuse,
         )
@@ -381,4 +420,5 @@ def device_of(weights: Weights) -> torch.device:
 
 def floating_dtype(weights: Weights) -> torch.dtype | None:
     """The dtype of the first floating weight: what `.double()` and `.bfloat16()` change."""
-    return next((t.dtype for t in weights.values() if t.is_floating_point()), None)
+    tensors = tensors_of(weights).values()
+    return next((t.dtype for t in tensors if t.is_floating_point()), None)

@@ -7,6 +7,7 @@ not fit together, and the values of meta tensors cannot be read.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -56,12 +57,39 @@ def static_shapes(
         guard: watches the runs.
         found: name -> shape, with None for unknown sizes; kernels may read it during the runs.
     """
-    declared = {info.name: info for g in graph.graphs() for info in g.inputs}
-    infos = {n: i if i.elem_type else ValueInfo(n, types.get(n, 0)) for n, i in declared.items()}
+    infos = _infos(graph, types)
     for unknown in RUNS:
-        values: dict[Key, Any] = {"": None}
-        values |= {k: _on_meta(v) for k, v in (*weights.items(), *plan.constants.items())}
-        _run(plan, values, infos, unknown, guard, found)
+        _run(plan, _known(plan, weights), infos, unknown, guard, found)
+
+
+def ranks(
+    graph: Graph,
+    plan: Plan,
+    weights: Mapping[str, Tensor],
+    types: Mapping[str, int],
+    guard: Guard,
+) -> dict[str, int]:
+    """The ranks of the values of a plan that are the same in all runs; arguments as above."""
+    infos, found = _infos(graph, types), defaultdict[str, set[int]](set)
+    for unknown in RUNS:
+        values = _known(plan, weights)
+        _run(plan, values, infos, unknown, guard, {})
+        for key, value in values.items():
+            if (shape := _shape(value)) is not None:
+                found[onnx_name_of(key)].add(len(shape))
+    return {name: ranks.pop() for name, ranks in found.items() if len(ranks) == 1}
+
+
+def _infos(graph: Graph, types: Mapping[str, int]) -> dict[str, ValueInfo]:
+    """The inputs of a graph and of its subgraphs."""
+    declared = {info.name: info for g in graph.graphs() for info in g.inputs}
+    return {n: i if i.elem_type else ValueInfo(n, types.get(n, 0)) for n, i in declared.items()}
+
+
+def _known(plan: Plan, weights: Mapping[str, Tensor]) -> dict[Key, Any]:
+    """What is in the frame of a plan before a run."""
+    given = (*weights.items(), *plan.constants.items())
+    return {"": None, **{key: _on_meta(value) for key, value in given}}
 
 
 def _run(

@@ -1,5 +1,7 @@
 """`torch.fx.symbolic_trace` of a module: one call_function node for each step of its plan.
 
+A layer of torch in the place of a module is a call_module node.
+
 fx runs `forward` with proxies, which have no shape. Kernels look at shapes, so they are not traced
 into: each step becomes one node whose target is a `StepCall`, named after its kernel.
 """
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from onnxinterp.runtime.interpreter import Frame, Interpreter, by_name
+from onnxinterp.runtime.interpreter import Frame, Interpreter, by_name, module_of
 from onnxinterp.runtime.plan import Key, Plan, Step
 from onnxinterp.values import Host
 
@@ -61,6 +63,7 @@ def trace(
     inputs: Mapping[str, Proxy],
     reads: Sequence[tuple[str, nn.Module, str]],
     device: torch.device,
+    root: nn.Module,
 ) -> tuple[Any, ...]:
     """Record the steps of a plan in the graph that fx is tracing.
 
@@ -69,6 +72,7 @@ def trace(
         inputs: proxies of the graph's inputs, by ONNX name.
         reads: name, module and attribute of each weight.
         device: where new tensors are created.
+        root: the module of the plan.
 
     Returns:
         The proxies of the outputs.
@@ -76,22 +80,50 @@ def trace(
     Raises:
         NotImplementedError: the plan updates statistics, which a traced graph would not do.
     """
-    if any(step.updates for step in plan.steps):
-        raise NotImplementedError(
-            "symbolic_trace cannot record updated statistics: call eval() first"
-        )
-    tracer = next(iter(inputs.values())).tracer
     values: dict[Key, Any] = {}
     values.update(inputs)
     values.update({name: getattr(holder, attribute) for name, holder, attribute in reads})
-    for step in plan.steps:
-        keys = [k for k in dict.fromkeys(step.reads) if k in values]
-        call = StepCall(step, keys, plan.constants, device)
-        result: Any = tracer.create_proxy("call_function", call, tuple(values[k] for k in keys), {})
-        if len(step.outputs) == 1:
-            values[step.outputs[0]] = result
-        else:
-            values.update({name: result[i] for i, name in enumerate(step.outputs)})
-    found = {**plan.constants, **values}
-    results = [found[key] for key in plan.outputs]
+    results = _Recorder(next(iter(inputs.values())).tracer, device, root).run(plan, values, root)
     return tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
+
+
+class _Recorder:
+    """Records plans in the graph of a tracer."""
+
+    def __init__(self, tracer: Any, device: torch.device, root: nn.Module) -> None:
+        self.tracer = tracer
+        self.device = device
+        self.root = root
+
+    def run(self, plan: Plan, values: dict[Key, Any], module: nn.Module) -> list[Any]:
+        """Record a plan that runs inside of a module; return its outputs."""
+        if any(step.updates for step in plan.steps):
+            raise NotImplementedError(
+                "symbolic_trace cannot record updated statistics: call eval() first"
+            )
+        for step in plan.steps:
+            result = self._step(step, values, plan, module)
+            if len(step.outputs) == 1:
+                values[step.outputs[0]] = result
+            else:
+                values.update({name: result[i] for i, name in enumerate(step.outputs)})
+        found = {**plan.constants, **values}
+        return [found[key] for key in plan.outputs]
+
+    def _step(self, step: Step, values: Mapping[Key, Any], plan: Plan, module: nn.Module) -> Any:
+        """What a step returns: the proxy of its node, or what the steps of a block return."""
+        block = step.block
+        if block is None:
+            keys = [k for k in dict.fromkeys(step.reads) if k in values]
+            call = StepCall(step, keys, plan.constants, self.device)
+            arguments = tuple([values[k] for k in keys])
+            return self.tracer.create_proxy("call_function", call, arguments, {})
+        callee = module_of(block, self.root, module)
+        inputs = [values[k] if k in values else plan.constants[k] for k in step.inputs]
+        if block.is_leaf:
+            return callee(*[v.tensor(self.device) if isinstance(v, Host) else v for v in inputs])
+        inner: dict[Key, Any] = dict(zip(block.plan.inputs, inputs, strict=True))
+        for name, holder, attribute in block.reads:
+            inner[name] = getattr(self.root if holder is None else holder, attribute)
+        results = self.run(block.plan, inner, callee)
+        return results[0] if len(results) == 1 else results

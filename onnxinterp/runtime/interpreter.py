@@ -35,6 +35,7 @@ from onnxinterp.runtime.guard import Guard, LimitExceeded
 from onnxinterp.runtime.plan import Block, Key, Plan, Step, onnx_name_of
 from onnxinterp.values import Host, Subgraph, host_of, number, read_weight
 
+FAILURES = (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError)  # of a layer
 NUMBER_BYTES = 40  # of a Python number in a list
 
 
@@ -91,14 +92,14 @@ class Interpreter:
         for step, dead in zip(plan.steps, plan.dead, strict=True):
             try:
                 result = self.run_step(step, frame)
-                if guard is not None and step.block is None:
+                if guard is not None and (step.block is None or step.block.is_leaf):
                     guard.record(result)
             except (NodeError, InputError, MissingExtraError, UnsafeModelError):
                 raise  # the message is complete
             except LimitExceeded as error:
                 raise UnsafeModelError(f"{describe(step, values)}: {error}") from None
             except Exception as error:
-                if step.block is not None or _is_signal(error):  # a hook may end a call
+                if _is_from_outside(step, error):
                     raise
                 raise NodeError(f"{describe(step, values)}: {_cause(error)}") from error
             if result.__class__ is not tuple and len(step.outputs) == 1:
@@ -143,13 +144,11 @@ class Interpreter:
 
     def _call_block(self, step: Step, block: Block, frame: Frame) -> Any:
         """Call the module that a block belongs to; what is in its place may be called instead."""
-        start = frame.module if block.is_inside else frame.root
-        assert start is not None, "a nested plan runs in the call of a module"
-        module = start
-        for attribute in block.attributes:
-            found = module._modules.get(attribute)
-            module = getattr(module, attribute) if found is None else found
+        assert frame.root is not None, "a nested plan runs in the call of a module"
+        module = module_of(block, frame.root, frame.module or frame.root)
         inputs = [frame.values[key] for key in step.inputs]
+        if block.is_leaf:
+            return module(*[v.tensor(frame.device) if isinstance(v, Host) else v for v in inputs])
         if module is not block.level and all(m is not block.level for m in module.modules()):
             return module(*inputs)  # a new layer in the place of the old one
         call = BlockCall(block, self, frame)
@@ -212,6 +211,21 @@ def _passes_keywords(wrapper: nn.Module) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
+def module_of(block: Block, root: nn.Module, around: nn.Module) -> nn.Module:
+    """The module that a block runs in now: its own, or what a tool has put in its place.
+
+    Args:
+        block: the block.
+        root: the module that is called.
+        around: the module that the block is called in.
+    """
+    module = around if block.is_inside else root
+    for attribute in block.attributes:
+        found = module._modules.get(attribute)
+        module = getattr(module, attribute) if found is None else found
+    return module
+
+
 def by_name(step: Step, result: Any) -> Iterable[tuple[str, Any]]:
     """Results by the names of the node's outputs; a kernel may return more than the node names.
 
@@ -226,9 +240,14 @@ def by_name(step: Step, result: Any) -> Iterable[tuple[str, Any]]:
     return zip(step.outputs, results, strict=False)
 
 
-def _is_signal(error: Exception) -> bool:
-    """Whether an exception is no failure: torch ends the recomputation of a checkpoint with one."""
+def _is_from_outside(step: Step, error: Exception) -> bool:
+    """Whether an exception is not that of a kernel: a hook of a module may end a call.
+
+    Torch ends the recomputation of a checkpoint with one, too.
+    """
     cls = type(error)
+    if step.block is not None:
+        return not step.block.is_leaf or cls not in FAILURES
     return cls.__name__.startswith("_") and cls.__module__.startswith("torch.")
 
 

@@ -64,6 +64,7 @@ class Step:
         wants_device: the kernel creates tensors from nothing.
         updates: (weight name, index of the output that is its next value).
         parts: the steps that a fused step replaces; empty otherwise.
+        fused: the function that a fused step runs.
         block: what a step of a nested plan runs inside of a module; node and kernel are the last.
     """
 
@@ -81,6 +82,7 @@ class Step:
     wants_device: bool = False
     updates: tuple[tuple[str, int], ...] = ()
     parts: tuple[Step, ...] = ()
+    fused: Callable[..., Any] | None = None
     block: Block | None = None
 
     @cached_property
@@ -191,6 +193,7 @@ class Block:
         level: the module itself; a tool may put another in its place, or around it.
         plan: the steps; its inputs are live values that the module is called with.
         reads: the weights that they read, other than those of blocks inside.
+        is_leaf: whether the module is a layer of torch, which is called with its input alone.
     """
 
     path: str
@@ -199,6 +202,7 @@ class Block:
     level: nn.Module
     plan: Plan
     reads: tuple[WeightPlace, ...]
+    is_leaf: bool = False
 
 
 def _brief(value: Any) -> str:

@@ -309,6 +309,10 @@ class Weights(nn.ParameterDict):
         too: those are loaded here. The count of batches of a torch model is not a weight in ONNX.
         """
         paths = {self.path(name): name for name in self._keys}
+        buffers = self.root.named_buffers()
+        counts = {n: b for n, b in buffers if n.endswith("num_batches_tracked")}
+        for path, count in counts.items():  # as torch itself does for older state dicts
+            state_dict.setdefault(prefix + path, count)
         for name in self._keys:
             path = self.path(name)
             if path != name and prefix + name in state_dict and name not in paths:
@@ -318,7 +322,7 @@ class Weights(nn.ParameterDict):
             if path in paths:
                 if paths[path] in self.transient:
                     self.constants.load(paths[path], state_dict.pop(key))
-            elif path.endswith("num_batches_tracked"):
+            elif path.endswith("num_batches_tracked") and path not in counts:
                 del state_dict[key]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -360,6 +364,11 @@ def _place_in_module(name: str) -> tuple[int, bool, bool, bool]:
 def _has(level: nn.Module, name: str) -> bool:
     """Whether a module has a weight, perhaps one that parametrizations compute."""
     return name in level._parameters or name in level._buffers or hasattr(type(level), name)
+
+
+def tensors_of(weights: Weights) -> dict[str, Tensor]:
+    """The weights that are tensors: those of a layer that a tool has replaced may be gone."""
+    return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
 
 
 def _free(level: nn.Module, part: str) -> str:

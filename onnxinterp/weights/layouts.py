@@ -7,13 +7,24 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from onnxinterp.errors import SaveError
 from onnxinterp.torch_weights import LAYOUTS
 
 if TYPE_CHECKING:
     from onnxinterp.weights import Weights
+
+
+def check_plain(value: object, name: str) -> None:
+    """Check that a weight is a tensor whose elements are in its own memory.
+
+    Raises:
+        SaveError: a tool has replaced it, for example by a quantized or a distributed one.
+    """
+    if type(value) not in (Tensor, nn.Parameter):
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise SaveError(f"the weight {name!r} must be a plain torch.Tensor, got a {kind}")
 
 
 class StoredWeights(Mapping[str, Tensor]):
@@ -32,16 +43,18 @@ class StoredWeights(Mapping[str, Tensor]):
         """The tensor.
 
         Raises:
-            SaveError: the names of one parameter have different values.
+            SaveError: the names of one parameter have different values, or a weight is not a plain
+                tensor any more.
         """
         if (stored := self._weights.stored.get(name)) is None:
-            return self._weights[name]
+            return self._common(name)
         parts = [self._common(part) for part in stored.names]
         return LAYOUTS[stored.layout].join(parts) if stored.layout else parts[0]
 
     def _common(self, name: str) -> Tensor:
         """The value that all names of a weight have."""
         value = self._weights[name]
+        check_plain(value, name)
         for other in self._names.get(self._weights.tied.get(name, name), ()):
             found = self._weights[other] if other != name else value
             if found is not value and not torch.equal(found, value):

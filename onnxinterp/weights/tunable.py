@@ -246,6 +246,7 @@ class Tunable(nn.Module):
         """
         chosen = self._statistics(names)
         self.frozen_statistics |= set(chosen)
+        self._set_modes(chosen, training=False)
         self.refresh()
         return chosen
 
@@ -253,8 +254,15 @@ class Tunable(nn.Module):
         """Undo `freeze_statistics`."""
         chosen = self._statistics(names)
         self.frozen_statistics -= set(chosen)
+        self._set_modes(chosen, training=self.training)
         self.refresh()
         return chosen
+
+    def _set_modes(self, names: Iterable[str], *, training: bool) -> None:
+        """Set the mode of the layers of torch that hold statistics; it has no meaning elsewhere."""
+        for holder in (self.weights.holder(name)[0] for name in names):
+            if holder is not self:
+                holder.training = training
 
     def _statistics(self, names: Names) -> tuple[str, ...]:
         state = state_names(self.onnx_graph)

@@ -26,6 +26,7 @@ from onnxinterp.extras import require
 from onnxinterp.format.atomic import atomic_write
 from onnxinterp.format.tensor_bytes import raw_parts, same_class
 from onnxinterp.weights import Weights
+from onnxinterp.weights.layouts import check_plain
 
 EXTRA = "safetensors"
 METADATA = "__metadata__"  # the entry of the header that is not a tensor
@@ -81,6 +82,7 @@ def save(weights: Weights, path: str | os.PathLike[str], graph: str) -> None:
     names: dict[Any, str] = {}  # identity of a tensor in memory -> its name
     others: dict[str, str] = {}
     for name, weight in weights.items():
+        check_plain(weight, name)
         if weight.is_meta:
             raise SaveError(f"the weight {name!r} is on the meta device: it has no data")
         if weight.dtype not in TYPES or name == METADATA:

@@ -66,7 +66,7 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "replace_head": replace_head,
     }
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     ends: list[OnnxModule] = []
     for block in blocks:
         with expected_warnings(), torch.enable_grad():
@@ -85,6 +85,6 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(
         OnnxModule("tuned.onnx").weights["head.weight"], merged.weights["head.weight"]
     )
-    assert len(normalized.train().freeze_statistics()) == 8
+    assert len(normalized.train().freeze_statistics()) == 9
     assert len(untied.weights) == 2
     assert {n for n, w in quantized.weights.items() if w.requires_grad} == {"weight", "scale"}
