@@ -35,12 +35,11 @@ from onnxinterp.weights.loading import header, read_tensors
 from onnxinterp.weights.trainable import Trainable, constant_names, parameters
 from onnxinterp.weights.tunable import Tunable
 from onnxinterp.weights.watch import Watch
-from onnxinterp.writing import safetensors as tensorfiles
-from onnxinterp.writing.save import save
-from onnxinterp.writing.template import make_template, template_of
+from onnxinterp.writing.savable import Savable
+from onnxinterp.writing.template import make_template
 
 
-class OnnxModule(Tunable, Inspectable):
+class OnnxModule(Tunable, Inspectable, Savable):
     """An ONNX model as a differentiable `torch.nn.Module`.
 
     Call it with the graph's inputs, by position, by name or both: `m(x)`, `m(**{"input.1": x})`.
@@ -271,77 +270,16 @@ class OnnxModule(Tunable, Inspectable):
         """
         self._replan(reread=True)
 
-    def save_onnx(self, path: str | os.PathLike[str], like: Source | None = None) -> None:
-        """Write the current weights back to ONNX, into the original graph.
-
-        The file equals the source byte for byte, except for weights that changed. These keep their
-        type and encoding: raw bytes, numbers, a Constant node, or external data, which are written
-        beside `path` under their name. `path` may be the source. Writes are atomic.
-
-        Args:
-            path: the file to write.
-            like: another file of the same graph, to be filled instead of the source.
+    def check_can_save(self) -> None:
+        """Check that the file can hold all that the module computes with.
 
         Raises:
-            SaveError: a weight does not fit into the file, or `like` is another graph.
-            UnsafeModelError: the model asks to write outside the folder of `path`.
+            SaveError: a tool has put another module in the place of one of the file.
             ChangedFileError: external data were written to while the module has them mapped.
-            OSError: the disk is full, the folder is missing, ...
         """
         self._mapped.check()
+        self._plans.watch.check_kept()
         self._plans.leaves.check_kept(self)
-        template = self.template
-        if like is not None:
-            template = template_of(
-                like,
-                self._file_graph,
-                self._kernels,
-                self.untied,
-                self.weights.as_stored,
-                template.fixed,
-                self.limits,
-            )
-        save(self.weights.as_stored, template, path)
-
-    def save_safetensors(self, path: str | os.PathLike[str]) -> None:
-        """Write the current weights to a `.safetensors` file, by their ONNX names.
-
-        Args:
-            path: the file to write, atomically.
-
-        Raises:
-            MissingExtraError: safetensors is not installed.
-            SaveError: a weight is on the meta device.
-            ChangedFileError: external data were written to while the module has them mapped.
-            OSError: the disk is full, the folder is missing, ...
-        """
-        self._mapped.check()
-        tensorfiles.save(self.weights, path, self.onnx_graph.name)
-
-    def load_safetensors(
-        self, path: str | os.PathLike[str], *, strict: bool = True
-    ) -> tensorfiles.Unmatched:
-        """Read weights from a `.safetensors` file, also of the torch model that was exported.
-
-        Parameters are changed in place, so optimizers stay valid, and keep the module's dtypes. A
-        torch model's `num_batches_tracked` is ignored.
-
-        Args:
-            path: the file.
-            strict: whether each weight must be in the file, and nothing else.
-
-        Returns:
-            The names that are in one of both only; empty if `strict`.
-
-        Raises:
-            MissingExtraError: safetensors is not installed.
-            InvalidModelError: names (where `strict`), shapes or types do not fit; all are listed,
-                and no weight is changed.
-            FileNotFoundError: the path does not exist.
-        """
-        unmatched = tensorfiles.load(self.weights, path, strict)
-        self.refresh()
-        return unmatched
 
     def _replan(self, *, reread: bool = False) -> None:
         """Make the plan of the current mode anew."""

@@ -165,15 +165,18 @@ class _Finder:
         read: Callable[[str], Tensor | None],
         known: Collection[str],
     ) -> None:
-        fixed = {i.name for g in graph.graphs() for i in (*g.inputs, *g.outputs)}
+        nodes = list(graph.walk())
+        graphs = [graph, *(g for node in nodes for g in node.subgraphs.values())]
+        fixed = {i.name for g in graphs for i in (*g.inputs, *g.outputs)}
         self.tensors = {
             n: t for n, t in tensors.items() if t.is_floating_point() and n not in fixed
         }
+        self.named = set(filter(is_torch_name, self.tensors))
         self.read = read
         self.known = known
-        self.taken = {o for node in graph.walk() for o in node.outputs}.union(fixed, tensors)
+        self.taken = {o for node in nodes for o in node.outputs}.union(fixed, tensors)
         self.uses = defaultdict[str, list[Use]](list)
-        for use in uses_of(graph, self.tensors):
+        for use in uses_of(nodes, self.tensors, self.named):
             self.uses[use.tensor].append(use)
         self.stored: dict[str, Stored] = {}
         self.tied: dict[str, str] = {}
@@ -193,7 +196,7 @@ class _Finder:
         """
         for origin, every in self.uses.items():
             uses = [use for use in every if use.is_guess == guess]
-            is_named = is_torch_name(origin)
+            is_named = origin in self.named
             if (is_named and not guess) or (not is_named and self._adopt(origin, uses)):
                 self._share(origin, uses)
 
@@ -214,8 +217,10 @@ class _Finder:
         """Whether a tensor repeats one number, as exporters write it for a module without one."""
         if origin in self.known or self.tensors[origin].numel() > MAX_TESTED_ELEMENTS:
             return False
-        value = self.read(origin)
-        return value is None or bool((value == value.reshape(-1)[:1]).all())
+        if (value := self.read(origin)) is None:
+            return True
+        flat = value.reshape(-1)
+        return bool(flat[:1].equal(flat[-1:]) and (flat == flat[:1]).all())
 
     def _share(self, origin: str, uses: list[Use]) -> None:
         """Let each module that reads a parameter have it under a name of its own."""
@@ -234,7 +239,7 @@ class _Finder:
     def tie(self, apart: Collection[str]) -> None:
         """Make one parameter of large tensors with equal data."""
         equals = Equals()
-        named = [n for n in self.tensors if n in self.stored or is_torch_name(n)]
+        named = [n for n in self.tensors if n in self.stored or n in self.named]
         for origin in dict.fromkeys([*named, *self.tensors]):
             layout, names = self.stored.get(origin, Stored("", (origin,)))
             if origin in apart or layout not in ("", TRANSPOSED) or len(names) > 1:
@@ -242,13 +247,12 @@ class _Finder:
             if (value := self.read(origin)) is None:
                 continue
             value = value.t() if layout else value
-            other = equals.find(value)
-            is_unnamed = origin not in self.stored and not is_torch_name(origin)
-            if other is None and is_unnamed and value.ndim == 2:
-                other, layout = equals.find(value.t()), TRANSPOSED
-            if other is None:
-                equals.add(value, origin)
-            elif self._are_one(origin, other):
+            is_unnamed = origin not in self.stored and origin not in self.named
+            other = None
+            if is_unnamed and value.ndim == 2 and (other := equals.find(value.t())):
+                layout = TRANSPOSED
+            other = other or equals.find(value, origin)
+            if other is not None and self._are_one(origin, other):
                 self._tie(origin, other, layout)
 
     def _are_one(self, origin: str, other: str) -> bool:
@@ -262,7 +266,7 @@ class _Finder:
 
     def _tie(self, origin: str, other: str, layout: str) -> None:
         name = self.stored.get(other, Stored("", (other,))).names[0]
-        if is_torch_name(origin) or origin in self.stored:
+        if origin in self.named or origin in self.stored:
             own = self.stored.get(origin, Stored("", (origin,))).names[0]
             self.tied[self.first(own)] = self.first(name)
             return

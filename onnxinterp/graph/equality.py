@@ -17,37 +17,30 @@ class Equals:
     def __init__(self) -> None:
         self._found: dict[tuple[object, ...], tuple[str, Tensor]] = {}
 
-    def find(self, tensor: Tensor) -> str | None:
-        """The name of a tensor with the same shape, type and bits; None where there is none."""
-        if not _is_large(tensor):
+    def find(self, tensor: Tensor, name: str = "") -> str | None:
+        """The name of a tensor with the same shape, type and bits; None where there is none.
+
+        Args:
+            tensor: on the CPU.
+            name: remember the tensor by this name, if none resembles it.
+        """
+        if tensor.ndim < 2 or tensor.numel() < MIN_ELEMENTS or tensor.itemsize not in INTEGERS:
             return None
-        name, other = self._found.get(_fingerprint(tensor), ("", None))
-        if other is None or not torch.equal(_bits(tensor), _bits(other)):
+        bits = tensor.view(INTEGERS[tensor.itemsize])
+        key = (tensor.dtype, tensor.shape, *_sample(bits, SAMPLED))
+        if (found := self._found.get(key)) is None:
+            if name:
+                self._found[key] = name, bits
             return None
-        return (
-            name if len(set(_sample(tensor, SAMPLED_ON_MATCH).tolist())) >= MIN_DISTINCT else None
-        )
-
-    def add(self, tensor: Tensor, name: str) -> None:
-        """Remember a tensor; of several whose sampled elements agree, the first one."""
-        if _is_large(tensor):
-            self._found.setdefault(_fingerprint(tensor), (name, tensor))
+        other, its_bits = found
+        if not torch.equal(bits, its_bits):
+            return None
+        return other if len(set(_sample(bits, SAMPLED_ON_MATCH))) >= MIN_DISTINCT else None
 
 
-def _is_large(tensor: Tensor) -> bool:
-    return tensor.ndim > 1 and tensor.numel() >= MIN_ELEMENTS and tensor.itemsize in INTEGERS
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    return tensor.view(INTEGERS[tensor.itemsize])
-
-
-def _fingerprint(tensor: Tensor) -> tuple[object, ...]:
-    return (tensor.dtype, tensor.shape, *_sample(tensor, SAMPLED).tolist())
-
-
-def _sample(tensor: Tensor, count: int) -> Tensor:
+def _sample(bits: Tensor, count: int) -> list[int]:
     """Elements at evenly spaced places, in the order of the indices whatever the strides."""
-    size = tensor.numel()
-    places = torch.arange(min(count, size)) * (size // min(count, size))
-    return _bits(tensor)[torch.unravel_index(places, tensor.shape)]
+    size = bits.numel()
+    places = range(0, size, max(size // count, 1))
+    sampled: list[int] = bits.numpy().flat[places].tolist()
+    return sampled

@@ -62,7 +62,7 @@ def resolve_untie(untie: Untie, model: Model) -> bool | list[str]:
         return untie
     aliases = (n.outputs[0] for n in model.graph.nodes if n.kernel and n.kernel.alias)
     names = {name: name for name in (*model.tensors, *aliases)}
-    for use in uses_of(model.graph, _shells(model)):
+    for use in uses_of(list(model.graph.walk()), _shells(model)):
         names.update((name, use.tensor) for name in use.names if name not in names)
     chosen = select(untie, names, "untie must match a tensor of the model")
     return [glob.escape(name) for name in dict.fromkeys(names[n] for n in chosen)]
@@ -200,9 +200,8 @@ def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[st
     for number, use in enumerate(uses):
         scope = use.node.scope if len(use.node.scope) <= MAX_NAME_CHARS else ""
         apart = named and owner is not None and are_separate(scope, home)
-        is_twins = isinstance(stored, TensorProto) and _is_role(use)
-        is_twins = is_twins and (not vector or (named and owner is None))
-        twin = _of_twin(name, first.node.scope, scope) if is_twins else ""
+        may_be_twin = isinstance(stored, TensorProto) and (not vector or (named and not owner))
+        twin = _of_twin(name, first, use, scope) if may_be_twin else ""
         if use.state and not first.state:  # the name that torch gives to an input (input_)mean
             around = (scope or home or name)[:MAX_NAME_CHARS]
             new = f"{around}.running_{use.state.removeprefix('input_')}"
@@ -218,9 +217,10 @@ def _own_names(model: Model, name: str, uses: list[Use], whole: bool) -> dict[st
     return own
 
 
-def _of_twin(name: str, scope: str, other: str) -> str:
+def _of_twin(name: str, first: Use, use: Use, other: str) -> str:
     """The name that a weight has in a copy of its module; "" where the other module is none."""
-    if not differ_in_numbers(scope, other):
+    scope = first.node.scope
+    if scope == other or not _is_role(use) or not differ_in_numbers(scope, other):
         return ""
     if is_within(name, scope):
         return other + name[len(scope) :]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from torch import Tensor
 
-from onnxinterp.graph.ir import Graph, Node
+from onnxinterp.graph.ir import Node
 from onnxinterp.graph.scopes import is_torch_name, is_within, path_of
 from onnxinterp.torch_weights import TorchWeight, roles_of
 
@@ -44,17 +44,19 @@ class Use(NamedTuple):
         return self.node.outputs[0], self.input
 
 
-def uses_of(graph: Graph, tensors: Mapping[str, Tensor]) -> Iterator[Use]:
+def uses_of(
+    nodes: Sequence[Node], tensors: Mapping[str, Tensor], named: Collection[str] = ()
+) -> Iterator[Use]:
     """The uses of tensors as weights of torch modules, in the order of the graph.
 
     Args:
-        graph: its main graph.
+        nodes: of a graph, also of subgraphs.
         tensors: those that may be weights.
+        named: tensors that have their names: only matrices among them may have further ones.
     """
-    nodes = list(graph.walk())
     has_scopes = any(node.scope for node in nodes)
     is_root = not has_scopes and any(node.scopes for node in nodes)
-    finder = _Finder(nodes, tensors, is_root)
+    finder = _Finder(nodes, tensors, frozenset(named), is_root)
     for node in nodes:
         yield from finder.uses(node)
 
@@ -65,34 +67,44 @@ class _Finder:
     Args:
         nodes: in order.
         tensors: those that may be weights.
+        named: those that have their names.
         is_root: whether all nodes are of the root module itself.
     """
 
-    def __init__(self, nodes: Sequence[Node], tensors: Mapping[str, Tensor], is_root: bool) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        tensors: Mapping[str, Tensor],
+        named: Set[str],
+        is_root: bool,
+    ) -> None:
         self.tensors = tensors
+        self.named = named
         self.is_root = is_root
-        self.containers = {path_of(scope) for node in nodes for scope in node.scopes[:-1]}
-        self.roles = {node.outputs[0]: found for node in nodes if (found := _roles(node))}
+        around = {node.scopes for node in nodes}
+        self.containers = {path_of(scope) for scopes in around for scope in scopes[:-1]}
+        self.roles = {node.outputs[0]: found for node in nodes if (found := _roles(node, tensors))}
         self.weighted: dict[str, str] = {}  # value -> the module with weights that computes it
         self.layers: dict[str, dict[tuple[str, ...], int]] = defaultdict(dict)
         self.biases: dict[str, str] = {}  # value -> the bias that is added to it
         for node in nodes:
             for index, roles in self.roles.get(node.outputs[0], ()):
                 name = node.inputs[index]
-                if roles[0].names == (BIAS,) and roles[0].follows and BIAS in _leaf(name, tensors):
+                if roles[0].names == (BIAS,) and roles[0].follows:
                     self.biases[node.inputs[1 - index]] = name
 
     def uses(self, node: Node) -> Iterator[Use]:
         """The uses of one node, the next one in order."""
         scope, found = node.scope, False
         for index, roles in self.roles.get(node.outputs[0], ()):
-            tensor = self.tensors.get(node.inputs[index])
-            if tensor is None:
-                continue
-            role = next((r for r in roles if r.fits(tensor.shape)), None)
+            name = node.inputs[index]
+            shape = self.tensors[name].shape
+            role = next((r for r in roles if r.fits(shape)), None)
             if role is None or (role.follows and not self._follows(node, index)):
                 continue
             found = True
+            if name in self.named and len(shape) != 2:
+                continue
             sibling = self._sibling(node, index, role)
             if names := (sibling,) if sibling else self._names(node, role):
                 is_guess = names[0].rpartition(".")[0] in self.containers
@@ -129,9 +141,9 @@ class _Finder:
         ]
         if own == WEIGHT:
             known.append(self.biases.get(node.outputs[0], ""))
-        for name in filter(None, known):
+        for name in filter(is_torch_name, known):
             home, _, leaf = name.rpartition(".")
-            if is_torch_name(name) and other in leaf and _is_inside(home, node.scope):
+            if other in leaf and _is_inside(home, node.scope):
                 before, _, behind = name.rpartition(other)
                 return before + own + behind
         return ""
@@ -146,23 +158,16 @@ class _Finder:
         return numbers.setdefault(key, len(numbers))
 
 
-def _leaf(name: str, tensors: Mapping[str, Tensor]) -> str:
-    """The last part of the name of a tensor; "" for other values."""
-    return name.rpartition(".")[2] if name in tensors else ""
-
-
 def _is_inside(home: str, scope: str) -> bool:
     """Whether a module is another or in it; the older exporter leaves out modules of no call."""
     return not scope or is_within(home, scope) or home.endswith(f".{scope}")
 
 
-def _roles(node: Node) -> list[tuple[int, Sequence[TorchWeight]]]:
-    """(index of an input, what it may be), of one node."""
-    if node.kernel is None or not (rules := roles_of(node.domain, node.op_type, node.attributes)):
+def _roles(node: Node, tensors: Mapping[str, Tensor]) -> list[tuple[int, Sequence[TorchWeight]]]:
+    """(index of an input that is a tensor, what it may be), of one node."""
+    read = [i for i, name in enumerate(node.inputs) if name in tensors]
+    if not read or node.kernel is None:
         return []
-    parameters = [node.kernel.parameter(i) for i in range(len(node.inputs))]
-    return [
-        (i, rules[p.name])
-        for i, p in enumerate(parameters)
-        if p is not None and p.name in rules and node.inputs[i]
-    ]
+    rules = roles_of(node.domain, node.op_type, node.attributes)
+    parameters = [(i, node.kernel.parameter(i)) for i in read] if rules else []
+    return [(i, rules[p.name]) for i, p in parameters if p is not None and p.name in rules]

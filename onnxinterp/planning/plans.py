@@ -13,8 +13,7 @@ finds it whole. Two threads may make the same plan at once; either is right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -25,8 +24,6 @@ from weakref import WeakSet
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 
 from onnxinterp.graph.ir import Graph, ValueInfo
 from onnxinterp.graph.scopes import module_with_mode
@@ -34,6 +31,7 @@ from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning.blocks import nest
 from onnxinterp.planning.facts import Setting, infer, snapshot
+from onnxinterp.planning.isolation import outside_transforms
 from onnxinterp.planning.leaves import LeafCall, Leaves, place_layers
 from onnxinterp.planning.planner import make_plan
 from onnxinterp.planning.scoping import Chain
@@ -226,7 +224,7 @@ class Plans:
 
     def _ranks(self, plan: Plan) -> dict[str, int]:
         limits = replace(self.limits, steps=MAX_STEPS)
-        with _outside_transforms(), Guard.of_plan(limits) as guard:
+        with outside_transforms(), Guard.of_plan(limits) as guard:
             weights = dict(self.weights.items())
             return ranks(self.graph, plan, weights, self._facts.types, guard)
 
@@ -285,7 +283,7 @@ class Plans:
         token = _FOUND.set(found)
         try:
             limits = replace(self.limits, steps=MAX_STEPS)
-            with _outside_transforms(), Guard.of_plan(limits) as guard:
+            with outside_transforms(), Guard.of_plan(limits) as guard:
                 static_shapes(self.graph, plan, weights, self._facts.types, guard, found)
         finally:
             _FOUND.reset(token)
@@ -319,7 +317,7 @@ class Plans:
             guard=guard or Guard.of_plan(self.limits),
         )
         # a call inside grad, vmap or a trace may need a plan: its constants are for all calls
-        with _outside_transforms():
+        with outside_transforms():
             plan = make_plan(self.graph, setting, self._facts)
         needed = {*plan.captures, *plan.inputs}
         reads = [self._place(n) for n in self.weights if n in needed]
@@ -374,41 +372,6 @@ def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
     if not all(type(v) in PLAIN and all(type(n) is int for n in v.shape) for v in values):
         return None
     return tuple([v.shape for v in values])
-
-
-@contextmanager
-def _outside_transforms() -> Iterator[None]:
-    """Run eagerly and without gradients, also inside `grad`, `vmap` or a trace."""
-    with (
-        torch._C.DisableTorchFunction(),  # those of torch.export, too
-        torch.inference_mode(False),
-        torch.no_grad(),
-        _without_modes(),
-        temporarily_clear_interpreter_stack(),
-        _untraced(),
-    ):
-        yield
-
-
-def _without_modes() -> AbstractContextManager[object]:
-    """Keep what runs out of the graph that `torch.export` or `make_fx` may be recording."""
-    if torch.compiler.is_exporting() or _get_current_dispatch_mode_stack():
-        return _disable_current_modes()  # it imports the compiler, which is imported already
-    return nullcontext()
-
-
-@contextmanager
-def _untraced() -> Iterator[None]:
-    """Keep what runs out of the graph that `torch.jit.trace` may be recording."""
-    if not is_traced():
-        yield
-        return
-    state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]  # untyped in torch
-    try:
-        yield
-    finally:
-        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]  # as above
 
 
 def device_of(weights: Weights) -> torch.device:

@@ -10,10 +10,11 @@ module tree at `layer1` / `0` / `weight`. The root of the tree is the `OnnxModul
 
 Some names are escaped in attribute and state_dict names: a part that the module uses itself
 (`half`, `type`, `training`, the empty part, ...), and a name that is also a prefix (`a` beside
-`a.b`). Underscores are appended, and a number after the first, until the name is free. Dots
-become underscores below level 64, in names of over 512 characters, and where levels would take far
-more memory than the weights. `weights[...]` takes names without escapes, also that of a tensor in
-the file if it is one weight; `weights.path(name)` returns the state_dict key.
+`a.b`). Underscores are appended, and a number after the first, until the name is free. Slashes
+become underscores. So do dots below level 64, in names of over 512 characters or with a slash, and
+where levels would take far more memory than the weights. `weights[...]` takes names without
+escapes, also that of a tensor in the file if it is one weight; `weights.path(name)` returns the
+state_dict key.
 """
 
 from __future__ import annotations
@@ -192,7 +193,8 @@ class Weights(nn.ParameterDict):
 
     def _enter(self, name: str, deepest: int = MAX_LEVELS) -> int:
         """Find a free place for a new name, and add the levels on the way; return their number."""
-        parts = name.split(".", deepest if len(name) <= MAX_NESTED_NAME_CHARS else 0)
+        nests = len(name) <= MAX_NESTED_NAME_CHARS and "/" not in name  # which no module has
+        parts = name.split(".", deepest if nests else 0)
         path, made = self._descend(parts[:-1])
         leaf = escape(parts[-1].replace(".", "_"), RESERVED if path else self._reserved)
         self._keys[name] = (*path, _free(level_at(self.root, path), leaf))
@@ -217,7 +219,7 @@ class Weights(nn.ParameterDict):
             while part in level._parameters or part in level._buffers:
                 part += "_"
             if part not in level._modules:
-                own = kind if kind and depth == len(parts) else class_name(parts[:depth])
+                own = kind if kind and depth == len(parts) else class_name(parts, depth)
                 place = (*path, part)
                 self.own_levels[place] = level_class(own)()
                 register(level, "module", part, self.own_levels[place])

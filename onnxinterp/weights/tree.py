@@ -110,14 +110,15 @@ def _reduce_class(kind: LevelType) -> str | tuple[Any, ...]:
 copyreg.pickle(LevelType, _reduce_class)
 
 
-def class_name(parts: Sequence[str]) -> str:
-    """A name for the class of the module at a path: layers.0 -> LayersItem, layers.0.fc_in -> FcIn.
+def class_name(parts: Sequence[str], depth: int) -> str:
+    """A name for the class of the module at `parts[:depth]`: layer1.0 -> Layer1, fc_in -> FcIn.
 
-    A list and what is in it must not have the same name: tools split one and not the other.
+    What numbered modules are in is a list, unless it is known better.
     """
-    words = next((part for part in reversed(parts) if not part.isdigit()), "")
-    title = "".join(word[:1].upper() + word[1:] for word in re.split(r"\W|_", words))
-    return f"{title}Item" if parts[-1].isdigit() else title
+    if depth < len(parts) and parts[depth].isdigit() and not parts[depth - 1].isdigit():
+        return nn.ModuleList.__name__
+    words = next((part for part in reversed(parts[:depth]) if not part.isdigit()), "")
+    return "".join(word[:1].upper() + word[1:] for word in re.split(r"\W|_", words))
 
 
 def level_at(root: nn.Module, path: Iterable[str]) -> nn.Module:
@@ -131,9 +132,10 @@ def level_at(root: nn.Module, path: Iterable[str]) -> nn.Module:
 def escape(part: str, reserved: frozenset[str] = RESERVED) -> str:
     """`half` -> `half_`, `half_` -> `half__`: different from names that need no escape.
 
-    NUL becomes an underscore: the guards of torch.compile cannot contain it.
+    NUL and slash become underscores: the guards of torch.compile cannot contain NUL, and tools name
+    the file of a weight like its key.
     """
-    part = part.replace("\0", "_")
+    part = part.replace("\0", "_").replace("/", "_")
     return part + "_" if part.rstrip("_") in reserved else part
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from onnxinterp.errors import SaveError
 from onnxinterp.weights.tree import Level, Touch
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -64,6 +65,17 @@ class Watch:
             or list(map(type_before_parametrizations, self._levels)) != self._types
             or [len(level.__dict__) for level in self._levels] != self._sizes
         )
+
+    def check_kept(self) -> None:
+        """Check that no module was replaced: a file has the graph of the old one.
+
+        Raises:
+            SaveError: one was; a module around the old one is none.
+        """
+        for (name, new), child in zip(self._named(), self._children, strict=False):
+            if new is not child and child is not None and child not in (new or child).modules():
+                message = f"{name!r} was replaced by a {type(new).__name__}"
+                raise SaveError(f"{message}, which is not in the graph of the file")
 
     def check_replaced(self, called: frozenset[nn.Module]) -> None:
         """Check that modules which were put in the place of others will run.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -14,7 +15,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
-from onnxinterp import OnnxModule
+from onnxinterp import OnnxModule, SaveError
 from tests.exports.case import Export
 from tests.models import HEADER, parse
 from tests.training.exporting import write
@@ -97,6 +98,19 @@ def test_a_new_head_takes_the_place_of_the_old_one(model: onnx.ModelProto) -> No
     module.head = nn.Identity()
     module.double()
     assert module(inputs()[0].double()).dtype is torch.float64
+
+
+@pytest.mark.parametrize("new", [nn.Identity(), nn.Linear(16, 3)])
+def test_a_new_module_cannot_be_saved(
+    new: nn.Module, model: onnx.ModelProto, tmp_path: Path
+) -> None:
+    module = OnnxModule(model)
+    replace(module, BLOCK, Checkpointed(module.get_submodule(BLOCK)))
+    module.save_onnx(tmp_path / "wrapped.onnx")
+    assert (tmp_path / "wrapped.onnx").read_bytes() == model.SerializeToString()
+    module.head = new
+    with pytest.raises(SaveError, match="'head' was replaced by a"):
+        module.save_onnx(tmp_path / "m.onnx")
 
 
 def test_a_hook_may_change_the_output_or_end_the_call(model: onnx.ModelProto) -> None:
