@@ -182,7 +182,8 @@ class OnnxModule(Tunable, Inspectable, Savable):
     @property
     def plan(self) -> Plan:
         """The steps that a call runs, in the current mode: `print(module.plan)`."""
-        return self._plans.get(self.training).plan
+        nested = self._plans.is_nested(self.training)
+        return self._plans.get(self.training, nested=nested).plan
 
     def forward(self, *args: Any, **keywords: Any) -> Any:
         """Run the model. `inspect.signature(module.forward)` names the inputs of the graph.

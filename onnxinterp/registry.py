@@ -60,7 +60,6 @@ from typing import (
 
 import onnx.defs
 import torch
-from torch import nn
 
 from onnxinterp.kinds import Kind, alternatives, kind_of
 from onnxinterp.schemas import NEWEST, schema_of
@@ -243,18 +242,6 @@ class Fusion(NamedTuple):
     sources: frozenset[Callable[..., Any]]
 
 
-class Leaf(NamedTuple):
-    """Which layer of torch computes what a kernel does.
-
-    Attributes:
-        build: returns the layer, on the meta device.
-        names: parameter of the kernel -> attribute of the layer that holds this weight.
-    """
-
-    build: Callable[..., nn.Module | None]
-    names: Mapping[str, str]
-
-
 def _registered(domain: str, op_type: str, since: int) -> Kernel:
     return KERNELS[domain, op_type][since]
 
@@ -281,7 +268,6 @@ HOST_RULES: dict[Function, Function] = {}
 SAMPLES: dict[Function, Function] = {}
 FUSIONS: dict[Function, list[Fusion]] = {}  # by the kernel of the last node
 COMMUTATIVE: set[Function] = set()
-LEAVES: dict[Function, Leaf] = {}
 
 
 class KernelOptions(TypedDict, total=False):
@@ -365,25 +351,6 @@ def fuse(*patterns: Pattern) -> Callable[[F], F]:
             sources = frozenset(part[0] for part in pattern[1:] if isinstance(part, tuple))
             FUSIONS.setdefault(pattern[0], []).append(Fusion(pattern, function, sources))
         return function
-
-    return attach
-
-
-def leaf(function: Callable[..., Any], **weights: str) -> Callable[[F], F]:
-    """Attach a function that builds the layer of torch which a kernel, or a fused one, computes.
-
-    It may take weights and attributes of the kernel, by their names, and `rank`, that of the input
-    of the layer, None if unknown. It returns the layer on the meta device, or None where torch has
-    none that computes the same; attributes that it does not take must not matter.
-
-    Args:
-        function: the kernel. The input of the layer is the one that is not in `weights`.
-        weights: attribute of the layer -> parameter of the kernel.
-    """
-
-    def attach(build: F) -> F:
-        LEAVES[function] = Leaf(build, {name: attribute for attribute, name in weights.items()})
-        return build
 
     return attach
 

@@ -7,6 +7,11 @@ which weight of a torch module an input was:
 
 `graph.adoption` uses it to restore names and layouts. A `Layout` is a bijection: nothing of the
 tensor in the file is lost.
+
+It also says which kernel is a layer of torch, for `planning.leaves`:
+
+    @leaf(gemm, weight="B", bias="C")
+    def _(B: Tensor, C: Tensor | None = None, *, transA: int) -> nn.Module | None: ...
 """
 
 from __future__ import annotations
@@ -14,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from onnxinterp.registry import Function, Kernel, find_kernel
+from onnxinterp.registry import F, Function, Kernel, find_kernel
 
 Sizes: TypeAlias = Sequence[int]
 
@@ -80,8 +85,21 @@ class Rule(NamedTuple):
     inputs: Mapping[str, Sequence[TorchWeight]]
 
 
+class Leaf(NamedTuple):
+    """Which layer of torch computes what a kernel does.
+
+    Attributes:
+        build: returns the layer, on the meta device.
+        names: parameter of the kernel -> attribute of the layer that holds this weight.
+    """
+
+    build: Callable[..., nn.Module | None]
+    names: Mapping[str, str]
+
+
 LAYOUTS: dict[str, Layout] = {}
 RULES: dict[tuple[str, str], list[Rule]] = {}
+LEAVES: dict[Function, Leaf] = {}
 
 
 def layout(
@@ -135,3 +153,22 @@ def roles_of(
     """Input name -> what it may be, of one node."""
     rules = RULES.get((domain, op_type), ())
     return next((rule.inputs for rule in rules if rule.when(attributes)), {})
+
+
+def leaf(function: Callable[..., Any], **weights: str) -> Callable[[F], F]:
+    """Attach a function that builds the layer of torch which a kernel, or a fused one, computes.
+
+    It may take weights and attributes of the kernel, by their names, and `rank`, that of the input
+    of the layer, None if unknown. It returns the layer on the meta device, or None where torch has
+    none that computes the same; attributes that it does not take must not matter.
+
+    Args:
+        function: the kernel. The input of the layer is the one that is not in `weights`.
+        weights: attribute of the layer -> parameter of the kernel.
+    """
+
+    def attach(build: F) -> F:
+        LEAVES[function] = Leaf(build, {name: attribute for attribute, name in weights.items()})
+        return build
+
+    return attach

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onnxinterp.registry import leaf, op, sample
+from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.torch_weights import TorchWeight, torch_weights
+from onnxinterp.torch_weights import TorchWeight, leaf, torch_weights
 from onnxinterp.values import Flag, decimal
 from onnxinterp.versions import forwards
 

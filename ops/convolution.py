@@ -18,9 +18,9 @@ from torch.nn import functional
 from onnxinterp.ops.casting import cast_like, cast_like_15, cast_like_19
 from onnxinterp.ops.shapes import expand
 from onnxinterp.ops.spatial import AutoPad, at_least, filter_sizes, pad, window, with_bias
-from onnxinterp.registry import fuse, leaf, op, sample
+from onnxinterp.registry import fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_integers
-from onnxinterp.torch_weights import TorchWeight, torch_weights
+from onnxinterp.torch_weights import TorchWeight, leaf, torch_weights
 from onnxinterp.values import Ints
 from onnxinterp.versions import forwards
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxinterp.ops.shapes import from_front
-from onnxinterp.registry import host, leaf, op, sample
+from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.torch_weights import TorchWeight, torch_weights
+from onnxinterp.torch_weights import TorchWeight, leaf, torch_weights
 from onnxinterp.values import Host, Operand, is_known
 from onnxinterp.versions import older
 

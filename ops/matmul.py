@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from onnxinterp.ops.arithmetic import add
 from onnxinterp.ops.shapes import TRANSPOSED, transpose
-from onnxinterp.registry import fuse, leaf, op, sample
+from onnxinterp.registry import fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.torch_weights import TorchWeight, torch_weights
+from onnxinterp.torch_weights import TorchWeight, leaf, torch_weights
 from onnxinterp.versions import older
 
 

@@ -21,9 +21,9 @@ from onnxinterp.ops.arithmetic import add, div, mul, pow, sub
 from onnxinterp.ops.reductions import reduce_mean, reduce_mean_1
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.ops.unary import sqrt
-from onnxinterp.registry import Pattern, fuse, leaf, op, sample
+from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_reals
-from onnxinterp.torch_weights import TorchWeight, torch_weights
+from onnxinterp.torch_weights import TorchWeight, leaf, torch_weights
 from onnxinterp.values import Ints, decimal, is_known
 
 INSTANCE_LAYERS: dict[int, type[nn.Module]] = {

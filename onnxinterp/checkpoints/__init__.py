@@ -75,6 +75,8 @@ def save(source: Source, path: str | os.PathLike[str], *, module: OnnxModule | N
     trainable = [n for n, t in weights.items() if isinstance(t, nn.Parameter) and t.requires_grad]
     state = module.state_dict()
     merge_state(module, state)
+    for key in [k for k in state if k.endswith("num_batches_tracked")]:  # not weights in ONNX
+        del state[key]
     for name, weight in weights.items():  # constants, too
         state.setdefault(weights.path(name), weight.detach())
     state._metadata[""][KEY] = {

@@ -1,9 +1,10 @@
 """Typed leaves: a module of the tree that is one layer of torch becomes this layer.
 
 A tool that adapts or quantizes layers looks for nn.Linear, nn.Conv2d, ... and changes what it
-finds. Which kernels are such layers is declared beside them (`registry.leaf`). A module becomes a
-layer if its steps are calls of one, with exactly the weights that the module holds, under the names
-that torch has for them. The layer holds the same parameters, and is called with its input alone.
+finds. Which kernels are such layers is declared beside them (`torch_weights.leaf`). A module
+becomes a layer if its steps are calls of one, with exactly the weights that the module holds, under
+the names that torch has for them. The layer holds the same parameters, and is called with its input
+alone.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 from onnxinterp.errors import SaveError
 from onnxinterp.graph.scopes import path_of
 from onnxinterp.planning.scoping import Chain
-from onnxinterp.registry import LEAVES
 from onnxinterp.runtime.plan import Step, onnx_name_of
+from onnxinterp.torch_weights import LEAVES
 from onnxinterp.weights import Weights
 from onnxinterp.weights.tree import level_at, register
 
@@ -69,8 +70,8 @@ class Leaves:
             now = root.get_submodule(".".join(path))
             if set(now.parameters()) != set(layer.parameters()):
                 raise SaveError(
-                    f"{'.'.join(path)!r} must have the parameters of the file alone, got a "
-                    f"{type(now).__module__}.{type(now).__name__} with others: merge adapters first"
+                    f"{'.'.join(path)!r} must have exactly the parameters of the file, got a "
+                    f"{type(now).__module__}.{type(now).__name__}: merge adapters first"
                 )
 
 

@@ -26,6 +26,7 @@ from onnxinterp.weights.parametrized import (
     parametrizations_of,
 )
 from onnxinterp.weights.trainable import state_names
+from onnxinterp.weights.tree import Level
 
 MATRICES = "names must match a parameter of rank 2 or more"
 
@@ -259,9 +260,9 @@ class Tunable(nn.Module):
         return chosen
 
     def _set_modes(self, names: Iterable[str], *, training: bool) -> None:
-        """Set the mode of the layers of torch that hold statistics; it has no meaning elsewhere."""
+        """Set the mode of the layers of torch that hold statistics; others know from the plan."""
         for holder in (self.weights.holder(name)[0] for name in names):
-            if holder is not self:
+            if holder is not self and not isinstance(holder, Level):
                 holder.training = training
 
     def _statistics(self, names: Names) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from torch.ao.quantization import quantize_dynamic
 from torch.func import functional_call
 from torch.nn import functional
 
-from onnxinterp import OnnxModule
+from onnxinterp import OnnxModule, checkpoints
 from onnxinterp.errors import NodeError, SaveError
 from onnxinterp.limits import Limits
 from tests.exporting import export
@@ -88,7 +88,7 @@ NETWORKS = {
         Network("layers", lambda: initialized(Layers), (torch.randn(2, 4, 14),)),
     )
 }
-HOWS = {"dynamo": Export("dynamo", 21), "torchscript": Export("torchscript", 17)}
+HOWS = {"dynamo": Export("dynamo", 18), "torchscript": Export("torchscript", 17)}
 each_export = pytest.mark.parametrize("how", HOWS)
 each_network = pytest.mark.parametrize("name", NETWORKS)
 
@@ -149,7 +149,9 @@ def test_outputs_are_those_of_the_original(name: str, how: str) -> None:
 def test_default_exports_have_the_linear_layers_too(name: str, dynamo: bool) -> None:
     """They transpose the weights, and rename them."""
     network, inputs = original(name), NETWORKS[name].inputs
-    module = OnnxModule(export(network, inputs, dynamo=dynamo, opset_version=18), leaves="nn")
+    module = OnnxModule(
+        export(network, inputs, dynamo=dynamo, opset_version=18 if dynamo else 17), leaves="nn"
+    )
     got, want = layers(module), layers(network)
     assert got.items() <= want.items()
     assert {n for n in want if "Linear" in want[n]} == {n for n in got if "Linear" in got[n]}
@@ -211,6 +213,14 @@ def test_the_state_of_the_original_loads() -> None:
     torch.testing.assert_close(dict(module.state_dict()), dict(network.state_dict()))
     check_same(module, network.eval(), "resnet18")
     assert module.get_submodule("bn1").num_batches_tracked == 1
+
+
+def test_a_checkpoint_has_the_weights_of_the_layers(tmp_path: Path) -> None:
+    module, network = imported("resnet18").train(), original("resnet18").train()
+    check_same(module, network, "resnet18")
+    source = written("resnet18", "torchscript")
+    checkpoints.save(source, tmp_path / "trained.pth", module=module)
+    check_same(checkpoints.load(tmp_path / "trained.pth"), network.eval(), "resnet18")
 
 
 def test_a_state_without_counts_loads() -> None:
@@ -298,7 +308,7 @@ def test_dynamic_quantization_is_that_of_the_original(tmp_path: Path) -> None:
     check_same(copy.deepcopy(quantized).to("cpu"), wanted, "encoder")
     differences = (results(wanted, "encoder")[0] - results(network, "encoder")[0]).abs()
     assert differences.max() > 1e-3
-    with pytest.raises(SaveError, match=r"'layers.0.attention.query' must have the parameters"):
+    with pytest.raises(SaveError, match="'pooler' was replaced by a Linear"):
         quantized.save_onnx(tmp_path / "quantized.onnx")
     check_same(module, network, "encoder")
 
@@ -343,7 +353,7 @@ def test_adapters_around_layers_are_those_of_the_original(how: str, tmp_path: Pa
         torch.testing.assert_close(got[name].up.grad, want[name].up.grad)
         torch.testing.assert_close(got[name].down.grad, want[name].down.grad)
     check_same(copy.deepcopy(module), network, "encoder")
-    with pytest.raises(SaveError, match="Adapted with others: merge adapters first"):
+    with pytest.raises(SaveError, match="Adapted: merge adapters first"):
         module.save_onnx(tmp_path / "adapted.onnx")
     for name, adapter in got.items():  # merged, and the layers in their places again
         with torch.no_grad():

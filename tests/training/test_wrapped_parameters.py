@@ -16,7 +16,7 @@ from tests.models import parse
 from tests.training.exporting import write
 from tests.training.networks import ENCODER
 
-HOWS = (Export("dynamo", 20), Export("torchscript", 17))
+HOWS = (Export("dynamo", 18), Export("torchscript", 17))
 ADAPTED = ("layers.0.attention.query", "layers.1.intermediate", "pooler")
 
 

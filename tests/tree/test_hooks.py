@@ -23,7 +23,7 @@ NETWORKS: dict[str, Network] = {
     **{case.name: (case.module, case.arguments(case.sizes[0])) for case in CASES},
     **{task.name: (task.original, task.batch(0)[0]) for task in TASKS},
 }
-EXPORTERS = {"torchscript": Export("torchscript", 17), "dynamo": Export("dynamo", 20)}
+EXPORTERS = {"torchscript": Export("torchscript", 17), "dynamo": Export("dynamo", 18)}
 NOT_CALLED = ["*.downsample"]  # a Sequential without modules: exporters see no call
 FOLDED = {
     "resnet18": ["*conv?", "*bn?", "*.downsample*"],  # normalization into convolutions

@@ -11,7 +11,7 @@ from tests.exports.case import Export
 from tests.training.exporting import write
 from tests.training.networks import RESNET
 
-EXPORTS = [Export("torchscript", 17), Export("dynamo", 20)]
+EXPORTS = [Export("torchscript", 17), Export("dynamo", 18)]
 
 
 def still(network: nn.Module, names: list[str]) -> None:

@@ -21,7 +21,7 @@ from tests.models import HEADER, parse
 from tests.training.exporting import write
 from tests.training.networks import VIT
 
-EXPORTS = [Export("torchscript", 17), Export("dynamo", 20)]
+EXPORTS = [Export("torchscript", 17), Export("dynamo", 18)]
 BLOCK = "layers.1"
 
 
