@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +39,9 @@ from onnxinterp.weights.tunable import Tunable
 from onnxinterp.weights.watch import Watch
 from onnxinterp.writing.savable import Savable
 from onnxinterp.writing.template import make_template
+
+REWRITES: dict[str, Callable[..., onnx.ModelProto]] = {}
+"""Argument of `OnnxModule` -> what makes another model of the source: packages above set it."""
 
 
 class OnnxModule(Tunable, Inspectable, Savable):
@@ -80,6 +84,8 @@ class OnnxModule(Tunable, Inspectable, Savable):
             embedding, normalization) this layer of torch, an `nn.Linear` and so on with the same
             weights, for tools that look for layers (see `planning.leaves`). A call goes through all
             modules of the tree then.
+        reinsert_normalization: a calibration batch, a tensor or a tuple of all inputs, to insert
+            BatchNormalization again where it was folded (see `reinsert_batchnorm`).
 
     Attributes:
         weights: all weights, by the names of the torch module that was exported, where the file
@@ -115,6 +121,7 @@ class OnnxModule(Tunable, Inspectable, Savable):
         allowed_ops: Collection[str] | None = None,
         data_root: str | os.PathLike[str] | None = None,
         leaves: Literal["nn"] | None = None,
+        reinsert_normalization: Any = None,
     ) -> None:
         super().__init__()
         if leaves not in (None, "nn"):
@@ -122,6 +129,10 @@ class OnnxModule(Tunable, Inspectable, Savable):
         self.fuse = fuse
         self.limits = limits
         self._kernels = {name: kernel_of(name, f) for name, f in (kernels or {}).items()}
+        if reinsert_normalization is not None:
+            options = {"limits": limits, "data_root": data_root, "allowed_ops": allowed_ops}
+            reinsert = REWRITES["reinsert_normalization"]
+            source = reinsert(source, reinsert_normalization, kernels=kernels, **options)
         opened = read(source, limits, data_root, kernels=self._kernels, allowed_ops=allowed_ops)
         model = build(opened.proto, self._kernels, limits)
         self.untied = resolve_untie(untie, model)

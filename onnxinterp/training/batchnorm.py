@@ -12,7 +12,7 @@ batch as statistics, sqrt(v + epsilon) as scale and m as bias.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import chain
 from typing import Any
 
@@ -22,8 +22,9 @@ from onnx import NodeProto, helper, numpy_helper
 from torch import Tensor
 
 from onnxinterp.graph.adoption import Stored
+from onnxinterp.graph.scopes import NAMES, are_separate, is_torch_name, path_of, scopes_of
 from onnxinterp.limits import Limits
-from onnxinterp.module import OnnxModule
+from onnxinterp.module import REWRITES, OnnxModule
 from onnxinterp.patterns import Names, select
 from onnxinterp.reading.source import Source, complete
 from onnxinterp.runtime.interpreter import Frame, Interpreter
@@ -42,12 +43,15 @@ def reinsert_batchnorm(
     epsilon: float = 1e-5,
     limits: Limits = Limits(),
     data_root: str | os.PathLike[str] | None = None,
+    kernels: Mapping[str, Callable[..., Any]] | None = None,
+    allowed_ops: Collection[str] | None = None,
 ) -> onnx.ModelProto:
     """A model with BatchNormalization behind its convolutions, and equal outputs in eval mode.
 
     The result is an ordinary ONNX model: load it with `OnnxModule`, fine-tune it, save it. A
     convolution with the weight `conv.weight` gets `conv.normalization.weight`, `.bias`,
-    `.running_mean` and `.running_var`.
+    `.running_mean` and `.running_var`; files of torch's newer exporter tell the name of the folded
+    layer, `bn1.weight` and so on. The new layer takes over the bias of the convolution.
 
     Example:
         >>> model = reinsert_batchnorm("resnet.onnx", batch)  # doctest: +SKIP
@@ -62,6 +66,8 @@ def reinsert_batchnorm(
         epsilon: the attribute of the new nodes.
         limits: the limits for reading and calling the model.
         data_root: a folder within which external data may lie behind links.
+        kernels: as for `OnnxModule`, for the call with the calibration batch.
+        allowed_ops: as for `OnnxModule`.
 
     Returns:
         A new model that contains all its tensors.
@@ -70,7 +76,7 @@ def reinsert_batchnorm(
         ValueError: no convolution is chosen, or a pattern matches none.
     """
     model = complete(source, limits, data_root)
-    module = OnnxModule(model, limits=limits)
+    module = OnnxModule(model, limits=limits, kernels=kernels, allowed_ops=allowed_ops)
     chosen = _convolutions(model.graph, where, module.weights.stored)
     if not chosen:
         raise ValueError(f"{WHERE}, got {where!r}")
@@ -84,11 +90,37 @@ def reinsert_batchnorm(
         output = node.output[0] if node.output else ""
         if moments := observer.moments.get(output):
             node.output[0] = f"{output}{UNNORMALIZED}"
-            name = chosen[output]
-            nodes.append(_normalization(model.graph, node, name, moments, epsilon, opset))
+            prefix = _name(node, chosen[output])
+            nodes.append(_normalization(model.graph, node, prefix, moments, epsilon, opset))
+            if not prefix.endswith(".normalization"):
+                _own_notes(node, chosen[output])
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+    _place_beside_weights(model.graph)
     return model
+
+
+def _place_beside_weights(graph: onnx.GraphProto) -> None:
+    """Store the weights of each new layer behind that of its convolution, as torch orders them."""
+    made = {node.output[0]: node for node in graph.node}
+    new = {
+        made[node.input[0]].input[1]: node.input[1:]
+        for node in graph.node
+        if node.op_type == NORMALIZATION and node.input[0].endswith(UNNORMALIZED)
+    }
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    moved = set(chain(*new.values()))
+    names = [n for name in tensors if name not in moved for n in (name, *new.get(name, ()))]
+    ordered = [tensors[name] for name in names]
+    del graph.initializer[:]
+    graph.initializer.extend(ordered)
+
+
+def _of_batch(source: Source, batch: Any, **options: Any) -> onnx.ModelProto:
+    return reinsert_batchnorm(source, *(batch if isinstance(batch, tuple) else (batch,)), **options)
+
+
+REWRITES["reinsert_normalization"] = _of_batch
 
 
 def _convolutions(
@@ -124,10 +156,43 @@ class _Observer(Interpreter):
         return result
 
 
+def _name(convolution: NodeProto, weight_name: str) -> str:
+    """The path of the module of a new layer.
+
+    torch's newer exporter notes a convolution at the module of the layer that it has folded into
+    it: this is the name then, and the convolution moves to the module of its weight.
+    """
+    home, scopes = weight_name.rpartition(".")[0], scopes_of(convolution)
+    noted = path_of(scopes[-1]) if scopes else ""
+    if not is_torch_name(weight_name) or not are_separate(noted, home):
+        return f"{weight_name.removesuffix('.weight')}.normalization"
+    return noted
+
+
+def _own_notes(convolution: NodeProto, weight_name: str) -> None:
+    """Note a convolution at the module of its weight, where it was noted at that of a layer."""
+    home = weight_name.rpartition(".")[0]
+    around = [scope for scope in scopes_of(convolution)[:-1] if scope]
+    del convolution.metadata_props[:]
+    convolution.metadata_props.add(key=NAMES, value=str(["", *around, home, "convolution"]))
+
+
+def _without_bias(graph: onnx.GraphProto, convolution: NodeProto) -> Tensor:
+    """Remove the bias of a convolution, and return it; zero where it has none."""
+    names = convolution.input[2:]
+    bias = next((t for t in graph.initializer if t.name in names), None)
+    if bias is None:
+        return torch.zeros(())
+    del convolution.input[2:]
+    if not any(bias.name in node.input for node in graph.node):
+        graph.initializer.remove(bias)
+    return torch.from_numpy(numpy_helper.to_array(bias).copy()).float()
+
+
 def _normalization(
     graph: onnx.GraphProto,
     convolution: NodeProto,
-    weight_name: str,
+    prefix: str,
     moments: tuple[Tensor, Tensor],
     epsilon: float,
     opset: int,
@@ -140,10 +205,9 @@ def _normalization(
     values = {
         "weight": (var + epsilon).sqrt(),
         "bias": mean,
-        "running_mean": mean,
+        "running_mean": mean - _without_bias(graph, convolution).to(mean),
         "running_var": var,
     }
-    prefix = f"{weight_name.removesuffix('.weight')}.normalization"
     taken = {t.name for t in graph.initializer}
     while f"{prefix}.weight" in taken:  # two convolutions with one weight
         prefix += "_"
@@ -151,7 +215,7 @@ def _normalization(
         array = value.numpy(force=True).astype(dtype)
         graph.initializer.append(numpy_helper.from_array(array, f"{prefix}.{name}"))
     attributes: dict[str, Any] = {"is_test": 1} if opset < 7 else {}
-    return helper.make_node(
+    node = helper.make_node(
         NORMALIZATION,
         [f"{output}{UNNORMALIZED}", *(f"{prefix}.{name}" for name in values)],
         [output],
@@ -159,3 +223,5 @@ def _normalization(
         epsilon=epsilon,
         **attributes,
     )
+    node.metadata_props.extend(convolution.metadata_props)
+    return node

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from onnxinterp import OnnxModule, reinsert_batchnorm
 from tests.exporting import export
+from tests.training.networks import RESNET
 
 BODY = """(float[n,2] x) => (float[n,2] y)
 <float[2] s = {1, 2}, float[2] b = {0, 1}, float[2] mean = {0.5, -1}, float[2] var = {2, 0.5}>"""
@@ -135,6 +136,22 @@ def test_reinserted_normalization_changes_no_answer(opset: int, tmp_path: Path) 
     module.eval()
     assert not torch.allclose(module(other), before(other), rtol=1e-2)
     assert all(p.grad is not None for p in module.parameters())
+
+
+def test_the_state_of_the_original_restores_what_was_folded() -> None:
+    """The newer exporter tells the names of the layers; none of their numbers is left."""
+    original, ((x,), _) = RESNET.original().eval(), RESNET.batch(0)
+    file = export(original, (x,), dynamo=True, opset_version=18)
+    module = OnnxModule(file, reinsert_normalization=x)
+    torch.testing.assert_close(module(x), original(x), rtol=1e-3, atol=1e-3)
+    module.load_state_dict(original.state_dict())
+    torch.testing.assert_close(module(x), original(x), rtol=1e-4, atol=1e-4)
+    for network in (original.train(), module.train()):
+        network(x).square().sum().backward()
+    for name, parameter in original.named_parameters():
+        got = module.get_parameter(name).grad
+        torch.testing.assert_close(got, parameter.grad, rtol=1e-3, atol=1e-3)
+    assert list(module.state_dict()) == [n for n in original.state_dict() if "num_b" not in n]
 
 
 def test_reinserting_where_nothing_fits_is_an_error() -> None:
