@@ -34,7 +34,7 @@ from onnxinterp.runtime.plan import Key, Plan
 from onnxinterp.values import Host, read_weight
 from onnxinterp.weights import Weights
 from onnxinterp.weights.loading import header, read_tensors
-from onnxinterp.weights.trainable import Trainable, constant_names, parameters
+from onnxinterp.weights.trainable import SETS, Trainable, constant_names, parameters
 from onnxinterp.weights.tunable import Tunable
 from onnxinterp.weights.watch import Watch
 from onnxinterp.writing.savable import Savable
@@ -168,7 +168,8 @@ class OnnxModule(Tunable, Inspectable, Savable):
             adoption = adopt(model, graph, tensors, tensors.get, choices)
         self.onnx_graph = graph = rewrite(graph, adoption)
         tensors = adoption.weights(tensors)
-        trainable = torch_names(trainable, adoption.stored)
+        if trainable not in SETS:
+            trainable = torch_names(trainable, adoption.stored)
         known = {name: type_of(value) for name, value in (tensors | strings).items()} | packed
         types = infer_types(graph, known)
         with self._mapped.sampled():

@@ -45,7 +45,6 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from inspect import Parameter, signature
 from typing import (
     TYPE_CHECKING,
@@ -62,6 +61,7 @@ import onnx.defs
 import torch
 
 from onnxinterp.kinds import Kind, alternatives, kind_of
+from onnxinterp.lazy import lazy
 from onnxinterp.schemas import NEWEST, schema_of
 from onnxinterp.values import Host, Subgraph
 
@@ -144,24 +144,24 @@ class Kernel:
             return _registered, (self.domain, self.op_type, self.since)
         return super().__reduce_ex__(protocol)
 
-    @cached_property
+    @lazy
     def hints(self) -> dict[str, Any]:
         """Parameter name, or "return" -> resolved annotation."""
         return typing.get_type_hints(self.function)
 
-    @cached_property
+    @lazy
     def parameters(self) -> tuple[Parameter, ...]:
         """The positional parameters: the inputs of a node."""
         every = signature(self.function).parameters.values()
         return tuple(p for p in every if p.kind is not p.KEYWORD_ONLY)
 
-    @cached_property
+    @lazy
     def keywords(self) -> dict[str, Parameter]:
         """The keyword-only parameters of the function: attributes, and what the engine provides."""
         every = signature(self.function).parameters.values()
         return {p.name: p for p in every if p.kind is p.KEYWORD_ONLY}
 
-    @cached_property
+    @lazy
     def attributes(self) -> dict[str, Parameter]:
         """The keyword-only parameters of the function and of `prepare`."""
         return {**self.reads, **self.keywords}
@@ -171,7 +171,7 @@ class Kernel:
         """Whether it computes something else in training mode."""
         return bool(self.state) or "training" in self.attributes
 
-    @cached_property
+    @lazy
     def reads(self) -> dict[str, Parameter]:
         """The keyword-only parameters of `prepare`."""
         return dict(signature(self.prepare).parameters) if self.prepare else {}
@@ -184,17 +184,17 @@ class Kernel:
         last = parameters[-1] if parameters else None
         return last if last is not None and last.kind is last.VAR_POSITIONAL else None
 
-    @cached_property
+    @lazy
     def kinds(self) -> dict[str, Kind]:
         """Input parameter name -> kind of input."""
         return {p.name: kind_of(self.hints.get(p.name)) for p in self.parameters}
 
-    @cached_property
+    @lazy
     def returns_host(self) -> bool:
         """Whether the result is a host value for all inputs (Shape, Size)."""
         return self.hints.get("return") is Host
 
-    @cached_property
+    @lazy
     def has_many_outputs(self) -> bool:
         """Whether the operator has a variadic output."""
         schema = schema_of(self.op_type, self.since, self.domain)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import onnx
@@ -23,6 +22,7 @@ from onnx import TensorProto
 from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError, MissingOp, plain
 from onnxinterp.graph.scopes import path_of
+from onnxinterp.lazy import lazy
 from onnxinterp.registry import KERNELS, Kernel
 from onnxinterp.schemas import NEWEST
 
@@ -151,17 +151,17 @@ class Node:
         """The path of the innermost torch module it came from; "" where none is known."""
         return path_of(self.scopes[-1]) if self.scopes else ""
 
-    @cached_property
+    @lazy
     def subgraphs(self) -> Mapping[str, Graph]:
         """Attribute -> subgraph."""
         return {n: v for n, v in self.attributes.items() if isinstance(v, Graph)} or NO_SUBGRAPHS
 
-    @cached_property
+    @lazy
     def weights(self) -> Mapping[str, str]:
         """Attribute -> name of the weight it holds."""
         return {n: v.name for n, v in self.attributes.items() if isinstance(v, WeightRef)}
 
-    @cached_property
+    @lazy
     def reads(self) -> tuple[str, ...]:
         """All names it depends on: inputs, weights in attributes, captures of its subgraphs."""
         reads = [*filter(None, self.inputs), *self.weights.values()]
@@ -198,20 +198,20 @@ class Graph:
         name = plain(self.name, MAX_REPR_NAME_BYTES)
         return f"Graph {name} ({inputs}) -> {outputs}, {len(self.nodes)} nodes"
 
-    @cached_property
+    @lazy
     def captures(self) -> tuple[str, ...]:
         """Names that are read but not defined here: outer values and weights."""
         own = {i.name for i in self.inputs}.union(o for n in self.nodes for o in n.outputs)
         reads = [r for n in self.nodes for r in n.reads] + [o.name for o in self.outputs]
         return tuple(r for r in dict.fromkeys(reads) if r not in own)
 
-    @cached_property
+    @lazy
     def depth(self) -> int:
         """How deep subgraphs are nested in it."""
         inner = (g for node in self.nodes for g in node.subgraphs.values())
         return max((1 + graph.depth for graph in inner), default=0)
 
-    @cached_property
+    @lazy
     def straight_through(self) -> frozenset[str]:
         """Values whose readers all accept floating-point numbers in place of integers."""
         accepted: set[str] = set()

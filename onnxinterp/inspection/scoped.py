@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from onnxinterp.graph.ir import Node
 from onnxinterp.inspection.calls import calls_of
 from onnxinterp.inspection.runnable import Runnable, parameters_of
+from onnxinterp.lazy import lazy
 from onnxinterp.planning.plans import Plans
 from onnxinterp.planning.scoping import Chain, chains
 from onnxinterp.runtime.plan import onnx_name_of
@@ -31,7 +31,7 @@ class ScopedGraph:
     results: frozenset[str]
     sizes: frozenset[str]
 
-    @cached_property
+    @lazy
     def outputs(self) -> dict[str, tuple[str, ...]]:
         """Path of each module -> its values that nodes outside of it read, in order.
 

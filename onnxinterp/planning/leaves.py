@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import cached_property
 from inspect import signature
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from onnxinterp.errors import SaveError
 from onnxinterp.graph.scopes import path_of
+from onnxinterp.lazy import lazy
 from onnxinterp.planning.scoping import Chain
 from onnxinterp.runtime.plan import Step, onnx_name_of
 from onnxinterp.torch_weights import LEAVES
@@ -120,7 +120,7 @@ class _Finder:
         self.weights = weights
         self._ranks = ranks
 
-    @cached_property
+    @lazy
     def ranks(self) -> Mapping[str, int]:
         """The ranks of values: found when they are first needed."""
         return self._ranks()

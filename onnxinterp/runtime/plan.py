@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from onnxinterp.errors import plain
 from onnxinterp.graph.ir import Node
 from onnxinterp.kinds import Kind
+from onnxinterp.lazy import lazy
 from onnxinterp.values import Host, OutputType, Shape
 
 
@@ -85,7 +85,7 @@ class Step:
     fused: Callable[..., Any] | None = None
     block: Block | None = None
 
-    @cached_property
+    @lazy
     def reads(self) -> tuple[Key, ...]:
         """Keys of all values it needs, including those its subgraphs capture."""
         if not (self.subgraphs or self.weights or self.updates):

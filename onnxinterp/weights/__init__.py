@@ -172,13 +172,13 @@ class Weights(nn.ParameterDict):
 
     def holder(self, name: str) -> tuple[nn.Module, str]:
         """The module that holds a weight, and its attribute name there."""
-        path = self._find(name)
+        *around, leaf = self._find(name)
         if name in self.transient:
             return self.constants, name
-        level = self._level(path[:-1])
-        if len(path) > 1 and not _has(level, path[-1]):  # put in place of the file's own
-            level = self.own_levels[path[:-1]]
-        return level, path[-1]
+        level = self._level(around)
+        if around and not _has(level, leaf):  # put in place of the file's own
+            level = self.own_levels[tuple(around)]
+        return level, leaf
 
     def _level(self, path: Sequence[str]) -> nn.Module:
         """The module at a path: the file's own, also inside of a wrapper, or what replaced it."""

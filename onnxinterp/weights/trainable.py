@@ -33,6 +33,7 @@ from onnxinterp.weights.gradient_flow import reached_inputs
 Trainable: TypeAlias = "str | Iterable[str] | Callable[[str, Tensor], bool]"
 Range: TypeAlias = "tuple[float, float]"
 
+SETS = ("weights", "all", "none")  # values of `trainable` that are no patterns
 CAN_TRAIN = "trainable must match a floating and finite tensor that a gradient can reach"
 MAX_TESTED_ELEMENTS = 2**16  # of one tensor: a test of all would read all of a mapped file
 TESTED_PARTS = 64  # of a larger tensor, from its start to its end

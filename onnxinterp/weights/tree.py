@@ -74,7 +74,8 @@ class Level(nn.Module, metaclass=LevelType):
     def __new__(cls) -> Self:
         """A level that nobody watches yet."""
         level = super().__new__(cls)
-        level.__dict__.update(_touch=Touch(), _runs={})
+        object.__setattr__(level, "_touch", Touch())
+        object.__setattr__(level, "_runs", {})
         return level
 
     def __setattr__(self, name: str, value: Any) -> None:

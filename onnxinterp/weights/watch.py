@@ -34,7 +34,7 @@ class Watch:
         self.attach(root)
         for level in levels:
             if isinstance(level, Level):
-                level.__dict__["_touch"] = self._touch
+                object.__setattr__(level, "_touch", self._touch)
         self._levels = levels
         self._types = list(map(type, levels))
         self._sizes = [len(level.__dict__) for level in levels]

@@ -77,6 +77,14 @@ def test_any_name_survives_copies_capture_and_training(name: str) -> None:
     torch.testing.assert_close(torch.func.functional_call(module, swapped, (x,)), x)
 
 
+@pytest.mark.parametrize("name", ["weights", "all", "none"])
+def test_a_tensor_may_have_the_name_of_a_choice(name: str) -> None:
+    for trainable, trains in (("weights", True), ("all", True), ("none", False)):
+        module = OnnxModule(affine(name), trainable=trainable)
+        assert [p.requires_grad for p in module.parameters()] == [trains]
+    assert module.unfreeze(name) == (name,)
+
+
 def test_names_are_keys_both_ways() -> None:
     weights = Weights({name: torch.full((2,), float(i)) for i, name in enumerate(NAMES)})
     assert list(weights) == NAMES
