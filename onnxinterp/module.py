@@ -7,15 +7,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
-import onnx
 import torch
 from torch import Tensor, nn
 
 from onnxinterp.dtypes import NARROW
-from onnxinterp.errors import NodeError, UnsupportedOpError, plain
+from onnxinterp.errors import NodeError, plain
 from onnxinterp.graph.adoption import Choices, adopt, rewrite, torch_names
 from onnxinterp.graph.build import build
-from onnxinterp.graph.ir import Graph, Model
+from onnxinterp.graph.ir import Model, check_kernels
 from onnxinterp.graph.scopes import modules_of
 from onnxinterp.graph.ties import Untie, resolve_untie, untie_weights
 from onnxinterp.graph.typecheck import check_types
@@ -23,7 +22,7 @@ from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.inspection import Inspectable
 from onnxinterp.limits import Limits
 from onnxinterp.planning.plans import Plans, device_of, floating_dtype, sizes_of
-from onnxinterp.reading.source import Read, Source, read
+from onnxinterp.reading.source import Read, Source, read, rewritten
 from onnxinterp.registry import kernel_of
 from onnxinterp.runtime import fx
 from onnxinterp.runtime.binding import forward_of
@@ -39,9 +38,6 @@ from onnxinterp.weights.tunable import Tunable
 from onnxinterp.weights.watch import Watch
 from onnxinterp.writing.savable import Savable
 from onnxinterp.writing.template import make_template
-
-REWRITES: dict[str, Callable[..., onnx.ModelProto]] = {}
-"""Argument of `OnnxModule` -> what makes another model of the source: packages above set it."""
 
 
 class OnnxModule(Tunable, Inspectable, Savable):
@@ -129,23 +125,14 @@ class OnnxModule(Tunable, Inspectable, Savable):
         self.fuse = fuse
         self.limits = limits
         self._kernels = {name: kernel_of(name, f) for name, f in (kernels or {}).items()}
-        if reinsert_normalization is not None:
-            options = {"limits": limits, "data_root": data_root, "allowed_ops": allowed_ops}
-            reinsert = REWRITES["reinsert_normalization"]
-            source = reinsert(source, reinsert_normalization, kernels=kernels, **options)
-        opened = read(source, limits, data_root, kernels=self._kernels, allowed_ops=allowed_ops)
-        model = build(opened.proto, self._kernels, limits)
-        self.untied = resolve_untie(untie, model)
+        rules: Any = {"limits": limits, "data_root": data_root, "allowed_ops": allowed_ops}
+        source = rewritten(
+            "reinsert_normalization", source, reinsert_normalization, kernels=kernels, **rules
+        )
+        opened = read(source, kernels=self._kernels, **rules)
         self.tied = tie
-        model = untie_weights(model, self.untied)
-        self._file_graph = self.onnx_graph = graph = model.graph.pruned(model.infos(outputs))
-        _refuse_missing(graph)
-        self.opset_imports = model.opset_imports
-        self.producer = model.producer
+        model = self._decode(opened, outputs, untie)
         self.interpreter = Interpreter()
-        self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)
-        self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
-        self._call = Arguments(self.inputs, self.optional_inputs)
         self._plans = self._load(model, opened, trainable)
         if leaves is not None:
             self._plans.place_layers()
@@ -153,6 +140,20 @@ class OnnxModule(Tunable, Inspectable, Savable):
         self._set_forward()
         self._set_floating()
         self.eval()
+
+    def _decode(self, opened: Read, outputs: Sequence[str] | None, untie: Untie) -> Model:
+        """Decode the model, and take over what it says of itself."""
+        model = build(opened.proto, self._kernels, self.limits)
+        self.untied = resolve_untie(untie, model)
+        model = untie_weights(model, self.untied)
+        self._file_graph = self.onnx_graph = graph = model.graph.pruned(model.infos(outputs))
+        check_kernels(graph)
+        self.opset_imports = model.opset_imports
+        self.producer = model.producer
+        self.inputs = tuple(i for i in graph.inputs if i.name not in model.tensors)
+        self.optional_inputs = tuple(i for i in graph.inputs if i.name in model.tensors)
+        self._call = Arguments(self.inputs, self.optional_inputs)
+        return model
 
     def _load(self, model: Model, opened: Read, trainable: Trainable) -> Plans:
         """Read the weights, and prepare for planning."""
@@ -393,9 +394,3 @@ def _copy(result: Any) -> Any:
     if any(n > 1 and not step for n, step in many):
         return result  # one element at many places: nobody can write to it, nor hold all of them
     return result.clone()
-
-
-def _refuse_missing(graph: Graph) -> None:
-    missing = [node.missing() for node in graph.walk() if node.kernel is None]
-    if missing:
-        raise UnsupportedOpError({(m.domain, m.op_type): m for m in reversed(missing)}.values())

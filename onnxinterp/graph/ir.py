@@ -20,7 +20,7 @@ import torch
 from onnx import TensorProto
 
 from onnxinterp.dtypes import CARRIER, onnx_name
-from onnxinterp.errors import InvalidModelError, MissingOp, plain
+from onnxinterp.errors import InvalidModelError, MissingOp, UnsupportedOpError, plain
 from onnxinterp.graph.scopes import path_of
 from onnxinterp.lazy import lazy
 from onnxinterp.registry import KERNELS, Kernel
@@ -254,6 +254,17 @@ def _listed(names: Sequence[str]) -> str:
     shown = [plain(name, MAX_REPR_NAME_BYTES) or "_" for name in names[:MAX_REPR_NAMES]]
     more = len(names) - len(shown)
     return ", ".join([*shown, f"{more} more"] if more else shown)
+
+
+def check_kernels(graph: Graph) -> None:
+    """Check that each node has a kernel.
+
+    Raises:
+        UnsupportedOpError: operators are missing; all are listed.
+    """
+    missing = [node.missing() for node in graph.walk() if node.kernel is None]
+    if missing:
+        raise UnsupportedOpError({(m.domain, m.op_type): m for m in reversed(missing)}.values())
 
 
 Holder: TypeAlias = "TensorProto | onnx.SparseTensorProto | onnx.AttributeProto | Node"

@@ -16,10 +16,10 @@ from __future__ import annotations
 import copy
 import mmap
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
@@ -56,6 +56,15 @@ class Read(NamedTuple):
     proto: onnx.ModelProto
     reader: TensorReader
     content: Content
+
+
+REWRITES: dict[str, Callable[..., onnx.ModelProto]] = {}
+"""Argument of `OnnxModule` -> what makes another model of a source; packages above set it."""
+
+
+def rewritten(how: str, source: Source | Read, argument: Any, **options: Any) -> Source | Read:
+    """Another model in place of a source, where the argument is given."""
+    return source if argument is None else REWRITES[how](source, argument, **options)
 
 
 def read(

@@ -24,9 +24,9 @@ from torch import Tensor
 from onnxinterp.graph.adoption import Stored
 from onnxinterp.graph.scopes import NAMES, are_separate, is_torch_name, path_of, scopes_of
 from onnxinterp.limits import Limits
-from onnxinterp.module import REWRITES, OnnxModule
+from onnxinterp.module import OnnxModule
 from onnxinterp.patterns import Names, select
-from onnxinterp.reading.source import Source, complete
+from onnxinterp.reading.source import REWRITES, Source, complete
 from onnxinterp.runtime.interpreter import Frame, Interpreter
 from onnxinterp.runtime.plan import Step
 
