@@ -38,7 +38,7 @@ class Setting:
         training: whether dropout drops and normalisation uses the statistics of the batch.
         device: where the weights are.
         dtypes: what the module's floating type has become since loading (float32 -> bfloat16).
-        still: paths of the torch modules that are in eval mode meanwhile.
+        apart: paths of the torch modules that are in the other mode meanwhile.
         sized: host values that are known because the shapes of the inputs are.
         types: the ONNX types of the weights.
         shapes: the shapes of the weights.
@@ -54,7 +54,7 @@ class Setting:
     training: bool
     device: torch.device
     dtypes: Mapping[torch.dtype, torch.dtype]
-    still: Set[str] = frozenset()
+    apart: Set[str] = frozenset()
     sized: Mapping[str, Host] = field(default_factory=dict)
     types: Mapping[str, int] = field(default_factory=dict)
     shapes: Mapping[str, torch.Size] = field(default_factory=dict)

@@ -255,8 +255,8 @@ class _Planner:
         return tuple((name, output) for name, output in updates if name in self.setting.weights)
 
     def _trains(self, node: Node) -> bool:
-        """Whether a node is in training mode: the model is, and the torch module it came from."""
-        return self.setting.training and module_with_mode(node) not in self.setting.still
+        """Whether the torch module that a node came from is in training mode."""
+        return self.setting.training != (module_with_mode(node) in self.setting.apart)
 
     def _has_frozen_stats(self, kernel: Kernel, node: Node) -> bool:
         """Whether the statistics that a node reads are frozen."""

@@ -56,18 +56,18 @@ class Mode(NamedTuple):
 
     Attributes:
         training: whether the module is in training mode, and some of its nodes know modes.
-        still: paths of the torch modules that are in eval mode all the same.
+        apart: paths of the torch modules that are in the other mode.
         overridden: the initializers that a call gives.
         nested: whether blocks run inside of the modules that their nodes come from.
     """
 
     training: bool
-    still: frozenset[str]
+    apart: frozenset[str]
     overridden: frozenset[str]
     nested: bool
 
 
-EVAL = Mode(training=False, still=frozenset(), overridden=frozenset(), nested=False)
+EVAL = Mode(training=False, apart=frozenset(), overridden=frozenset(), nested=False)
 
 
 @dataclass
@@ -168,9 +168,10 @@ class Plans:
         torch in their places, each plan is.
         """
         plans = self._plans  # a thread may put another there meanwhile
-        training = training and self.has_modes
-        still = [path for path, level in self._moded if not level.training] if training else ()
-        mode = Mode(training, frozenset(still), overridden, nested or bool(self.leaves.calls))
+        apart = frozenset([path for path, level in self._moded if level.training != training])
+        mode = Mode(
+            training and self.has_modes, apart, overridden, nested or bool(self.leaves.calls)
+        )
         if (found := plans.get(mode)) is None:
             found = plans[mode] = self._make_nested(mode) if mode.nested else self._make(mode)
             for part in tuple(self._parts):
@@ -245,7 +246,7 @@ class Plans:
     def unfused(self) -> Plans:
         """Plans of the same graph as it is now, in which each node runs by itself."""
         plans = copy(self)
-        plans.leaves = replace(self.leaves, calls={})
+        plans.leaves, plans._moded = replace(self.leaves, calls={}), []
         plans._start(replace(self.setting, fuse=False), self._facts.types)
         return plans
 
@@ -311,7 +312,7 @@ class Plans:
             constants=constants,
             hosts={n: h for n, h in base.hosts.items() if n in constants},
             training=mode.training,
-            still=mode.still,
+            apart=mode.apart,
             sized=sized or {},
             by_module=mode.nested,
             guard=guard or Guard.of_plan(self.limits),

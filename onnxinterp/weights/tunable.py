@@ -142,16 +142,17 @@ class Tunable(nn.Module):
         matrices = {name: t for name in parameters if (t := weights[name]).ndim > 1}
         if not (chosen := select(names, matrices, MATRICES, matrices)):
             raise ValueError(f"{MATRICES}, got {names!r}")
-        for name in chosen:
+        firsts = dict.fromkeys(weights.tied.get(name, name) for name in chosen)
+        for name in (name for first in firsts for name in self._names_of(first)):
             check_can_parametrize(*weights.holder(name), name)
-        adapters = {n: LoRA(matrices[n], rank, rank if alpha is None else alpha) for n in chosen}
+        adapters = {n: LoRA(matrices[n], rank, rank if alpha is None else alpha) for n in firsts}
         others = (own for n, own in parameters.items() if not adapter_of(*weights.holder(n)))
         for parameter in (p for own in others for p in own):
             parameter.requires_grad_(False)
-        for name, adapter in adapters.items():
-            holder, attribute = weights.holder(name)
-            parametrize.register_parametrization(holder, attribute, adapter)
-            make_copyable(holder)
+        for first, adapter in adapters.items():
+            for holder, attribute in map(weights.holder, self._names_of(first)):
+                parametrize.register_parametrization(holder, attribute, adapter)
+                make_copyable(holder)
         return chosen
 
     def merge_lora(self) -> tuple[str, ...]:
@@ -178,14 +179,14 @@ class Tunable(nn.Module):
     def _end_lora(self, merge: bool) -> tuple[str, ...]:
         adapters = dict(self._adapters())
         for name, adapter in adapters.items():
-            holder, attribute = self.weights.holder(name)
-            parametrizations = parametrizations_of(holder, attribute)
-            assert parametrizations is not None, "the adapter is one of them"
-            if merge:
-                parametrizations.original.copy_(adapter(parametrizations.original))
-            del parametrizations[list(parametrizations).index(adapter)]
-            if not parametrizations:  # nobody has added another one since
-                parametrize.remove_parametrizations(holder, attribute, leave_parametrized=False)
+            for number, place in enumerate(map(self.weights.holder, self._names_of(name))):
+                parametrizations = parametrizations_of(*place)
+                assert parametrizations is not None, "the adapter is one of them"
+                if merge and not number:  # all names are of one parameter
+                    parametrizations.original.copy_(adapter(parametrizations.original))
+                del parametrizations[list(parametrizations).index(adapter)]
+                if not parametrizations:  # nobody has added another one since
+                    parametrize.remove_parametrizations(*place, leave_parametrized=False)
         return tuple(adapters)
 
     def lora_state_dict(self) -> dict[str, Tensor]:
@@ -224,9 +225,14 @@ class Tunable(nn.Module):
             tensor.copy_(state[name])
 
     def _adapters(self) -> Iterator[tuple[str, LoRA]]:
-        for name in self.weights:
+        for name in (name for name in self.weights if name not in self.weights.tied):
             if (adapter := adapter_of(*self.weights.holder(name))) is not None:
                 yield name, adapter
+
+    def _names_of(self, first: str) -> list[str]:
+        """All names of a weight, by its first one."""
+        tied = self.weights.tied.items()
+        return [first, *(n for n, f in tied if f == first and n in self.weights)]
 
     def freeze_statistics(self, names: Names = "*") -> tuple[str, ...]:
         """Make normalization use its stored statistics, in `train()` too, and never update them.

@@ -6,6 +6,7 @@ Each call asks; while no level was touched (see `tree.Level`) this takes less th
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Iterator
 from itertools import chain
@@ -40,6 +41,7 @@ class Watch:
         self._sizes = [len(level.__dict__) for level in levels]
         self._tables = [m._modules for m in (root, *levels) if m._modules]
         self._children = self._now()
+        self._own = frozenset(self._children)
 
     def attach(self, root: nn.Module) -> None:
         """Let the levels know the root of their tree, without a cycle."""
@@ -63,7 +65,7 @@ class Watch:
 
     def _named(self) -> Iterator[tuple[str, nn.Module | None]]:
         items = chain.from_iterable(table.items() for table in self._tables)
-        return (item for item in items if item[0] != "parametrizations")
+        return (item for item in items if item[0] != "parametrizations" or item[1] in self._own)
 
     def _is_changed(self) -> bool:
         return (
@@ -75,13 +77,22 @@ class Watch:
     def check_kept(self) -> None:
         """Check that no module was replaced: a file has the graph of the old one.
 
+        A module around the old one is no replacement, but what it computes is not in the file: that
+        is a warning, except for modules of torch, which only place or recompute.
+
         Raises:
-            SaveError: one was; a module around the old one is none.
+            SaveError: one was replaced, or what is around it has parameters of its own.
         """
         for (name, new), child in zip(self._named(), self._children, strict=False):
-            if new is not child and child is not None and child not in (new or child).modules():
-                message = f"{name!r} was replaced by a {type(new).__name__}"
+            if new is child or child is None or new is None:
+                continue
+            kind = type(new)
+            if child not in new.modules() or not set(new.parameters()) <= set(child.parameters()):
+                message = f"{name!r} was replaced by a {kind.__name__}"
                 raise SaveError(f"{message}, which is not in the graph of the file")
+            if not kind.__module__.startswith("torch.distributed."):
+                message = f"what the {kind.__name__} around {name!r} computes is not in the file"
+                warnings.warn(message, stacklevel=4)
 
     def check_replaced(self, called: frozenset[nn.Module]) -> None:
         """Check that modules which were put in the place of others will run.

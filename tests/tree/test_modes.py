@@ -36,6 +36,19 @@ def test_statistics_of_modules_in_eval_mode_are_used_and_kept(
     assert changed == {n for n, b in after.items() if not torch.equal(b, before[n])}
 
 
+@pytest.mark.parametrize("how", EXPORTS, ids=lambda how: how.exporter)
+def test_a_module_in_training_mode_inside_of_eval(how: Export) -> None:
+    original, ((x,), _) = RESNET.original().eval(), RESNET.batch(0)
+    module = OnnxModule(write(original, (x,), how))
+    for network in (original, module):
+        network.get_submodule("layer1").train()
+    torch.testing.assert_close(module(x), original(x), rtol=1e-4, atol=1e-4)
+    moved = dict(module.named_buffers())["layer1.0.bn1.running_mean"]
+    torch.testing.assert_close(moved, original.get_buffer("layer1.0.bn1.running_mean"))
+    module.eval()
+    torch.testing.assert_close(module(x), original.eval()(x), rtol=1e-3, atol=1e-3)
+
+
 def test_the_mode_of_a_module_changes_the_output() -> None:
     original, ((x,), _) = RESNET.original().eval(), RESNET.batch(0)
     module = OnnxModule(write(original, (x,), EXPORTS[0]))

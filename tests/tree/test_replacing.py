@@ -105,8 +105,11 @@ def test_a_new_module_cannot_be_saved(
     new: nn.Module, model: onnx.ModelProto, tmp_path: Path
 ) -> None:
     module = OnnxModule(model)
-    replace(module, BLOCK, Checkpointed(module.get_submodule(BLOCK)))
+    replace(module, BLOCK, checkpoint_wrapper(module.get_submodule(BLOCK)))
     module.save_onnx(tmp_path / "wrapped.onnx")
+    replace(module, BLOCK, Negated(module.get_submodule(BLOCK)))
+    with pytest.warns(UserWarning, match="what the Negated around '1' computes"):
+        module.save_onnx(tmp_path / "wrapped.onnx")
     assert (tmp_path / "wrapped.onnx").read_bytes() == model.SerializeToString()
     module.head = new
     with pytest.raises(SaveError, match="'head' was replaced by a"):
@@ -126,6 +129,14 @@ def test_a_block_runs_by_itself(model: onnx.ModelProto) -> None:
         module.get_submodule(BLOCK)(*seen, *seen)
     with pytest.raises(RuntimeError, match="0 calls of it"):
         module.get_submodule("layers")(*seen)
+
+
+def test_a_module_called_parametrizations_is_one_of_the_file() -> None:
+    network = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    net, x = nn.Sequential(network, nn.ReLU()).eval(), torch.randn(2, 4)
+    module = OnnxModule(write(net, (x,), EXPORTS[0]))
+    module.get_submodule("0").register_forward_hook(lambda *_: None)
+    torch.testing.assert_close(module(x), net(x))
 
 
 def test_a_hook_may_change_the_output_or_end_the_call(model: onnx.ModelProto) -> None:
