@@ -87,9 +87,12 @@ class Watch:
             if new is child or child is None or new is None:
                 continue
             kind = type(new)
-            if child not in new.modules() or not set(new.parameters()) <= set(child.parameters()):
+            if child not in new.modules():
                 message = f"{name!r} was replaced by a {kind.__name__}"
                 raise SaveError(f"{message}, which is not in the graph of the file")
+            if not set(new.parameters()) <= set(child.parameters()):
+                message = f"{name!r}: the file has no place for the parameters of {kind.__name__}"
+                raise SaveError(f"{message}: merge adapters first")
             if not kind.__module__.startswith("torch.distributed."):
                 message = f"what the {kind.__name__} around {name!r} computes is not in the file"
                 warnings.warn(message, stacklevel=4)
