@@ -29,8 +29,8 @@ from onnxinterp.runtime.binding import forward_of
 from onnxinterp.runtime.guard import guard_of
 from onnxinterp.runtime.inputs import Arguments, Floating
 from onnxinterp.runtime.interpreter import BlockCall, Frame, Interpreter
-from onnxinterp.runtime.plan import Key, Plan
-from onnxinterp.values import Host, read_weight
+from onnxinterp.runtime.plan import Key, Plan, read_weights
+from onnxinterp.values import Host
 from onnxinterp.weights import Weights
 from onnxinterp.weights.loading import header, read_tensors
 from onnxinterp.weights.trainable import SETS, Trainable, constant_names, parameters
@@ -237,8 +237,7 @@ class OnnxModule(Tunable, Inspectable, Savable):
         known = bound.by_sizes.get(sizes) if sizes else None
         current = known or bound
         values: dict[Key, Any] = {"": None, **current.plan.constants}
-        for name, holder, attribute in current.reads:
-            values[name] = read_weight(self if holder is None else holder, attribute)
+        values.update(read_weights(current.reads, self))
         values.update(given)
         device = self._device(given)
         frame = Frame(values, device, guard_of(self.limits, given), self.limits.loop_trips, self)
@@ -288,8 +287,7 @@ class OnnxModule(Tunable, Inspectable, Savable):
             given = self._call.signature().bind(*args, **keywords).arguments
             inputs = {self._call.aliases[name]: proxy for name, proxy in given.items()}
         bound = plans.get(self.training, frozenset(inputs).difference(self.input_names))
-        reads = [(n, self if holder is None else holder, leaf) for n, holder, leaf in bound.reads]
-        return fx.trace(bound.plan, inputs, reads, device_of(self.weights), self)
+        return fx.trace(bound.plan, inputs, bound.reads, device_of(self.weights), self)
 
     def _device(self, given: Mapping[str, Any]) -> torch.device:
         flat = (x for v in given.values() for x in (v if isinstance(v, list) else (v,)))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from onnxinterp.graph.ir import Node
+from onnxinterp.planning.components import connected
 
 MAX_NODES_BETWEEN = 1000  # of two calls: all are searched
 
@@ -22,31 +23,11 @@ def calls_of(nodes: Sequence[Node], places: Sequence[int]) -> list[list[int]]:
         nodes: of the graph, in order.
         places: where those of the module are among them, in order.
     """
-    parts = _connected(nodes, places)
+    found = connected([(nodes[place].reads, nodes[place].outputs) for place in places])
+    parts = [[places[index] for index in part] for part in found]
     outlines = {tuple([nodes[place].op_type for place in part]) for part in parts}
     successive = len(outlines) == 1 and all(_follows(nodes, *two) for two in pairwise(parts))
     return parts if successive else [list(places)]
-
-
-def _connected(nodes: Sequence[Node], places: Sequence[int]) -> list[list[int]]:
-    """The parts between which no value passes directly."""
-    parent = {place: place for place in places}
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = place = parent[parent[place]]
-        return place
-
-    made: dict[str, int] = {}
-    for place in places:
-        for name in nodes[place].reads:
-            if name in made:
-                parent[root(made[name])] = root(place)
-        made.update(dict.fromkeys(nodes[place].outputs, place))
-    parts: dict[int, list[int]] = {}
-    for place in places:
-        parts.setdefault(root(place), []).append(place)
-    return list(parts.values())
 
 
 def _follows(nodes: Sequence[Node], part: Sequence[int], other: Sequence[int]) -> bool:

@@ -14,16 +14,14 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TypeAlias
 
 from torch import nn
 
 from onnxinterp.graph.scopes import path_of
+from onnxinterp.planning.components import Followers, components, connected
 from onnxinterp.planning.liveness import live_steps
 from onnxinterp.planning.scoping import Chain
 from onnxinterp.runtime.plan import Block, Key, Plan, Step, WeightPlace, onnx_name_of
-
-Followers: TypeAlias = dict[Hashable, dict[Hashable, None]]
 
 
 @dataclass(frozen=True)
@@ -194,20 +192,8 @@ def _members(items: Sequence[_Item], keys: Sequence[Hashable]) -> dict[Hashable,
 
 def _parts(items: Sequence[_Item]) -> list[list[_Item]]:
     """The parts of a group between which no value passes."""
-    parent = list(range(len(items)))
-
-    def part_of(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = index = parent[parent[index]]
-        return index
-
-    made: dict[Key, int] = {}
-    for index, item in enumerate(items):
-        for source in {made[key] for key in item.step.reads if key in made}:
-            parent[part_of(source)] = part_of(index)
-        made.update(dict.fromkeys(item.step.outputs, index))
-    parts = _members(items, [part_of(index) for index in range(len(items))])
-    return list(parts.values())
+    places = connected([(item.step.reads, item.step.outputs) for item in items])
+    return [[items[place] for place in part] for part in places]
 
 
 def _outline(items: Sequence[_Item], weights: Container[Key]) -> Hashable:
@@ -256,35 +242,3 @@ def _in_order(followers: Followers) -> list[Hashable]:
             if not waiting[after]:
                 heapq.heappush(ready, place[after])
     return order
-
-
-def components(followers: Followers) -> list[list[Hashable]]:
-    """The strongly connected components of a graph, by Tarjan's algorithm without recursion."""
-    index: dict[Hashable, int] = {}
-    lowest: dict[Hashable, int] = {}
-    open_keys: dict[Hashable, None] = {}
-    found = []
-    for root in followers:
-        pending = [] if root in index else [(root, iter(followers[root]))]
-        while pending:
-            key, after = pending[-1]
-            if key not in index:
-                index[key] = lowest[key] = len(index)
-                open_keys[key] = None
-            following = next((k for k in after if k not in index or k in open_keys), None)
-            if following is not None and following not in index:
-                pending.append((following, iter(followers[following])))
-                continue
-            if following is not None:
-                lowest[key] = min(lowest[key], index[following])
-                continue
-            pending.pop()
-            if pending:
-                around = pending[-1][0]
-                lowest[around] = min(lowest[around], lowest[key])
-            if lowest[key] == index[key]:
-                part = list[Hashable]()
-                while not part or part[-1] != key:
-                    part.append(open_keys.popitem()[0])
-                found.append(part)
-    return found

@@ -280,7 +280,8 @@ class Plans:
         if found is not None:
             return found
         found = {}
-        plan, weights = self._make(EVAL).plan, tensors_of(self.weights)
+        bound = self._plans.get(EVAL) or self._make(EVAL)
+        plan, weights = bound.plan, tensors_of(self.weights)
         token = _FOUND.set(found)
         try:
             limits = replace(self.limits, steps=MAX_STEPS)

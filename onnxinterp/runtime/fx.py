@@ -8,7 +8,7 @@ into: each step becomes one node whose target is a `StepCall`, named after its k
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from onnxinterp.runtime.interpreter import Frame, Interpreter, by_name, module_of
-from onnxinterp.runtime.plan import Key, Plan, Step
+from onnxinterp.runtime.plan import Key, Plan, Step, WeightPlace
 from onnxinterp.values import Host
 
 
@@ -61,7 +61,7 @@ def is_root(args: Any) -> bool:
 def trace(
     plan: Plan,
     inputs: Mapping[str, Proxy],
-    reads: Sequence[tuple[str, nn.Module, str]],
+    reads: Iterable[WeightPlace],
     device: torch.device,
     root: nn.Module,
 ) -> tuple[Any, ...]:
@@ -70,7 +70,7 @@ def trace(
     Args:
         plan: of a main graph.
         inputs: proxies of the graph's inputs, by ONNX name.
-        reads: name, module and attribute of each weight.
+        reads: where the weights are.
         device: where new tensors are created.
         root: the module of the plan.
 
@@ -80,10 +80,11 @@ def trace(
     Raises:
         NotImplementedError: the plan updates statistics, which a traced graph would not do.
     """
+    recorder = _Recorder(next(iter(inputs.values())).tracer, device, root)
     values: dict[Key, Any] = {}
     values.update(inputs)
-    values.update({name: getattr(holder, attribute) for name, holder, attribute in reads})
-    results = _Recorder(next(iter(inputs.values())).tracer, device, root).run(plan, values, root)
+    values.update(recorder.weights(reads))
+    results = recorder.run(plan, values, root)
     return tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
 
 
@@ -94,6 +95,10 @@ class _Recorder:
         self.tracer = tracer
         self.device = device
         self.root = root
+
+    def weights(self, places: Iterable[WeightPlace]) -> dict[str, Any]:
+        """Weights by name; reading an attribute makes fx record it."""
+        return {n: getattr(self.root if h is None else h, leaf) for n, h, leaf in places}
 
     def run(self, plan: Plan, values: dict[Key, Any], module: nn.Module) -> list[Any]:
         """Record a plan that runs inside of a module; return its outputs."""
@@ -123,7 +128,6 @@ class _Recorder:
         if block.is_leaf:
             return callee(*[v.tensor(self.device) if isinstance(v, Host) else v for v in inputs])
         inner: dict[Key, Any] = dict(zip(block.plan.inputs, inputs, strict=True))
-        for name, holder, attribute in block.reads:
-            inner[name] = getattr(self.root if holder is None else holder, attribute)
+        inner.update(self.weights(block.reads))
         results = self.run(block.plan, inner, callee)
         return results[0] if len(results) == 1 else results

@@ -32,8 +32,8 @@ from onnxinterp.extras import MissingExtraError
 from onnxinterp.graph.ir import Node
 from onnxinterp.kinds import Kind
 from onnxinterp.runtime.guard import Guard, LimitExceeded
-from onnxinterp.runtime.plan import Block, Key, Plan, Step, onnx_name_of
-from onnxinterp.values import Host, Subgraph, host_of, number, read_weight
+from onnxinterp.runtime.plan import Block, Key, Plan, Step, onnx_name_of, read_weights
+from onnxinterp.values import Host, Subgraph, host_of, number
 
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError)  # of a layer
 NUMBER_BYTES = 40  # of a Python number in a list
@@ -198,8 +198,7 @@ class BlockCall:
         device = next((v.device for v in inputs if isinstance(v, Tensor)), around.device)
         values: dict[Key, Any] = {"": None, **block.plan.constants}
         values.update(zip(block.plan.inputs, inputs, strict=True))
-        for name, holder, attribute in block.reads:
-            values[name] = read_weight(around.root if holder is None else holder, attribute)
+        values.update(read_weights(block.reads, around.root))
         frame = Frame(values, device, around.guard, around.loop_trips, around.root, module)
         results = self.interpreter.run(block.plan, frame)
         return results[0] if len(results) == 1 else results

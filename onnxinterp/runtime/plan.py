@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,7 +20,7 @@ from onnxinterp.errors import plain
 from onnxinterp.graph.ir import Node
 from onnxinterp.kinds import Kind
 from onnxinterp.lazy import lazy
-from onnxinterp.values import Host, OutputType, Shape
+from onnxinterp.values import Host, OutputType, Shape, read_weight
 
 
 class Ref(NamedTuple):
@@ -180,6 +180,11 @@ class WeightPlace(NamedTuple):
     name: str
     holder: nn.Module | None
     attribute: str
+
+
+def read_weights(places: Iterable[WeightPlace], root: nn.Module) -> dict[Key, Tensor]:
+    """The current values of weights, by name."""
+    return {n: read_weight(root if h is None else h, attribute) for n, h, attribute in places}
 
 
 @dataclass(frozen=True, eq=False)

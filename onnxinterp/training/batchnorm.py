@@ -90,9 +90,10 @@ def reinsert_batchnorm(
         output = node.output[0] if node.output else ""
         if moments := observer.moments.get(output):
             node.output[0] = f"{output}{UNNORMALIZED}"
-            prefix = _name(node, chosen[output])
+            noted = _noted_layer(node, chosen[output])
+            prefix = noted or f"{chosen[output].removesuffix('.weight')}.normalization"
             nodes.append(_normalization(model.graph, node, prefix, moments, epsilon, opset))
-            if not prefix.endswith(".normalization"):
+            if noted:
                 _own_notes(node, chosen[output])
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -156,17 +157,14 @@ class _Observer(Interpreter):
         return result
 
 
-def _name(convolution: NodeProto, weight_name: str) -> str:
-    """The path of the module of a new layer.
+def _noted_layer(convolution: NodeProto, weight_name: str) -> str:
+    """The path of the layer that was folded into a convolution; "" where the file does not tell.
 
-    torch's newer exporter notes a convolution at the module of the layer that it has folded into
-    it: this is the name then, and the convolution moves to the module of its weight.
+    torch's newer exporter notes the convolution at this layer, not at the module of its weight.
     """
     home, scopes = weight_name.rpartition(".")[0], scopes_of(convolution)
     noted = path_of(scopes[-1]) if scopes else ""
-    if not is_torch_name(weight_name) or not are_separate(noted, home):
-        return f"{weight_name.removesuffix('.weight')}.normalization"
-    return noted
+    return noted if is_torch_name(weight_name) and are_separate(noted, home) else ""
 
 
 def _own_notes(convolution: NodeProto, weight_name: str) -> None:

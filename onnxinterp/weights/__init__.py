@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections import defaultdict
-from collections.abc import Collection, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Collection, Iterator, KeysView, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Any
 
@@ -97,12 +97,12 @@ class Weights(nn.ParameterDict):
                 self.modules_called[path] = attributes
                 room -= made
         in_tree = [name for name in values if name not in self.transient]
-        in_tree = _in_torch_order(in_tree, adoption)
+        renamed = _renamed(adoption)
+        in_tree = _in_torch_order(in_tree, renamed)
         for name in sorted(in_tree, key=lambda n: -n.count(".")):  # levels before their namesakes
             room -= self._enter(name, MAX_LEVELS if room > 0 else 0)
             self[name] = values[name]
         self._enter_constants({n: t for n, t in values.items() if n in self.transient})
-        renamed = _renamed(adoption)
         others = {*self.transient, *renamed, *self.tied, *self.tied.values()}
         self._sort_levels([name for name in values if name not in others])
         in_order = {name: self._keys[name] for name in values}
@@ -338,12 +338,11 @@ def _renamed(adoption: Adoption) -> set[str]:
     return {n for origin, made in adoption.stored.items() for n in made.names if n != origin}
 
 
-def _in_torch_order(names: Sequence[str], adoption: Adoption) -> list[str]:
+def _in_torch_order(names: Sequence[str], renamed: Set[str]) -> list[str]:
     """Names in the order of the file, those of a module with renamed weights in torch's order.
 
     States of optimizers go by the place of a parameter.
     """
-    renamed = _renamed(adoption)
     modules = [name.rpartition(".")[0] for name in names]
     own = defaultdict[str, list[str]](list)
     for module, name in zip(modules, names, strict=True):

@@ -72,7 +72,7 @@ class Level(nn.Module, metaclass=LevelType):
     register_full_backward_pre_hook = _touching(nn.Module.register_full_backward_pre_hook)
 
     def __new__(cls) -> Self:
-        """A level that nobody watches yet."""
+        """A level that belongs to no tree yet."""
         level = super().__new__(cls)
         object.__setattr__(level, "_touch", Touch())
         object.__setattr__(level, "_runs", {})
@@ -153,6 +153,6 @@ def escape(part: str, reserved: frozenset[str] = RESERVED) -> str:
     return part + "_" if part.rstrip("_") in reserved else part
 
 
-def register(level: nn.Module, kind: str, name: str, value: Any, **keywords: Any) -> None:
+def register(level: nn.Module, kind: str, name: str, value: Any) -> None:
     """Register a "parameter", "buffer" or "module" as torch does, so that torch's hooks see it."""
-    getattr(level, f"register_{kind}")(name, value, **keywords)
+    getattr(level, f"register_{kind}")(name, value)

@@ -1,4 +1,4 @@
-"""StoredWeights that share a tensor in the file: each gets a tensor of its own if they differ.
+"""Weights that share a tensor in the file: each gets a tensor of its own if they differ.
 
     tie_edits   the edits of the model
 

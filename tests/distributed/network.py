@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,18 @@ def loss_of(log_probabilities: Tensor, wanted: Tensor) -> Tensor:
 def train(module: nn.Module, part: slice = slice(None), steps: int = 4) -> list[float]:
     """The loss at each step of AdamW, on a part of the batch."""
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.01)
+    ids, wanted = batch()
+    return run(module, optimizer, [(ids[part], wanted[part])] * steps)
+
+
+def run(
+    module: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Batch]
+) -> list[float]:
+    """The loss at each step, one a batch."""
     losses = []
-    for _ in range(steps):
-        ids, wanted = batch()
+    for ids, wanted in batches:
         optimizer.zero_grad()
-        loss = loss_of(module(ids[part]), wanted[part])
+        loss = loss_of(module(ids), wanted)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

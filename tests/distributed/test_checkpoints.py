@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from onnxinterp import OnnxModule
-from tests.distributed.network import EXPORTERS, batch, exported, loss_of, original
+from tests.distributed.network import EXPORTERS, batch, exported, original, run
 from tests.distributed.ranks import Together
 from tests.distributed.test_fsdp import sharded
 
@@ -62,26 +62,15 @@ def continued(rank: int, folder: Path, kind: str) -> tuple[list[float], list[flo
         module = sharded(module)
         optimizer = torch.optim.AdamW(module.parameters(), lr=0.01)
         if not runs:
-            _train(module, optimizer, [0, 1])
+            run(module, optimizer, map(batch, [0, 1]))
             weights, moments = get_state_dict(module, optimizer)
             dcp.save({"weights": weights, "moments": moments}, checkpoint_id=folder)
         else:
             weights, moments = get_state_dict(module, optimizer)
             dcp.load({"weights": weights, "moments": moments}, checkpoint_id=folder)
             set_state_dict(module, optimizer, model_state_dict=weights, optim_state_dict=moments)
-        runs.append(_train(module, optimizer, [2, 3]))
+        runs.append(run(module, optimizer, map(batch, [2, 3])))
     return runs[0], runs[1]
-
-
-def _train(module: nn.Module, optimizer: torch.optim.Optimizer, seeds: list[int]) -> list[float]:
-    losses = []
-    for ids, wanted in map(batch, seeds):
-        optimizer.zero_grad()
-        loss = loss_of(module(ids), wanted)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
 
 
 def test_training_continues(together: Together, tmp_path: Path) -> None:
