@@ -21,7 +21,8 @@ from onnxinterp.graph.typecheck import check_types
 from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.inspection import Inspectable
 from onnxinterp.limits import Limits
-from onnxinterp.planning.plans import Plans, device_of, floating_dtype, sizes_of
+from onnxinterp.planning.plans import BoundPlan, Plans, device_of, floating_dtype, sizes_of
+from onnxinterp.programs import may_run
 from onnxinterp.reading.source import Read, Source, read, rewritten
 from onnxinterp.registry import kernel_of
 from onnxinterp.runtime import fx
@@ -233,27 +234,35 @@ class OnnxModule(Tunable, Inspectable, Savable):
         bound = plans.get(training, overridden, plans.is_nested(training))
         if bound.mode.nested and plans is self._plans and not torch.compiler.is_compiling():
             plans.watch.check_replaced(bound.called)
-        sizes = sizes_of(self._call.infos, given) if bound.plan.sized else None
+        sizes = sizes_of(self._call.infos, given)
         known = bound.by_sizes.get(sizes) if sizes else None
+        guard = guard_of(self.limits, given)
+        runs_program = known and guard is None and by is None and may_run(self.interpreter)
+        if known is not None and runs_program:
+            results = known.programs.run(self._call.in_order(given), self)
+            if results is not None:
+                return _owned(results, known)
         current = known or bound
         values: dict[Key, Any] = {"": None, **current.plan.constants}
         values.update(read_weights(current.reads, self))
         values.update(given)
         device = self._device(given)
-        frame = Frame(values, device, guard_of(self.limits, given), self.limits.loop_trips, self)
+        frame = Frame(values, device, guard, self.limits.loop_trips, self)
         try:
+            if runs_program and current.programs.wants():
+                return _owned(
+                    current.programs.record(frame, self._call.names(given), self), current
+                )
             results = (by or self.interpreter).start(current.plan, frame)
         except NodeError as error:
             self._call.blame_sizes(given, error)
             raise
         if sizes and known is None:
-            plans.specialize(bound, sizes, values, frame.guard)
+            plans.specialize(bound, sizes, values, guard)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
-        if frame.guard is not None:
-            frame.guard.check_outputs([o.name for o in plans.graph.outputs], results)
-        if current.own:
-            results = tuple([_copy(r) if i in current.own else r for i, r in enumerate(results)])
-        return results
+        if guard is not None:
+            guard.check_outputs([o.name for o in plans.graph.outputs], results)
+        return _owned(results, current)
 
     def run_block(self, level: nn.Module, inputs: tuple[Any, ...]) -> Any:
         """Run one module of the tree by itself.
@@ -382,6 +391,13 @@ class OnnxModule(Tunable, Inspectable, Savable):
             ")",
         )
         return "\n".join(map(plain, lines))
+
+
+def _owned(results: tuple[Any, ...], bound: BoundPlan) -> tuple[Any, ...]:
+    """Results, of which none is a tensor of the module."""
+    if not bound.own:
+        return results
+    return tuple([_copy(r) if i in bound.own else r for i, r in enumerate(results)])
 
 
 def _copy(result: Any) -> Any:

@@ -37,6 +37,7 @@ from onnxinterp.planning.planner import make_plan
 from onnxinterp.planning.scoping import Chain
 from onnxinterp.planning.scoping import chains as chains_of
 from onnxinterp.planning.static_shapes import MAX_STEPS, Found, ranks, static_shapes
+from onnxinterp.programs import Programs
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan, WeightPlace
 from onnxinterp.values import Host, Shape, is_traced
@@ -45,7 +46,7 @@ from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import constant_names
 from onnxinterp.weights.watch import Watch
 
-Sizes: TypeAlias = "tuple[torch.Size, ...]"
+Sizes: TypeAlias = "tuple[tuple[torch.Size, torch.dtype, torch.device], ...]"
 MAX_SIZES = 16  # plans for particular sizes, each mode
 PLAIN = (Tensor, nn.Parameter)
 _FOUND: ContextVar[Found | None] = ContextVar("_FOUND", default=None)
@@ -81,6 +82,7 @@ class BoundPlan:
         own: places of the outputs that are constants of the plan, or weights.
         called: the modules that blocks of a nested plan run in.
         by_sizes: shapes of the inputs -> the plan made for them; None where they came once.
+        programs: the plan as straight-line code, if it is made for certain sizes.
     """
 
     plan: Plan
@@ -89,11 +91,13 @@ class BoundPlan:
     by_sizes: dict[Sizes, BoundPlan | None] = field(default_factory=dict)
     own: frozenset[int] = field(init=False)
     called: frozenset[nn.Module] = field(init=False)
+    programs: Programs = field(init=False)
 
     def __post_init__(self) -> None:
         kept = {*self.plan.constants, *(name for name, _, _ in self.reads)}
         self.own = frozenset(i for i, key in enumerate(self.plan.outputs) if key in kept)
         self.called = frozenset(block.level for block in self.plan.blocks())
+        self.programs = Programs(self.plan, self.reads)
 
 
 class Plans:
@@ -264,7 +268,7 @@ class Plans:
         known, made = bound.by_sizes, None
         if sizes in known:
             found = {n: v for n in bound.plan.sized if isinstance(v := values.get(n), Host)}
-            made = self._make(bound.mode, found, guard)
+            made = self._make(bound.mode, found, guard) if found else replace(bound, by_sizes={})
         elif len(known) >= MAX_SIZES:
             known = dict(list(known.items())[1:])
         bound.by_sizes = {**known, sizes: made}
@@ -363,7 +367,9 @@ class Plans:
 
 
 def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
-    """The shapes of the inputs, where all are plain tensors of plain sizes; None while capturing.
+    """Shape, dtype and device of the inputs, where all are plain tensors of plain sizes.
+
+    None while a graph is being captured.
 
     A plan made with torch's fake tensors would be wrong for other calls. In a graph
     that `torch.jit.trace` records, sizes would be constants.
@@ -373,7 +379,7 @@ def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
     values = [given[name] for name in names if name in given]
     if not all(type(v) in PLAIN and all(type(n) is int for n in v.shape) for v in values):
         return None
-    return tuple([v.shape for v in values])
+    return tuple([(v.shape, v.dtype, v.device) for v in values])
 
 
 def device_of(weights: Weights) -> torch.device:

@@ -8,44 +8,17 @@ into: each step becomes one node whose target is a `StepCall`, named after its k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import Proxy
 
-from onnxinterp.runtime.interpreter import Frame, Interpreter, by_name, module_of
+from onnxinterp.runtime.interpreter import module_of
 from onnxinterp.runtime.plan import Key, Plan, Step, WeightPlace
+from onnxinterp.runtime.steps import StepCall
 from onnxinterp.values import Host
-
-
-class StepCall:
-    """A step as a function of the values that are not constants.
-
-    Attributes:
-        step: the step.
-        keys: of its arguments, in order.
-        constants: the other values it reads, by key.
-        device: where new tensors are created.
-    """
-
-    def __init__(
-        self, step: Step, keys: Sequence[Key], constants: Mapping[Key, Any], device: torch.device
-    ) -> None:
-        self.step = step
-        self.keys = tuple(keys)
-        self.constants = {key: constants[key] for key in step.reads if key in constants}
-        self.device = device
-        self.__name__ = getattr(step.kernel, "__name__", step.node.op_type.lower())
-
-    def __call__(self, *args: Any) -> Any:
-        """Run the step: return its one result, or a tuple with one for each output."""
-        values = {"": None, **self.constants, **dict(zip(self.keys, args, strict=True))}
-        device = next((a.device for a in args if isinstance(a, Tensor)), self.device)
-        result = Interpreter().run_step(self.step, Frame(values, device))
-        results = [value for _, value in by_name(self.step, result)]
-        return results[0] if len(results) == 1 else tuple(results)
 
 
 def is_fx_tracing(args: Any, keywords: Mapping[str, Any]) -> bool:

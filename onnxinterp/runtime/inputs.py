@@ -72,6 +72,14 @@ class Arguments:
             _check(self.infos[name], value, floating)
         return given
 
+    def names(self, given: Mapping[str, Any]) -> list[str]:
+        """The names of the inputs that a call gives, in the order of the graph."""
+        return [name for name in self.infos if name in given]
+
+    def in_order(self, given: Mapping[str, Any]) -> list[Any]:
+        """The inputs that a call gives, likewise."""
+        return [given[name] for name in self.infos if name in given]
+
     def blame_sizes(self, given: dict[str, Any], error: NodeError) -> None:
         """Where a node failed on sizes that the file never declared, say so instead.
 

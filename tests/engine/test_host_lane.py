@@ -136,7 +136,7 @@ def test_sizes_that_come_again_are_computed_once(split_heads: OnnxModule) -> Non
             want = (x @ split_heads.weights["w"]).view(b, s, 2, 4).transpose(1, 2)
             torch.testing.assert_close(split_heads(x), want)
     assert len(planned.by_sizes) == len(SIZES)
-    known = planned.by_sizes[(torch.Size((2, 3, 8)),)]
+    known = planned.by_sizes[((torch.Size((2, 3, 8)), torch.float32, torch.device("cpu")),)]
     assert [s.node.op_type for s in known.plan.steps] == ["MatMul", "Reshape", "Transpose"]
     with torch.no_grad():
         split_heads.weights["w"].zero_()

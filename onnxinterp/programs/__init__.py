@@ -1,0 +1,129 @@
+"""Programs: a plan as straight-line Python, for inputs of the same sizes.
+
+    record        runs a plan once, and notes the torch functions that its kernels call
+    Program       these calls, between values
+    compiled      a program as a Python function
+    Programs      those of one plan: made at the first call, run at the next ones
+
+A program makes exactly the calls of the loop, without its bookkeeping and without what kernels
+compute of shapes and attributes. It reads the weights at each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onnxinterp.programs.calls import Program
+from onnxinterp.programs.inference import for_inference
+from onnxinterp.programs.recording import record
+from onnxinterp.programs.source import DeviationError, compiled
+from onnxinterp.runtime.interpreter import FAILURES, Frame, Interpreter
+from onnxinterp.runtime.plan import Plan, WeightPlace
+from onnxinterp.values import read_weight
+
+MAX_DEVIATIONS = 4  # of one program: then its plan has none
+
+
+@dataclass(eq=False)
+class Compiled:
+    """A program that runs.
+
+    Attributes:
+        program: its calls.
+        function: called with the inputs and the weights.
+        source: its source.
+        cells: table and name of each weight; empty where one is computed.
+        deviations: how often its checks have failed.
+    """
+
+    program: Program
+    function: Callable[..., tuple[Any, ...]]
+    source: str
+    cells: list[tuple[dict[str, Any], str]] | None
+    deviations: int = 0
+
+    def weights(self, root: nn.Module) -> list[Tensor]:
+        """The current values of the weights."""
+        if self.cells is not None:
+            try:
+                return [table[name] for table, name in self.cells]
+            except KeyError:  # one is computed now, or has moved
+                pass
+        places = [place for _, place in self.program.weights]
+        return [read_weight(root if h is None else h, name) for _, h, name in places]
+
+
+class Programs:
+    """The programs of one plan for inputs of the same sizes: without gradients, and with."""
+
+    def __init__(self, plan: Plan, places: Sequence[WeightPlace]) -> None:
+        self.plan = plan
+        self.places = places
+        self._made: dict[bool, Compiled | None] = {}
+        self.can_record = not any(step.updates or step.block for step in plan.steps)
+
+    def run(self, inputs: Sequence[Tensor], root: nn.Module) -> tuple[Any, ...] | None:
+        """Run the program that there is.
+
+        Returns:
+            The results; None where the loop must run the plan, which raises the errors, too.
+        """
+        made = self._made.get(torch.is_grad_enabled())
+        if made is None:
+            return None
+        try:
+            return made.function(*inputs, made.weights(root))
+        except (DeviationError, *FAILURES):
+            made.deviations += 1
+            if made.deviations > MAX_DEVIATIONS:
+                self._made = {**self._made, torch.is_grad_enabled(): None}
+            return None
+
+    def wants(self) -> bool:
+        """Whether the next call is to be recorded."""
+        return self.can_record and torch.is_grad_enabled() not in self._made
+
+    def record(self, frame: Frame, inputs: Sequence[str], root: nn.Module) -> tuple[Any, ...]:
+        """Run the plan by the loop, and make its program.
+
+        Raises:
+            As `Interpreter.run`.
+        """
+        results, program = record(self.plan, frame, inputs, self.places)
+        made = None
+        if program is not None:
+            if not torch.is_grad_enabled():
+                program = for_inference(program, frame.device)
+            function, source = compiled(program)
+            made = Compiled(program, function, source, _cells(program, root))
+        self._made = {**self._made, torch.is_grad_enabled(): made}
+        return results
+
+
+def may_run(interpreter: Interpreter) -> bool:
+    """Whether a call may be a program: nothing watches its steps or changes what functions do."""
+    return (
+        type(interpreter) is Interpreter
+        and not torch._C._len_torch_function_stack()
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.is_autocast_enabled("cuda")
+    )
+
+
+def _cells(program: Program, root: nn.Module) -> list[tuple[dict[str, Any], str]] | None:
+    """Where the weights are stored; None where one is computed."""
+    found = []
+    for _, (_, holder, name) in program.weights:
+        module = root if holder is None else holder
+        tables = [t for t in (module._parameters, module._buffers) if t.get(name) is not None]
+        if not tables:
+            return None
+        found.append((tables[0], name))
+    return found
