@@ -11,6 +11,9 @@ from onnxinterp.programs.calls import Program
 from onnxinterp.programs.folding import fold
 from onnxinterp.programs.layouts import choose_layouts
 from onnxinterp.programs.memory import reuse_memory
+from onnxinterp.programs.pieces import join_pieces
+from onnxinterp.programs.recurrent import use_cells
+from onnxinterp.programs.simplify import simplify
 
 
 def for_inference(program: Program, device: torch.device) -> Program:
@@ -20,7 +23,7 @@ def for_inference(program: Program, device: torch.device) -> Program:
         program: as recorded without gradients.
         device: where it runs.
     """
-    program = fold(program)
+    program = use_cells(join_pieces(fold(program)))
     if device.type == "cpu":
         program = choose_layouts(program)
-    return reuse_memory(program)
+    return reuse_memory(simplify(program))

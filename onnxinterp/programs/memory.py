@@ -16,7 +16,6 @@ from onnxinterp.programs.aliases import Families, is_torch, written_families
 from onnxinterp.programs.calls import Call, Program, Value
 from onnxinterp.programs.functions import name_of, names
 
-MIN_ELEMENTS = 1024  # of a result: less is as fast without
 ELEMENTWISE = names(
     "add sub mul div pow relu sigmoid tanh clamp exp log sqrt rsqrt abs neg square erf sin",
     "cos floor ceil round reciprocal silu hardswish leaky_relu hardsigmoid hardtanh elu",
@@ -59,7 +58,7 @@ def _in_place(call: Call, families: Families, dead: set[Value]) -> Call:
     result = call.results[0] if len(call.results) == 1 else None
     if name not in ELEMENTWISE or result is None or not is_torch(call) or not call.args:
         return call
-    if result.shape.numel() < MIN_ELEMENTS or (method := in_place(name)) is None:
+    if (method := in_place(name)) is None:
         return call
     orders: list[tuple[Any, ...]] = [call.args]
     if name in COMMUTATIVE and len(call.args) == 2 and not call.kwargs:

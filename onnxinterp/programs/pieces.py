@@ -1,0 +1,166 @@
+"""Rows that are taken apart and put together again: a value that is another one is not computed.
+
+Exporters write the gates of a recurrent layer in ONNX's order, by slices and a concatenation; the
+kernel brings them back into torch's. Each call would copy all weights twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from onnxinterp.programs.aliases import Families, is_random, is_torch, writes, written_families
+from onnxinterp.programs.calls import Call, Check, Program, Value, mapped, values_in
+from onnxinterp.programs.functions import name_of
+
+
+class Rows(NamedTuple):
+    """Rows of a value: its elements `[begin:end]`."""
+
+    source: Value
+    begin: int
+    end: int
+
+
+def join_pieces(program: Program) -> Program:
+    """A program without slices and concatenations that return what there is already."""
+    families = Families(program)
+    written = written_families(program, families)
+    pieces: dict[Value, tuple[Rows, ...]] = {}
+    around: dict[Value, Value] = {}  # a value with an axis of one around another
+    same: dict[Value, Value] = {}
+    calls = []
+    for call in program.calls:
+        call = _with(call, same)
+        if not families.of_all(call.reads()) & written and not isinstance(call, Check):
+            for result, found in _pieces(call, pieces):
+                pieces[result] = found
+                if len(found) == 1 and _is_all(found[0]):
+                    same[result] = found[0].source
+            _note_axis(call, around, same)
+        calls.append(call)
+    outputs = mapped(program.outputs, lambda leaf: _found(leaf, same))
+    calls = without_unread(calls, outputs)
+    return Program(program.inputs, program.weights, program.constants, calls, outputs)
+
+
+def without_unread(calls: Sequence[Call], outputs: Any) -> list[Call]:
+    """The calls whose results are read, and those that do more than to return a result."""
+    read = {*values_in(outputs)}
+    found = []
+    for call in reversed(calls):
+        results = [v for v in call.results if v is not None]
+        is_pure = is_torch(call) and not is_random(name_of(call.function)) and not writes(call)
+        if results and is_pure and not isinstance(call, Check) and not read.intersection(results):
+            continue
+        read.update(call.reads())
+        found.append(call)
+    return found[::-1]
+
+
+def _found(leaf: Any, same: dict[Value, Value]) -> Any:
+    return same.get(leaf, leaf) if isinstance(leaf, Value) else leaf
+
+
+def _with(call: Call, same: dict[Value, Value]) -> Call:
+    """The call, with values that are the same in place of others."""
+    if not any(value in same for value in call.reads()):
+        return call
+    args = mapped(call.args, lambda leaf: _found(leaf, same))
+    return replace(call, args=args, kwargs=mapped(call.kwargs, lambda leaf: _found(leaf, same)))
+
+
+def _is_all(rows: Rows) -> bool:
+    return rows.begin == 0 and rows.end == rows.source.shape[0]
+
+
+def _pieces(
+    call: Call, pieces: dict[Value, tuple[Rows, ...]]
+) -> Iterator[tuple[Value, tuple[Rows, ...]]]:
+    """The results of a call that are rows of other values."""
+    name, args = name_of(call.function), call.args
+    if not is_torch(call) or call.kwargs or not args:
+        return
+    if name == "cat" and (len(args) == 1 or args[1] == 0):
+        parts = [pieces.get(v, (Rows(v, 0, v.shape[0]),)) for v in args[0] if v.shape]
+        if len({rows.source.shape[1:] for part in parts for rows in part}) == 1 and call.results[0]:
+            yield call.results[0], _merged(rows for part in parts for rows in part)
+    source = args[0]
+    if not isinstance(source, Value) or not source.shape or len(source.shape) == 0:
+        return
+    known = pieces.get(source, (Rows(source, 0, source.shape[0]),))
+    if name in ("chunk", "split", "split_with_sizes") and (len(args) == 2 or args[2] == 0):
+        begin = 0
+        for result in call.results:
+            if result is not None:
+                yield result, _cut(known, begin, begin + result.shape[0])
+                begin += result.shape[0]
+    elif (bounds := _bounds(name, args)) is not None and call.results[0] is not None:
+        yield call.results[0], _cut(known, *bounds)
+
+
+def _bounds(name: str, args: tuple[Any, ...]) -> tuple[int, int] | None:
+    """The first row that a slice takes, and the one after the last."""
+    rows = args[0].shape[0]
+    if name == "narrow" and args[1] == 0:
+        return args[2], args[2] + args[3]
+    if name != "__getitem__":
+        return None
+    first, *rest = args[1] if isinstance(args[1], tuple) else (args[1],)
+    if not isinstance(first, slice) or any(r != slice(None) for r in rest):
+        return None
+    if not is_slice(first):
+        return None
+    begin, end, step = first.indices(rows)
+    return (begin, end) if step == 1 and begin <= end else None
+
+
+def _cut(pieces: Sequence[Rows], begin: int, end: int) -> tuple[Rows, ...]:
+    """Rows of a concatenation."""
+    found, position = [], 0
+    for rows in pieces:
+        size = rows.end - rows.begin
+        first, last = max(begin - position, 0), min(end - position, size)
+        if first < last:
+            found.append(Rows(rows.source, rows.begin + first, rows.begin + last))
+        position += size
+    return tuple(found)
+
+
+def _merged(pieces: Iterator[Rows]) -> tuple[Rows, ...]:
+    """The same rows in fewer pieces."""
+    found: list[Rows] = []
+    for rows in pieces:
+        if found and found[-1].source is rows.source and found[-1].end == rows.begin:
+            found[-1] = found[-1]._replace(end=rows.end)
+        else:
+            found.append(rows)
+    return tuple(found)
+
+
+def _note_axis(call: Call, around: dict[Value, Value], same: dict[Value, Value]) -> None:
+    """Note an axis of one that a call puts around a value; or find that it takes it away again."""
+    name, args = name_of(call.function), call.args
+    result = call.results[0] if len(call.results) == 1 else None
+    if result is None or not args or not isinstance(args[0], Value) or not is_torch(call):
+        return
+    if name == "unsqueeze" and args[1:] == (0,):
+        around[result] = args[0]
+    takes_first = (name == "__getitem__" and args[1] in (0, (0,))) or (
+        (name == "select" and args[1:] == (0, 0))
+        or (name == "squeeze" and args[1:] in ((0,), ([0],)))
+    )
+    if takes_first and args[0] in around:
+        same[result] = around[args[0]]
+    if name == "__getitem__" and is_slice(args[1]) and result.shape == args[0].shape:
+        same[result] = args[0]
+
+
+def is_slice(index: Any) -> bool:
+    """Whether an index of `__getitem__` takes slices, in order, of the first axes."""
+    parts = index if isinstance(index, tuple) else (index,)
+    bounds = (bound for p in parts if isinstance(p, slice) for bound in (p.start, p.stop))
+    return all(isinstance(p, slice) and p.step in (None, 1) for p in parts) and all(
+        isinstance(bound, (int, type(None))) for bound in bounds
+    )
