@@ -8,7 +8,8 @@ more than the layout gains, and the convolution runs on contiguous tensors.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from onnxinterp.programs.aliases import is_torch, writes
 from onnxinterp.programs.calls import Call, Program, Value
 from onnxinterp.programs.functions import name_of, names
 
+Preference: TypeAlias = "Callable[[Call], bool | None]"
 MIN_ELEMENTS = 4096  # of the input of a convolution: less takes no time
 CONVOLUTIONS = {"conv2d": 6, "conv_transpose2d": 6}
 """Name -> where the number of groups stands among the arguments."""
@@ -32,24 +34,26 @@ ELEMENTWISE = names(
 )
 
 
-def choose_layouts(program: Program) -> Program:
+def choose_layouts(program: Program, prefers: Preference | None = None) -> Program:
     """A program that computes the same, with a layout chosen for each convolution.
 
     Args:
         program: without gradients, on the CPU.
+        prefers: whether a convolution is to run in channels_last; None for what is none.
     """
+    prefers = prefers or prefers_channels_last
     if any(writes(call) or _looks_at_strides(call) for call in program.calls):
         return program
-    if not any(_prefers_channels_last(call) for call in program.calls):
+    if not any(map(prefers, program.calls)):
         return program
-    return _Layouts(program).program()
+    return _Layouts(program, prefers).program()
 
 
 def _looks_at_strides(call: Call) -> bool:
     return name_of(call.function) in ("stride", "is_contiguous", "as_strided", "data_ptr")
 
 
-def _prefers_channels_last(call: Call) -> bool | None:
+def prefers_channels_last(call: Call) -> bool | None:
     """Whether a convolution is faster in channels_last; None for what is not a convolution."""
     name = name_of(call.function)
     if name not in CONVOLUTIONS or not is_torch(call) or len(call.args) < 2:
@@ -74,8 +78,9 @@ class _Layouts:
         calls: the new calls.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, prefers: Preference) -> None:
         self.source = program
+        self.prefers = prefers
         self.calls: list[Call] = []
         self._last: set[Value] = set()  # values that are in channels_last
         self._converted: dict[tuple[Value, bool], Value] = {}
@@ -90,7 +95,7 @@ class _Layouts:
 
     def _rewrite(self, call: Call) -> None:
         name = name_of(call.function)
-        prefers = _prefers_channels_last(call)
+        prefers = self.prefers(call)
         args, last = call.args, False
         if prefers is not None:
             args, last = (self._convert(args[0], prefers, call.step), *args[1:]), prefers

@@ -32,7 +32,7 @@ def reuse_memory(program: Program) -> Program:
         program: without gradients.
     """
     families = Families(program)
-    kept = _kept(program, families)
+    kept = shared_families(program, families)
     last: dict[Value, int] = {}
     for index, call in enumerate(program.calls):
         last.update(dict.fromkeys(families.of_all(call.reads()), index))
@@ -43,7 +43,7 @@ def reuse_memory(program: Program) -> Program:
     return Program(program.inputs, program.weights, program.constants, calls, program.outputs)
 
 
-def _kept(program: Program, families: Families) -> set[Value]:
+def shared_families(program: Program, families: Families) -> set[Value]:
     """Families of values that belong to others than the program, or that it writes to anyway."""
     steps = (v for c in program.calls if not is_torch(c) for v in c.results if v is not None)
     weights = (value for value, _ in program.weights)
