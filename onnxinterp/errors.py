@@ -8,6 +8,8 @@ OnnxError
 ├── SaveError             the weights do not fit into the file
 ├── ChangedFileError      a file that weights are mapped from was changed
 ├── NodeError             a node failed during a call; the cause is chained
+├── EngineError           an engine of a snapshot cannot run a model
+├── ChangedWeightsError   the weights changed after a snapshot of them was made
 └── MissingExtraError     an optional package is not installed (in `extras`)
 
 Messages quote names and strings of untrusted files. So every error escapes what cannot be printed,
@@ -83,6 +85,14 @@ class ChangedFileError(OnnxError, RuntimeError):
 
 class NodeError(OnnxError, RuntimeError):
     """Raised when a node fails during a call; `__cause__` is the original error."""
+
+
+class EngineError(OnnxError, RuntimeError):
+    """Raised when an engine of a snapshot cannot run a model, or these inputs; says why."""
+
+
+class ChangedWeightsError(OnnxError, RuntimeError):
+    """Raised when a snapshot is called after the weights of its module have changed."""
 
 
 @dataclass(frozen=True)

@@ -31,17 +31,17 @@ from onnxinterp.runtime.guard import guard_of
 from onnxinterp.runtime.inputs import Arguments, Floating
 from onnxinterp.runtime.interpreter import BlockCall, Frame, Interpreter
 from onnxinterp.runtime.plan import Key, Plan, read_weights
+from onnxinterp.snapshots import Optimizable
 from onnxinterp.values import Host
 from onnxinterp.weights import Weights
 from onnxinterp.weights.loading import header, read_tensors
 from onnxinterp.weights.trainable import SETS, Trainable, constant_names, parameters
 from onnxinterp.weights.tunable import Tunable
 from onnxinterp.weights.watch import Watch
-from onnxinterp.writing.savable import Savable
 from onnxinterp.writing.template import make_template
 
 
-class OnnxModule(Tunable, Inspectable, Savable):
+class OnnxModule(Tunable, Inspectable, Optimizable):
     """An ONNX model as a differentiable `torch.nn.Module`.
 
     Call it with the graph's inputs, by position, by name or both: `m(x)`, `m(**{"input.1": x})`.

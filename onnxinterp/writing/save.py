@@ -1,6 +1,7 @@
 """Write the weights back into the ONNX file that they came from, for `OnnxModule.save_onnx`.
 
     save       writes a template (`template.py`) with the weights, and its external data
+    in_memory  the same as bytes, for a runtime that reads them at once
     Changes    the edits of the model, and the regions of external data that change
 
 External data keep their file, offset and length: the new file is a copy of the source's except for
@@ -15,6 +16,7 @@ or the new one with the new data.
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -71,13 +73,41 @@ def save(weights: StoredWeights, template: Template, path: str | os.PathLike[str
         UnsafeModelError: external data would be outside the folder of `path`, or behind a link.
         OSError: the disk is full, the folder is missing, ...; existing files are unchanged.
     """
-    if (wire := template.wire) is None:
-        raise SaveError(f"a ModelProto of more than 2 GB cannot be written; {LIKE_HINT}")
+    wire = _wire_of(template)
     target = Path(os.path.abspath(path))
     atomic.permissions_of(target)  # raises for a device, which must not be read
     changes = _changes(weights, template, wire)
     with atomic.folder_lock(target.parent) if changes.external else nullcontext():
         _write_files(changes, template, wire, target)
+
+
+@torch.no_grad()
+def in_memory(weights: StoredWeights, template: Template) -> tuple[bytes, dict[str, memoryview]]:
+    """The bytes of a model, and location -> the bytes of its external data.
+
+    Args:
+        weights: the weights, by ONNX name.
+        template: the bytes of their model.
+
+    Raises:
+        SaveError: a weight has no place in the model, or does not fit.
+        UnsafeModelError: external data are behind a link.
+    """
+    wire = _wire_of(template)
+    changes, files = _changes(weights, template, wire), {}
+    for location, tensors in changes.external.items():
+        data = io.BytesIO()
+        _data(tensors, template, location)(data)
+        files[location] = data.getbuffer()
+    model = io.BytesIO()
+    write(wire, changes.edits, model)
+    return model.getvalue(), files
+
+
+def _wire_of(template: Template) -> Wire:
+    if template.wire is None:
+        raise SaveError(f"a ModelProto of more than 2 GB cannot be written; {LIKE_HINT}")
+    return template.wire
 
 
 def _write_files(changes: Changes, template: Template, wire: Wire, target: Path) -> None:

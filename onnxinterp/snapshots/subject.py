@@ -1,0 +1,106 @@
+"""What a snapshot needs of a module, and the module itself as it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import torch
+from torch import nn
+
+from onnxinterp.errors import EngineError, OnnxError
+from onnxinterp.graph.ir import ValueInfo
+from onnxinterp.inspection.runnable import Runnable
+from onnxinterp.runtime.inputs import Arguments, Floating
+from onnxinterp.runtime.interpreter import Interpreter
+from onnxinterp.writing.savable import Savable
+from onnxinterp.writing.template import Template
+
+ROOT_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Subject(Runnable, Savable):
+    """A module of which snapshots are made."""
+
+    interpreter: Interpreter
+    template: Template
+    inputs: tuple[ValueInfo, ...]
+    _call: Arguments
+    _floating: Floating | None
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the required inputs, in graph order."""
+        raise NotImplementedError
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        raise NotImplementedError
+
+
+def evaluate(module: Subject, given: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The outputs of a module in `eval()` mode and without gradients.
+
+    Args:
+        module: the module; its mode is not changed.
+        given: inputs by ONNX name.
+    """
+    with torch.no_grad():
+        results = module._run((), dict(given), module._plans, module.interpreter)
+    return tuple(results)
+
+
+def is_observed(module: Subject) -> bool:
+    """Whether a module, or a part of it, has hooks, was replaced or wrapped."""
+    own = any(module.__dict__[hooks] for hooks in ROOT_HOOKS)
+    return own or module._plans.watch.is_observed()
+
+
+def modules_with_modes(module: Subject) -> list[nn.Module]:
+    """The module, and those in it that compute something else in training mode."""
+    return [module, *(level for _, level in module._plans._moded)]
+
+
+def check_file_suffices(module: Subject) -> None:
+    """Check that another runtime which gets the file with the current weights computes the same.
+
+    Raises:
+        EngineError: the module computes, or checks, more than the file says.
+    """
+    if module.limits.watches_calls:
+        raise EngineError("the calls of this module have limits=, which only the module checks")
+    if is_observed(module):
+        raise EngineError("modules of the tree have hooks or were replaced: the file has none")
+    graph = module._plans.graph
+    drawing = [node for node in graph.walk() if (k := node.kernel) and k.random and not k.has_modes]
+    if drawing:
+        name = f"node {drawing[0].name!r} ({drawing[0].op_type})"
+        raise EngineError(f"{name} draws random numbers, which differ from call to call")
+    try:
+        module.check_can_save()
+    except OnnxError as error:
+        raise EngineError(str(error)) from error
+
+
+def graph_hash(module: Subject) -> str | None:
+    """A hash of the file of a module without its large weights; None where it has no bytes."""
+    wire = module.template.wire
+    if wire is None:
+        return None
+    digest = sha256(repr(module.output_names).encode(errors="backslashreplace"))
+    for start, data in wire.pieces:
+        digest.update(start.to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def weights_hash(module: Subject) -> str:
+    """A hash of all weights and constants of a module, bit by bit."""
+    digest = sha256()
+    for name, weight in module.weights.items():
+        flat = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode(errors="replace"))
+        digest.update(flat.numpy().data)
+    return digest.hexdigest()
