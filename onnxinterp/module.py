@@ -130,11 +130,12 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
         source = rewritten(
             "reinsert_normalization", source, reinsert_normalization, kernels=kernels, **rules
         )
-        opened = read(source, kernels=self._kernels, **rules)
+        opened = read(source, kernels=self._kernels, lean=True, **rules)
         self.tied = tie
         model = self._decode(opened, outputs, untie)
         self.interpreter = Interpreter()
         self._plans = self._load(model, opened, trainable)
+        opened.reader.payloads.close()
         if leaves is not None:
             self._plans.place_layers()
         self.frozen_statistics: frozenset[str] = frozenset()
@@ -144,7 +145,7 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
 
     def _decode(self, opened: Read, outputs: Sequence[str] | None, untie: Untie) -> Model:
         """Decode the model, and take over what it says of itself."""
-        model = build(opened.proto, self._kernels, self.limits)
+        model = build(opened.proto, self._kernels, self.limits, opened.reader.payloads)
         self.untied = resolve_untie(untie, model)
         model = untie_weights(model, self.untied)
         self._file_graph = self.onnx_graph = graph = model.graph.pruned(model.infos(outputs))

@@ -68,12 +68,13 @@ class External(NamedTuple):
     length: int
 
 
-def check_tensor(proto: TensorProto, raw: bytes | None = None) -> None:
+def check_tensor(proto: TensorProto, raw_size: int | None = None) -> None:
     """Check that the data of a tensor are what its type and shape need.
 
     Args:
         proto: the tensor.
-        raw: its `raw_data`, if the caller has them: protobuf copies them at each access.
+        raw_size: the bytes of its raw data, if the caller knows: protobuf copies them at each
+            access, or does not have them (`payloads`).
 
     Raises:
         InvalidModelError: they are not; the message says which number is wrong.
@@ -89,7 +90,7 @@ def check_tensor(proto: TensorProto, raw: bytes | None = None) -> None:
         if kind == STRING:
             raise _invalid(proto, "strings cannot be raw data")
         field, needed = "raw_data", raw_bytes(kind, count)
-    counts = _data_counts(proto, raw)
+    counts = _data_counts(proto, raw_size)
     found = counts.pop(field, 0)
     if counts:
         raise _invalid(proto, f"its data must be in {field}, got {', '.join(sorted(counts))}")
@@ -235,11 +236,13 @@ def external_of(proto: TensorProto) -> External:
     return External("/".join(parts_of(entries.get("location", ""))), offset, length)
 
 
-def _data_counts(proto: TensorProto, raw: bytes | None = None) -> dict[str, int]:
+def _data_counts(proto: TensorProto, raw_size: int | None = None) -> dict[str, int]:
     """The fields that have data -> number of entries."""
     counts = {field: size for field in TYPED_FIELDS if (size := len(getattr(proto, field)))}
-    if proto.HasField("raw_data") and (size := len(proto.raw_data if raw is None else raw)):
-        counts["raw_data"] = size
+    if proto.HasField("raw_data"):
+        size = len(proto.raw_data) if raw_size is None else raw_size
+        if size:
+            counts["raw_data"] = size
     return counts
 
 

@@ -23,6 +23,7 @@ from onnxinterp.dtypes import CARRIER, NATIVE, STRING
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.format.files import Folder
 from onnxinterp.format.mapped_files import MappedFiles
+from onnxinterp.format.payloads import NO_PAYLOADS, Payloads, own_memory
 from onnxinterp.format.signatures import HEAD_BYTES, describe
 from onnxinterp.format.tensor_checks import (
     External,
@@ -35,7 +36,6 @@ from onnxinterp.format.tensor_checks import (
 from onnxinterp.format.wire import Buffer
 from onnxinterp.limits import Limits
 
-MIN_MAP_BYTES = 2**16  # tensors from this size get memory pages of their own
 MAX_MAPS = 256  # files of external data that are mapped; each map keeps a descriptor open
 
 
@@ -47,13 +47,20 @@ class TensorReader:
         limits: `weight_bytes` bounds the size of sparse tensors.
         sizes: location -> bytes, of the files of external data that were opened.
         mapped: these files, to detect changes.
+        payloads: the data that were cut out of the model.
         adopted: names of tensors that are known to be weights of a torch module.
         shared: names of tensors that are known to be one parameter with others; None if unknown.
     """
 
-    def __init__(self, folder: Folder | None, limits: Limits = Limits()) -> None:
+    def __init__(
+        self,
+        folder: Folder | None,
+        limits: Limits = Limits(),
+        payloads: Payloads = NO_PAYLOADS,
+    ) -> None:
         self.folder = folder
         self.limits = limits
+        self.payloads = payloads
         self.sizes: dict[str, int] = {}
         self.mapped = MappedFiles()
         self.adopted: frozenset[str] = frozenset()
@@ -70,8 +77,13 @@ class TensorReader:
         kind, shape = proto.data_type, tuple(proto.dims)
         if proto.data_location == TensorProto.EXTERNAL:
             return self._external(proto, kind, shape)
+        if (size := self.payloads.size(proto)) is not None:
+            check_tensor(proto, size)
+            if kind in NATIVE:
+                return _from_buffer(self.payloads.read(proto), CARRIER[kind], shape)
+            return _decoded(self.payloads.inline(proto))
         raw = proto.raw_data if proto.HasField("raw_data") else None
-        check_tensor(proto, raw)
+        check_tensor(proto, None if raw is None else len(raw))
         if kind == STRING:
             return self._strings(proto, shape)
         if kind in NATIVE and raw is not None:
@@ -105,14 +117,14 @@ class TensorReader:
         return dense.reshape(shape)
 
     def inline(self, proto: TensorProto) -> TensorProto:
-        """A copy of a tensor with its external data inside; the tensor itself if it has none.
+        """A copy of a tensor with all its data inside; the tensor itself if they are.
 
         Raises:
             InvalidModelError: external data are missing or do not fit.
             UnsafeModelError: the location of external data is not allowed.
         """
         if proto.data_location != TensorProto.EXTERNAL:
-            return proto
+            return self.payloads.inline(proto)
         data, where = self._data(proto)
         inside = TensorProto()
         inside.CopyFrom(proto)
@@ -185,16 +197,10 @@ def flat_positions(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _own_copy(data: bytes) -> bytearray | mmap.mmap:
-    """A writable copy; a large one in pages of its own.
-
-    In the heap, between the pieces of the parsed file, it would keep their memory from returning to
-    the system when they are freed.
-    """
-    if len(data) < MIN_MAP_BYTES:
-        return bytearray(data)
-    pages = mmap.mmap(-1, len(data), access=mmap.ACCESS_COPY)  # of this process alone
-    pages.write(data)
-    return pages
+    """A writable copy."""
+    copy = own_memory(len(data))
+    copy[:] = data
+    return copy
 
 
 def _from_buffer(

@@ -17,11 +17,13 @@ Source: https://protobuf.dev/programming-guides/encoding
 
 from __future__ import annotations
 
+import math
 import mmap
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from operator import itemgetter
 from typing import BinaryIO, NamedTuple, TypeAlias
 
 import onnx
@@ -96,11 +98,15 @@ class Wire:
     Attributes:
         pieces: (offset, bytes), in order.
         size: the number of bytes, holes included.
+        fields_left: how many more fields may be looked at.
     """
 
-    def __init__(self, pieces: Sequence[tuple[int, Buffer]], size: int) -> None:
+    def __init__(
+        self, pieces: Sequence[tuple[int, Buffer]], size: int, fields_left: float = math.inf
+    ) -> None:
         self.pieces = list(pieces)
         self.size = size
+        self.fields_left = fields_left
         self._starts = [start for start, _ in self.pieces]
 
     def varint(self, at: int) -> tuple[int, int]:
@@ -150,9 +156,9 @@ class Wire:
         return [(start, stop) for start, stop in gaps if start < stop]
 
     @classmethod
-    def whole(cls, data: Buffer) -> Wire:
+    def whole(cls, data: Buffer, max_fields: float = math.inf) -> Wire:
         """Bytes without a hole."""
-        return cls([(0, data)], len(data))
+        return cls([(0, data)], len(data), max_fields)
 
     @classmethod
     def with_holes(cls, data: bytes, holes: Iterable[tuple[int, int]]) -> Wire:
@@ -165,16 +171,27 @@ class Wire:
         return cls([*pieces, (at, data[used:])], at + len(data) - used)
 
     def without(self, holes: Iterable[tuple[int, int]]) -> Wire:
-        """A copy without these payloads."""
-        edges = [0, *(edge for hole in sorted(holes) for edge in hole), self.size]
+        """A copy without these payloads, too."""
+        edges = [0, *(edge for hole in sorted([*self.holes, *holes]) for edge in hole), self.size]
         spans = [span for span in list(pairwise(edges))[::2] if span[0] < span[1]]
         return Wire([(start, self.read(start, stop)) for start, stop in spans], self.size)
 
+    def filled(self, parts: Iterable[tuple[int, bytes]]) -> Wire:
+        """The same bytes with (offset, bytes) of some holes."""
+        return Wire(sorted([*self.pieces, *parts], key=itemgetter(0)), self.size)
+
 
 def fields(wire: Wire, start: int, stop: int) -> Iterator[Field]:
-    """The fields of the message between two offsets, except groups, which ONNX does not use."""
+    """The fields of the message between two offsets, except groups, which ONNX does not use.
+
+    Raises:
+        InvalidModelError: the bytes are not protobuf, or have too many fields.
+    """
     at, depth = start, 0
     while at < stop:
+        wire.fields_left -= 1
+        if wire.fields_left < 0:
+            raise InvalidModelError("the model has too many fields")
         tag, after = wire.varint(at)
         number, kind, begin = tag >> 3, tag & 7, after
         if kind == VARINT:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import numpy as np
 import onnx
 from google.protobuf.message import Message
-from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, NodeProto
 
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
+from onnxinterp.format.payloads import NO_PAYLOADS, Payloads
 from onnxinterp.graph.decode import (
     Attribute,
     FunctionBody,
@@ -31,6 +31,13 @@ from onnxinterp.graph.decode import (
 from onnxinterp.graph.extract import extract
 from onnxinterp.graph.ir import Graph, Holder, Model, Node, WeightRef
 from onnxinterp.graph.scopes import numbered_calls
+from onnxinterp.graph.tensor_attributes import (
+    copy_message,
+    holder_of,
+    is_tensor,
+    is_weight,
+    prepare,
+)
 from onnxinterp.limits import REPEATED, Limits
 from onnxinterp.reading.validation.expansion import WIDTH
 from onnxinterp.reading.validation.operators import schema_function
@@ -46,6 +53,7 @@ def build(
     proto: onnx.ModelProto,
     kernels: Mapping[str, Kernel] | None = None,
     limits: Limits = Limits(),
+    payloads: Payloads = NO_PAYLOADS,
 ) -> Model:
     """Build a model that `validate` has checked.
 
@@ -54,13 +62,14 @@ def build(
         kernels: "domain::Op" (or "Op") -> kernel that takes precedence in this model.
         limits: `nodes` and `subgraph_depth` bound the parts of the graph that are copied;
             `weight_bytes` bounds the weights that are repeated for each call of a function.
+        payloads: the data that were cut out of the model.
 
     Raises:
         InvalidModelError: nodes depend on each other in a cycle, or a kernel does not accept the
             attributes of its node.
         UnsafeModelError: copies of parts of the graph, or of weights, are larger than `limits`.
     """
-    builder = _Builder(proto, kernels or {}, limits)
+    builder = _Builder(proto, kernels or {}, limits, payloads)
     graph = builder.graph(parse_graph(proto.graph), _Context(Scope(), builder.opsets))
     graph = _with_numbered_calls(graph, builder.tensors)
     return Model(
@@ -117,10 +126,15 @@ class _Builder:
     """Builds one model; holds what is unique in it: value names, functions, tensors."""
 
     def __init__(
-        self, proto: onnx.ModelProto, kernels: Mapping[str, Kernel], limits: Limits
+        self,
+        proto: onnx.ModelProto,
+        kernels: Mapping[str, Kernel],
+        limits: Limits,
+        payloads: Payloads,
     ) -> None:
         self.kernels = kernels
         self.limits = limits
+        self.payloads = payloads
         self.opsets = opsets_of(proto.opset_import, proto.ir_version)
         self.functions = functions_of(proto)
         self.tensors: dict[str, Holder] = {}
@@ -273,7 +287,7 @@ class _Builder:
         """What the kernel's `prepare` returns, once for all calls with the same attributes."""
         read = {name: attributes[name] for name in kernel.reads if name in attributes}
         key = ("prepared", kernel, *((name, id(value)) for name, value in read.items()))
-        return self._once(key, _prepare, kernel, name, read)
+        return self._once(key, prepare, kernel, name, read, self.payloads)
 
     def _extract(
         self, kernel: Kernel, attributes: dict[str, Any], label: str, context: _Context
@@ -305,7 +319,9 @@ class _Builder:
         if name not in context.results:
             context.scope[name] = weight = first
         elif first != weight:
-            self._repeated_bytes += fields.proto.ByteSize()
+            held = filter(is_tensor, node.attributes.values())
+            cut_out = sum(self.payloads.size(tensor) or 0 for tensor in held)
+            self._repeated_bytes += fields.proto.ByteSize() + cut_out
             most = self.limits.weight_bytes
             if self._repeated_bytes > (REPEATED if most is None else most):
                 raise UnsafeModelError(f"node {node.name!r}: too large for as many calls of it")
@@ -318,14 +334,16 @@ class _Builder:
         Calls of a function share both.
         """
         for name, value in node.attributes.items():
-            if node.kernel is not None and _is_weight(value) and node.kernel.wants_tensor(name):
+            if node.kernel is not None and is_weight(value) and node.kernel.wants_tensor(name):
                 key = ("attribute", name, id(value))
                 weight = self._once(key, self.fresh, f"{node.name}.{name}")
                 node.attributes[name] = WeightRef(weight)
                 if weight not in self.tensors:
-                    self.tensors[weight] = _holder(fields, name, value)
+                    self.tensors[weight] = holder_of(fields, name, value)
             elif isinstance(value, Message):
-                node.attributes[name] = self._once(("copy", id(value)), _copy, value)
+                node.attributes[name] = self._once(
+                    ("copy", id(value)), copy_message, value, self.payloads
+                )
 
 
 def _with_numbered_calls(graph: Graph, weights: Iterable[str]) -> Graph:
@@ -359,42 +377,6 @@ def _check_inputs(kernel: Kernel, label: str, inputs: Sequence[str]) -> None:
             raise InvalidModelError(message)
 
 
-def _prepare(kernel: Kernel, label: str, attributes: Mapping[str, Any]) -> Any:
-    assert kernel.prepare is not None
-    try:
-        return kernel.prepare(
-            **{
-                name: numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
-                for name, value in attributes.items()
-            }
-        )
-    except Exception as error:
-        raise InvalidModelError(f"node {label!r} ({kernel.op_type}): {error}") from error
-
-
 def _size(node: Node) -> int:
     """How many nodes it counts for."""
     return 1 + (len(node.reads) + len(node.outputs)) // WIDTH
-
-
-def _copy(message: Message) -> Message:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy
-
-
-def _is_weight(value: Any) -> bool:
-    """Whether an attribute holds elements that a kernel may want as a tensor."""
-    floats = isinstance(value, list) and bool(value) and isinstance(value[0], float)
-    return floats or isinstance(value, TensorProto)
-
-
-def _holder(fields: NodeFields, name: str, value: TensorProto | list[float]) -> Holder:
-    """What holds the tensor or the floats of an attribute: its message, or a new tensor.
-
-    Floats that a function was given are of 32 bits, as all floats of attributes.
-    """
-    if isinstance(value, TensorProto):
-        return value
-    own = (a.proto for a in fields.attributes if a.name == name and not a.reference)
-    return next(own, None) or numpy_helper.from_array(np.array(value, dtype=np.float32))

@@ -14,6 +14,7 @@ data of a tensor are checked when they are read (`TensorReader`).
 from __future__ import annotations
 
 import copy
+import io
 import mmap
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -27,11 +28,12 @@ from onnx import TensorProto
 
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.format.files import open_model
+from onnxinterp.format.payloads import Outline, Payloads, SourceFile, is_as_written, outline
 from onnxinterp.format.signatures import describe
 from onnxinterp.format.tensor_checks import check_tensor, check_weights
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.format.utf8 import check_utf8
-from onnxinterp.format.wire import MAX_PROTOBUF_BYTES, Wire, messages
+from onnxinterp.format.wire import MAX_PROTOBUF_BYTES, Buffer, Wire, messages
 from onnxinterp.limits import Limits
 from onnxinterp.reading.toposort import toposort
 from onnxinterp.reading.validation import validate
@@ -40,16 +42,17 @@ from onnxinterp.registry import Kernel
 BLOCK_BYTES = 2**24  # read at once from a file object
 NO_KERNELS: Mapping[str, Kernel] = MappingProxyType({})
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | onnx.ModelProto"
-Content: TypeAlias = "bytes | mmap.mmap | Wire | None"
-"""The bytes of a model; None if it came parsed."""
+Content: TypeAlias = "bytes | mmap.mmap | Wire | Outline | None"
+"""The bytes of a model: of a checkpoint with holes, of a lean one outlined; None if it came parsed.
+"""
 
 
 class Read(NamedTuple):
     """A model that was read.
 
     Attributes:
-        proto: the parsed model.
-        reader: reads its tensors; has the folder of external data.
+        proto: the parsed model; if it is lean, without the data of large tensors.
+        reader: reads its tensors; has the folder of external data, and the data of large tensors.
         content: the bytes of the model; those of a file are mapped.
     """
 
@@ -74,6 +77,7 @@ def read(
     *,
     kernels: Mapping[str, Kernel] = NO_KERNELS,
     allowed_ops: Collection[str] | None = None,
+    lean: bool = False,
 ) -> Read:
     """Parse and check a model without reading its external data.
 
@@ -83,6 +87,7 @@ def read(
         data_root: a folder within which external data may be links.
         kernels: "domain::Op" (or "Op") -> kernel that takes precedence in this model.
         allowed_ops: the only operators that may be called; None allows all.
+        lean: as for `parse`.
 
     Raises:
         InvalidModelError: the bytes are not an ONNX model, or not a valid one.
@@ -90,35 +95,81 @@ def read(
             operator that is not allowed.
         FileNotFoundError: the path does not exist.
     """
-    found = source if isinstance(source, Read) else parse(source, limits, data_root)
+    found = source if isinstance(source, Read) else parse(source, limits, data_root, lean)
     check_utf8(found.proto, limits)
     check_weights(found.proto, limits)
     validate(found.proto, kernels, limits, allowed_ops)
     return found
 
 
-def parse(source: Source, limits: Limits, data_root: str | os.PathLike[str] | None = None) -> Read:
-    """Parse a model without any further check."""
+def parse(
+    source: Source,
+    limits: Limits,
+    data_root: str | os.PathLike[str] | None = None,
+    lean: bool = False,
+) -> Read:
+    """Parse a model without any further check.
+
+    Args:
+        source: a path, bytes, a binary file or a ModelProto.
+        limits: `model_bytes` is checked before the file is read.
+        data_root: a folder within which external data may be links.
+        lean: whether large tensors are parsed without their data, where these are bytes: then only
+            the reader has them, until `reader.payloads` are closed.
+    """
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        file, folder = open_model(path, data_root)
-        with file:
-            size = _size(file, limits, str(path))
-            if not size:  # files in /proc, too
-                raise InvalidModelError(f"{path} is {describe(b'')}")
-            data = file.read(size + 1)  # a copy: parsed pages of a map would stay in memory
-            if len(data) != size:
-                raise InvalidModelError(f"{path} was changed while it was read")
-            model = _parse_bytes(data, str(path))
-            del data
-            return Read(model, TensorReader(folder, limits), _mapped(file))
+        return _parse_file(Path(source), limits, data_root, lean)
     reader = TensorReader(None, limits)
     if isinstance(source, onnx.ModelProto):
         if not source.HasField("graph"):
             raise InvalidModelError("the ModelProto has no graph")
         return Read(source, reader, None)
     data = _read(source, limits)
+    if lean and (found := _parse_lean(data, reader, data)) is not None:
+        return found
     return Read(_parse_bytes(data, "the source"), reader, data)
+
+
+def _parse_file(
+    path: Path, limits: Limits, data_root: str | os.PathLike[str] | None, lean: bool
+) -> Read:
+    file, folder = open_model(path, data_root)
+    with file:
+        size = _size(file, limits, str(path))
+        if not size:  # files in /proc, too
+            raise InvalidModelError(f"{path} is {describe(b'')}")
+        reader, pages = TensorReader(folder, limits), _mapped(file)
+        if lean and (found := _parse_lean(pages, reader, SourceFile(file, str(path)))) is not None:
+            return found
+        data = file.read(size + 1)  # a copy: parsed pages of a map would stay in memory
+        if len(data) != size:
+            raise InvalidModelError(f"{path} was changed while it was read")
+        return Read(_parse_bytes(data, str(path)), reader, pages)
+
+
+def _parse_lean(data: Buffer, reader: TensorReader, source: SourceFile | bytes) -> Read | None:
+    """Parse a model without the data of its large tensors; None if that is not possible.
+
+    Args:
+        data: its bytes.
+        reader: for its tensors.
+        source: where their data are read from.
+    """
+    found = outline(data)
+    if found is None or not found.cuts:
+        return None
+    model, marked = onnx.ModelProto(), found.marked()
+    try:
+        model.ParseFromString(marked)
+    except DecodeError:
+        return None
+    if not model.HasField("graph") or not is_as_written(model, marked, found.wire):
+        return None
+    tensors = found.find(model)
+    if tensors is None:
+        return None
+    reader.payloads = Payloads(tensors, source)
+    return Read(model, reader, found)
 
 
 def complete(
@@ -204,13 +255,13 @@ def _read(source: bytes | BinaryIO, limits: Limits) -> bytes:
     if not hasattr(source, "read"):
         kind = type(source)
         raise TypeError(f"a model must be a path, bytes, binary file or ModelProto, got {kind}")
-    parts, size = [], 0
+    data = io.BytesIO()  # it grows in place, and returns its bytes without a copy
     while part := source.read(BLOCK_BYTES):
         if not isinstance(part, bytes):
             raise TypeError(f"a model file must be binary, got one of {type(part)}")
-        size = _check_size(size + len(part), limits, "the file")
-        parts.append(part)
-    return b"".join(parts)
+        _check_size(data.tell() + len(part), limits, "the file")
+        data.write(part)
+    return data.getvalue()
 
 
 def _parse_bytes(data: bytes, what: str) -> onnx.ModelProto:

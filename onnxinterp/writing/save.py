@@ -172,7 +172,9 @@ def _changes(weights: StoredWeights, template: Template, wire: Wire) -> Changes:
         if place in tied:
             chains[place] = around
         names = template.places.get(place, ())
-        stored = StoredTensor(wire, around, *names[:1]) if kind is TensorProto else None
+        stored = (
+            StoredTensor(wire, around, names[0] if names else "") if kind is TensorProto else None
+        )
         if not names:
             if stored is not None and stored.form == EXTERNAL:
                 changes.external.setdefault(stored.location, []).append((stored, None))

@@ -16,6 +16,7 @@ import io
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -25,10 +26,21 @@ from google.protobuf.message import Message
 from onnx import TensorProto
 from torch import Tensor
 
+from onnxinterp.dtypes import NATIVE
 from onnxinterp.errors import InvalidModelError, SaveError
 from onnxinterp.format.files import Folder
+from onnxinterp.format.payloads import MIN_PAYLOAD_BYTES, Outline, Payloads
 from onnxinterp.format.tensor_reader import TensorReader
-from onnxinterp.format.wire import Place, Wire, edit, has_split_tensors, messages, walk, write
+from onnxinterp.format.wire import (
+    Buffer,
+    Place,
+    Wire,
+    edit,
+    has_split_tensors,
+    messages,
+    walk,
+    write,
+)
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Graph, Model, Node
 from onnxinterp.graph.ties import untie_weights
@@ -38,7 +50,6 @@ from onnxinterp.registry import Kernel
 from onnxinterp.weights.layouts import StoredWeights
 from onnxinterp.writing.tensor_edits import NUMBER_TYPE, StoredTensor
 
-MIN_HOLE_BYTES = 1024
 LIKE_HINT = "name a file of the same graph: save_onnx(path, like=...)"
 
 
@@ -146,26 +157,57 @@ def make_template(
     fixed = {name: weights[name].detach().clone() for name in homeless}
     if isinstance(content, Wire):
         return Template(content, places, ties, fixed, None, reader.sizes, names_files=False)
+    own = {p: names[0] for p, names in places.items()}
+    for tie in ties.values():
+        if not tie.held:
+            own.pop(tie.place, None)  # it is read later
     try:
-        wire = Wire.whole(reading.serialized(proto) if content is None else content)
+        content = reading.serialized(proto) if content is None else content
     except InvalidModelError:
         return Template(None, places, ties, fixed, None)
-    tensors = _tensors(wire)
-    if content is not None and _has_split_tensors(wire, tensors):
-        wire = Wire.whole(reading.serialized(proto))  # a tensor in pieces has no single place
-        tensors = _tensors(wire)
-    read_later = {tie.place for tie in ties.values() if not tie.held}
-    holes = []
-    for place, stored in tensors:
-        payload = stored.payload if place in places and place not in read_later else None
-        if payload is None or payload.stop - payload.start < MIN_HOLE_BYTES:
-            continue
-        if stored.is_canonical(weights[places[place][0]]):
-            holes.append((payload.start, payload.stop))
+    wire = _without_weights(content, proto, own, weights, reader.payloads)
     folder = reader.folder
     path = _absolute(folder.path) if folder else None
     root = folder.data_root.path if folder and folder.data_root else None
-    return Template(wire.without(holes), places, ties, fixed, path, reader.sizes, root)
+    return Template(wire, places, ties, fixed, path, reader.sizes, root)
+
+
+def _without_weights(
+    content: Buffer | Outline,
+    proto: onnx.ModelProto,
+    own: Mapping[Place, str],
+    weights: StoredWeights,
+    payloads: Payloads,
+) -> Wire:
+    """The bytes of a model with holes for the weights that would be written as they are.
+
+    Args:
+        content: the bytes of the model.
+        proto: the parsed model.
+        own: place in the model -> a weight there.
+        weights: the weights of the module.
+        payloads: the data that were cut out of the model.
+    """
+    if isinstance(content, Outline):
+        kept = {t.place for t in payloads if t.place in own and t.message.data_type in NATIVE}
+        others = [(t.start, payloads.bytes(t)) for t in payloads if t.place not in kept]
+        wire = content.wire.filled(others)
+        located = [t for t in content.tensors if t.place not in kept]
+        tensors = [(t.place, StoredTensor(wire, t.chain, own=t.fields)) for t in located]
+    else:
+        wire = Wire.whole(content)
+        tensors = _tensors(wire)
+        if _has_split_tensors(wire, tensors):
+            wire = Wire.whole(reading.serialized(proto))  # a tensor in pieces has no single place
+            tensors = _tensors(wire)
+    holes = []
+    for place, stored in tensors:
+        payload = stored.payload if place in own else None
+        if payload is None or payload.stop - payload.start < MIN_PAYLOAD_BYTES:
+            continue
+        if stored.is_canonical(partial(weights.__getitem__, own[place])):
+            holes.append((payload.start, payload.stop))
+    return wire.without(holes)
 
 
 def _has_split_tensors(wire: Wire, tensors: Iterable[tuple[Place, StoredTensor]]) -> bool:
@@ -247,7 +289,7 @@ def _absolute(folder: Path) -> Path:
 
 def _tensors(wire: Wire) -> list[tuple[Place, StoredTensor]]:
     """The tensors that may have holes."""
-    found = walk(wire, MIN_HOLE_BYTES)
+    found = walk(wire, MIN_PAYLOAD_BYTES)
     return [
         (place, StoredTensor(wire, chain)) for place, kind, chain in found if kind is TensorProto
     ]

@@ -9,6 +9,7 @@ The form of the data is preserved: raw bytes, a typed field, packed or not, numb
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
 
@@ -29,7 +30,7 @@ from onnxinterp.format.tensor_bytes import (
     same_bits,
     typed_parts,
 )
-from onnxinterp.format.tensor_checks import external_of
+from onnxinterp.format.tensor_checks import external_of, raw_bytes
 from onnxinterp.format.tensor_reader import TensorReader, flat_positions
 from onnxinterp.format.wire import (
     FIXED32,
@@ -69,12 +70,18 @@ class StoredTensor:
         header: the TensorProto without its data.
         form: "external", "raw_data", "float_data", ...
         data: the fields with the data; none if they are external or empty.
+
+    Args:
+        wire: the bytes.
+        chain: the field of the TensorProto, and those around it.
+        name: of the weight, by default the tensor's own.
+        own: the fields of the TensorProto, if they are known.
     """
 
-    def __init__(self, wire: Wire, chain: Chain, name: str = "") -> None:
+    def __init__(self, wire: Wire, chain: Chain, name: str = "", own: Iterable[Field] = ()) -> None:
         self.wire = wire
         self.chain = chain
-        self._fields = list(fields(wire, chain[-1].start, chain[-1].stop))
+        self._fields = list(own or fields(wire, chain[-1].start, chain[-1].stop))
         numbers = FORMS.values()
         head = [wire.read(f.at, f.stop) for f in self._fields if f.number not in numbers]
         try:
@@ -143,14 +150,21 @@ class StoredTensor:
             return raw_size(value, kind, self.name)
         return sum(len(part) for part in self.parts(value)())
 
-    def is_canonical(self, value: Tensor) -> bool:
-        """Whether the data, which have this value, are the bytes that `parts` would write."""
-        field, size = self.payload, self.size(value)
-        if field is None or not self.is_here or size != field.stop - field.start:
+    def is_canonical(self, value: Callable[[], Tensor]) -> bool:
+        """Whether the data are the bytes that `parts` would write.
+
+        Args:
+            value: returns the value that the data have.
+        """
+        field, kind = self.payload, self.header.data_type
+        if field is None or not self.is_here:
             return False
-        if self.header.data_type in NATIVE and self.form == RAW:
-            return True
-        return self.wire.read(field.start, field.stop) == b"".join(self.parts(value)())
+        if kind in NATIVE and self.form == RAW:
+            return field.stop - field.start == raw_bytes(kind, math.prod(self.header.dims))
+        given = value()
+        if self.size(given) != field.stop - field.start:
+            return False
+        return self.wire.read(field.start, field.stop) == b"".join(self.parts(given)())
 
     def edits(self, value: Tensor) -> list[Edit]:
         """The edits that write a value; none if the data have this value, in any encoding.

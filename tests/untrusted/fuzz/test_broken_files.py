@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.processes import Child, Lost
-from tests.untrusted.fuzz import campaign, planted
+from tests.untrusted.fuzz import campaign, lean, planted
 from tests.untrusted.fuzz.keeping import CORPUS
 from tests.untrusted.fuzz.mutation import bases, mutant
 from tests.untrusted.fuzz.victim import Outcome, of_file
 
 ENOUGH = 2000  # files, of which some must be answered, and as by onnxruntime
+
+MOST_CUT = 5000  # files that are opened twice
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,17 @@ def test_what_broke_once_is_answered_or_refused(child: Child, path: Path) -> Non
     outcome = child.ask(path.read_bytes())
     assert isinstance(outcome, Outcome), outcome
     assert outcome.kind in ("refused", "failed", "answered"), outcome
+
+
+def test_cutting_out_data_changes_nothing_about_a_broken_file(
+    request: pytest.FixtureRequest, found: Path
+) -> None:
+    option = request.config.getoption
+    count = min(option("--fuzz-count") or MOST_CUT, MOST_CUT)
+    first = option("--fuzz-first")
+    tally = campaign.run(count=count, first=first, work=lean.of_seed, compare=False, keep=found)
+    assert tally.outcomes["answered"] > count / 10, "data were cut out of many"
+    assert not tally.defects, f"kept in {found}: {tally}"
 
 
 def test_death_hanging_and_raw_errors_are_found() -> None:
