@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
 import torch
 
-from benchmarks.speed.baseline import Baseline
+from benchmarks.speed.checkout import Checkout
 from benchmarks.speed.engines import (
     ENGINES,
     Arrays,
@@ -26,15 +28,20 @@ from benchmarks.speed.engines import (
     outputs_of,
     session,
 )
-from benchmarks.speed.results import BASELINE, Result, table_of
+from benchmarks.speed.results import BASELINE, CURRENT, Result, table_of
 from benchmarks.speed.rounds import block_of, time_blocks
 from benchmarks.zoo.entries import ENTRIES, FILES
 
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
 KINDS = {entry.name: entry.kind for entry in ENTRIES} | FILES
 
 
 def measure(
-    path: Path, threads: int, rounds: int, engines: Sequence[str], baseline: Baseline | None
+    path: Path,
+    threads: int,
+    rounds: int,
+    engines: Sequence[str],
+    checkouts: Mapping[str, Checkout] = MappingProxyType({}),
 ) -> Result:
     """Measure one model with one number of threads."""
     torch.set_num_threads(threads)
@@ -48,14 +55,20 @@ def measure(
         calls, failures = make_engines(path, arrays, entry, threads, engines)
         errors = {n: mean_squared_error(outputs_of(call), expected) for n, call in calls.items()}
         blocks = {name: block_of(call, clock) for name, call in calls.items()}
-        if baseline is not None:
-            baseline.load(path, inputs, threads)
-            blocks[BASELINE] = lambda repeats: baseline.block(repeats, clock)
+        for name, checkout in checkouts.items():
+            checkout.load(path, inputs, threads)
+            blocks[name] = partial(checkout.block, clock)
         times = time_blocks(blocks, rounds)
-    nodes = len(onnx.load(path, load_external_data=False).graph.node)
+    nodes = count_nodes(onnx.load(path, load_external_data=False).graph)
     seconds = {name: found.minimum for name, found in times.items()}
     kind = KINDS.get(path.stem, "other")
     return Result(path.stem, kind, nodes, threads, seconds, errors, failures)
+
+
+def count_nodes(graph: onnx.GraphProto) -> int:
+    """Return the number of nodes, those of subgraphs included."""
+    inner = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    return len(graph.node) + sum(map(count_nodes, inner))
 
 
 def models_in(folder: Path, only: Sequence[str]) -> list[Path]:
@@ -96,13 +109,15 @@ def main() -> None:
     """Measure the models, print tables and write the results."""
     options, results = _arguments(), list[Result]()
     paths, engines = models_in(options.models, _names(options.only)), _names(options.engines)
-    with Baseline(options.baseline) if options.baseline else nullcontext() as baseline:
+    with ExitStack() as stack:
+        pair = {BASELINE: options.baseline, CURRENT: CHECKOUT} if options.baseline else {}
+        checkouts = {name: stack.enter_context(Checkout(path)) for name, path in pair.items()}
         for path in paths:
             for threads in options.threads:
-                result = measure(path, threads, options.rounds, engines, baseline)
+                result = measure(path, threads, options.rounds, engines, checkouts)
                 results.append(result)
                 shown = ", ".join(f"{n} {1e3 * s:.3f}" for n, s in result.seconds.items())
-                failed = "".join(f"; {n} failed: {e}" for n, e in result.failures.items())
+                failed = "".join(f"; {n} fails: {e[:100]!r}" for n, e in result.failures.items())
                 print(f"{result.model}, {threads} threads, ms: {shown}{failed}", flush=True)
     print()
     for threads in options.threads:

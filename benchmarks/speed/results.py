@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from benchmarks.speed.engines import ENGINES, ONNXRUNTIME, PLAIN
 from benchmarks.tables import Table
 
-BASELINE = "baseline"
+BASELINE, CURRENT = "baseline", "current"  # two checkouts, each in a process of its own
 MAX_MSE = 1e-7
 
 
@@ -52,7 +52,7 @@ def engines_of(results: Sequence[Result]) -> list[str]:
     """Return the engines that ran, in the usual order, then the others."""
     ran = dict.fromkeys(name for result in results for name in (*result.seconds, *result.failures))
     known = [name for name in ENGINES if name in ran]
-    return known + [name for name in ran if name not in (*known, BASELINE)]
+    return known + [name for name in ran if name not in (*known, BASELINE, CURRENT)]
 
 
 def _shown(ratio: float | None) -> str:
@@ -75,13 +75,13 @@ def table_of(results: Sequence[Result], threads: int) -> Table:
     for r in results:
         row = [r.model, str(r.nodes), 1e3 * r.seconds.get(ONNXRUNTIME, math.nan)]
         row += [_cell(r, name) for name in others]
-        row += [_shown(r.ratio(BASELINE, PLAIN))] * has_baseline
+        row += [_shown(r.ratio(BASELINE, CURRENT))] * has_baseline
         rows.append((*row, f"{r.errors[PLAIN]:.0e}" if PLAIN in r.errors else "-"))
     for kind in (*dict.fromkeys(r.kind for r in results), "all"):
         own = [r for r in results if kind in ("all", r.kind)]
         row = [f"**{kind}, geometric mean**", str(len(own)), ""]
         row += [_shown(geometric_mean(r.ratio(name) for r in own)) for name in others]
-        old = geometric_mean(r.ratio(BASELINE, PLAIN) for r in own)
+        old = geometric_mean(r.ratio(BASELINE, CURRENT) for r in own)
         rows.append((*row, *[_shown(old)] * has_baseline, ""))
     return Table(
         f"{threads} thread{'s' if threads > 1 else ''}",

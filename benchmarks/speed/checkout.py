@@ -1,4 +1,4 @@
-"""Another checkout of onnxinterp in a process of its own, which runs blocks of calls on demand."""
+"""A checkout of onnxinterp in a process of its own, which runs blocks of calls on demand."""
 
 from __future__ import annotations
 
@@ -35,36 +35,36 @@ for line in sys.stdin:
 """
 
 
-class Baseline:
+class Checkout:
     """Runs a checkout of onnxinterp, in lockstep with this process: one of the two waits.
 
     Args:
-        checkout: a folder that has the package `onnxinterp`.
+        folder: has the package `onnxinterp`.
 
     Raises:
-        ValueError: the package of the checkout is not the one that is imported.
+        ValueError: the package of the folder is not the one that is imported.
     """
 
-    def __init__(self, checkout: Path) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    def __init__(self, folder: Path) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
         self._process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
-            cwd=checkout,
+            cwd=folder,
         )
         imported = Path(str(self._answer()))
-        if not imported.resolve().is_relative_to(checkout.resolve()):
+        if not imported.resolve().is_relative_to(folder.resolve()):
             self.close()
-            raise ValueError(f"baseline must be a checkout of onnxinterp, got {imported}")
+            raise ValueError(f"folder must be a checkout of onnxinterp, got {imported}")
 
     def _answer(self) -> object:
         assert self._process.stdout is not None, "it is a pipe"
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the baseline ended with status {self._process.wait()}")
+            raise RuntimeError(f"a checkout's process ended with status {self._process.wait()}")
         return json.loads(line)
 
     def _ask(self, **request: object) -> object:
@@ -77,7 +77,7 @@ class Baseline:
         """Open a model; the one before is dropped."""
         self._ask(model=str(model.resolve()), inputs=str(inputs.resolve()), threads=threads)
 
-    def block(self, repeats: int, clock: str) -> float:
+    def block(self, clock: str, repeats: int) -> float:
         """Run calls of the model; return seconds per call by a clock of module `time`."""
         seconds = self._ask(repeats=repeats, clock=clock)
         assert isinstance(seconds, float), "the program answers with a number"
@@ -90,7 +90,7 @@ class Baseline:
                 pipe.close()
         self._process.wait()
 
-    def __enter__(self) -> Baseline:
+    def __enter__(self) -> Checkout:
         return self
 
     def __exit__(
