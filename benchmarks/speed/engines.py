@@ -18,7 +18,7 @@ from onnxinterp import OnnxModule
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Call = Callable[[], Any]
 TORCH, PLAIN, ONNXRUNTIME, OPENVINO = "torch", "onnxinterp", "onnxruntime", "openvino"
-OPTIMIZED = "optimized"
+OPTIMIZED = "optimized"  # or "optimized:ENGINE"
 ENGINES = (TORCH, PLAIN, OPTIMIZED, ONNXRUNTIME, OPENVINO)
 
 
@@ -62,8 +62,9 @@ def _make(name: str, path: Path, arrays: Arrays, entry: Entry | None, threads: i
     if name == PLAIN:
         module = OnnxModule(path)
         return lambda: module(**inputs)
-    if name == OPTIMIZED and hasattr(OnnxModule, "optimize"):
-        fast = OnnxModule(path).optimize(**inputs)
+    if name.partition(":")[0] == OPTIMIZED and hasattr(OnnxModule, "optimize"):
+        engine = name.partition(":")[2] or None
+        fast = OnnxModule(path).optimize(**inputs, engine=engine, cache=False)
         return lambda: fast(**inputs)
     if name == ONNXRUNTIME:
         run, feeds = session(path, threads).run, dict(arrays)

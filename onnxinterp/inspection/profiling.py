@@ -28,19 +28,22 @@ def profile(module: Runnable, inputs: tuple[Any, ...], named: dict[str, Any], ru
         raise ValueError(f"runs must be at least 1, got {runs}")
     plans, uses_accelerator = module._plans, _uses_accelerator(module)
 
-    def run(interpreter: Interpreter) -> float:
+    def run(interpreter: Interpreter | None = None) -> float:
         start = perf_counter()
-        module._run(inputs, named, plans, interpreter)
+        if interpreter is None and not module.training:
+            module.forward(*inputs, **named)  # as it is called, which needs no interpreter
+        else:
+            module._run(inputs, named, plans, interpreter or Interpreter())
         if uses_accelerator:
             torch.accelerator.synchronize()
         return perf_counter() - start
 
     for _ in range(WARM_UP_RUNS):
-        run(Interpreter())
+        run()
     run(measured := MeasuringMemory())
     untimed, timed, timings = [], [], []
     for _ in range(runs):
-        untimed.append(run(Interpreter()))
+        untimed.append(run())
         timings.append(Timing(synchronize=uses_accelerator))
         timed.append(run(timings[-1]))
     notes = notes_of(module.template)
