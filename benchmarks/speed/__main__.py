@@ -28,12 +28,12 @@ from benchmarks.speed.engines import (
     outputs_of,
     session,
 )
+from benchmarks.speed.page import write_page
 from benchmarks.speed.results import BASELINE, CURRENT, Result, table_of
 from benchmarks.speed.rounds import block_of, time_blocks
-from benchmarks.zoo.entries import ENTRIES, FILES
+from benchmarks.zoo.entries import ENTRIES, KINDS
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
-KINDS = {entry.name: entry.kind for entry in ENTRIES} | FILES
 
 
 def measure(
@@ -98,6 +98,7 @@ def _arguments() -> argparse.Namespace:
     add("--threads", type=int, nargs="+", default=[1], metavar="N", help="default: 1")
     add("--baseline", type=Path, metavar="CHECKOUT", help="another checkout to compare with")
     add("--json", type=Path, metavar="FILE", help="also write the results as JSON")
+    add("--page", action="store_true", help="also write docs/performance.md and its pictures")
     return parser.parse_args()
 
 
@@ -124,6 +125,8 @@ def main() -> None:
         print(table_of(results, threads).markdown())
     if options.json:
         options.json.write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")
+    if options.page:
+        write_page(results, options.rounds)
 
 
 if __name__ == "__main__":

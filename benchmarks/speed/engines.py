@@ -22,13 +22,18 @@ OPTIMIZED = "optimized"  # or "optimized:ENGINE"
 ENGINES = (TORCH, PLAIN, OPTIMIZED, ONNXRUNTIME, OPENVINO)
 
 
-def session(path: Path, threads: int, *, optimize: bool = True) -> onnxruntime.InferenceSession:
-    """Return a session of onnxruntime; its threads do not spin while another engine runs."""
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return options of onnxruntime: its threads do not spin while another engine runs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def session(path: Path, threads: int, *, optimize: bool = True) -> onnxruntime.InferenceSession:
+    options = session_options(threads)
     if not optimize:
         level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.graph_optimization_level = level

@@ -158,3 +158,6 @@ ENTRIES = (
     ),
     Entry("mlp300", OVERHEAD, _seeded(_mlp), _normal(1, 16)),
 )
+
+KINDS = {entry.name: entry.kind for entry in ENTRIES} | FILES
+"""Name of each model -> its class."""
