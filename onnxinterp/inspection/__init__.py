@@ -1,23 +1,29 @@
-"""Looking into a module: activations by name, and a table of its layers.
+"""Looking into a module: activations by name, a table of its layers, and where time is spent.
 
 Inspectable     the part of `OnnxModule` for it
 capture         activations: a part of the graph on the same weights
 summary         the table; `layers` finds its rows, `measure` runs them, `table` draws them
+profile         time and memory; `profiling` and `timing` measure, `timeline` draws the page
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from onnxinterp.inspection import profiling
 from onnxinterp.inspection.capture import Capture, named_values
+from onnxinterp.inspection.profile import Profile, ReferenceTimes
 from onnxinterp.inspection.runnable import Runnable
 from onnxinterp.inspection.scoped import scoped_graph
 from onnxinterp.inspection.summary import Summary, summarize
 from onnxinterp.inspection.table import preformatted
+from onnxinterp.inspection.timing import Annotating
+
+__all__ = ["Annotating", "Capture", "Inspectable", "Profile", "ReferenceTimes", "Summary"]
 
 
 class Inspectable(Runnable):
-    """Activations by name, and a summary of the layers."""
+    """Activations by name, a summary of the layers, and a profile."""
 
     def capture(self, *names: str) -> Capture:
         """A module that computes named activations, on the same weights.
@@ -63,6 +69,28 @@ class Inspectable(Runnable):
             NodeError: a kernel failed.
         """
         return summarize(self, inputs, named)
+
+    def profile(self, *inputs: Any, runs: int = 10, **named: Any) -> Profile:
+        """Time and memory of each step of a call: `print` it, or `save_html("profile.html")`.
+
+        The model runs in `eval()` mode and without gradients: three times to warm up, once to
+        measure memory and FLOPs, then `runs` times with the timing of its steps and as often
+        without. Where weights are on an accelerator, each timed step waits for it.
+
+        Args:
+            *inputs: of a call.
+            runs: how often steps are timed; times are minima of the runs.
+            **named: inputs by name.
+
+        Returns:
+            The profile. `steps` has it as data, `rows` by node, operator or module.
+
+        Raises:
+            InputError: an input is missing, unknown, or of another rank or type than declared.
+            NodeError: a kernel failed.
+            ValueError: `runs` is less than 1.
+        """
+        return profiling.profile(self, inputs, named, runs)
 
     def _repr_html_(self) -> str:
         """For notebooks: the model in a few lines, and its layers."""

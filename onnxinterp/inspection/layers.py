@@ -4,36 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 import onnx
 
 from onnxinterp.errors import InvalidModelError
-from onnxinterp.graph.ir import Node, ValueInfo, value_info
+from onnxinterp.graph.ir import ValueInfo, value_info
 from onnxinterp.graph.scopes import classes_of
 from onnxinterp.planning.scoping import Chain
 from onnxinterp.writing.template import Template, without_holes
 
 Shape: TypeAlias = "tuple[int | str | None, ...]"
+N = TypeVar("N")
 
 
 @dataclass
-class Layer:
+class Layer(Generic[N]):
     """One call of a torch module.
 
     Attributes:
         path: of the module; a second call has `@` and a number.
-        nodes: all nodes in it, those of inner layers among them.
+        nodes: all nodes (or steps) in it, those of inner layers among them.
         parts: inner layers, and the nodes outside of them, in order.
         inner: path -> layer, of the inner layers.
     """
 
     path: str
-    nodes: list[Node] = field(default_factory=list)
-    parts: list[Layer | Node] = field(default_factory=list)
-    inner: dict[str, Layer] = field(default_factory=dict)
+    nodes: list[N] = field(default_factory=list)
+    parts: list[Layer[N] | N] = field(default_factory=list)
+    inner: dict[str, Layer[N]] = field(default_factory=dict)
 
-    def walk(self, depth: int = 0) -> Iterator[tuple[int, Layer | Node]]:
+    def walk(self, depth: int = 0) -> Iterator[tuple[int, Layer[N] | N]]:
         """Depth, and layer or node; a layer without inner ones stands for its nodes."""
         for part in self.parts:
             yield depth, part
@@ -41,15 +42,15 @@ class Layer:
                 yield from part.walk(depth + 1)
 
 
-def layers_of(nodes: Iterable[tuple[Node, Chain]]) -> Layer:
+def layers_of(nodes: Iterable[tuple[N, Chain]]) -> Layer[N]:
     """The tree of nodes, each with the paths of the modules around it; its root is the model."""
-    root = Layer("")
+    root = Layer[N]("")
     for node, chain in nodes:
         layer = root
         layer.nodes.append(node)
         for path in chain:
             if path not in layer.inner:
-                layer.inner[path] = Layer(path)
+                layer.inner[path] = Layer[N](path)
                 layer.parts.append(layer.inner[path])
             layer = layer.inner[path]
             layer.nodes.append(node)

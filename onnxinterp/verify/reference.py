@@ -84,16 +84,21 @@ class Reference:
         if self._inputs or self.narrow:
             self._session = self._open(_widened(model, self._inputs, self.narrow))
 
-    def _open(self, model: onnx.ModelProto) -> Any:
-        runtime, options = self._runtime, self._runtime.SessionOptions()
+    def _options(self) -> Any:
+        """The options of the session."""
+        options = self._runtime.SessionOptions()
         options.log_severity_level = 4  # errors are exceptions
-        levels = runtime.GraphOptimizationLevel
+        levels = self._runtime.GraphOptimizationLevel
         options.graph_optimization_level = getattr(levels, LEVELS[self._level])
         if self._folder is not None:
             options.add_session_config_entry(EXTERNAL_FOLDER, str(self._folder.resolve()))
+        return options
+
+    def _open(self, model: onnx.ModelProto) -> Any:
+        open_session, options = self._runtime.InferenceSession, self._options()
         try:
             providers = ["CPUExecutionProvider"]
-            return runtime.InferenceSession(model.SerializeToString(), options, providers=providers)
+            return open_session(model.SerializeToString(), options, providers=providers)
         except Exception as error:  # onnxruntime's exceptions have no base class
             raise ReferenceFailedError(f"onnxruntime cannot open the model: {error}") from error
 

@@ -16,7 +16,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 def test_the_documented_commands_exist() -> None:
-    assert set(NAMES) == {"demo", "finetune", "convert", "verify", "inspect", "ops"}
+    assert set(NAMES) == {"demo", "finetune", "convert", "verify", "profile", "inspect", "ops"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,11 +61,14 @@ def test_wrong_usage_exits_2(arguments: list[str], capsys: Captured) -> None:
     [
         (["verify", "{absent}"], "No such file"),
         (["inspect", "{absent}"], "No such file"),
+        (["profile", "{absent}"], "No such file"),
         (["ops", "--missing", "{absent}"], "No such file"),
         (["convert", "--onnx_path", "{absent}", "--pytorch_path", "{out}"], "No such file"),
         (["verify", "{broken}"], "cannot be parsed"),
         (["inspect", "{broken}"], "cannot be parsed"),
+        (["profile", "{broken}"], "cannot be parsed"),
         (["verify", "{unserved}"], "my.domain::Foo at opset 1"),
+        (["profile", "{unserved}"], "my.domain::Foo at opset 1"),
         (["convert", "--onnx_path", "{unserved}", "--pytorch_path", "{out}"], "my.domain::Bar"),
         (
             [

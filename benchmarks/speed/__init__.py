@@ -1,0 +1,1 @@
+"""Speed of whole models in several engines, interleaved in one process."""
