@@ -46,6 +46,8 @@ CARRIER: dict[int, torch.dtype] = {
     FLOAT8E8M0: torch.float8_e8m0fnu,
 }
 FLOAT8 = frozenset(d for d in CARRIER.values() if d.is_floating_point and d.itemsize == 1)
+REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+"""The dtypes in which torch computes."""
 NATIVE = frozenset(CARRIER)
 """ONNX types with the same bytes in a file and in a torch tensor."""
 ONNX_TYPE: dict[torch.dtype, int] = {dtype: elem_type for elem_type, dtype in CARRIER.items()}
@@ -61,3 +63,14 @@ def onnx_name(elem_type: int) -> str:
     """The name in messages: 1 -> "float", 7 -> "int64", 16 -> "bfloat16"."""
     known = elem_type in TensorProto.DataType.values()
     return TensorProto.DataType.Name(elem_type).lower() if known else f"type {elem_type}"
+
+
+def check_real(dtype: torch.dtype | None) -> None:
+    """Check that a module can compute in a dtype.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if dtype is not None and dtype not in REAL:
+        names = ", ".join(map(str, REAL))
+        raise ValueError(f"dtype must be one of {names}, got {dtype!r}")

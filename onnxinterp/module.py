@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from onnxinterp.dtypes import NARROW
+from onnxinterp.dtypes import NARROW, check_real
 from onnxinterp.errors import NodeError, plain
 from onnxinterp.graph.adoption import Choices, adopt, rewrite, torch_names
 from onnxinterp.graph.build import build
@@ -83,6 +83,8 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
             modules of the tree then.
         reinsert_normalization: a calibration batch, a tensor or a tuple of all inputs, to insert
             BatchNormalization again where it was folded (see `reinsert_batchnorm`).
+        dtype: float16, bfloat16, float32 or float64: the module computes in this type, and expects
+            inputs of it, as after `module.to(dtype)`. Saving writes the types of the file.
 
     Attributes:
         weights: all weights, by the names of the torch module that was exported, where the file
@@ -101,7 +103,7 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
         UnsafeModelError: it refers to a path outside its folder, exceeds `limits`, or uses an
             operator that is not in `allowed_ops`.
         UnsupportedOpError: operators are missing; all are listed, before any weight is read.
-        ValueError: a pattern of `trainable` or `untie` matches no tensor.
+        ValueError: a pattern of `trainable` or `untie` matches no tensor; `dtype` is another.
     """
 
     def __init__(
@@ -119,17 +121,18 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
         data_root: str | os.PathLike[str] | None = None,
         leaves: Literal["nn"] | None = None,
         reinsert_normalization: Any = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if leaves not in (None, "nn"):
             raise ValueError(f'leaves must be None or "nn", got {leaves!r}')
+        check_real(dtype)
         self.fuse = fuse
         self.limits = limits
         self._kernels = {name: kernel_of(name, f) for name, f in (kernels or {}).items()}
         rules: Any = {"limits": limits, "data_root": data_root, "allowed_ops": allowed_ops}
-        source = rewritten(
-            "reinsert_normalization", source, reinsert_normalization, kernels=kernels, **rules
-        )
+        how = "reinsert_normalization"
+        source = rewritten(how, source, reinsert_normalization, kernels=kernels, **rules)
         opened = read(source, kernels=self._kernels, lean=True, **rules)
         self.tied = tie
         model = self._decode(opened, outputs, untie)
@@ -141,6 +144,9 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
         self.frozen_statistics: frozenset[str] = frozenset()
         self._set_forward()
         self._set_floating()
+        self.training = False
+        if dtype is not None:
+            self.to(dtype)
         self.eval()
 
     def _decode(self, opened: Read, outputs: Sequence[str] | None, untie: Untie) -> Model:

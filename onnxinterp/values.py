@@ -15,6 +15,7 @@ device, and only these make a graph depend on data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from ctypes import c_float
 from typing import Any, Literal, TypeAlias, cast
@@ -170,6 +171,35 @@ def round_to(dtype: torch.dtype, x: Any) -> Any:
         return x
     c = x * 536870913.0  # 2**29 + 1
     return c - (c - x)
+
+
+def bounded(data: Any, dtype: torch.dtype) -> Any:
+    """Numbers of a file for a floating type: the largest one for those that it cannot hold.
+
+    A mask adds the lowest number of float32, or a product of it with 0. In float16 and bfloat16
+    that would be -infinity, and the product NaN. Infinity stays.
+
+    Args:
+        data: a number or a list of numbers, plain.
+        dtype: of a floating type, or another, for which nothing changes.
+    """
+    if not dtype.is_floating_point:
+        return data
+    if isinstance(data, list):
+        return [bounded(x, dtype) for x in data]
+    most = torch.finfo(dtype).max
+    return min(max(data, -most), most) if math.isfinite(data) else data
+
+
+def cast_constant(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A constant in another dtype; a number beyond its range becomes its largest, see `bounded`."""
+    narrow = value.to(dtype)
+    if value.dtype == dtype or not dtype.is_floating_point or not value.is_floating_point():
+        return narrow
+    if torch.finfo(dtype).max >= torch.finfo(value.dtype).max or narrow.is_meta:
+        return narrow
+    most = torch.finfo(dtype).max
+    return torch.where(value.isfinite(), value.clamp(-most, most).to(dtype), narrow)
 
 
 def sym_max(a: Any, b: Any) -> Any:

@@ -24,7 +24,7 @@ from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.dtypes import FLOAT8
+from onnxinterp.dtypes import FLOAT8, REAL
 from onnxinterp.ops.narrow import limits, round_to_type, to_float8
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
@@ -33,8 +33,6 @@ from onnxinterp.values import Flag
 from onnxinterp.versions import forwards, older
 
 X_SETTINGS = ("x_scale", "x_zero_point")
-# dtypes in which torch divides
-REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 @op("QuantizeLinear", since=23, any_type=True, frozen=("y_scale", "y_zero_point"))

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from onnxinterp.dtypes import FLOAT8
 from onnxinterp.graph.ir import Graph, ValueInfo
 from onnxinterp.graph.scopes import module_with_mode
 from onnxinterp.graph.types import infer_types, type_of
@@ -40,7 +41,7 @@ from onnxinterp.planning.static_shapes import MAX_STEPS, Found, ranks, static_sh
 from onnxinterp.programs import Programs
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan, WeightPlace
-from onnxinterp.values import Host, Shape, is_traced
+from onnxinterp.values import Host, Shape, bounded, is_traced
 from onnxinterp.weights import Weights, tensors_of
 from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import constant_names
@@ -348,7 +349,11 @@ class Plans:
         if self.loaded_as is not None:
             dtypes = {self.loaded_as: floating_dtype(self.weights) or self.loaded_as}
         hosts = self._hosts  # the numbers of the file, in the type that the tensor has now
-        hosts = {n: Host(hosts[n].data, t.dtype) for n, t in constants.items() if n in hosts}
+        hosts = {
+            n: Host(bounded(hosts[n].data, t.dtype), t.dtype)
+            for n, t in constants.items()
+            if n in hosts
+        }
         for name, tensor in constants.items():  # on the meta device numbers are known all the same
             if tensor.is_meta and name in hosts:
                 constants[name] = hosts[name].tensor()
@@ -391,5 +396,5 @@ def device_of(weights: Weights) -> torch.device:
 
 def floating_dtype(weights: Weights) -> torch.dtype | None:
     """The dtype of the first floating weight: what `.double()` and `.bfloat16()` change."""
-    tensors = tensors_of(weights).values()
-    return next((t.dtype for t in tensors if t.is_floating_point()), None)
+    dtypes = (t.dtype for t in tensors_of(weights).values() if t.is_floating_point())
+    return next((dtype for dtype in dtypes if dtype not in FLOAT8), None)

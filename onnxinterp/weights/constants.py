@@ -7,6 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from onnxinterp.dtypes import FLOAT8
+from onnxinterp.values import cast_constant
+
 
 class Constants(nn.Module):
     """Holds constants as buffers; it is no child of the module, so that no tool sees them.
@@ -32,13 +35,17 @@ class Constants(nn.Module):
         self._values[name].copy_(value)
 
     def follow(self, move: Callable[[Tensor], Tensor]) -> None:
-        """Move and cast as `nn.Module._apply` does; values stay, whatever `move` does to them."""
+        """Move and cast as `nn.Module._apply` does; values stay, whatever `move` does to them.
+
+        8-bit floats stay what they are: as integers, they are what a file has quantized.
+        """
         moved: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         for name, value in self._values.items():
             kind = self._buffers_device(name), value.dtype
             if kind not in moved:
                 moved[kind] = move(torch.empty(0, device=kind[0], dtype=kind[1]))
-            self._values[name] = value.to(moved[kind].dtype)
+            if value.dtype not in FLOAT8:
+                self._values[name] = cast_constant(value, moved[kind].dtype)
             self._place(name, moved[kind].device)
 
     def place(self, device: torch.device) -> None:
