@@ -244,7 +244,8 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
         sizes = sizes_of(self._call.infos, given)
         known = bound.by_sizes.get(sizes) if sizes else None
         guard = guard_of(self.limits, given)
-        runs_program = known and guard is None and by is None and may_run(self.interpreter)
+        interpreter = by or self.interpreter
+        runs_program = known and guard is None and may_run(interpreter)
         if known is not None and runs_program:
             results = known.programs.run(self._call.in_order(given), self)
             if results is not None:
@@ -260,7 +261,7 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
                 return _owned(
                     current.programs.record(frame, self._call.names(given), self), current
                 )
-            results = (by or self.interpreter).start(current.plan, frame)
+            results = interpreter.start(current.plan, frame)
         except NodeError as error:
             self._call.blame_sizes(given, error)
             raise

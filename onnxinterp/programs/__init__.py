@@ -34,13 +34,15 @@ class Compiled:
     """A program that runs.
 
     Attributes:
-        program: its calls.
+        recorded: the calls that were recorded.
+        program: those that it makes.
         function: called with the inputs and the weights.
         source: its source.
         cells: table and name of each weight; empty where one is computed.
         deviations: how often its checks have failed.
     """
 
+    recorded: Program
     program: Program
     function: Callable[..., tuple[Any, ...]]
     source: str
@@ -94,15 +96,20 @@ class Programs:
         Raises:
             As `Interpreter.run`.
         """
-        results, program = record(self.plan, frame, inputs, self.places)
-        made = None
-        if program is not None:
-            if not torch.is_grad_enabled():
-                program = for_inference(program, frame.device)
-            function, source = compiled(program)
-            made = Compiled(program, function, source, _cells(program, root))
+        results, recorded = record(self.plan, frame, inputs, self.places)
+        made = None if recorded is None else self._compiled(recorded, frame.device, root)
         self._made = {**self._made, torch.is_grad_enabled(): made}
         return results
+
+    def _compiled(self, recorded: Program, device: torch.device, root: nn.Module) -> Compiled:
+        program = recorded if torch.is_grad_enabled() else for_inference(recorded, device)
+        function, source = compiled(program)
+        return Compiled(recorded, program, function, source, _cells(program, root))
+
+    def recorded(self) -> Program | None:
+        """The program as it was recorded without gradients; None where there is none."""
+        made = self._made.get(False)
+        return None if made is None else made.recorded
 
 
 def may_run(interpreter: Interpreter) -> bool:

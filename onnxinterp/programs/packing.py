@@ -26,6 +26,7 @@ from torch import Tensor
 from onnxinterp.programs.aliases import Families, is_torch, written_families
 from onnxinterp.programs.calls import Call, Program, Value, values_in
 from onnxinterp.programs.functions import name_of
+from onnxinterp.programs.layouts import choose_layouts
 from onnxinterp.programs.memory import reuse_memory, shared_families
 from onnxinterp.programs.source import compiled
 
@@ -100,9 +101,9 @@ def pack(program: Program) -> Program:
     """A program over packed weights.
 
     Args:
-        program: the weights are constants of it; convolutions run in channels_last.
+        program: the weights are constants of it.
     """
-    return _Packing(program).program()
+    return _Packing(choose_layouts(program, can_pack)).program()
 
 
 class _Packing:

@@ -63,7 +63,7 @@ def references(module: Subject, inputs: tuple[Tensor, ...]) -> list[Reference]:
     if difference := problem(_run(module, inputs), outputs, None):
         raise EngineError(f"two calls of the module with the same inputs differ: {difference}")
     found = [Reference(inputs, outputs, is_example=True)]
-    for candidates in (_others(inputs), _of_other_sizes(module, inputs)):
+    for candidates in (similar_inputs(inputs), _of_other_sizes(module, inputs)):
         for other in candidates:
             try:
                 outputs = _run(module, other)
@@ -82,7 +82,7 @@ def _run(module: Subject, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
     return tuple([r.detach() if isinstance(r, nn.Parameter) else r for r in results])
 
 
-def _others(inputs: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
+def similar_inputs(inputs: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
     """Random inputs: of a normal distribution, or elements of the example in random order."""
     generator = torch.Generator().manual_seed(SEED)
     shapes = [x.shape for x in inputs]

@@ -7,16 +7,21 @@ from hashlib import sha256
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from onnxinterp.errors import EngineError, OnnxError
 from onnxinterp.graph.ir import ValueInfo
 from onnxinterp.inspection.runnable import Runnable
+from onnxinterp.planning.plans import sizes_of
+from onnxinterp.programs.calls import Program
 from onnxinterp.runtime.inputs import Arguments, Floating
 from onnxinterp.runtime.interpreter import Interpreter
 from onnxinterp.writing.savable import Savable
 from onnxinterp.writing.template import Template
 
+CALLS_UNTIL_RECORDED = (
+    3  # one for any sizes, one that makes the plan of these, one that is recorded
+)
 ROOT_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -69,6 +74,19 @@ def check_file_suffices(module: Subject) -> None:
     Raises:
         EngineError: the module computes, or checks, more than the file says.
     """
+    check_module_alone(module)
+    try:
+        module.check_can_save()
+    except OnnxError as error:
+        raise EngineError(str(error)) from error
+
+
+def check_module_alone(module: Subject) -> None:
+    """Check that a call does nothing but to compute results from inputs.
+
+    Raises:
+        EngineError: it has limits, or hooks, or draws random numbers.
+    """
     if module.limits.watches_calls:
         raise EngineError("the calls of this module have limits=, which only the module checks")
     if is_observed(module):
@@ -78,10 +96,23 @@ def check_file_suffices(module: Subject) -> None:
     if drawing:
         name = f"node {drawing[0].name!r} ({drawing[0].op_type})"
         raise EngineError(f"{name} draws random numbers, which differ from call to call")
-    try:
-        module.check_can_save()
-    except OnnxError as error:
-        raise EngineError(str(error)) from error
+
+
+def recorded_program(module: Subject, inputs: tuple[Tensor, ...]) -> Program:
+    """The program of a module for inputs of such sizes, recorded without gradients.
+
+    Raises:
+        EngineError: its calls cannot be recorded.
+    """
+    given = dict(zip(module.input_names, [x.clone() for x in inputs], strict=True))
+    for _ in range(CALLS_UNTIL_RECORDED):
+        evaluate(module, given)
+    sizes = sizes_of(given, given)
+    bound = module._plans.get(training=False).by_sizes.get(sizes) if sizes else None
+    program = None if bound is None else bound.programs.recorded()
+    if program is None:
+        raise EngineError("the calls of this model cannot be recorded")
+    return program
 
 
 def graph_hash(module: Subject) -> str | None:

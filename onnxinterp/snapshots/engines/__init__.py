@@ -86,6 +86,7 @@ def _file(name: str, *, by_default: bool = True) -> Engine:
 FAITHFUL = "faithful"  # the module itself
 ENGINES: dict[str, Engine] = {
     FAITHFUL: _file("faithful"),
+    "torch": _file("torch"),
     "onnxruntime": _file("onnxruntime"),
     "openvino": _file("openvino"),
     "inductor": _file("inductor", by_default=False),

@@ -1,0 +1,190 @@
+"""The program of a module over prepared weights: torch's own kernels, without a compiler.
+
+What depends on weights alone is computed once. The program then runs in one of four forms, the
+fastest of those that compute the same:
+
+    plain     functions of torch, called from Python
+    packed    convolutions and products over weights packed by oneDNN, with what follows fused
+    graph     traced and frozen; oneDNN compiles parts of the graph
+    traced    traced and frozen
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from onnxinterp.errors import EngineError
+from onnxinterp.programs import packing
+from onnxinterp.programs.aliases import is_torch
+from onnxinterp.programs.calls import Check, Program, Value
+from onnxinterp.programs.inference import for_snapshot
+from onnxinterp.programs.memory import reuse_memory
+from onnxinterp.programs.source import DeviationError, compiled
+from onnxinterp.snapshots.checking import problem, similar_inputs
+from onnxinterp.snapshots.engines import Options, Runner
+from onnxinterp.snapshots.subject import Subject, check_module_alone, recorded_program
+from onnxinterp.values import read_weight
+
+Form: TypeAlias = Callable[..., Any]
+WARM_CALLS = 3  # of a traced form: it compiles itself in the first ones
+MEASURED_SECONDS, MIN_TURNS, MAX_TURNS = 0.2, 3, 100
+_FUSION = Lock()  # TorchScript's fusion is one switch of the process
+
+
+class ProgramRunner:
+    """Runs one form of a program.
+
+    Attributes:
+        form: its name.
+    """
+
+    takes_any_sizes = False
+
+    def __init__(self, form: str, function: Form, fixed: frozenset[int]) -> None:
+        self.form = form
+        self._function = function
+        self._fixed = (
+            fixed  # results that depend on no input: a frozen graph returns its own tensor
+        )
+
+    def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Run once.
+
+        Raises:
+            EngineError: the data lead to another branch or size than those of the example.
+        """
+        try:
+            with torch.no_grad():
+                results = self._function(*inputs)
+        except DeviationError as error:
+            raise EngineError("the data lead to another branch or size") from error
+        if self._fixed:
+            return tuple([r.clone() if i in self._fixed else r for i, r in enumerate(results)])
+        return tuple(results)
+
+
+def prepare(module: Subject, inputs: tuple[Tensor, ...], options: Options) -> Runner:  # noqa: ARG001
+    """The fastest form of the program of a module, for inputs of these sizes.
+
+    Raises:
+        EngineError: there is no program, or a call of it would differ from the last one.
+    """
+    check_module_alone(module)
+    recorded = recorded_program(module, inputs)
+    weights = {
+        value: read_weight(holder or module, name).detach()
+        for value, (_, holder, name) in recorded.weights
+    }
+    with torch.no_grad():
+        program = for_snapshot(recorded, weights)
+        fixed = _fixed(program)
+        forms = {name: ProgramRunner(name, form, fixed) for name, form in _forms(program, inputs)}
+        return _fastest(forms, inputs)
+
+
+def _forms(program: Program, inputs: Sequence[Tensor]) -> Iterator[tuple[str, Form]]:
+    """The forms that there are: "plain" first."""
+    yield "plain", _from_python(reuse_memory(program))
+    on_cpu = all(x.device.type == "cpu" for x in inputs)
+    if on_cpu and packing.is_available():
+        yield "packed", _from_python(reuse_memory(packing.pack(program)))
+    if any(isinstance(call, Check) or not is_torch(call) for call in program.calls):
+        return
+    function = _from_python(program)
+    for name in ("graph", "traced") if on_cpu else ("traced",):
+        try:
+            yield name, _traced(function, inputs, fuses=name == "graph")
+        except Exception:  # TorchScript's refusals have no common class
+            continue
+
+
+def _from_python(program: Program) -> Form:
+    function, _ = compiled(program)
+
+    def run(*inputs: Tensor) -> tuple[Any, ...]:
+        return function(*inputs, ())
+
+    return run
+
+
+def _traced(function: Form, inputs: Sequence[Tensor], *, fuses: bool) -> Form:
+    """A function as a frozen graph of TorchScript."""
+
+    class Traced(nn.Module):
+        def forward(self, *inputs: Tensor) -> Any:
+            return function(*inputs)
+
+    with _FUSION, _fusion(fuses), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated; shapes are constants
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]  # untyped in torch
+            Traced().eval(), tuple(inputs), check_trace=False
+        )
+        graph: Form = torch.jit.freeze(traced)
+        for _ in range(WARM_CALLS):
+            graph(*[x.clone() for x in inputs])
+    return graph
+
+
+@contextmanager
+def _fusion(enabled: bool) -> Iterator[None]:
+    """Let oneDNN compile parts of the graphs that are traced meanwhile."""
+    before = torch.jit.onednn_fusion_enabled()  # type: ignore[no-untyped-call]  # as above
+    torch.jit.enable_onednn_fusion(enabled)
+    try:
+        yield
+    finally:
+        torch.jit.enable_onednn_fusion(before)
+
+
+def _fixed(program: Program) -> frozenset[int]:
+    """Places of the outputs that depend on no input."""
+    live = set(program.inputs)
+    for call in program.calls:
+        if live.intersection(call.reads()):
+            live.update(v for v in call.results if v is not None)
+    outputs = enumerate(program.outputs)
+    return frozenset(i for i, v in outputs if isinstance(v, Value) and v not in live)
+
+
+def _fastest(forms: dict[str, ProgramRunner], inputs: tuple[Tensor, ...]) -> ProgramRunner:
+    """The fastest of the forms that compute what the plain one does."""
+    plain = forms["plain"]
+    right = [plain]
+    others = [runner for runner in forms.values() if runner is not plain]
+    right += [runner for runner in others if _computes_the_same(runner, plain, inputs)]
+    best = dict.fromkeys(right, float("inf"))
+    end = perf_counter() + MEASURED_SECONDS * len(right)
+    for turn in range(MAX_TURNS):
+        for runner in right:
+            start = perf_counter()
+            runner(inputs)
+            best[runner] = min(best[runner], perf_counter() - start)
+        if turn >= MIN_TURNS and perf_counter() > end:
+            break
+    return min(right, key=lambda runner: best[runner])
+
+
+def _computes_the_same(
+    runner: ProgramRunner, plain: ProgramRunner, inputs: tuple[Tensor, ...]
+) -> bool:
+    """Whether two forms agree, on the example and on other values."""
+    for given in (inputs, *similar_inputs(inputs)):
+        try:
+            wanted = plain(tuple([x.clone() for x in given]))
+        except (RuntimeError, IndexError, ValueError, EngineError):
+            continue  # these values are not for this model
+        try:
+            results = runner(tuple([x.clone() for x in given]))
+        except Exception:  # as above
+            return False
+        if problem(results, wanted, None):
+            return False
+    return True
