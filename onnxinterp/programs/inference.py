@@ -19,6 +19,7 @@ from onnxinterp.programs.batchnorm import fold_batchnorm
 from onnxinterp.programs.calls import Call, Program, Value
 from onnxinterp.programs.folding import fold
 from onnxinterp.programs.layouts import choose_layouts
+from onnxinterp.programs.linears import use_onednn
 from onnxinterp.programs.memory import reuse_memory
 from onnxinterp.programs.pieces import join_pieces
 from onnxinterp.programs.recurrent import use_cells
@@ -34,7 +35,7 @@ def for_inference(program: Program, device: torch.device) -> Program:
     """
     program = use_cells(join_pieces(fold(program)))
     if device.type == "cpu":
-        program = choose_layouts(program)
+        program = use_onednn(choose_layouts(program))
     return reuse_memory(simplify(program))
 
 

@@ -100,10 +100,8 @@ def _forms(program: Program, inputs: Sequence[Tensor]) -> Iterator[tuple[str, Fo
         return
     function = _from_python(program)
     for name in ("graph", "traced") if on_cpu else ("traced",):
-        try:
-            yield name, _traced(function, inputs, fuses=name == "graph")
-        except Exception:  # TorchScript's refusals have no common class
-            continue
+        if (graph := _traced(function, inputs, fuses=name == "graph")) is not None:
+            yield name, graph
 
 
 def _from_python(program: Program) -> Form:
@@ -115,8 +113,8 @@ def _from_python(program: Program) -> Form:
     return run
 
 
-def _traced(function: Form, inputs: Sequence[Tensor], *, fuses: bool) -> Form:
-    """A function as a frozen graph of TorchScript."""
+def _traced(function: Form, inputs: Sequence[Tensor], *, fuses: bool) -> Form | None:
+    """A function as a frozen graph of TorchScript; None where it refuses, at the first run even."""
 
     class Traced(nn.Module):
         def forward(self, *inputs: Tensor) -> Any:
@@ -124,12 +122,15 @@ def _traced(function: Form, inputs: Sequence[Tensor], *, fuses: bool) -> Form:
 
     with _FUSION, _fusion(fuses), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated; shapes are constants
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]  # untyped in torch
-            Traced().eval(), tuple(inputs), check_trace=False
-        )
-        graph: Form = torch.jit.freeze(traced)
-        for _ in range(WARM_CALLS):
-            graph(*[x.clone() for x in inputs])
+        try:
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]  # untyped in torch
+                Traced().eval(), tuple(inputs), check_trace=False
+            )
+            graph: Form = torch.jit.freeze(traced)
+            for _ in range(WARM_CALLS):
+                graph(*[x.clone() for x in inputs])
+        except Exception:  # its refusals have no common class
+            return None
     return graph
 
 
