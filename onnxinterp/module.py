@@ -34,7 +34,7 @@ from onnxinterp.runtime.plan import Key, Plan, read_weights
 from onnxinterp.snapshots import Optimizable
 from onnxinterp.values import Host
 from onnxinterp.weights import Weights
-from onnxinterp.weights.loading import header, read_tensors
+from onnxinterp.weights.loading import header, own_tensors, read_tensors
 from onnxinterp.weights.trainable import SETS, Trainable, constant_names, parameters
 from onnxinterp.weights.tunable import Tunable
 from onnxinterp.weights.watch import Watch
@@ -176,7 +176,7 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
         with self._mapped.sampled():
             adoption = adopt(model, graph, tensors, tensors.get, choices)
         self.onnx_graph = graph = rewrite(graph, adoption)
-        tensors = adoption.weights(tensors)
+        tensors = adoption.weights(tensors, own_tensors(model, reader))
         if trainable not in SETS:
             trainable = torch_names(trainable, adoption.stored)
         known = {name: type_of(value) for name, value in (tensors | strings).items()} | packed

@@ -33,7 +33,7 @@ class Layout(NamedTuple):
         kernel: computes the tensor of the file from the weights; it runs in each call, if no fusion
             takes the weights as they are.
         attributes: of the kernel.
-        split: the tensor of the file -> the weights, contiguous.
+        split: the tensor of the file -> the weights, perhaps as views of it.
         sizes: the shape of the tensor of the file -> those of the weights; () where it has another
             shape than this layout.
     """

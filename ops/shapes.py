@@ -175,7 +175,7 @@ def transpose(data: Tensor, *, perm: Ints | None = None) -> Tensor:
 TRANSPOSED = layout(
     "transposed",
     transpose,
-    split=lambda stored: (stored.t().contiguous(),),
+    split=lambda stored: (stored.t(),),
     sizes=lambda shape: (tuple(shape)[::-1],) if len(shape) == 2 else (),
     perm=[1, 0],
 )

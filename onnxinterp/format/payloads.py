@@ -2,7 +2,6 @@
 
     outline     the large tensors in the bytes of a model, and which payloads can be cut out
     Payloads    reads what was cut out, for the tensors of the parsed model
-    own_memory  where the elements of a tensor are stored
 
 Protobuf would hold the weights a second time, and a third time while it returns them. A payload is
 cut out only if it is the one field of raw data in its tensor, beside fields that say nothing about
@@ -15,7 +14,6 @@ number: a tensor that has it where it is expected is the right one.
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import secrets
 import weakref
@@ -27,6 +25,7 @@ from google.protobuf.message import Message
 from onnx import TensorProto
 
 from onnxinterp.errors import InvalidModelError
+from onnxinterp.format.memory import Pages, own_memory
 from onnxinterp.format.wire import (
     INNER_FIELDS,
     LENGTH,
@@ -44,7 +43,6 @@ from onnxinterp.format.wire import (
 )
 
 MIN_PAYLOAD_BYTES = 1024  # of payloads that are cut out
-MIN_MAP_BYTES = 2**16  # tensors from this size get memory pages of their own
 MAX_FIELDS = 2**18  # that are looked at, in less than a second; with more, nothing is cut out
 NONCE_BYTES = 12
 RAW = number_of(TensorProto, "raw_data")
@@ -260,9 +258,7 @@ class Payloads:
         tensors: Sequence[CutTensor] = (),
         source: SourceFile | bytes = b"",
     ) -> None:
-        self._tensors = {
-            id(t.message): t for t in tensors
-        }  # as long as it lives, the id is its own
+        self._tensors = {id(t.message): t for t in tensors}  # alive: each id stays its own
         self._source = source
 
     def __iter__(self) -> Iterator[CutTensor]:
@@ -273,12 +269,12 @@ class Payloads:
         cut = self._tensors.get(id(tensor))
         return None if cut is None else cut.stop - cut.start
 
-    def read(self, tensor: TensorProto) -> bytearray | mmap.mmap:
+    def read(self, tensor: TensorProto) -> Pages:
         """The payload of a tensor, which was cut out, in memory of its own."""
         cut = self._tensors[id(tensor)]
-        target = own_memory(cut.stop - cut.start)
-        self._fill(cut.start, target)
-        return target
+        pages = own_memory(cut.stop - cut.start)
+        self._fill(cut, pages)
+        return pages
 
     def inline(self, tensor: TensorProto) -> TensorProto:
         """A copy of a tensor with its payload; the tensor itself if that was not cut out."""
@@ -293,15 +289,15 @@ class Payloads:
     def bytes(self, cut: CutTensor) -> bytes:
         """A copy of a payload."""
         data = bytearray(cut.stop - cut.start)
-        self._fill(cut.start, data)
+        self._fill(cut, data)
         return bytes(data)
 
-    def _fill(self, start: int, target: bytearray | mmap.mmap) -> None:
-        with memoryview(target) as view:
+    def _fill(self, cut: CutTensor, pages: Pages) -> None:
+        with memoryview(pages) as target:
             if isinstance(self._source, SourceFile):
-                self._source.read(start, view)
+                self._source.read(cut.start, target)
             else:
-                view[:] = memoryview(self._source)[start : start + len(view)]
+                target[:] = memoryview(self._source)[cut.start : cut.stop]
 
     def close(self) -> None:
         """End reading.
@@ -314,14 +310,3 @@ class Payloads:
 
 
 NO_PAYLOADS = Payloads()
-
-
-def own_memory(size: int) -> bytearray | mmap.mmap:
-    """Memory for the elements of one tensor; pages of its own for a large one.
-
-    In the heap, between the pieces of the parsed model, it would keep their memory from returning
-    to the system when they are freed.
-    """
-    if size < MIN_MAP_BYTES:
-        return bytearray(size)
-    return mmap.mmap(-1, size, access=mmap.ACCESS_COPY)  # of this process alone

@@ -23,7 +23,8 @@ from onnxinterp.dtypes import CARRIER, NATIVE, STRING
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
 from onnxinterp.format.files import Folder
 from onnxinterp.format.mapped_files import MappedFiles
-from onnxinterp.format.payloads import NO_PAYLOADS, Payloads, own_memory
+from onnxinterp.format.memory import Pages, own_memory
+from onnxinterp.format.payloads import NO_PAYLOADS, Payloads
 from onnxinterp.format.signatures import HEAD_BYTES, describe
 from onnxinterp.format.tensor_checks import (
     External,
@@ -196,7 +197,7 @@ def flat_positions(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
     return (indices * torch.tensor(strides)).sum(1)
 
 
-def _own_copy(data: bytes) -> bytearray | mmap.mmap:
+def _own_copy(data: bytes) -> Pages:
     """A writable copy."""
     copy = own_memory(len(data))
     copy[:] = data

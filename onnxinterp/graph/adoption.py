@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
+from onnxinterp.format.memory import Reuse
 from onnxinterp.graph.equality import Equals
 from onnxinterp.graph.ir import Graph, Model, Node
 from onnxinterp.graph.scopes import are_separate, differ_in_numbers, is_torch_name
@@ -82,14 +83,28 @@ class Adoption:
     tied: dict[str, str] = field(default_factory=dict)
     reads: dict[Place, Stored] = field(default_factory=dict)
 
-    def weights(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights under all their names, made of the tensors of the file, which are used up."""
+    def weights(
+        self, tensors: dict[str, Tensor], reusable: Collection[str] = ()
+    ) -> dict[str, Tensor]:
+        """The weights under all their names, made of the tensors of the file, which are used up.
+
+        Args:
+            tensors: those of the file.
+            reusable: names of those whose memory may be written to.
+        """
         found: dict[str, Tensor] = {}
+        split = [n for n, (layout, _) in self.stored.items() if layout and n in reusable]
+        reuse = Reuse(max((tensors[name].nbytes for name in split), default=0))
         for origin, (layout, names) in self.stored.items():
             tensor = tensors.pop(origin)
             if all(name in found or name in self.tied for name in names):
                 continue
-            parts = LAYOUTS[layout].split(tensor) if layout else (tensor,)
+            if not layout:
+                parts: tuple[Tensor, ...] = (tensor,)
+            elif origin in reusable:
+                parts = reuse.split(tensor, LAYOUTS[layout].split)
+            else:
+                parts = tuple(part.contiguous() for part in LAYOUTS[layout].split(tensor))
             found.update(zip(names, parts, strict=True))
         return found | {name: found[first] for name, first in self.tied.items()}
 

@@ -74,6 +74,15 @@ def read_tensor(stored: Holder, reader: TensorReader) -> Tensor | np.ndarray[Any
     return value
 
 
+def own_tensors(model: Model, reader: TensorReader) -> set[str]:
+    """The tensors that were read to memory of their own, which nothing else uses."""
+    return {
+        name
+        for name, stored in model.tensors.items()
+        if isinstance(stored, onnx.TensorProto) and reader.payloads.size(stored) is not None
+    }
+
+
 def header(stored: Holder) -> tuple[int, tuple[int, ...]]:
     """The ONNX type and the shape of a weight, without its data; a sparse one counts as dense.
 

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxinterp import InvalidModelError, Limits, OnnxModule
 from onnxinterp.format import payloads
+from onnxinterp.format.memory import Reuse
 from onnxinterp.format.payloads import outline
 from onnxinterp.format.wire import varint
 from onnxinterp.reading import source as reading
@@ -293,6 +294,19 @@ def test_the_file_of_embedded_weights_may_change_once_it_is_open(tmp_path: Path)
     torch.testing.assert_close(module(torch.zeros(32, 32)), torch.from_numpy(WEIGHT))
     module.save_onnx(path)
     assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64], ids=str)
+def test_parts_of_a_tensor_take_its_memory_each_as_a_storage_of_its_own(dtype: torch.dtype) -> None:
+    tensor = torch.arange(2 * 40 * 30).to(dtype).reshape(2, 40, 30)
+    expected = [part.t().clone() for part in tensor]
+    address = tensor.data_ptr()
+    parts = Reuse(tensor.nbytes).split(tensor, lambda t: [part.t() for part in t])
+    for part, values in zip(parts, expected, strict=True):
+        assert torch.equal(part, values)
+        assert part.is_contiguous()
+        assert part.untyped_storage().nbytes() == part.nbytes
+    assert [part.data_ptr() - address for part in parts] == [0, parts[0].nbytes]
 
 
 PROGRAM = """
