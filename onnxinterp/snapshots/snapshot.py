@@ -9,6 +9,7 @@ Snapshot.refresh       prepares all anew from the weights as they are
 from __future__ import annotations
 
 import copy
+import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -387,8 +388,12 @@ def _remember(table: dict[Signature, Any], signature: Signature, value: Any) -> 
 
 
 def _after_fork() -> None:
-    """Let snapshots prepare again in a forked process, which has none of the engines' threads."""
+    """Let snapshots prepare again in a forked process, which has none of the engines' threads.
+
+    Those of the parent are never freed here: an engine that ends waits for its threads.
+    """
     for snapshot in tuple(_SNAPSHOTS):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(snapshot._state))
         snapshot._start()
 
 

@@ -15,6 +15,7 @@ arrays and other tensors that share the memory, C extensions, and other processe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from itertools import chain
 from operator import is_not
@@ -118,6 +119,10 @@ def _note_step(optimizer: Optimizer, _args: Any, _keywords: Any) -> None:
         live = tuple(_LIVE)
     for watch in live:
         watch.note_step(optimizer)
+
+
+if hasattr(os, "register_at_fork"):  # posix only; another thread may hold it at that moment
+    os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]  # typeshed
 
 
 def _register() -> None:
