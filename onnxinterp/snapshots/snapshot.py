@@ -59,6 +59,7 @@ class State:
         chosen: the engine for sizes that are prepared when they come; None for none.
         any_lane: runs sizes that are not prepared.
         lanes: the runners of particular sizes.
+        accepted: what inputs were found right.
         seen: sizes that came once.
         refused: sizes that the engine could not run -> why.
         entries: what became of each engine, by inputs.
@@ -73,6 +74,7 @@ class State:
         self.chosen: str | None = None
         self.any_lane = self.slowest
         self.lanes: dict[Signature, Lane] = {}
+        self.accepted: dict[Signature, None] = {}
         self.seen: dict[Signature, None] = {}
         self.refused: dict[Signature, str] = {}
         self.entries: dict[str, list[Entry]] = {}
@@ -137,18 +139,26 @@ class Snapshot:
             ChangedWeightsError: the weights changed, and `on_change` is "raise".
         """
         state = self._state or self._prepared()
-        module = state.module
-        given = module._call.gather(args, keywords, module._floating)
         if state.watch is not None:
             state = self._current(state, state.watch)
-        if _is_transformed():
-            results = evaluate(module, given)
-        elif len(given) != len(state.names):
-            results = state.faithful.run(given)
+        if not keywords and _signature(args) in state.accepted and not _is_transformed():
+            results = self._run(state, args)
         else:
-            inputs = tuple([given[name] for name in state.names])
-            results = self._run(state, inputs)
+            results = self._check_and_run(state, args, keywords)
         return results[0] if len(results) == 1 else results
+
+    def _check_and_run(self, state: State, args: Any, keywords: Any) -> tuple[Any, ...]:
+        """Check the inputs, and run; later calls with such inputs need no check."""
+        module = state.module
+        given = module._call.gather(args, keywords, module._floating)
+        if _is_transformed():
+            return evaluate(module, given)
+        if len(given) != len(state.names):
+            return state.faithful.run(given)
+        inputs = tuple([given[name] for name in state.names])
+        if (signature := _signature(inputs)) is not None:
+            _remember(state.accepted, signature, None)
+        return self._run(state, inputs)
 
     def _prepared(self) -> State:
         """The state, prepared now where this is a copy, or in a forked process."""

@@ -23,15 +23,34 @@ from threading import Lock
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from onnxinterp.snapshots.subject import Subject, is_observed, modules_with_modes
 
 Table: TypeAlias = "dict[str, nn.Parameter | None] | dict[str, Tensor | None]"
+_are_at = getattr(torch._C, "_tensors_data_ptrs_at_indices_equal", None)  # twice as fast
 _LIVE: WeakSet[WeightWatch] = WeakSet()
 _lock = Lock()
 _registered = False
+
+
+class Addresses:
+    """Where the data of tensors are, which an assignment to `.data` replaces."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._tensors = tensors
+        self._numbers = [t.data_ptr() for t in tensors]
+        self._indices = list(range(len(tensors)))
+        # as long as the old data live, no new data are at their address
+        self._kept = [t.detach() for t in tensors]
+
+    def have_changed(self) -> bool:
+        """Whether one differs from what it was."""
+        if _are_at is None:
+            return [t.data_ptr() for t in self._tensors] != self._numbers
+        return not _are_at(self._tensors, self._numbers, self._indices)
 
 
 class WeightWatch:
@@ -42,7 +61,8 @@ class WeightWatch:
         # comparing tables is quickest: equal objects are found by identity, without `==`; tensors
         # that differ raise there, unless they have one element
         single = [t for t in tables if any(w is not None and w.numel() == 1 for w in t.values())]
-        several = [t for t in tables if all(t is not s for s in single)]
+        ids = set(map(id, single))
+        several = [t for t in tables if id(t) not in ids]
         self._single = single
         self._singles = _values(single)
         self._several = several
@@ -50,10 +70,7 @@ class WeightWatch:
         held = [w for table in tables for w in table.values() if w is not None]
         self._counted = [w for w in held if not w.is_inference()]
         self._versions = [w._version for w in self._counted]
-        self._placed = [w for w in held if _has_address(w)]
-        self._addresses = [w.data_ptr() for w in self._placed]
-        # as long as the old data live, no new data are at their address
-        self._kept = [w.detach() for w in self._placed]
+        self._addresses = Addresses([w for w in held if _has_address(w)])
         self._ids = {id(w) for w in held}
         self._setting = module._plans.setting
         self._modes = modules_with_modes(module)
@@ -79,7 +96,7 @@ class WeightWatch:
             return "a weight was replaced"
         if [w._version for w in self._counted] != self._versions:
             return "a weight was changed in place"
-        if [w.data_ptr() for w in self._placed] != self._addresses:
+        if self._addresses.have_changed():
             return "the data of a weight were replaced"
         return ""
 
