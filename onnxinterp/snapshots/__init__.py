@@ -74,7 +74,7 @@ class Optimizable(Subject):
             cache: whether the choice is kept in `$XDG_CACHE_HOME/onnxinterp` for later processes,
                 by machine, model and sizes.
             tolerance: how far an engine may differ from this module, relative to each element
-                plus the root mean square of its output. By default 1e-3 for float32, see
+                plus the root mean square of its output. By default 3e-4 for float32, see
                 `snapshots.checking`. The rest must be equal.
             providers: execution providers of onnxruntime, in order: names, or (name, options).
             **named: the example by name.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,8 +25,6 @@ from onnxinterp.snapshots.subject import Subject, graph_hash
 ROUNDS = 5  # at least
 MAX_ROUNDS = 200
 SECONDS = 0.25  # of measuring, for each engine
-Signature: TypeAlias = "tuple[tuple[torch.Size, torch.dtype, torch.device], ...]"
-"""Shape, dtype and device of each input."""
 
 
 @dataclass(frozen=True)

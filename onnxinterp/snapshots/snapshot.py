@@ -9,6 +9,7 @@ Snapshot.refresh       prepares all anew from the weights as they are
 from __future__ import annotations
 
 import copy
+import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -21,22 +22,20 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 
 from onnxinterp.errors import ChangedWeightsError, EngineError, plain
-from onnxinterp.planning.plans import PLAIN
 from onnxinterp.snapshots.checking import Reference, references
 from onnxinterp.snapshots.competition import (
     Competition,
     Entry,
     Lane,
     Outcome,
-    Signature,
     described,
     entries,
     measure,
     rank,
 )
 from onnxinterp.snapshots.engines import FAITHFUL, engine_names
-from onnxinterp.snapshots.engines.faithful import Faithful
 from onnxinterp.snapshots.staleness import WeightWatch
+from onnxinterp.snapshots.state import Signature, State, remember, signature_of
 from onnxinterp.snapshots.subject import Subject, evaluate, modules_with_modes
 from onnxinterp.values import is_traced
 
@@ -44,37 +43,6 @@ OnChange: TypeAlias = Literal["raise", "renew", "ignore"]
 ON_CHANGE = ("raise", "renew", "ignore")
 MAX_LANES = 8  # runners for particular sizes that are kept
 _SNAPSHOTS: WeakSet[Snapshot] = WeakSet()
-MAX_SEEN = 1024  # sizes that came once, or that an engine could not run
-
-
-class State:
-    """What a snapshot has prepared: replaced as a whole, so that threads find it consistent.
-
-    Attributes:
-        module: what was prepared; a private copy where changes are to be ignored.
-        watch: tells whether its weights have changed; None where changes are ignored.
-        faithful: runs the module itself.
-        slowest: the lane of it, for what no engine takes.
-        chosen: the engine for sizes that are prepared when they come; None for none.
-        any_lane: runs sizes that are not prepared.
-        lanes: the runners of particular sizes.
-        seen: sizes that came once.
-        refused: sizes that the engine could not run -> why.
-        entries: what became of each engine, by inputs.
-    """
-
-    def __init__(self, module: Subject, watch: WeightWatch | None) -> None:
-        self.module = module
-        self.watch = watch
-        self.names = module.input_names
-        self.faithful = Faithful(module)
-        self.slowest = Lane(FAITHFUL, self.faithful, any_sizes=True)
-        self.chosen: str | None = None
-        self.any_lane = self.slowest
-        self.lanes: dict[Signature, Lane] = {}
-        self.seen: dict[Signature, None] = {}
-        self.refused: dict[Signature, str] = {}
-        self.entries: dict[str, list[Entry]] = {}
 
 
 class Snapshot:
@@ -136,18 +104,26 @@ class Snapshot:
             ChangedWeightsError: the weights changed, and `on_change` is "raise".
         """
         state = self._state or self._prepared()
-        module = state.module
-        given = module._call.gather(args, keywords, module._floating)
         if state.watch is not None:
             state = self._current(state, state.watch)
-        if _is_transformed():
-            results = evaluate(module, given)
-        elif len(given) != len(state.names):
-            results = state.faithful.run(given)
+        if not keywords and signature_of(args) in state.accepted and not _is_transformed():
+            results = self._run(state, args)
         else:
-            inputs = tuple([given[name] for name in state.names])
-            results = self._run(state, inputs)
+            results = self._check_and_run(state, args, keywords)
         return results[0] if len(results) == 1 else results
+
+    def _check_and_run(self, state: State, args: Any, keywords: Any) -> tuple[Any, ...]:
+        """Check the inputs, and run; later calls with such inputs need no check."""
+        module = state.module
+        given = module._call.gather(args, keywords, module._floating)
+        if _is_transformed():
+            return evaluate(module, given)
+        if len(given) != len(state.names):
+            return state.faithful.run(given)
+        inputs = tuple([given[name] for name in state.names])
+        if (signature := signature_of(inputs)) is not None:
+            remember(state.accepted, signature, None)
+        return self._run(state, inputs)
 
     def _prepared(self) -> State:
         """The state, prepared now where this is a copy, or in a forked process."""
@@ -173,7 +149,7 @@ class Snapshot:
             return self._prepared()
 
     def _run(self, state: State, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        signature = _signature(inputs)
+        signature = signature_of(inputs)
         if signature is None:
             return state.faithful(inputs)
         lane = state.lanes.get(signature)
@@ -205,7 +181,7 @@ class Snapshot:
             reason = f"it failed in a call: {type(error).__name__}: {error}"
             with self._lock:
                 state.lanes.pop(signature, None)
-                _remember(state.refused, signature, reason)
+                remember(state.refused, signature, reason)
                 line = described(state.names, inputs)
                 refused = {lane.engine: reason}
                 state.entries[line] = entries(line, {}, refused, state.slowest)
@@ -218,7 +194,7 @@ class Snapshot:
         if state.chosen is None:
             return state.any_lane
         if signature not in state.seen:
-            _remember(state.seen, signature, None)
+            remember(state.seen, signature, None)
             return state.any_lane
         if not self._preparing.acquire(blocking=False):
             return state.any_lane  # another thread is preparing a lane
@@ -242,7 +218,7 @@ class Snapshot:
             found = self._against(state.any_lane, state.chosen, state.module, checks)
         lane = min(found.lanes, key=rank) if found.lanes else state.any_lane
         if found.refused:
-            _remember(state.refused, signature, found.refused[state.chosen])
+            remember(state.refused, signature, found.refused[state.chosen])
         with self._lock:
             if len(state.lanes) >= MAX_LANES:
                 oldest = min(state.lanes, key=lambda key: state.lanes[key].last_use)
@@ -297,7 +273,7 @@ class Snapshot:
         state.entries[line] = entries(line, found.seconds, found.refused, best)
         general = [lane for lane in lanes if lane.any_sizes]
         state.any_lane = min(general, key=rank) if general else state.slowest
-        if not best.any_sizes and (signature := _signature(inputs)) is not None:
+        if not best.any_sizes and (signature := signature_of(inputs)) is not None:
             state.chosen = best.engine
             state.lanes[signature] = best
         self._state = state
@@ -306,7 +282,7 @@ class Snapshot:
     def _compete(self, module: Subject, inputs: tuple[Any, ...]) -> Outcome:
         """Find the engine for the example."""
         try:
-            if _signature(inputs) is None:
+            if signature_of(inputs) is None:
                 raise EngineError("inputs must be tensors, not strings, sequences or maps")
             checks = references(module, inputs)
         except EngineError as error:
@@ -357,13 +333,6 @@ def _check_mode(module: Subject) -> None:
         raise ChangedWeightsError(f"{message}, but a part of it is in train() mode: call eval()")
 
 
-def _signature(inputs: tuple[Any, ...]) -> Signature | None:
-    """What runners are prepared for; None where an input is no plain tensor."""
-    if not all(type(x) in PLAIN for x in inputs):
-        return None
-    return tuple([(x.shape, x.dtype, x.device) for x in inputs])
-
-
 def _is_transformed() -> bool:
     """Whether torch is capturing or transforming the call, or computes in other types."""
     return (
@@ -379,16 +348,13 @@ def _copied(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
 
 
-def _remember(table: dict[Signature, Any], signature: Signature, value: Any) -> None:
-    """Store an entry; the oldest of too many is forgotten."""
-    table[signature] = value
-    while len(table) > MAX_SEEN:
-        table.pop(next(iter(table)), None)
-
-
 def _after_fork() -> None:
-    """Let snapshots prepare again in a forked process, which has none of the engines' threads."""
+    """Let snapshots prepare again in a forked process, which has none of the engines' threads.
+
+    Those of the parent are never freed here: an engine that ends waits for its threads.
+    """
     for snapshot in tuple(_SNAPSHOTS):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(snapshot._state))
         snapshot._start()
 
 

@@ -59,8 +59,12 @@ def evaluate(module: Subject, given: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def is_observed(module: Subject) -> bool:
     """Whether a module, or a part of it, has hooks, was replaced or wrapped."""
-    own = any(module.__dict__[hooks] for hooks in ROOT_HOOKS)
-    return own or module._plans.watch.is_observed()
+    return any(root_hooks(module)) or module._plans.watch.is_observed()
+
+
+def root_hooks(module: nn.Module) -> tuple[dict[int, Any], ...]:
+    """The tables of hooks of the module itself."""
+    return tuple([module.__dict__[hooks] for hooks in ROOT_HOOKS])
 
 
 def modules_with_modes(module: Subject) -> list[nn.Module]:

@@ -72,12 +72,15 @@ def _cut(graph: onnx.GraphProto, outputs: Sequence[str]) -> None:
     """Give a graph other outputs, and remove the nodes that they do not need."""
     declared = {o.name: o for o in graph.output}
     wanted = [declared.get(name, onnx.ValueInfoProto(name=name)) for name in outputs]
-    needed, nodes = set(outputs), []
-    for node in reversed(graph.node):
-        if not needed.isdisjoint(node.output):
-            nodes.append(node)
-            needed.update(_reads(node))
-    nodes.reverse()
+    makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    needed: set[int] = set()
+    names = list(outputs)
+    while names:  # nodes may be in any order
+        index = makers.get(names.pop())
+        if index is not None and index not in needed:
+            needed.add(index)
+            names += _reads(graph.node[index])
+    nodes = [graph.node[index] for index in sorted(needed)]
     del graph.node[:], graph.output[:]
     graph.node.extend(nodes)
     graph.output.extend(wanted)
