@@ -59,11 +59,28 @@ def _shown(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.2f}"
 
 
+def _mean(ratios: Sequence[float | None]) -> str:
+    """Return the mean, with the number of the models if it is not that of all."""
+    known = [ratio for ratio in ratios if ratio is not None]
+    some = f" ({len(known)})" if 0 < len(known) < len(ratios) else ""
+    return _shown(geometric_mean(known)) + some
+
+
 def _cell(result: Result, engine: str) -> str:
     if engine in result.failures:
         return "fails"
-    wrong = result.errors.get(engine, 0.0) >= MAX_MSE
-    return _shown(result.ratio(engine)) + (" (!)" if wrong else "")
+    right = result.errors.get(engine, 0.0) < MAX_MSE  # not for NaN
+    return _shown(result.ratio(engine)) + ("" if right else " (!)")
+
+
+def _note(threads: int) -> str:
+    clock = "process" if threads == 1 else "wall"
+    return (
+        f"Milliseconds of onnxruntime, and the ratio of {clock} times to it: below 1 is faster "
+        "than onnxruntime. `MSE` is that of onnxinterp. (!) marks an engine whose MSE against "
+        f"unoptimized onnxruntime is not below {MAX_MSE:g}. A mean over fewer models has their "
+        "number behind it."
+    )
 
 
 def table_of(results: Sequence[Result], threads: int) -> Table:
@@ -80,21 +97,10 @@ def table_of(results: Sequence[Result], threads: int) -> Table:
     for kind in (*dict.fromkeys(r.kind for r in results), "all"):
         own = [r for r in results if kind in ("all", r.kind)]
         row = [f"**{kind}, geometric mean**", str(len(own)), ""]
-        row += [_shown(geometric_mean(r.ratio(name) for r in own)) for name in others]
-        old = geometric_mean(r.ratio(BASELINE, CURRENT) for r in own)
-        rows.append((*row, *[_shown(old)] * has_baseline, ""))
-    return Table(
-        f"{threads} thread{'s' if threads > 1 else ''}",
-        f"Milliseconds of onnxruntime, and the ratio of {'process' if threads == 1 else 'wall'} "
-        "times to it: below 1 is faster than onnxruntime. `MSE` is that of onnxinterp. (!) marks "
-        f"an engine whose MSE against unoptimized onnxruntime is {MAX_MSE:g} or more.",
-        (
-            "model",
-            "nodes",
-            "onnxruntime ms",
-            *others,
-            *["old / new"] * has_baseline,
-            "MSE",
-        ),
-        tuple(rows),
-    )
+        row += [_mean([r.ratio(name) for r in own]) for name in others]
+        mean = _mean([r.ratio(BASELINE, CURRENT) for r in own])
+        rows.append((*row, *[mean] * has_baseline, ""))
+    old = ["old / new"] * has_baseline
+    columns = ("model", "nodes", "onnxruntime ms", *others, *old, "MSE")
+    title = f"{threads} thread{'s' if threads > 1 else ''}"
+    return Table(title, _note(threads), columns, tuple(rows))

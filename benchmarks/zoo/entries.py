@@ -159,5 +159,11 @@ ENTRIES = (
     Entry("mlp300", OVERHEAD, _seeded(_mlp), _normal(1, 16)),
 )
 
-KINDS = {entry.name: entry.kind for entry in ENTRIES} | FILES
-"""Name of each model -> its class."""
+_KINDS = {entry.name: entry.kind for entry in ENTRIES} | FILES
+KINDS = {
+    name: kind
+    for of in (CONVOLUTIONAL, TRANSFORMER, OVERHEAD)
+    for name, kind in _KINDS.items()
+    if kind == of
+}
+"""Name of each model -> its class, class by class."""

@@ -25,11 +25,13 @@ class Measuring(Interpreter):
         shapes: name of a value -> its shape; values that are no tensors are missing.
         flops: first output of a node -> its floating point operations, without those of nodes in
             its subgraphs, which have entries of their own.
+        flops_by_step: the same by step.
     """
 
     def __init__(self) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.flops: Counter[str] = Counter()
+        self.flops_by_step: Counter[Step] = Counter()
         self._counter: FlopCounterMode | None = None
 
     def flops_of(self, nodes: Iterable[Node]) -> int:
@@ -52,7 +54,9 @@ class Measuring(Interpreter):
         """Run the step, and record what no step inside of it has recorded."""
         before = self._unrecorded()
         result = super().run_step(step, frame)
-        self.flops[step.outputs[0]] += self._unrecorded() - before
+        own = self._unrecorded() - before
+        self.flops[step.outputs[0]] += own
+        self.flops_by_step[step] += own
         for name, value in by_name(step, result):
             if hasattr(value, "shape"):
                 self.shapes[name] = tuple(value.shape)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from onnxinterp.inspection.measure import Measuring
-from onnxinterp.runtime.interpreter import Frame
+from onnxinterp.runtime.interpreter import Frame, by_name
 from onnxinterp.runtime.plan import Step
 
 
@@ -20,6 +20,7 @@ class MeasuringMemory(Measuring):
     Attributes:
         allocated: step -> bytes of new storages of its results, in all calls. A view has none.
         alive: step -> most bytes of all activations that are alive after a call of it.
+        result_shapes: step -> shapes of its results in the last call, those of tensors.
         peak: the most bytes of activations at any moment.
     """
 
@@ -27,6 +28,7 @@ class MeasuringMemory(Measuring):
         super().__init__()
         self.allocated: dict[Step, int] = {}
         self.alive: dict[Step, int] = {}
+        self.result_shapes: dict[Step, tuple[tuple[int, ...], ...]] = {}
         self.peak = 0
         self._storages: dict[StorageWeakRef, int] = {}  # of activations that were alive
 
@@ -44,6 +46,8 @@ class MeasuringMemory(Measuring):
         self.allocated[step] = self.allocated.get(step, 0) + alive - before
         self.alive[step] = max(self.alive.get(step, 0), alive)
         self.peak = max(self.peak, alive)
+        results = [value for _, value in by_name(step, result) if hasattr(value, "shape")]
+        self.result_shapes[step] = tuple([tuple(value.shape) for value in results])
         return result
 
 

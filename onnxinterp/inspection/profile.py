@@ -32,9 +32,9 @@ class StepTimes(NamedTuple):
     """A step: one node, or several that run as one function.
 
     Attributes:
-        nodes: names of its nodes; the path of the module that it calls.
+        nodes: names of its nodes; the path of a module where it calls one that has steps.
         outputs: first output of each node.
-        op: its operators: "Conv", "Mul + Sigmoid".
+        op: its operators ("Conv", "Mul + Sigmoid"), or what it calls ("call of Linear").
         layer: paths of the torch modules around it, outermost first.
         depth: how many nodes with subgraphs are around it.
         calls: of one run.

@@ -13,7 +13,7 @@ from onnxinterp.inspection.memory import MeasuringMemory
 from onnxinterp.inspection.profile import Bar, Profile, StepTimes
 from onnxinterp.inspection.runnable import Runnable
 from onnxinterp.inspection.scoped import scoped_graph
-from onnxinterp.inspection.timing import Timing, node_names
+from onnxinterp.inspection.timing import Timing, all_nodes_of, node_names, nodes_of, operators_of
 from onnxinterp.planning.scoping import Chain, common
 from onnxinterp.runtime.interpreter import Interpreter
 from onnxinterp.runtime.plan import Step
@@ -82,30 +82,33 @@ def _steps(
     steps, around, found = _all_steps(timings), list[Chain](), []
     for step in steps:
         depth = next(timing.depths[step] for timing in timings if step in timing.depths)
-        nodes = [part.node for part in step.parts] or [step.node]
-        own = common(chains.get(node.outputs[0], ()) for node in nodes)
+        own = _chain_of(step, chains)
         del around[depth:]
         around.append(own or (around[-1] if around else ()))  # a subgraph is where its node is
         found.append(
             StepTimes(
                 nodes=node_names(step),
-                outputs=tuple([node.outputs[0] for node in nodes]),
-                op=step.op,
+                outputs=tuple([node.outputs[0] for node in nodes_of(step)]),
+                op=operators_of(step),
                 layer=around[-1],
                 depth=depth,
                 calls=max(timing.calls[step] for timing in timings),
                 seconds=min(timing.seconds[step] for timing in timings if step in timing.seconds),
-                flops=measured.flops[step.outputs[0]],
+                flops=measured.flops_by_step[step],
                 bytes=measured.allocated.get(step, 0),
                 alive=measured.alive.get(step, 0),
-                shapes=_shapes(step, measured),
+                shapes=measured.result_shapes.get(step, ()),
             )
         )
     return tuple(found)
 
 
-def _shapes(step: Step, measured: MeasuringMemory) -> tuple[tuple[int, ...], ...]:
-    return tuple([measured.shapes[name] for name in step.outputs if name in measured.shapes])
+def _chain_of(step: Step, chains: dict[str, Chain]) -> Chain:
+    """The modules around all nodes of a step; those around the module that it calls, and this."""
+    chain = common(chains.get(node.outputs[0], ()) for node in all_nodes_of(step))
+    if step.block is None or step.block.path not in chain:
+        return chain
+    return chain[: chain.index(step.block.path) + 1]
 
 
 def _timeline(timing: Timing, timings: Sequence[Timing]) -> tuple[Bar, ...]:

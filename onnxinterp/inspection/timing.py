@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from onnxinterp.errors import plain
+from onnxinterp.graph.ir import Node
 from onnxinterp.runtime.interpreter import Frame, Interpreter
 from onnxinterp.runtime.plan import Step
 
@@ -92,13 +93,29 @@ class Annotating(Interpreter):
             return super().run_step(step, frame)
 
 
-def node_names(step: Step) -> tuple[str, ...]:
-    """The names of the nodes that a step runs; the path of the module that it calls."""
+def nodes_of(step: Step) -> list[Node]:
+    """The nodes that a step runs itself: none where it calls a module, whose steps run them."""
+    return all_nodes_of(step) if step.block is None or step.block.is_leaf else []
+
+
+def all_nodes_of(step: Step) -> list[Node]:
+    """The nodes that a step runs, those of the steps of a module included."""
     if step.block is not None:
-        return (step.block.path,)
-    return tuple([part.node.name for part in step.parts]) or (step.node.name,)
+        return [node for inner in step.block.plan.steps for node in all_nodes_of(inner)]
+    return [part.node for part in step.parts] or [step.node]
+
+
+def node_names(step: Step) -> tuple[str, ...]:
+    """The names of the nodes that a step runs, or the path of the module that it calls."""
+    names = tuple([node.name for node in nodes_of(step)])
+    return names or ((step.block.path,) if step.block else ())
+
+
+def operators_of(step: Step) -> str:
+    """The operators of a step, or the class of the module that it calls."""
+    return step.op if step.block is None else f"call of {type(step.block.level).__name__}"
 
 
 def label_of(step: Step) -> str:
     """The nodes and operators of a step: "/fc/MatMul, /fc/Add (MatMul + Add)"."""
-    return plain(f"{', '.join(node_names(step))} ({step.op})", MAX_LABEL_BYTES)
+    return plain(f"{', '.join(node_names(step))} ({operators_of(step)})", MAX_LABEL_BYTES)

@@ -96,6 +96,23 @@ def test_steps_of_a_subgraph_are_inside_of_their_node() -> None:
     assert outside.seconds > inside.seconds > 0
 
 
+def test_equal_names_in_two_bodies_are_two_steps() -> None:
+    module = parsed("""(float[8, 8] x, bool c) => (float[8, 8] z) {
+      y = If(c) < then_branch = yes () => (float[8, 8] p) { p = MatMul(x, x) },
+                  else_branch = no () => (float[8, 8] p) { p = Relu(x) } >
+      d = Not(c)
+      z = If(d) < then_branch = yes () => (float[8, 8] p) { p = MatMul(y, y) },
+                  else_branch = no () => (float[8, 8] p) { p = Relu(y) } > }""")
+    found = module.profile(torch.ones(8, 8), torch.tensor(True))
+    assert [(step.op, step.flops) for step in found.steps] == [
+        ("If", 0),
+        ("MatMul", 2 * 8**3),
+        ("Not", 0),
+        ("If", 0),
+        ("Relu", 0),
+    ]
+
+
 def test_a_loop_counts_each_time() -> None:
     module = parsed("""(float[3, 3] x, int64 n) => (float[3, 3] y) {
       yes = Constant <value = bool {1}> ()
@@ -144,13 +161,43 @@ def test_profiling_changes_nothing() -> None:
     assert all(weight.grad is None for weight in module.parameters())
 
 
-def test_layers_of_torch_are_steps_of_their_own() -> None:
-    inputs = RESNET.batch(0)[0]
-    model = write(RESNET.original(), inputs, Export("torchscript", 17))
+def test_layers_of_torch_are_one_step_for_all_of_their_nodes() -> None:
+    inputs = VIT.batch(0)[0]
+    model = write(VIT.original(), inputs, Export("torchscript", 17))
+    plain = OnnxModule(model).profile(*inputs, runs=1)
     found = OnnxModule(model, leaves="nn").profile(*inputs, runs=1)
-    (step,) = (step for step in found.steps if step.nodes == ("fc",))
-    assert step.op == "fc"
-    assert step.flops == OnnxModule(model).summary(*inputs).rows[-1].flops
+    layers = [step for step in found.steps if step.op == "call of Linear"]
+    assert layers
+    assert all(len(step.outputs) == len(step.nodes) for step in layers)
+    assert max(len(step.nodes) for step in layers) > 1
+    assert sum(step.flops for step in found.steps) == sum(step.flops for step in plain.steps)
+    values = [name for step in found.steps for name in step.outputs]
+    assert len(values) == len(set(values))
+
+
+def test_modules_with_hooks_are_steps_around_theirs() -> None:
+    inputs = RESNET.batch(0)[0]
+    module = OnnxModule(write(RESNET.original(), inputs, Export("torchscript", 17)))
+    plain = module.profile(*inputs, runs=1)
+    with module.get_submodule("layer1").register_forward_hook(lambda *_: None):
+        found = module.profile(*inputs, runs=1)
+    calls = [step for step in found.steps if step.op.startswith("call of")]
+    assert ("layer1",) in [step.nodes for step in calls]
+    assert not any(step.outputs or step.flops for step in calls)
+    values = {name for step in plain.steps for name in step.outputs}
+    assert {name for step in found.steps for name in step.outputs} == values
+    flops = [{r.name: r.flops for r in p.rows("layer") if not r.depth} for p in (found, plain)]
+    assert flops[0] == flops[1]
+    assert flops[0]["layer1"] > 0
+
+
+def test_an_accelerator_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[None] = []
+    monkeypatch.setattr("onnxinterp.inspection.profiling._uses_accelerator", lambda _: True)
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: waits.append(None))
+    found = chain().profile(torch.ones(32, 32), runs=2)
+    runs = 3 + 1 + 2 + 2  # warm up, measure, with timing and without
+    assert len(waits) == runs + 2 * len(found.steps)
 
 
 def test_wrong_arguments_are_refused() -> None:
