@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from onnxinterp.ops.byte_convolutions import convolution, is_exact_in_float32, may_be_faster
 from onnxinterp.ops.casting import cast_like, cast_like_15, cast_like_19
 from onnxinterp.ops.shapes import expand
 from onnxinterp.ops.spatial import AutoPad, at_least, filter_sizes, pad, window, with_bias
@@ -233,14 +234,38 @@ def conv_integer(
     w_zero_point: Tensor | None = None,
     **attributes: Any,
 ) -> Tensor:
-    """The padding is x_zero_point. Sums are exact, because they are computed in float64."""
-    X, W = x.double(), w.double()
+    """The padding is x_zero_point. Sums are exact, in 32-bit integers or in floats."""
+    if (y := _in_bytes(x, w, x_zero_point, w_zero_point, **attributes)) is not None:
+        return y
+    dtype = torch.float32 if is_exact_in_float32(x, w) else torch.float64
+    X, W = x.to(dtype), w.to(dtype)
     if x_zero_point is not None:
-        X = X - x_zero_point.double().reshape(())
+        X = X - x_zero_point.to(dtype).reshape(())
     if w_zero_point is not None:  # one, or one per output channel
-        zeros = w_zero_point.double().reshape(-1, *[1] * (w.ndim - 1))
+        zeros = w_zero_point.to(dtype).reshape(-1, *[1] * (w.ndim - 1))
         W = W - zeros.expand(w.shape[0], *zeros.shape[1:])
     return conv(X, W, **attributes).to(torch.int32)
+
+
+def _in_bytes(
+    x: Tensor,
+    w: Tensor,
+    x_zero_point: Tensor | None,
+    w_zero_point: Tensor | None,
+    *,
+    auto_pad: AutoPad = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor | None:
+    """A convolution of 8-bit integers as products of matrices; None where float64 must do it."""
+    if not may_be_faster(x, w, group):
+        return None
+    kernel = filter_sizes(w, kernel_shape)
+    slide = window(x.shape[2:], kernel, auto_pad, strides, dilations, pads)
+    return convolution(x, w, x_zero_point, w_zero_point, group, slide)
 
 
 def _padding(d: Draw, rank: int, highest: int = 2) -> tuple[str | None, list[int] | None]:

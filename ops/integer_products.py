@@ -2,8 +2,9 @@
 
 History: all 10; QLinearMatMul 21 (float8, halves as scales). ConvInteger is in convolution.py.
 
-Sums are exact and wrap at 32 bits. They are computed in float64, which holds all of them (a product
-of two 8-bit integers needs 17 bits) and has a fast matrix product on each device.
+Sums are exact and wrap at 32 bits. They are computed in 32-bit integers where the processor does it
+right (`byte_products`), otherwise in float64, which holds all of them (a product of two 8-bit
+integers needs 17 bits) and has a fast matrix product on each device.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.byte_products import product
 from onnxinterp.ops.convolution import conv_integer
 from onnxinterp.ops.quantization import round_to_dtype, zero_point
 from onnxinterp.ops.spatial import with_bias
@@ -43,8 +45,17 @@ def mat_mul_integer(
     b_zero_point: Tensor | None = None,
 ) -> Tensor:
     rows = None if a_zero_point is None else _per_row(a_zero_point, A)
-    product = _center(A, rows) @ _center(B, b_zero_point)
-    return product.to(torch.int64).to(torch.int32)
+    return _product(A, B, rows, b_zero_point)
+
+
+def _product(A: Tensor, B: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
+    """The product of matrices less their zero points; int32, but for floats float64."""
+    if (total := product(A, B, rows, columns)) is not None:
+        return total
+    wide = _center(A, rows) @ _center(B, columns)
+    if A.is_floating_point() or B.is_floating_point():
+        return wide
+    return wide.to(torch.int64).to(torch.int32)
 
 
 @op("QLinearMatMul", since=10, any_type=True, frozen=_settings("a", "b", "y"))
@@ -58,11 +69,9 @@ def q_linear_mat_mul(
     y_scale: Tensor,
     y_zero_point: Tensor,
 ) -> Tensor:
-    product = _center(a, _per_row(a_zero_point, a)) @ _center(b, b_zero_point)
-    if not (a.is_floating_point() or b.is_floating_point()):
-        product = product.to(torch.int64).to(torch.int32)
+    total = _product(a, b, _per_row(a_zero_point, a), b_zero_point)
     scales = _per_row(a_scale, a), b_scale, _per_row(y_scale, a)
-    return _requantize(product, *scales, _per_row(y_zero_point, a))
+    return _requantize(total, *scales, _per_row(y_zero_point, a))
 
 
 def _requantize(

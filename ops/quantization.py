@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.dtypes import FLOAT8, REAL
+from onnxinterp.ops.eager import is_eager
 from onnxinterp.ops.narrow import limits, round_to_type, to_float8
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
@@ -32,6 +33,9 @@ from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag
 from onnxinterp.versions import forwards, older
 
+# dtypes of which differences are exact in float32; a float here has the numbers of an integer
+EXACT_IN_FLOATS = (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.float32)
+MIN_ELEMENTS = 4096  # from which on fewer passes are faster
 X_SETTINGS = ("x_scale", "x_zero_point")
 
 
@@ -72,20 +76,38 @@ def round_to_dtype(
     saturate: bool = True,
     elem_type: int = 0,
 ) -> Tensor:
-    """Round y to `dtype`, integers before the zero point is added; nan becomes the lowest one."""
+    """Round y to `dtype`, integers before the zero point is added; nan becomes the lowest one.
+
+    y is overwritten where nobody else needs it: it must be a result of the caller.
+    """
     if dtype.is_floating_point:
         y = y if shift is None else y + shift.to(y.dtype)
         return to_float8(y, dtype, saturate) if dtype in FLOAT8 else y.to(dtype)
     low, high = _range(dtype, elem_type)
+    if is_eager(y, shift, least=MIN_ELEMENTS):
+        y = _saturate_(y, shift, low, high)
+        # torch is slow from floats to uint8
+        return y.to(torch.int16).to(dtype) if dtype is torch.uint8 else y.to(dtype)
     y = y.round() if shift is None else y.round() + shift.to(y.dtype)
     return y.nan_to_num(low).clamp(low, high).to(dtype)
+
+
+def _saturate_(y: Tensor, shift: Tensor | None, low: int, high: int) -> Tensor:
+    """Round y, shift it and clamp it, in place."""
+    y.round_()
+    if shift is not None:
+        y.add_(shift.to(y.dtype))
+    return y.nan_to_num_(low).clamp_(low, high)
 
 
 def saturate_integers(y: Tensor, shift: Tensor | None, low: int, high: int) -> Tensor:
     """The integers of `round_to_dtype` in the dtype of y, with straight-through gradients.
 
+    y may be overwritten, as there.
     Values that round to an end of the range have a gradient: half a step beyond the range.
     """
+    if is_eager(y, shift):
+        return _saturate_(y, shift, low, high)
     zero = y.new_zeros(()) if shift is None else shift.to(y.dtype)
     least, most = low - zero, high - zero
     y = y.nan_to_num(torch.finfo(y.dtype).min).clamp(least - 0.5, most + 0.5)
@@ -179,6 +201,13 @@ def dequantize_linear(
         raise TypeError(f"output_dtype must be given for a scale of {dtype}")
     scale, shift = _settings(x_scale, x_zero_point, x, axis, block_size)
     wide = _wide(dtype)
+    if (
+        x.dtype in EXACT_IN_FLOATS
+        and shift is not None
+        and is_eager(x, scale, shift, least=MIN_ELEMENTS)
+    ):
+        y = x.to(wide) - shift.to(wide)
+        return y.mul_(scale.to(wide)).to(dtype)
     exact = wide if x.is_floating_point() else torch.int32
     y = x.to(exact)
     if shift is not None:
@@ -200,7 +229,11 @@ def dynamic_quantize_linear(
     If all elements are 0, the scale is 1 as in onnxruntime; the specification's formula would
     divide by 0.
     """
-    low, high = torch.aminmax(functional.pad(x.flatten(), (0, 1)))
+    if is_eager(x, least=MIN_ELEMENTS):
+        low, high = torch.aminmax(x)
+        low, high = low.clamp(max=0), high.clamp(min=0)
+    else:
+        low, high = torch.aminmax(functional.pad(x.flatten(), (0, 1)))
     scale = torch.where(low == high, torch.ones_like(low), (high - low) / 255)
     zero_point = round_to_dtype(-low / scale, None, torch.uint8)
     y = x / scale

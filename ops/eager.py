@@ -1,0 +1,41 @@
+"""Whether a kernel may choose what only this process, this processor and this call can do.
+
+A graph that is being captured may run elsewhere; transforms and dispatch modes need functions that
+they know.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch._C import _len_torch_dispatch_stack
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
+
+from onnxinterp.values import is_traced
+
+PLAIN = (Tensor, nn.Parameter)
+
+
+def is_captured() -> bool:
+    """Whether a graph is being recorded, or a mode sees all functions: sizes may be symbols."""
+    return bool(torch.compiler.is_compiling() or _len_torch_dispatch_stack() or is_traced())
+
+
+def is_eager(x: Tensor, *others: Tensor | None, least: int = 0) -> bool:
+    """Whether plain tensors on the CPU are computed now, without gradients, for nobody else.
+
+    Args:
+        x: a tensor.
+        others: further ones.
+        least: number of elements of x from which on the answer may be true.
+    """
+    if is_captured() or x.numel() < least or peek_interpreter_stack() is not None:
+        return False
+    if forward_ad._current_level >= 0:
+        return False
+    needed = torch.is_grad_enabled()
+    for t in (x, *others):
+        if t is not None and (type(t) not in PLAIN or not t.is_cpu or (needed and t.requires_grad)):
+            return False
+    return True
