@@ -242,7 +242,7 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
         if bound.mode.nested and plans is self._plans and not torch.compiler.is_compiling():
             plans.watch.check_replaced(bound.called)
         sizes = sizes_of(self._call.infos, given)
-        known = bound.by_sizes.get(sizes) if sizes else None
+        known = None if sizes is None else bound.by_sizes.get(sizes)
         guard = guard_of(self.limits, given)
         interpreter = by or self.interpreter
         runs_program = known and guard is None and may_run(interpreter)
@@ -265,7 +265,7 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
         except NodeError as error:
             self._call.blame_sizes(given, error)
             raise
-        if sizes and known is None:
+        if sizes is not None and known is None:
             plans.specialize(bound, sizes, values, guard)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
         if guard is not None:

@@ -112,7 +112,7 @@ def recorded_program(module: Subject, inputs: tuple[Tensor, ...]) -> Program:
     for _ in range(CALLS_UNTIL_RECORDED):
         evaluate(module, given)
     sizes = sizes_of(given, given)
-    bound = module._plans.get(training=False).by_sizes.get(sizes) if sizes else None
+    bound = None if sizes is None else module._plans.get(training=False).by_sizes.get(sizes)
     program = None if bound is None else bound.programs.recorded()
     if program is None:
         raise EngineError("the calls of this model cannot be recorded")
