@@ -2,6 +2,7 @@
 
 Inspectable     the part of `OnnxModule` for it
 capture         activations: a part of the graph on the same weights
+program         the code that a call runs: `code`
 summary         the table; `layers` finds its rows, `measure` runs them, `table` draws them
 profile         time and memory; `profiling` and `timing` measure, `timeline` draws the page
 """
@@ -12,6 +13,7 @@ from typing import Any
 
 from onnxinterp.inspection import profiling
 from onnxinterp.inspection.capture import Capture, named_values
+from onnxinterp.inspection.code import program_of
 from onnxinterp.inspection.profile import Profile, ReferenceTimes
 from onnxinterp.inspection.runnable import Runnable
 from onnxinterp.inspection.scoped import scoped_graph
@@ -91,6 +93,26 @@ class Inspectable(Runnable):
             ValueError: `runs` is less than 1.
         """
         return profiling.profile(self, inputs, named, runs)
+
+    def program(self, *inputs: Any, **named: Any) -> str:
+        """The straight-line Python that calls with such inputs run: `print` it.
+
+        Of calls in `eval()` mode and without gradients; the model runs three times. The names in it
+        are the library's own: inputs x0, x1, ..., weights w0, ..., constants c0, ....
+
+        Args:
+            *inputs: of a call.
+            **named: inputs by name.
+
+        Raises:
+            InputError: an input is missing, unknown, or of another rank or type than declared.
+            NodeError: a kernel failed.
+            RuntimeError: such calls always run step by step: with limits, hooks, or strings.
+        """
+        made = program_of(self, inputs, named)
+        if made is None:
+            raise RuntimeError("calls with such inputs run step by step: print(module.plan)")
+        return made.source
 
     def _repr_html_(self) -> str:
         """For notebooks: the model in a few lines, and its layers."""

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from onnxinterp.planning.plans import Plans
+from onnxinterp.runtime.inputs import Arguments
 from onnxinterp.runtime.interpreter import Interpreter
 from onnxinterp.weights import Weights
 from onnxinterp.writing.template import Template
@@ -18,6 +19,7 @@ class Runnable(nn.Module):
     weights: Weights
     template: Template
     _plans: Plans
+    _call: Arguments
 
     def _run(self, args: Any, keywords: Any, plans: Plans, by: Interpreter | None = None) -> Any:
         """Run plans of the module, or of a part of its graph: the tuple of the outputs.

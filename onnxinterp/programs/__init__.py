@@ -106,10 +106,9 @@ class Programs:
         function, source = compiled(program)
         return Compiled(recorded, program, function, source, _cells(program, root))
 
-    def recorded(self) -> Program | None:
-        """The program as it was recorded without gradients; None where there is none."""
-        made = self._made.get(False)
-        return None if made is None else made.recorded
+    def made(self) -> Compiled | None:
+        """The program of calls without gradients; None where there is none."""
+        return self._made.get(False)
 
 
 def may_run(interpreter: Interpreter) -> bool:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from onnxinterp.errors import EngineError, OnnxError
 from onnxinterp.graph.ir import ValueInfo
+from onnxinterp.inspection.code import program_of
 from onnxinterp.inspection.runnable import Runnable
-from onnxinterp.planning.plans import sizes_of
 from onnxinterp.programs.calls import Program
 from onnxinterp.runtime.inputs import Arguments, Floating
 from onnxinterp.runtime.interpreter import Interpreter
@@ -108,15 +108,10 @@ def recorded_program(module: Subject, inputs: tuple[Tensor, ...]) -> Program:
     Raises:
         EngineError: its calls cannot be recorded.
     """
-    given = dict(zip(module.input_names, [x.clone() for x in inputs], strict=True))
-    for _ in range(CALLS_UNTIL_RECORDED):
-        evaluate(module, given)
-    sizes = sizes_of(given, given)
-    bound = None if sizes is None else module._plans.get(training=False).by_sizes.get(sizes)
-    program = None if bound is None else bound.programs.recorded()
-    if program is None:
+    made = program_of(module, tuple([x.clone() for x in inputs]), {})
+    if made is None:
         raise EngineError("the calls of this model cannot be recorded")
-    return program
+    return made.recorded
 
 
 def graph_hash(module: Subject) -> str | None:

@@ -222,6 +222,8 @@ def test_a_model_without_inputs(engine: str) -> None:
 
 
 def test_names_are_those_of_engines() -> None:
-    with pytest.raises(ValueError, match="engine must be one or several of faithful, torch, onnxruntime"):
+    with pytest.raises(
+        ValueError, match="engine must be one or several of faithful, torch, onnxruntime"
+    ):
         mlp().optimize(rows(2), engine="fastest")
     assert next(iter(ENGINES)) == "faithful"
