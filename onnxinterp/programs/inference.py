@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from onnxinterp.programs.activations import join_activations
 from onnxinterp.programs.aliases import Families, is_torch
 from onnxinterp.programs.batchnorm import fold_batchnorm
 from onnxinterp.programs.calls import Call, Program, Value
@@ -33,7 +34,7 @@ def for_inference(program: Program, device: torch.device) -> Program:
         program: as recorded without gradients.
         device: where it runs.
     """
-    program = use_cells(join_pieces(fold(program)))
+    program = use_cells(join_activations(join_pieces(fold(program))))
     if device.type == "cpu":
         program = use_onednn(choose_layouts(program))
     return reuse_memory(simplify(program))
@@ -49,7 +50,9 @@ def for_snapshot(program: Program, weights: Mapping[Value, Tensor]) -> Program:
     Returns:
         A program whose constants share no memory with the weights, nor its results with anything.
     """
-    program = own_results(use_cells(join_pieces(fold(program, weights, sys.maxsize))))
+    program = own_results(
+        use_cells(join_activations(join_pieces(fold(program, weights, sys.maxsize))))
+    )
     program = fold_batchnorm(program)
     memory = {t.untyped_storage().data_ptr() for t in weights.values()}
     for value, tensor in program.constants.items():
