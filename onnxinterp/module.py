@@ -21,7 +21,8 @@ from onnxinterp.graph.typecheck import check_types
 from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.inspection import Inspectable
 from onnxinterp.limits import Limits
-from onnxinterp.planning.plans import BoundPlan, Plans, device_of, floating_dtype, sizes_of
+from onnxinterp.planning.placement import device_of, floating_dtype
+from onnxinterp.planning.plans import BoundPlan, Plans, sizes_of
 from onnxinterp.programs import may_run
 from onnxinterp.reading.source import Read, Source, read, rewritten
 from onnxinterp.registry import kernel_of
@@ -251,8 +252,11 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
             if results is not None:
                 return _owned(results, known)
         current = known or bound
-        values: dict[Key, Any] = {"": None, **current.plan.constants}
-        values.update(read_weights(current.reads, self))
+        weights = read_weights(current.reads, self)
+        if known is not None and not known.fits(weights):
+            current, runs_program = bound, False
+            weights = read_weights(bound.reads, self)
+        values: dict[Key, Any] = {"": None, **current.plan.constants, **weights}
         values.update(given)
         device = self._device(given)
         frame = Frame(values, device, guard, self.limits.loop_trips, self)
@@ -266,7 +270,7 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
             self._call.blame_sizes(given, error)
             raise
         if sizes is not None and known is None:
-            plans.specialize(bound, sizes, values, guard)
+            plans.specialize(bound, sizes, values, weights, guard)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
         if guard is not None:
             guard.check_outputs([o.name for o in plans.graph.outputs], results)

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakSet
 
@@ -25,7 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onnxinterp.dtypes import FLOAT8
 from onnxinterp.graph.ir import Graph, ValueInfo
 from onnxinterp.graph.scopes import module_with_mode
 from onnxinterp.graph.types import infer_types, type_of
@@ -34,13 +32,14 @@ from onnxinterp.planning.blocks import nest
 from onnxinterp.planning.facts import Setting, infer, snapshot
 from onnxinterp.planning.isolation import outside_transforms
 from onnxinterp.planning.leaves import LeafCall, Leaves, place_layers
+from onnxinterp.planning.placement import device_of, floating_dtype
 from onnxinterp.planning.planner import make_plan
 from onnxinterp.planning.scoping import Chain
 from onnxinterp.planning.scoping import chains as chains_of
 from onnxinterp.planning.static_shapes import MAX_STEPS, Found, ranks, static_shapes
-from onnxinterp.programs import Programs
+from onnxinterp.programs import Programs, WeightSizes
 from onnxinterp.runtime.guard import Guard
-from onnxinterp.runtime.plan import Plan, WeightPlace
+from onnxinterp.runtime.plan import Key, Plan, WeightPlace
 from onnxinterp.values import Host, Shape, bounded, is_traced
 from onnxinterp.weights import Weights, tensors_of
 from onnxinterp.weights.parametrized import parameters_of
@@ -84,6 +83,7 @@ class BoundPlan:
         called: the modules that blocks of a nested plan run in.
         by_sizes: shapes of the inputs -> the plan made for them; None where they came once.
         programs: the plan as straight-line code, if it is made for certain sizes.
+        weight_sizes: those that its weights must have then.
     """
 
     plan: Plan
@@ -93,12 +93,17 @@ class BoundPlan:
     own: frozenset[int] = field(init=False)
     called: frozenset[nn.Module] = field(init=False)
     programs: Programs = field(init=False)
+    weight_sizes: WeightSizes | None = None
 
     def __post_init__(self) -> None:
         kept = {*self.plan.constants, *(name for name, _, _ in self.reads)}
         self.own = frozenset(i for i, key in enumerate(self.plan.outputs) if key in kept)
         self.called = frozenset(block.level for block in self.plan.blocks())
         self.programs = Programs(self.plan, self.reads)
+
+    def fits(self, weights: Mapping[Key, Tensor]) -> bool:
+        """Whether weights have the sizes that a plan for certain sizes was made with."""
+        return self.weight_sizes is None or self.weight_sizes.hold(weights.values())
 
 
 class Plans:
@@ -256,7 +261,12 @@ class Plans:
         return plans
 
     def specialize(
-        self, bound: BoundPlan, sizes: Sizes, values: Mapping[Any, Any], guard: Guard | None
+        self,
+        bound: BoundPlan,
+        sizes: Sizes,
+        values: Mapping[Any, Any],
+        weights: Mapping[Key, Tensor],
+        guard: Guard | None,
     ) -> None:
         """Note the sizes of a call; when they come a second time, make a plan for them.
 
@@ -264,12 +274,14 @@ class Plans:
             bound: the plan that ran.
             sizes: shapes of the inputs of the call.
             values: what its frame holds at the end.
+            weights: those that it read.
             guard: watches the call.
         """
         known, made = bound.by_sizes, None
         if sizes in known:
             found = {n: v for n in bound.plan.sized if isinstance(v := values.get(n), Host)}
             made = self._make(bound.mode, found, guard) if found else replace(bound, by_sizes={})
+            made.weight_sizes = WeightSizes(weights[place.name] for place in made.reads)
         elif len(known) >= MAX_SIZES:
             known = dict(list(known.items())[1:])
         bound.by_sizes = {**known, sizes: made}
@@ -326,7 +338,7 @@ class Plans:
         # a call inside grad, vmap or a trace may need a plan: its constants are for all calls
         with outside_transforms():
             plan = make_plan(self.graph, setting, self._facts)
-        needed = {*plan.captures, *plan.inputs}
+        needed = {*plan.captures, *plan.inputs} - mode.overridden
         reads = [self._place(n) for n in self.weights if n in needed]
         return BoundPlan(plan, reads, mode)
 
@@ -374,10 +386,8 @@ class Plans:
 def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
     """Shape, dtype and device of the inputs, where all are plain tensors of plain sizes.
 
-    None while a graph is being captured.
-
-    A plan made with torch's fake tensors would be wrong for other calls. In a graph
-    that `torch.jit.trace` records, sizes would be constants.
+    None while a graph is being captured: a plan made with torch's fake tensors would be wrong for
+    other calls, and in a graph that `torch.jit.trace` records, sizes would be constants.
     """
     if torch.compiler.is_compiling() or is_traced():
         return None
@@ -385,16 +395,3 @@ def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
     if not all(type(v) in PLAIN and all(type(n) is int for n in v.shape) for v in values):
         return None
     return tuple([(v.shape, v.dtype, v.device) for v in values])
-
-
-def device_of(weights: Weights) -> torch.device:
-    """Where the weights of a module are; the CPU where there are none."""
-    held = chain(weights.parameters(), weights.buffers(), weights.constants.buffers())
-    some = next(held, None)
-    return torch.device("cpu") if some is None else some.device
-
-
-def floating_dtype(weights: Weights) -> torch.dtype | None:
-    """The dtype of the first floating weight: what `.double()` and `.bfloat16()` change."""
-    dtypes = (t.dtype for t in tensors_of(weights).values() if t.is_floating_point())
-    return next((dtype for dtype in dtypes if dtype not in FLOAT8), None)

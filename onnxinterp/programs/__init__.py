@@ -19,10 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from onnxinterp.programs.calls import Program
+from onnxinterp.programs.eligibility import can_record
+from onnxinterp.programs.eligibility import may_run as may_run
 from onnxinterp.programs.inference import for_inference
 from onnxinterp.programs.recording import record
-from onnxinterp.programs.source import DeviationError, compiled
-from onnxinterp.runtime.interpreter import FAILURES, Frame, Interpreter
+from onnxinterp.programs.restoring import Generators, draws
+from onnxinterp.programs.source import compiled
+from onnxinterp.programs.weight_sizes import WeightSizes as WeightSizes
+from onnxinterp.runtime.interpreter import Frame, is_from_outside
 from onnxinterp.runtime.plan import Plan, WeightPlace
 from onnxinterp.values import read_weight
 
@@ -38,6 +42,9 @@ class Compiled:
         program: those that it makes.
         function: called with the inputs and the weights.
         source: its source.
+        sizes: those that the weights must have.
+        draws: whether it may draw random numbers.
+        device: where it runs.
         cells: table and name of each weight; empty where one is computed.
         deviations: how often its checks have failed.
     """
@@ -47,6 +54,9 @@ class Compiled:
     function: Callable[..., tuple[Any, ...]]
     source: str
     cells: list[tuple[dict[str, Any], str]] | None
+    sizes: WeightSizes
+    draws: bool
+    device: torch.device
     deviations: int = 0
 
     def weights(self, root: nn.Module) -> list[Tensor]:
@@ -67,7 +77,7 @@ class Programs:
         self.plan = plan
         self.places = places
         self._made: dict[bool, Compiled | None] = {}
-        self.can_record = not any(step.updates or step.block for step in plan.steps)
+        self.can_record = can_record(plan)
 
     def run(self, inputs: Sequence[Tensor], root: nn.Module) -> tuple[Any, ...] | None:
         """Run the program that there is.
@@ -78,13 +88,21 @@ class Programs:
         made = self._made.get(torch.is_grad_enabled())
         if made is None:
             return None
+        generators = Generators(made.device) if made.draws else None
         try:
-            return made.function(*inputs, made.weights(root))
-        except (DeviationError, *FAILURES):
-            made.deviations += 1
-            if made.deviations > MAX_DEVIATIONS:
-                self._made = {**self._made, torch.is_grad_enabled(): None}
-            return None
+            weights = made.weights(root)
+            if not made.sizes.hold(weights):
+                return None
+            return made.function(*inputs, weights)
+        except Exception as error:  # the loop raises it again, and says where
+            if is_from_outside(error):
+                raise
+        if generators is not None:
+            generators.restore()
+        made.deviations += 1
+        if made.deviations > MAX_DEVIATIONS:
+            self._made = {**self._made, torch.is_grad_enabled(): None}
+        return None
 
     def wants(self) -> bool:
         """Whether the next call is to be recorded."""
@@ -96,31 +114,24 @@ class Programs:
         Raises:
             As `Interpreter.run`.
         """
+        weights = {place: frame.values[place.name] for place in self.places}
         results, recorded = record(self.plan, frame, inputs, self.places)
-        made = None if recorded is None else self._compiled(recorded, frame.device, root)
+        made = None
+        if recorded is not None:
+            device = frame.device
+            program = recorded if torch.is_grad_enabled() else for_inference(recorded, device)
+            function, source = compiled(program)
+            sizes = WeightSizes(weights[place] for _, place in program.weights)
+            cells = _cells(program, root)
+            made = Compiled(
+                recorded, program, function, source, cells, sizes, draws(program), device
+            )
         self._made = {**self._made, torch.is_grad_enabled(): made}
         return results
-
-    def _compiled(self, recorded: Program, device: torch.device, root: nn.Module) -> Compiled:
-        program = recorded if torch.is_grad_enabled() else for_inference(recorded, device)
-        function, source = compiled(program)
-        return Compiled(recorded, program, function, source, _cells(program, root))
 
     def made(self) -> Compiled | None:
         """The program of calls without gradients; None where there is none."""
         return self._made.get(False)
-
-
-def may_run(interpreter: Interpreter) -> bool:
-    """Whether a call may be a program: nothing watches its steps or changes what functions do."""
-    return (
-        type(interpreter) is Interpreter
-        and not torch._C._len_torch_function_stack()
-        and not torch._C._len_torch_dispatch_stack()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.is_autocast_enabled("cuda")
-    )
 
 
 def _cells(program: Program, root: nn.Module) -> list[tuple[dict[str, Any], str]] | None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
-
-import torch
 
 from onnxinterp.programs.calls import Call, Program, Value, values_in
-from onnxinterp.programs.functions import has_tag, name_of, names
+from onnxinterp.programs.functions import draws_numbers, is_in_place, name_of, names
 
 MAY_SHARE = names(
     "reshape view flatten contiguous to type type_as expand expand_as broadcast_to permute",
@@ -16,7 +13,8 @@ MAY_SHARE = names(
     "swapaxes detach alias view_as unflatten diagonal unfold real imag as_strided",
     "tensor_split moveaxis float double half bfloat16 ravel atleast_1d atleast_2d __getitem__",
     "split_with_sizes broadcast_tensors expand_copy resolve_conj resolve_neg positive",
-    "swapdims reshape_as squeeze_copy data meshgrid hsplit",
+    "swapdims reshape_as squeeze_copy data meshgrid hsplit pixel_shuffle pixel_unshuffle",
+    "channel_shuffle native_channel_shuffle adjoint unsafe_split unsafe_chunk vsplit dsplit",
 )
 """Functions of torch whose result may be a view of an argument, depending on strides or not."""
 
@@ -29,18 +27,9 @@ def is_torch(call: Call) -> bool:
 def writes(call: Call) -> list[Value]:
     """The values that a call writes to."""
     name = name_of(call.function)
-    if not is_torch(call):
+    if not is_torch(call) or not is_in_place(name, call.kwargs):
         return []
-    first = next(values_in(call.args), None)
-    in_place = name == "__setitem__" or (name.startswith("__i") and name[3:-2] in _IN_PLACE)
-    in_place |= name.endswith("_") and not name.endswith("__")
-    written = [first] if in_place and first is not None else []
-    return [*written, *values_in(call.kwargs.get("out"))]
-
-
-_IN_PLACE = names(
-    "add sub mul truediv floordiv mod pow and or xor lshift rshift matmul",
-)
+    return list(values_in(call.kwargs.get("out"))) or list(values_in(call.args[:1]))
 
 
 class Families:
@@ -64,7 +53,9 @@ class Families:
 
     def of(self, value: Value) -> Value:
         """The value that stands for a family."""
-        while (parent := self._parent.get(value)) is not None:
+        parents = self._parent
+        while (parent := parents.get(value)) is not None:
+            parents[value] = parents.get(parent, parent)  # halves the way of the next time
             value = parent
         return value
 
@@ -83,7 +74,6 @@ def written_families(program: Program, families: Families) -> set[Value]:
     return families.of_all(value for call in program.calls for value in writes(call))
 
 
-@cache
 def is_random(name: str) -> bool:
     """Whether torch's operators of a name draw random numbers, or return what is in memory."""
-    return has_tag(name, torch.Tag.nondeterministic_seeded) or "empty" in name or "rand" in name
+    return draws_numbers(name) or "empty" in name

@@ -18,7 +18,7 @@ from onnxinterp.programs.aliases import (
     writes,
     written_families,
 )
-from onnxinterp.programs.calls import Call, Check, Program, Value, mapped
+from onnxinterp.programs.calls import Call, Check, Program, Value, mapped, values_in
 from onnxinterp.programs.functions import name_of
 
 FOLDED_BYTES = 1 << 20  # of a result, where weights are not known
@@ -37,7 +37,7 @@ def fold(
     constants = {**program.constants, **(known or {})}
     families = Families(program)
     written = written_families(program, families)
-    fixed = written | families.of_all(v for v in program.outputs if isinstance(v, Value))
+    fixed = written | families.of_all(values_in(program.outputs))
     calls = []
     for call in program.calls:
         results = [v for v in call.results if v is not None]

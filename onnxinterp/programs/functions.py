@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -12,17 +12,65 @@ from torch import Tensor
 from torch._ops import OpOverloadPacket
 
 
-def name_of(func: Any) -> str:
-    """The name of a torch function; of a property's getter, that of the property."""
-    name: str = func.__name__
-    if name in ("__get__", "__set__"):
-        name = func.__self__.__name__ if name == "__get__" else f"_set_{func.__self__.__name__}"
-    return name
-
-
 def names(*lines: str) -> frozenset[str]:
     """Names that are separated by blanks."""
     return frozenset(" ".join(lines).split())
+
+
+METADATA = names(
+    "shape dtype device ndim layout size dim numel nelement is_floating_point is_complex",
+    "is_signed element_size itemsize nbytes __len__ is_cuda is_meta is_sparse is_quantized",
+    "is_nested result_type",
+)
+"""What tensors tell about themselves that depends on sizes and types alone."""
+OPERATORS_IN_PLACE = names("add sub mul truediv floordiv mod pow and or xor lshift rshift matmul")
+SIZES_OF_NUMBERS = names(
+    "arange range linspace logspace full zeros ones empty rand randn randint eye hann_window",
+    "tril_indices triu_indices",
+)
+"""Functions whose tensors are numbers, which may be a size."""
+SIZES_OF_ARGUMENTS = names(
+    "add sub mul div true_divide floor_divide remainder fmod pow maximum minimum neg abs sign",
+    "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or",
+    "bitwise_xor bitwise_not where clamp to float long int bool double half bfloat16 type_as",
+    "embedding gather index_select take_along_dim scatter scatter_add cat stack masked_fill",
+    "reshape view expand permute transpose squeeze unsqueeze flatten contiguous clone select",
+    "cumsum sum mean amax amin max min any all argmax argmin sort argsort view_as movedim unbind",
+)
+"""Functions whose result has a size that depends on the sizes of tensors alone."""
+
+
+def name_of(func: Any) -> str:
+    """The name of a torch function; of a property's getter, that of the property.
+
+    Of an overload in `torch.ops`, the name of its operator.
+    """
+    name: str = func.__name__
+    if name in ("__get__", "__set__"):
+        return func.__self__.__name__ if name == "__get__" else f"_set_{func.__self__.__name__}"
+    return name.partition(".")[0]
+
+
+def is_property(func: Any) -> bool:
+    """Whether a function reads a property of a tensor."""
+    return bool(func.__name__ == "__get__")
+
+
+def is_in_place(name: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a function writes to one of its arguments.
+
+    Args:
+        name: of the function.
+        kwargs: its keyword arguments.
+    """
+    is_operator = name.startswith("__i") and name[3:-2] in OPERATORS_IN_PLACE
+    is_method = name.endswith("_") and not name.endswith("__")
+    return is_operator or is_method or name == "__setitem__" or kwargs.get("out") is not None
+
+
+def looks_at_strides(name: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether strides decide if a function returns its argument or a copy."""
+    return name in ("contiguous", "resolve_conj", "resolve_neg") or "memory_format" in kwargs
 
 
 @cache
@@ -34,17 +82,49 @@ def has_tag(name: str, tag: torch.Tag) -> bool:
     return any(tag in getattr(packet, overload).tags for overload in packet.overloads())  # type: ignore[no-untyped-call]
 
 
-def has_size_of_data(func: Any, indices: Iterable[Tensor]) -> bool:
-    """Whether the size of a result depends on data, as that of `x[mask]` does.
+@cache
+def draws_numbers(name: str) -> bool:
+    """Whether torch's operators of a name draw random numbers."""
+    return has_tag(name, torch.Tag.nondeterministic_seeded) or "rand" in name
 
-    Args:
-        func: a function of torch.
-        indices: the tensors among its arguments but the first.
+
+def has_size_of_data(func: Any, args: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether the size of a result may depend on data, as that of `x[mask]` does.
+
+    True for all functions that take integers in tensors, but for those that are known.
     """
     name = name_of(func)
-    if name == "__getitem__":
-        return any(t.dtype in (torch.bool, torch.uint8) for t in indices)
-    return has_tag(name.strip("_"), torch.Tag.dynamic_output_shape) or name.startswith("unique")
+    plain = name.strip("_")
+    if has_tag(plain, torch.Tag.dynamic_output_shape) or plain.startswith("unique"):
+        return True
+    tensors = [*_tensors(args), *_tensors(tuple(kwargs.values()))]
+    if plain == "getitem":
+        kinds = (torch.bool, torch.uint8)
+        return any(t.dtype in kinds for t in tensors[1:]) or _has_tensor_bound(args[1])
+    if plain == "where" and len(args) + len(kwargs) == 1:
+        return True
+    are_whole = (not (t.is_floating_point() or t.is_complex()) for t in tensors)
+    if plain in SIZES_OF_NUMBERS:
+        return bool(tensors)
+    return plain not in SIZES_OF_ARGUMENTS and any(are_whole)
+
+
+def _has_tensor_bound(index: Any) -> bool:
+    """Whether an index has a slice whose ends are in tensors."""
+    if isinstance(index, (tuple, list)):
+        return any(map(_has_tensor_bound, index))
+    ends = (index.start, index.stop, index.step) if isinstance(index, slice) else ()
+    return any(isinstance(end, Tensor) for end in ends)
+
+
+def _tensors(structure: Any) -> Iterator[Tensor]:
+    if isinstance(structure, Tensor):
+        yield structure
+    elif isinstance(structure, (list, tuple)):
+        for part in structure:
+            yield from _tensors(part)
+    elif isinstance(structure, slice):
+        yield from _tensors((structure.start, structure.stop, structure.step))
 
 
 @cache

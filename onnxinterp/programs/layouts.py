@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.programs.aliases import is_torch, writes
-from onnxinterp.programs.calls import Call, Program, Value
+from onnxinterp.programs.calls import Call, Program, Value, mapped
 from onnxinterp.programs.functions import name_of, names
 
 Preference: TypeAlias = "Callable[[Call], bool | None]"
@@ -90,7 +90,7 @@ class _Layouts:
         source = self.source
         for call in source.calls:
             self._rewrite(call)
-        outputs = [self._as_recorded(value) for value in source.outputs]
+        outputs = mapped(source.outputs, self._as_recorded)
         return Program(source.inputs, source.weights, source.constants, self.calls, outputs)
 
     def _rewrite(self, call: Call) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp.programs.aliases import Families, is_torch, written_families
-from onnxinterp.programs.calls import Call, Program, Value
+from onnxinterp.programs.calls import Call, Program, Value, values_in
 from onnxinterp.programs.functions import name_of, names
 
 ELEMENTWISE = names(
@@ -47,7 +47,7 @@ def shared_families(program: Program, families: Families) -> set[Value]:
     """Families of values that belong to others than the program, or that it writes to anyway."""
     steps = (v for c in program.calls if not is_torch(c) for v in c.results if v is not None)
     weights = (value for value, _ in program.weights)
-    outputs = (value for value in program.outputs if isinstance(value, Value))
+    outputs = values_in(program.outputs)
     kept = families.of_all([*program.inputs, *program.constants, *weights, *outputs, *steps])
     return kept | written_families(program, families)
 

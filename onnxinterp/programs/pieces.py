@@ -26,14 +26,16 @@ class Rows(NamedTuple):
 def join_pieces(program: Program) -> Program:
     """A program without slices and concatenations that return what there is already."""
     families = Families(program)
-    written = written_families(program, families)
+    # what is returned belongs to the caller: it is not another value
+    kept = written_families(program, families) | families.of_all(values_in(program.outputs))
     pieces: dict[Value, tuple[Rows, ...]] = {}
     around: dict[Value, Value] = {}  # a value with an axis of one around another
     same: dict[Value, Value] = {}
     calls = []
     for call in program.calls:
         call = _with(call, same)
-        if not families.of_all(call.reads()) & written and not isinstance(call, Check):
+        around_it = families.of_all([*call.reads(), *filter(None, call.results)])
+        if not around_it & kept and not isinstance(call, Check):
             for result, found in _pieces(call, pieces):
                 pieces[result] = found
                 if len(found) == 1 and _is_all(found[0]):

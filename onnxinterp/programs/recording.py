@@ -3,7 +3,11 @@
 At known sizes a kernel always makes the same calls, unless it looks at the data of a tensor. Where
 it does (`tolist`, `item`, the truth of a tensor), the program has a `Check`: the data must be the
 same again. A function whose result has a size that depends on data is followed by a check of the
-size. A step that cannot be recorded, such as a kernel of the user, is one call of the whole step.
+size. A step that cannot be recorded, such as one that makes arrays of numpy, is one call of the
+whole step.
+
+A tensor that a function returns instead of a new one, depending on strides or data, is a value of
+its own: another call may return another tensor.
 
     record(plan, frame, ...)      runs the plan, returns its results and the program
         _Tape                     sees each torch function (a TorchFunctionMode)
@@ -18,14 +22,21 @@ from contextlib import contextmanager, nullcontext
 from itertools import count
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from onnxinterp.programs.calls import Call, Check, Program, Value, mapped, values_in
-from onnxinterp.programs.functions import has_size_of_data, name_of, names, without_overrides
-from onnxinterp.runtime.interpreter import Frame, Interpreter
+from onnxinterp.programs.functions import (
+    METADATA,
+    has_size_of_data,
+    is_in_place,
+    is_property,
+    looks_at_strides,
+    name_of,
+    without_overrides,
+)
+from onnxinterp.runtime.interpreter import Frame, Interpreter, by_name
 from onnxinterp.runtime.plan import Plan, Step, WeightPlace
 from onnxinterp.runtime.steps import StepCall
 from onnxinterp.values import Host
@@ -34,12 +45,6 @@ MAX_CALLS = 20_000  # of a program
 MAX_CHECKED = 1024  # elements of the data that a check compares
 PLAIN = (int, float, bool, complex, str, type(None), torch.dtype, torch.device, type(...))
 LITERALS = (*PLAIN, torch.memory_format, torch.layout)
-METADATA = names(
-    "shape dtype device ndim layout size dim numel nelement is_floating_point is_complex",
-    "is_signed element_size itemsize nbytes __len__ is_cuda is_meta is_sparse is_quantized",
-    "is_nested",
-)
-"""What a tensor tells about itself that depends on sizes and types alone."""
 
 
 class NotRecordableError(Exception):
@@ -81,7 +86,7 @@ def record(
         program.outputs = [tape.encode(r) for r in results]
     except NotRecordableError:
         return results, None
-    if tape.failure or recorder.failure or len(tape.calls) > MAX_CALLS:
+    if tape.failure or tape.is_closed:
         return results, None
     program.calls = tape.calls
     program.constants = dict(tape.used.values())
@@ -100,6 +105,7 @@ class _Tape(TorchFunctionMode):
         failure: why what has run since it was last None cannot be recorded.
         step: index of the step that runs.
         is_on: whether it sees functions now.
+        is_closed: whether it has given up, and notes nothing any more.
         constants: id -> tensor that is the same in each call.
         used: id -> value and tensor of the constants that calls read.
     """
@@ -112,7 +118,9 @@ class _Tape(TorchFunctionMode):
         self.constants: dict[int, Tensor] = {}
         self.used: dict[int, tuple[Value, Tensor]] = {}
         self._values: dict[int, tuple[weakref.ref[Tensor], Value]] = {}
+        self._added: list[tuple[int, Value]] = []
         self.is_on = False
+        self.is_closed = False
         self._is_paused = False
         self._within: list[Any] = []  # functions written in Python, of which some call themselves
         self._with_grad = torch.is_grad_enabled()
@@ -130,6 +138,7 @@ class _Tape(TorchFunctionMode):
         if found is None:
             found = Value.of(tensor)
             self._values[id(tensor)] = weakref.ref(tensor), found
+            self._added.append((id(tensor), found))
         return found
 
     def _find(self, tensor: Tensor) -> Value | None:
@@ -145,12 +154,24 @@ class _Tape(TorchFunctionMode):
         finally:
             self._is_paused = before
 
-    def take_back(self, begin: int) -> None:
-        """Forget the calls from an index on, and what they returned."""
-        gone = {value for call in self.calls[begin:] for value in call.results}
-        self._values = {i: held for i, held in self._values.items() if held[1] not in gone}
-        del self.calls[begin:]
+    def mark(self) -> tuple[int, int]:
+        """What `take_back` goes back to."""
+        return len(self.calls), len(self._added)
+
+    def take_back(self, begin: tuple[int, int]) -> None:
+        """Forget the calls since a mark, and the values that are new since then."""
+        n_calls, n_values = begin
+        for key, value in self._added[n_values:]:
+            if self._values.get(key, (None, None))[1] is value:
+                del self._values[key]
+        del self._added[n_values:], self.calls[n_calls:]
         self.failure = None
+
+    def close(self) -> None:
+        """Note nothing any more: there can be no program."""
+        self.is_closed = True
+        self.calls, self._added = [], []
+        self._values, self.used = {}, {}
 
     def __enter__(self) -> _Tape:
         self.is_on = True
@@ -185,7 +206,7 @@ class _Tape(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of torch, and note the call."""
         kwargs = kwargs or {}
-        if self._is_paused:
+        if self._is_paused or self.is_closed:
             return func(*args, **kwargs)
         python = without_overrides(func)
         if python is not None and func not in self._within:
@@ -199,64 +220,84 @@ class _Tape(TorchFunctionMode):
         result = func(*args, **kwargs)
         if self.failure is None:
             try:
-                self._note(func, args, kwargs, result)
+                return self._note(func, args, kwargs, result)
             except NotRecordableError as error:
                 self.failure = str(error)
         return result
 
-    def _note(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
+    def _note(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
+        """Note a call; return its result, or a view of it which is a value of its own."""
         name = name_of(func)
         if name in METADATA or (name == "requires_grad" and not self._with_grad):
-            return
+            return result
         if torch.is_grad_enabled() is not self._with_grad or name.startswith("_set_"):
             raise NotRecordableError("a change of a setting of torch")
         encoded, keywords = self.encode(args), self.encode(kwargs)
+        if isinstance(result, Tensor) and self._find(result) is not None:
+            if looks_at_strides(name, kwargs):
+                result = result.view_as(result)
+            elif not is_in_place(name, kwargs):
+                return result  # it had nothing to do, for tensors of these sizes and types
         tensors = [result] if isinstance(result, Tensor) else result
         if isinstance(tensors, (tuple, list)) and any(isinstance(t, Tensor) for t in tensors):
-            known = [isinstance(t, Tensor) and self._find(t) is not None for t in tensors]
-            if known == [True] and isinstance(result, Tensor) and _returns_input(name, kwargs):
-                return  # it had nothing to do
-            if name == "contiguous":
-                self._values.pop(id(result), None)
-            values = [self.add(t) if isinstance(t, Tensor) else None for t in tensors]
+            if not all(t is None or isinstance(t, Tensor) for t in tensors):
+                raise NotRecordableError("a result of tensors and something else")
+            values = [None if t is None else self.add(t) for t in tensors]
             _note_shared((args, kwargs), (encoded, keywords), tensors, values)
-            many = not isinstance(result, Tensor)
-            self.calls.append(Call(func, encoded, keywords, values, many, self.step))
-            if has_size_of_data(func, _tensors_in(args[1:]).values()):
-                for tensor, value in zip(tensors, values, strict=True):
-                    self._check_shape(tensor, value)
-        elif result is None:
-            self.calls.append(Call(func, encoded, keywords, [], False, self.step))
-        elif _is_plain(result):
-            if not any(values_in((encoded, keywords))):
-                return  # numbers of numbers
-            self.calls.append(Check(func, encoded, keywords, [], False, self.step, result))
+            self._add_call(func, encoded, keywords, values, not isinstance(result, Tensor))
+            if has_size_of_data(func, args, kwargs):
+                self._check_shapes(tensors, values)
+        elif result is None and not is_property(func):
+            self._add_call(func, encoded, keywords)
+        elif result is None or _is_plain(result):
+            if any(values_in((encoded, keywords))):  # else numbers of numbers
+                self._add_check(func, encoded, keywords, result)
         else:
             raise NotRecordableError(f"a result of type {type(result).__name__}")
+        return result
 
-    def _check_shape(self, tensor: Tensor, value: Value | None) -> None:
-        size = torch.Tensor.size
-        self.calls.append(Check(size, (value,), {}, [], False, self.step, tensor.shape))
+    def _add_call(
+        self,
+        function: Any,
+        args: Any,
+        kwargs: Any,
+        results: Sequence[Value | None] = (),
+        is_many: bool = False,
+    ) -> None:
+        if len(self.calls) >= MAX_CALLS:
+            self.close()
+        if not self.is_closed:
+            self.calls.append(Call(function, args, kwargs, list(results), is_many, self.step))
 
-    def note_step(self, call: StepCall, arguments: Sequence[Any], result: Any) -> None:
+    def _add_check(self, function: Any, args: Any, kwargs: Any, expected: Any) -> None:
+        self._add_call(function, args, kwargs)
+        if not self.is_closed:
+            self.calls[-1] = Check(function, args, kwargs, [], False, self.step, expected)
+
+    def _check_shapes(self, tensors: Sequence[Any], values: Sequence[Value | None]) -> None:
+        for tensor, value in zip(tensors, values, strict=True):
+            if value is not None:
+                self._add_check(Tensor.size, (value,), {}, tensor.shape)
+
+    def note_step(self, call: StepCall, arguments: Sequence[Any], results: Sequence[Any]) -> Any:
         """Note a whole step as one call; sizes of its results are checked.
+
+        Returns:
+            Its result, in which a tensor that was known before is a view of it: another call may
+            return another tensor.
 
         Raises:
             NotRecordableError: it takes or returns something else than tensors.
         """
         encoded = self.encode(tuple(arguments))
-        results = list(result) if isinstance(result, tuple) else [result]
         if not all(isinstance(r, Tensor) for r in results if r is not None):
             raise NotRecordableError("a step that returns something else than tensors")
-        for tensor in results:
-            if tensor is not None and self._find(tensor) is not None:
-                self._values.pop(id(tensor))  # the step may return another one next time
-        values = [None if r is None else self.add(r) for r in results]
-        many = isinstance(result, tuple)
-        self.calls.append(Call(call, encoded, {}, values, many, self.step))
-        for tensor, value in zip(results, values, strict=True):
-            if tensor is not None:
-                self._check_shape(tensor, value)
+        distinct = tuple([None if r is None else self.distinct(r) for r in results])
+        values = [None if r is None else self.add(r) for r in distinct]
+        many = len(results) != 1
+        self._add_call(call, encoded, {}, values, many)
+        self._check_shapes(distinct, values)
+        return distinct if many else distinct[0]
 
 
 class _Recorder(Interpreter):
@@ -264,26 +305,25 @@ class _Recorder(Interpreter):
 
     def __init__(self, tape: _Tape) -> None:
         self.tape = tape
-        self.failure: str | None = None
         self._numbers = count()
 
     def run_step(self, step: Step, frame: Frame) -> Any:
         """Run one step, inside of others where it belongs to a subgraph."""
         tape, values = self.tape, frame.values
-        around, begin = tape.step, len(tape.calls)
+        if tape.is_closed:
+            return super().run_step(step, frame)
+        around, begin = (tape.step, tape.failure), tape.mark()
         with tape.paused():
-            tape.step = next(self._numbers)
+            tape.step, tape.failure = next(self._numbers), None
             before = {key: values[key] for key in step.reads}
             tape.constants.update(_tensors_in(step.attributes))
-        if not _is_own(step):
-            tape.failure = "a kernel that is not of this library"
         with nullcontext() if tape.is_on else tape:
             result = super().run_step(step, frame)
         with tape.paused():
-            if (tape.failure or self._unknown(result)) is not None:
+            if not tape.is_closed and (tape.failure or self._unknown(result)) is not None:
                 tape.take_back(begin)
-                self._note_whole(step, before, frame, result)
-        tape.step = around
+                result = self._note_whole(step, before, frame, result)
+        tape.step, tape.failure = around
         return result
 
     def _unknown(self, result: Any) -> str | None:
@@ -300,31 +340,25 @@ class _Recorder(Interpreter):
         elif not isinstance(leaf, (Host, type(None))):
             raise NotRecordableError(f"a value of type {type(leaf).__name__}")
 
-    def _note_whole(self, step: Step, before: Mapping[Any, Any], frame: Frame, result: Any) -> None:
+    def _note_whole(self, step: Step, before: Mapping[Any, Any], frame: Frame, result: Any) -> Any:
+        """Note a step as one call; return its result, as `_Tape.note_step` does."""
         try:
-            live = {k: v for k, v in before.items() if self._is_live(v)}
-            held = {k: v for k, v in before.items() if k not in live}
+            live = {key: value for key, value in before.items() if self._is_live(value)}
+            held = {key: value for key, value in before.items() if key not in live}
             call = StepCall(step, list(live), held, frame.device, frame.loop_trips)
-            self.tape.note_step(call, list(live.values()), result)
-        except NotRecordableError as error:
-            self.failure = str(error)
+            results = [value for _, value in by_name(step, result)]
+            return self.tape.note_step(call, list(live.values()), results)
+        except NotRecordableError:
+            self.tape.close()
+            return result
 
     def _is_live(self, value: Any) -> bool:
         """Whether a value differs from call to call."""
+        if not isinstance(value, (Tensor, list, Host, *PLAIN)):
+            raise NotRecordableError(f"a value of type {type(value).__name__}")
         encoded = self.tape.encode(value) if isinstance(value, (Tensor, list)) else None
-        if isinstance(value, (np.ndarray, dict)):
-            raise NotRecordableError("a value that is not a tensor")
-        return any(found not in self._constants() for found in values_in(encoded))
-
-    def _constants(self) -> set[Value]:
-        return {value for value, _ in self.tape.used.values()}
-
-
-def _is_own(step: Step) -> bool:
-    """Whether all kernels of a step belong to this library: what others do is not known."""
-    nodes = [part.node for part in step.parts] or [step.node]
-    functions = [node.kernel.function for node in nodes if node.kernel]
-    return all(f.__module__.startswith("onnxinterp.") for f in functions)
+        constants = {found for found, _ in self.tape.used.values()}
+        return any(found not in constants for found in values_in(encoded))
 
 
 def _tensors_in(structure: Any) -> dict[int, Tensor]:
@@ -341,12 +375,13 @@ def _tensors_in(structure: Any) -> dict[int, Tensor]:
 def _note_shared(
     arguments: Any, encoded: Any, tensors: Sequence[Any], values: Sequence[Value | None]
 ) -> None:
-    """Note which of the arguments a result shares memory with."""
+    """Note which argument, or result before it, a result shares memory with."""
     given = zip(_tensors_in(arguments).values(), dict.fromkeys(values_in(encoded)), strict=True)
     memory = {_memory(t): value for t, value in given if t.numel()}
     for tensor, value in zip(tensors, values, strict=True):
-        if value is not None and (base := memory.get(_memory(tensor))) not in (None, value):
-            value.base = base
+        if value is not None and tensor.numel():
+            base = memory.setdefault(_memory(tensor), value)
+            value.base = value.base if base is value else base
 
 
 def _memory(tensor: Tensor) -> int:
@@ -358,10 +393,3 @@ def _is_plain(result: Any) -> bool:
     if isinstance(result, (list, tuple)):
         return len(result) <= MAX_CHECKED and all(map(_is_plain, result))
     return isinstance(result, (int, float, complex))
-
-
-def _returns_input(name: str, kwargs: Mapping[str, Any]) -> bool:
-    """Whether a function that returned a known tensor had nothing to do, and did not write it."""
-    return not (name.endswith("_") or name.startswith("__i") or "out" in kwargs) and (
-        name != "contiguous"
-    )

@@ -22,11 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onnxinterp.programs.aliases import is_torch
 from onnxinterp.programs.calls import Call, Check, Program, Value
 from onnxinterp.programs.functions import name_of
 
 FILE = "<onnxinterp program>"
-OWN_NAMES = re.compile(r"[xwcv]\d+|program|weights|slice")
+OWN_NAMES = re.compile(r"[xwcv]\d+|program|weights|slice|_")
+IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # Python would read others as another name
 OPERATORS = {
     "__add__": "{} + {}",
     "__sub__": "{} - {}",
@@ -94,7 +96,11 @@ class _Writer:
         text = self._call(call)
         if isinstance(call, Check):
             expected = self._expression(call.expected)
-            return [f"if {text} != {expected}:", "    raise DeviationError"]
+            test = f"{text} != {expected}"
+            if _has_float(call.expected):  # 0.0 == -0.0, and nan != nan
+                known = self._bind(repr(call.expected), "k")
+                test = f"{self._bind(repr, 'repr')}({text}) != {known}"
+            return [f"if {test}:", "    raise DeviationError"]
         targets = ["_" if value is None else self._new(value) for value in call.results]
         if not targets:
             return [text]
@@ -113,7 +119,8 @@ class _Writer:
         values += [f"{key}={self._expression(value)}" for key, value in call.kwargs.items()]
         if isinstance(args[0] if args else None, Value) and _is_method(function, name):
             return f"{values[0]}.{name}({', '.join(values[1:])})"
-        return f"{self._bind(function, name)}({', '.join(values)})"
+        bound = self._bind(function, name if is_torch(call) else "step")
+        return f"{bound}({', '.join(values)})"
 
     def _expression(self, structure: Any) -> str:
         kind = type(structure)
@@ -137,7 +144,7 @@ class _Writer:
         """The name of a variable that holds a thing."""
         if (found := self._bound.get(id(thing))) is not None:
             return found
-        base = name if name.isidentifier() and not keyword.iskeyword(name) else "function"
+        base = name if IDENTIFIER.fullmatch(name) and not keyword.iskeyword(name) else "function"
         base = f"{base}_" if OWN_NAMES.fullmatch(base) else base
         unique, number = base, 1
         while unique in self.variables:
@@ -150,3 +157,9 @@ class _Writer:
 def _is_method(function: Any, name: str) -> bool:
     """Whether a function is the method of that name of each tensor."""
     return getattr(Tensor, name, None) is function
+
+
+def _has_float(structure: Any) -> bool:
+    if isinstance(structure, (list, tuple)):
+        return any(map(_has_float, structure))
+    return isinstance(structure, (float, complex))

@@ -244,9 +244,14 @@ def _is_from_outside(step: Step, error: Exception) -> bool:
 
     Torch ends the recomputation of a checkpoint with one, too.
     """
-    cls = type(error)
     if step.block is not None:
-        return not step.block.is_leaf or cls not in FAILURES
+        return not step.block.is_leaf or type(error) not in FAILURES
+    return is_from_outside(error)
+
+
+def is_from_outside(error: Exception) -> bool:
+    """Whether an exception is one of those by which torch ends a call, not that of a function."""
+    cls = type(error)
     return cls.__name__.startswith("_") and cls.__module__.startswith("torch.")
 
 
