@@ -34,10 +34,14 @@ SIZES_OF_ARGUMENTS = names(
     "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or",
     "bitwise_xor bitwise_not where clamp to float long int bool double half bfloat16 type_as",
     "embedding gather index_select take_along_dim scatter scatter_add cat stack masked_fill",
-    "reshape view expand permute transpose squeeze unsqueeze flatten contiguous clone select",
-    "cumsum sum mean amax amin max min any all argmax argmin sort argsort view_as movedim unbind",
+    "cumsum sum mean amax amin max min any all argmax argmin sort argsort view_as unbind",
 )
 """Functions whose result has a size that depends on the sizes of tensors alone."""
+SIZES_OF_REST = names(
+    "reshape view expand permute transpose squeeze unsqueeze flatten contiguous clone select",
+    "movedim chunk split repeat tile narrow",
+)
+"""Functions of one tensor and of numbers, which may be given as tensors."""
 
 
 def name_of(func: Any) -> str:
@@ -103,7 +107,8 @@ def has_size_of_data(func: Any, args: Any, kwargs: Mapping[str, Any]) -> bool:
         return any(t.dtype in kinds for t in tensors[1:]) or _has_tensor_bound(args[1])
     if plain == "where" and len(args) + len(kwargs) == 1:
         return True
-    are_whole = (not (t.is_floating_point() or t.is_complex()) for t in tensors)
+    numbers = tensors[1:] if plain in SIZES_OF_REST else tensors
+    are_whole = (not (t.is_floating_point() or t.is_complex()) for t in numbers)
     if plain in SIZES_OF_NUMBERS:
         return bool(tensors)
     return plain not in SIZES_OF_ARGUMENTS and any(are_whole)

@@ -106,7 +106,8 @@ def _bounds(name: str, args: tuple[Any, ...]) -> tuple[int, int] | None:
     """The first row that a slice takes, and the one after the last."""
     rows = args[0].shape[0]
     if name == "narrow" and args[1] == 0:
-        return args[2], args[2] + args[3]
+        begin, length = args[2:]
+        return (begin, begin + length) if isinstance(begin, int) else None
     if name != "__getitem__":
         return None
     first, *rest = args[1] if isinstance(args[1], tuple) else (args[1],)
