@@ -283,6 +283,7 @@ class _Recorder(Interpreter):
             if (tape.failure or self._unknown(result)) is not None:
                 tape.take_back(begin)
                 self._note_whole(step, before, frame, result)
+            self._note_updates(step, values, result)
         tape.step = around
         return result
 
@@ -309,6 +310,16 @@ class _Recorder(Interpreter):
         except NotRecordableError as error:
             self.failure = str(error)
 
+    def _note_updates(self, step: Step, values: Mapping[Any, Any], result: Any) -> None:
+        """Note what a step changes of the state; the loop writes it afterwards."""
+        tape = self.tape
+        try:
+            for name, index in step.updates:
+                args = tape.encode((values[name], result[index]))
+                tape.calls.append(Call(assign_, args, {}, [], False, tape.step))
+        except NotRecordableError as error:
+            self.failure = str(error)
+
     def _is_live(self, value: Any) -> bool:
         """Whether a value differs from call to call."""
         encoded = self.tape.encode(value) if isinstance(value, (Tensor, list)) else None
@@ -318,6 +329,12 @@ class _Recorder(Interpreter):
 
     def _constants(self) -> set[Value]:
         return {value for value, _ in self.tape.used.values()}
+
+
+def assign_(state: Tensor, value: Tensor) -> None:
+    """Take over the next value of a state."""
+    with torch.no_grad():
+        state.copy_(value)
 
 
 def _is_own(step: Step) -> bool:
@@ -350,7 +367,7 @@ def _note_shared(
 
 
 def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return int(tensor.untyped_storage()._cdata)  # fake tensors have no data pointer
 
 
 def _is_plain(result: Any) -> bool:
