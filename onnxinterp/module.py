@@ -23,6 +23,7 @@ from onnxinterp.inspection import Inspectable
 from onnxinterp.limits import Limits
 from onnxinterp.planning.placement import device_of, floating_dtype
 from onnxinterp.planning.plans import BoundPlan, Plans, sizes_of
+from onnxinterp.planning.tracing import run_traced
 from onnxinterp.programs import may_run
 from onnxinterp.reading.source import Read, Source, read, rewritten
 from onnxinterp.registry import kernel_of
@@ -239,6 +240,10 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
         given = self._call.gather(args, keywords, self._floating)
         overridden = frozenset(given).difference(self.input_names)
         training = self.training and by is None
+        if by is None and torch.compiler.is_dynamo_compiling():
+            results = self._run_traced(given, plans, overridden)
+            if results is not None:
+                return results
         bound = plans.get(training, overridden, plans.is_nested(training))
         if bound.mode.nested and plans is self._plans and not torch.compiler.is_compiling():
             plans.watch.check_replaced(bound.called)
@@ -275,6 +280,15 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
         if guard is not None:
             guard.check_outputs([o.name for o in plans.graph.outputs], results)
         return _owned(results, current)
+
+    def _run_traced(
+        self, given: Mapping[str, Any], plans: Plans, overridden: frozenset[str]
+    ) -> tuple[Any, ...] | None:
+        """Run the program of a call that `torch.compile` traces; None where the loop must run."""
+        if type(self.interpreter) is not Interpreter:
+            return None
+        nested = plans.is_nested(self.training)
+        return run_traced(self, plans, plans.mode(self.training, overridden, nested), given)
 
     def run_block(self, level: nn.Module, inputs: tuple[Any, ...]) -> Any:
         """Run one module of the tree by itself.

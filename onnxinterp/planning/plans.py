@@ -37,6 +37,7 @@ from onnxinterp.planning.planner import make_plan
 from onnxinterp.planning.scoping import Chain
 from onnxinterp.planning.scoping import chains as chains_of
 from onnxinterp.planning.static_shapes import MAX_STEPS, Found, ranks, static_shapes
+from onnxinterp.planning.tracing import Tracer
 from onnxinterp.programs import Programs, WeightSizes
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Key, Plan, WeightPlace
@@ -166,6 +167,9 @@ class Plans:
         self._facts = infer(self.graph, types, self.static_shapes)
         self._plans: dict[Mode, BoundPlan] = {}
         self._shapes: Found | None = None
+        tracer = self.__dict__.get("tracer")
+        if tracer is None or not tracer.is_for(self, setting, types):
+            self.tracer = Tracer(self, setting, types)
         for part in tuple(self._parts):
             part._start(setting, types)
 
@@ -177,16 +181,28 @@ class Plans:
         A nested plan runs blocks inside of the modules that their nodes come from. With layers of
         torch in their places, each plan is.
         """
-        plans = self._plans  # a thread may put another there meanwhile
+        return self.bound(self.mode(training, overridden, nested))
+
+    def mode(
+        self, training: bool, overridden: frozenset[str] = frozenset(), nested: bool = False
+    ) -> Mode:
+        """What a plan is made for, likewise."""
         apart = frozenset([path for path, level in self._moded if level.training != training])
-        mode = Mode(
-            training and self.has_modes, apart, overridden, nested or bool(self.leaves.calls)
-        )
+        nested = nested or bool(self.leaves.calls)
+        return Mode(training and self.has_modes, apart, overridden, nested)
+
+    def bound(self, mode: Mode) -> BoundPlan:
+        """The plan for a mode."""
+        plans = self._plans  # a thread may put another there meanwhile
         if (found := plans.get(mode)) is None:
             found = plans[mode] = self._make_nested(mode) if mode.nested else self._make(mode)
             for part in tuple(self._parts):
-                part.get(training, nested=nested)
+                part.bound(mode._replace(overridden=frozenset()))
         return found
+
+    def flat(self, training: bool, apart: frozenset[str], overridden: frozenset[str]) -> BoundPlan:
+        """The plan for a mode that calls no modules."""
+        return self.bound(Mode(training, apart, overridden, nested=False))
 
     def _modules_with_modes(self) -> list[tuple[str, nn.Module]]:
         """Path and module, where nodes follow the mode of the module."""
@@ -279,12 +295,18 @@ class Plans:
         """
         known, made = bound.by_sizes, None
         if sizes in known:
-            found = {n: v for n in bound.plan.sized if isinstance(v := values.get(n), Host)}
-            made = self._make(bound.mode, found, guard) if found else replace(bound, by_sizes={})
+            made = self.sized(bound, values, guard)
             made.weight_sizes = WeightSizes(weights[place.name] for place in made.reads)
         elif len(known) >= MAX_SIZES:
             known = dict(list(known.items())[1:])
         bound.by_sizes = {**known, sizes: made}
+
+    def sized(
+        self, bound: BoundPlan, values: Mapping[Any, Any], guard: Guard | None = None
+    ) -> BoundPlan:
+        """A plan for the sizes of a call, likewise."""
+        found = {n: v for n in bound.plan.sized if isinstance(v := values.get(n), Host)}
+        return self._make(bound.mode, found, guard) if found else replace(bound, by_sizes={})
 
     def static_shapes(self, outputs: Sequence[ValueInfo]) -> tuple[Shape, ...]:
         """The shapes of a subgraph's outputs that are known before a call."""
@@ -313,7 +335,7 @@ class Plans:
     _all_static_shapes._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = ("setting", "_facts", "_plans", "_shapes", "_parts")
+        derived = ("setting", "_facts", "_plans", "_shapes", "_parts", "tracer")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -338,7 +360,7 @@ class Plans:
         # a call inside grad, vmap or a trace may need a plan: its constants are for all calls
         with outside_transforms():
             plan = make_plan(self.graph, setting, self._facts)
-        needed = {*plan.captures, *plan.inputs} - mode.overridden
+        needed = {*plan.captures, *plan.inputs}.difference(mode.overridden)
         reads = [self._place(n) for n in self.weights if n in needed]
         return BoundPlan(plan, reads, mode)
 

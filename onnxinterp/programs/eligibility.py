@@ -18,7 +18,7 @@ def can_record(plan: Plan) -> bool:
     do more than to return a result, and must run once in each call.
     """
     steps = list(_steps(plan))
-    return all(_is_own(s) and not s.updates and s.block is None for s in steps)
+    return all(has_own_kernels(s) and not s.updates and s.block is None for s in steps)
 
 
 def _steps(plan: Plan) -> Iterator[Step]:
@@ -28,7 +28,8 @@ def _steps(plan: Plan) -> Iterator[Step]:
             yield from _steps(body)
 
 
-def _is_own(step: Step) -> bool:
+def has_own_kernels(step: Step) -> bool:
+    """Whether all kernels of a step are written in this library: what others do is not known."""
     kernels = [part.node.kernel for part in (*step.parts, step)]
     functions = [kernel.function for kernel in kernels if kernel is not None]
     return all(map(is_own, (*functions, *([] if step.fused is None else [step.fused]))))

@@ -323,6 +323,8 @@ class _Recorder(Interpreter):
             if not tape.is_closed and (tape.failure or self._unknown(result)) is not None:
                 tape.take_back(begin)
                 result = self._note_whole(step, before, frame, result)
+            if not tape.is_closed:
+                self._note_updates(step, values, result)
         tape.step, tape.failure = around
         return result
 
@@ -352,6 +354,16 @@ class _Recorder(Interpreter):
             self.tape.close()
             return result
 
+    def _note_updates(self, step: Step, values: Mapping[Any, Any], result: Any) -> None:
+        """Note what a step changes of the state; the loop writes it afterwards."""
+        tape = self.tape
+        try:
+            for name, index in step.updates:
+                args = tape.encode((values[name], result[index]))
+                tape.calls.append(Call(assign_, args, {}, [], False, tape.step))
+        except NotRecordableError:
+            tape.close()
+
     def _is_live(self, value: Any) -> bool:
         """Whether a value differs from call to call."""
         if not isinstance(value, (Tensor, list, Host, *PLAIN)):
@@ -359,6 +371,12 @@ class _Recorder(Interpreter):
         encoded = self.tape.encode(value) if isinstance(value, (Tensor, list)) else None
         constants = {found for found, _ in self.tape.used.values()}
         return any(found not in constants for found in values_in(encoded))
+
+
+def assign_(state: Tensor, value: Tensor) -> None:
+    """Take over the next value of a state."""
+    with torch.no_grad():
+        state.copy_(value)
 
 
 def _tensors_in(structure: Any) -> dict[int, Tensor]:
@@ -385,7 +403,7 @@ def _note_shared(
 
 
 def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return int(tensor.untyped_storage()._cdata)  # fake tensors have no data pointer
 
 
 def _is_plain(result: Any) -> bool:

@@ -17,7 +17,7 @@ import keyword
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from onnxinterp.programs.functions import name_of
 FILE = "<onnxinterp program>"
 OWN_NAMES = re.compile(r"[xwcv]\d+|program|weights|slice|_")
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # Python would read others as another name
+DEFINED = frozenset(["DeviationError", "__builtins__"])
 OPERATORS = {
     "__add__": "{} + {}",
     "__sub__": "{} - {}",
@@ -49,6 +50,23 @@ def compiled(program: Program) -> tuple[Callable[..., tuple[Any, ...]], str]:
     variables = writer.variables
     exec(compile(source, FILE, "exec"), variables)  # made of our own names alone
     return variables["program"], source
+
+
+def with_defaults(program: Program) -> Callable[..., tuple[Any, ...]]:
+    """The function of a program for `torch.compile`: it reads no globals, which would be guarded.
+
+    What they would be are defaults of keyword arguments.
+    """
+    writer = _Writer(program)
+    head, rest = writer.source().split("\n", 1)
+    names = [name for name in writer.variables if name not in DEFINED]
+    scope: dict[str, Any] = {"DeviationError": DeviationError}
+    if names:
+        head = head.replace("weights)", f"weights, *, {', '.join(names)})")
+    exec(compile(f"{head}\n{rest}", FILE, "exec"), scope)  # made of our own names alone
+    function: Any = scope["program"]
+    function.__kwdefaults__ = {name: writer.variables[name] for name in names}
+    return cast("Callable[..., tuple[Any, ...]]", function)
 
 
 class _Writer:

@@ -131,6 +131,17 @@ def test_copies_plan_for_themselves(again: object, training: bool) -> None:
     torch.testing.assert_close(twin(x), net(x) + 7)
 
 
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_an_initializer_that_a_call_gives_again_and_again(with_gradients: bool) -> None:
+    text = f"""{HEADER} g (float[n] x, float[1] w) => (float[n] y)
+    <float[1] w = {{2}}> {{ y = Mul(x, w) }}"""
+    net, x, w = module(text), torch.ones(3), torch.full((1,), 3.0)
+    with torch.set_grad_enabled(with_gradients):
+        for _ in range(5):  # the loop, then a plan for these sizes, then a program
+            assert net(x, w=w).tolist() == [3, 3, 3]
+            assert net(x).tolist() == [2, 2, 2]
+
+
 def test_the_class_has_forward_and_an_instance_its_signature() -> None:
     net = module(SILU)
     assert callable(OnnxModule.forward)
