@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from threading import Lock, RLock
 from typing import Any, Literal, TypeAlias
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 
 from onnxinterp.errors import ChangedWeightsError, EngineError, plain
+from onnxinterp.planning.isolation import outside_transforms
 from onnxinterp.snapshots.checking import Reference, references
 from onnxinterp.snapshots.competition import (
     Competition,
@@ -255,7 +257,11 @@ class Snapshot:
             self._prepare()
 
     def _prepare(self) -> State:
-        module = self._source
+        with _plainly(self._example.values()):
+            self._state = state = self._make_state(self._source)
+        return state
+
+    def _make_state(self, module: Subject) -> State:
         # made before weights are read: what changes them meanwhile is noticed
         watch = None if self.on_change == "ignore" else WeightWatch(module)
         state = State(module, watch)
@@ -276,7 +282,6 @@ class Snapshot:
         if not best.any_sizes and (signature := signature_of(inputs)) is not None:
             state.chosen = best.engine
             state.lanes[signature] = best
-        self._state = state
         return state
 
     def _compete(self, module: Subject, inputs: tuple[Any, ...]) -> Outcome:
@@ -342,6 +347,18 @@ def _is_transformed() -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or is_traced()
     )
+
+
+@contextmanager
+def _plainly(values: Iterable[Any]) -> Iterator[None]:
+    """Run as calls outside of any transform and autocast do."""
+    devices = {"cpu", *(x.device.type for x in values if isinstance(x, Tensor))}
+    with ExitStack() as stack:
+        if _is_transformed():
+            stack.enter_context(outside_transforms())
+        for device in devices - {"meta"}:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def _copied(value: Any) -> Any:
