@@ -37,13 +37,12 @@ from onnxinterp.snapshots.competition import (
 )
 from onnxinterp.snapshots.engines import FAITHFUL, engine_names
 from onnxinterp.snapshots.staleness import WeightWatch
-from onnxinterp.snapshots.state import Signature, State, remember, signature_of
+from onnxinterp.snapshots.state import MAX_LANES, Signature, State, remember, signature_of
 from onnxinterp.snapshots.subject import Subject, evaluate, modules_with_modes
 from onnxinterp.values import is_traced
 
 OnChange: TypeAlias = Literal["raise", "renew", "ignore"]
 ON_CHANGE = ("raise", "renew", "ignore")
-MAX_LANES = 8  # runners for particular sizes that are kept
 _SNAPSHOTS: WeakSet[Snapshot] = WeakSet()
 
 
@@ -108,8 +107,9 @@ class Snapshot:
         state = self._state or self._prepared()
         if state.watch is not None:
             state = self._current(state, state.watch)
-        if not keywords and signature_of(args) in state.accepted and not _is_transformed():
-            results = self._run(state, args)
+        signature = None if keywords else signature_of(args)
+        if signature in state.accepted and not _is_transformed():
+            results = self._run(state, args, signature)
         else:
             results = self._check_and_run(state, args, keywords)
         return results[0] if len(results) == 1 else results
@@ -123,9 +123,11 @@ class Snapshot:
         if len(given) != len(state.names):
             return state.faithful.run(given)
         inputs = tuple([given[name] for name in state.names])
-        if (signature := signature_of(inputs)) is not None:
-            remember(state.accepted, signature, None)
-        return self._run(state, inputs)
+        signature = signature_of(inputs)
+        if signature is None:
+            return state.faithful(inputs)
+        remember(state.accepted, signature, None)
+        return self._run(state, inputs, signature)
 
     def _prepared(self) -> State:
         """The state, prepared now where this is a copy, or in a forked process."""
@@ -150,10 +152,7 @@ class Snapshot:
                 self.refresh()
             return self._prepared()
 
-    def _run(self, state: State, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        signature = signature_of(inputs)
-        if signature is None:
-            return state.faithful(inputs)
+    def _run(self, state: State, inputs: Any, signature: Signature) -> tuple[Any, ...]:
         lane = state.lanes.get(signature)
         if lane is None:
             lane = self._lane_of(state, signature, inputs)
@@ -183,16 +182,15 @@ class Snapshot:
             reason = f"it failed in a call: {type(error).__name__}: {error}"
             with self._lock:
                 state.lanes.pop(signature, None)
-                remember(state.refused, signature, reason)
+                remember(state.without, signature, state.slowest)
                 line = described(state.names, inputs)
-                refused = {lane.engine: reason}
-                state.entries[line] = entries(line, {}, refused, state.slowest)
+                state.note(line, entries(line, {}, {lane.engine: reason}, state.slowest))
         return results
 
     def _lane_of(self, state: State, signature: Signature, inputs: tuple[Any, ...]) -> Lane:
         """The lane for sizes that no lane is kept for; prepared when they come a second time."""
-        if signature in state.refused:
-            return state.slowest
+        if (lane := state.without.get(signature)) is not None:
+            return lane
         if state.chosen is None:
             return state.any_lane
         if signature not in state.seen:
@@ -220,15 +218,13 @@ class Snapshot:
             found = self._against(state.any_lane, state.chosen, state.module, checks)
         lane = min(found.lanes, key=rank) if found.lanes else state.any_lane
         if found.refused:
-            remember(state.refused, signature, found.refused[state.chosen])
+            remember(state.without, signature, state.any_lane)
         with self._lock:
             if len(state.lanes) >= MAX_LANES:
                 oldest = min(state.lanes, key=lambda key: state.lanes[key].last_use)
                 del state.lanes[oldest]
             state.lanes[signature] = lane
-            state.entries[line] = entries(line, found.seconds, found.refused, lane)
-            while len(state.entries) > MAX_LANES:
-                del state.entries[next(iter(state.entries))]
+            state.note(line, entries(line, found.seconds, found.refused, lane))
         return lane
 
     def _against(
@@ -276,7 +272,7 @@ class Snapshot:
         best = min(lanes, key=rank)
         self._seconds = found.seconds
         line = described(state.names, inputs)
-        state.entries[line] = entries(line, found.seconds, found.refused, best)
+        state.note(line, entries(line, found.seconds, found.refused, best))
         general = [lane for lane in lanes if lane.any_sizes]
         state.any_lane = min(general, key=rank) if general else state.slowest
         if not best.any_sizes and (signature := signature_of(inputs)) is not None:
