@@ -7,6 +7,8 @@
 from onnxinterp import ops as ops
 from onnxinterp.errors import (
     ChangedFileError,
+    ChangedWeightsError,
+    EngineError,
     InputError,
     InvalidModelError,
     NodeError,
@@ -27,6 +29,8 @@ reinsert_normalization = reinsert_batchnorm  # its previous name
 
 __all__ = [
     "ChangedFileError",
+    "ChangedWeightsError",
+    "EngineError",
     "Floats",
     "HeadError",
     "Host",

@@ -60,6 +60,8 @@ def references(module: Subject, inputs: tuple[Tensor, ...]) -> list[Reference]:
     outputs = _run(module, inputs)
     if not all(type(output) is Tensor for output in outputs):
         raise EngineError("outputs must be tensors, not strings, sequences or maps")
+    if any(output.is_meta for output in outputs):
+        raise EngineError("the module is on the meta device, which has no values")
     if difference := problem(_run(module, inputs), outputs, None):
         raise EngineError(f"two calls of the module with the same inputs differ: {difference}")
     found = [Reference(inputs, outputs, is_example=True)]
@@ -84,7 +86,7 @@ def _run(module: Subject, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
 
 def similar_inputs(inputs: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
     """Random inputs: of a normal distribution, or elements of the example in random order."""
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator("cpu").manual_seed(SEED)
     shapes = [x.shape for x in inputs]
     for normal in (True, False):
         yield tuple(
@@ -101,7 +103,7 @@ def _of_other_sizes(module: Subject, inputs: tuple[Tensor, ...]) -> Iterator[tup
         shapes.append(tuple([n if isinstance(d, int) and d > 0 else n + 1 for d, n in sizes]))
     if all(shape == x.shape for shape, x in zip(shapes, inputs, strict=True)):
         return
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator("cpu").manual_seed(SEED)
     for normal in (True, False):
         yield tuple(
             [_drawn(x, shape, generator, normal) for x, shape in zip(inputs, shapes, strict=True)]
@@ -116,10 +118,11 @@ def _drawn(like: Tensor, shape: Sequence[int], generator: torch.Generator, norma
     if normal and like.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         wide = like.double()
         spread = float(wide.std(correction=0).nan_to_num(1.0)) or 1.0
-        noise = torch.randn(tuple(shape), generator=generator, dtype=torch.float64)
+        noise = torch.randn(tuple(shape), generator=generator, dtype=torch.float64, device="cpu")
         return (noise.to(like.device) * spread + wide.mean()).to(like.dtype)
     count = torch.Size(shape).numel()
-    index = torch.randint(like.numel(), (count,), generator=generator).to(like.device)
+    index = torch.randint(like.numel(), (count,), generator=generator, device="cpu")
+    index = index.to(like.device)
     bits = like.contiguous().reshape(-1)
     if not like.is_complex() and like.element_size() in _INTEGERS:
         chosen = bits.view(_INTEGERS[like.element_size()])[index].view(like.dtype)

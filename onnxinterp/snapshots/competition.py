@@ -77,6 +77,8 @@ def prepare(
         runner = ENGINES[name].load()(module, _clones(checks[0].inputs), options)
     except (EngineError, MissingExtraError) as error:
         return str(error)
+    except Exception as error:  # of a broken installation, or of a runtime
+        return f"it cannot be prepared: {type(error).__name__}: {error}"
     lane = Lane(name, runner, runner.takes_any_sizes)
     for check in checks:
         if not check.is_example and not lane.any_sizes:
@@ -162,16 +164,29 @@ class Competition:
         if not known and key is not None:
             known = read_choice(key) or {}
         if known and (first := min(known, key=known.__getitem__)) in self.engines:
-            lanes, refused = self.prepare([first], module, checks)
-            if lanes:
-                lanes[0].seconds = known[first]
-                return Outcome(lanes, refused, known)
+            lanes = self._known(module, checks, known)
+            if lanes and lanes[0].engine == first:
+                return Outcome(lanes, {}, known)
         lanes, refused = self.prepare(self.engines, module, checks)
         measure(lanes, inputs)
         seconds = {lane.engine: lane.seconds for lane in lanes if lane.seconds is not None}
         if seconds and key is not None:
             write_choice(key, seconds)
         return Outcome(lanes, refused, seconds)
+
+    def _known(
+        self, module: Subject, checks: Sequence[Reference], known: Mapping[str, float]
+    ) -> list[Lane]:
+        """The winner of an earlier competition, and the next one that takes any sizes."""
+        found: list[Lane] = []
+        for name in sorted(known, key=known.__getitem__):
+            lanes, _ = self.prepare([name] if name in self.engines else [], module, checks)
+            for lane in lanes:
+                lane.seconds = known[name]
+            found += lanes
+            if not found or found[-1].any_sizes:
+                break
+        return found
 
     def _key(self, module: Subject, inputs: tuple[Tensor, ...]) -> dict[str, Any] | None:
         """What the choice depends on; None where the model has no bytes to be known by."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from threading import Lock, RLock
 from typing import Any, Literal, TypeAlias
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 
 from onnxinterp.errors import ChangedWeightsError, EngineError, plain
+from onnxinterp.planning.isolation import outside_transforms
 from onnxinterp.snapshots.checking import Reference, references
 from onnxinterp.snapshots.competition import (
     Competition,
@@ -35,13 +37,12 @@ from onnxinterp.snapshots.competition import (
 )
 from onnxinterp.snapshots.engines import FAITHFUL, engine_names
 from onnxinterp.snapshots.staleness import WeightWatch
-from onnxinterp.snapshots.state import Signature, State, remember, signature_of
+from onnxinterp.snapshots.state import MAX_LANES, Signature, State, remember, signature_of
 from onnxinterp.snapshots.subject import Subject, evaluate, modules_with_modes
 from onnxinterp.values import is_traced
 
 OnChange: TypeAlias = Literal["raise", "renew", "ignore"]
 ON_CHANGE = ("raise", "renew", "ignore")
-MAX_LANES = 8  # runners for particular sizes that are kept
 _SNAPSHOTS: WeakSet[Snapshot] = WeakSet()
 
 
@@ -106,8 +107,9 @@ class Snapshot:
         state = self._state or self._prepared()
         if state.watch is not None:
             state = self._current(state, state.watch)
-        if not keywords and signature_of(args) in state.accepted and not _is_transformed():
-            results = self._run(state, args)
+        signature = None if keywords else signature_of(args)
+        if signature in state.accepted and not _is_transformed():
+            results = self._run(state, args, signature)
         else:
             results = self._check_and_run(state, args, keywords)
         return results[0] if len(results) == 1 else results
@@ -121,9 +123,11 @@ class Snapshot:
         if len(given) != len(state.names):
             return state.faithful.run(given)
         inputs = tuple([given[name] for name in state.names])
-        if (signature := signature_of(inputs)) is not None:
-            remember(state.accepted, signature, None)
-        return self._run(state, inputs)
+        signature = signature_of(inputs)
+        if signature is None:
+            return state.faithful(inputs)
+        remember(state.accepted, signature, None)
+        return self._run(state, inputs, signature)
 
     def _prepared(self) -> State:
         """The state, prepared now where this is a copy, or in a forked process."""
@@ -148,10 +152,7 @@ class Snapshot:
                 self.refresh()
             return self._prepared()
 
-    def _run(self, state: State, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        signature = signature_of(inputs)
-        if signature is None:
-            return state.faithful(inputs)
+    def _run(self, state: State, inputs: Any, signature: Signature) -> tuple[Any, ...]:
         lane = state.lanes.get(signature)
         if lane is None:
             lane = self._lane_of(state, signature, inputs)
@@ -181,16 +182,15 @@ class Snapshot:
             reason = f"it failed in a call: {type(error).__name__}: {error}"
             with self._lock:
                 state.lanes.pop(signature, None)
-                remember(state.refused, signature, reason)
+                remember(state.without, signature, state.slowest)
                 line = described(state.names, inputs)
-                refused = {lane.engine: reason}
-                state.entries[line] = entries(line, {}, refused, state.slowest)
+                state.note(line, entries(line, {}, {lane.engine: reason}, state.slowest))
         return results
 
     def _lane_of(self, state: State, signature: Signature, inputs: tuple[Any, ...]) -> Lane:
         """The lane for sizes that no lane is kept for; prepared when they come a second time."""
-        if signature in state.refused:
-            return state.slowest
+        if (lane := state.without.get(signature)) is not None:
+            return lane
         if state.chosen is None:
             return state.any_lane
         if signature not in state.seen:
@@ -218,15 +218,13 @@ class Snapshot:
             found = self._against(state.any_lane, state.chosen, state.module, checks)
         lane = min(found.lanes, key=rank) if found.lanes else state.any_lane
         if found.refused:
-            remember(state.refused, signature, found.refused[state.chosen])
+            remember(state.without, signature, state.any_lane)
         with self._lock:
             if len(state.lanes) >= MAX_LANES:
                 oldest = min(state.lanes, key=lambda key: state.lanes[key].last_use)
                 del state.lanes[oldest]
             state.lanes[signature] = lane
-            state.entries[line] = entries(line, found.seconds, found.refused, lane)
-            while len(state.entries) > MAX_LANES:
-                del state.entries[next(iter(state.entries))]
+            state.note(line, entries(line, found.seconds, found.refused, lane))
         return lane
 
     def _against(
@@ -255,7 +253,11 @@ class Snapshot:
             self._prepare()
 
     def _prepare(self) -> State:
-        module = self._source
+        with _plainly(self._example.values()):
+            self._state = state = self._make_state(self._source)
+        return state
+
+    def _make_state(self, module: Subject) -> State:
         # made before weights are read: what changes them meanwhile is noticed
         watch = None if self.on_change == "ignore" else WeightWatch(module)
         state = State(module, watch)
@@ -270,13 +272,12 @@ class Snapshot:
         best = min(lanes, key=rank)
         self._seconds = found.seconds
         line = described(state.names, inputs)
-        state.entries[line] = entries(line, found.seconds, found.refused, best)
+        state.note(line, entries(line, found.seconds, found.refused, best))
         general = [lane for lane in lanes if lane.any_sizes]
         state.any_lane = min(general, key=rank) if general else state.slowest
         if not best.any_sizes and (signature := signature_of(inputs)) is not None:
             state.chosen = best.engine
             state.lanes[signature] = best
-        self._state = state
         return state
 
     def _compete(self, module: Subject, inputs: tuple[Any, ...]) -> Outcome:
@@ -342,6 +343,18 @@ def _is_transformed() -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or is_traced()
     )
+
+
+@contextmanager
+def _plainly(values: Iterable[Any]) -> Iterator[None]:
+    """Run as calls outside of any transform and autocast do."""
+    devices = {"cpu", *(x.device.type for x in values if isinstance(x, Tensor))}
+    with ExitStack() as stack:
+        if _is_transformed():
+            stack.enter_context(outside_transforms())
+        for device in devices - {"meta"}:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def _copied(value: Any) -> Any:

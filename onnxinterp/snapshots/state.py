@@ -13,6 +13,7 @@ from onnxinterp.snapshots.engines.faithful import Faithful
 from onnxinterp.snapshots.staleness import WeightWatch
 from onnxinterp.snapshots.subject import Subject
 
+MAX_LANES = 8  # runners for particular sizes that are kept
 MAX_SEEN = 1024  # sizes that are remembered without a runner
 Signature: TypeAlias = "tuple[tuple[torch.Size, torch.dtype, torch.device], ...]"
 """Shape, dtype and device of each input."""
@@ -31,7 +32,7 @@ class State:
         lanes: the runners of particular sizes.
         accepted: what inputs were found right.
         seen: sizes that came once.
-        refused: sizes that the engine could not run -> why.
+        without: sizes that the chosen engine could not run -> what runs them.
         entries: what became of each engine, by inputs.
     """
 
@@ -46,8 +47,14 @@ class State:
         self.lanes: dict[Signature, Lane] = {}
         self.accepted: dict[Signature, None] = {}
         self.seen: dict[Signature, None] = {}
-        self.refused: dict[Signature, str] = {}
+        self.without: dict[Signature, Lane] = {}
         self.entries: dict[str, list[Entry]] = {}
+
+    def note(self, line: str, found: list[Entry]) -> None:
+        """Store entries; those of the example, which were the first, stay."""
+        self.entries[line] = found
+        if len(self.entries) > MAX_LANES:
+            del self.entries[list(self.entries)[1]]
 
 
 def signature_of(inputs: tuple[Any, ...]) -> Signature | None:
@@ -58,7 +65,7 @@ def signature_of(inputs: tuple[Any, ...]) -> Signature | None:
 
 
 def remember(table: dict[Signature, Any], signature: Signature, value: Any) -> None:
-    """Store an entry; the oldest of too many is forgotten."""
+    """Store an entry; a table that grows too long starts again."""
+    if len(table) >= MAX_SEEN:
+        table.clear()
     table[signature] = value
-    while len(table) > MAX_SEEN:
-        table.pop(next(iter(table)), None)

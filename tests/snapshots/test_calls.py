@@ -125,6 +125,73 @@ def test_inputs_are_not_changed_and_may_have_any_strides(engine: str) -> None:
         assert torch.equal(x.detach(), before)
 
 
+def test_negated_views(engine: str) -> None:
+    """Torch keeps the sign of such tensors beside their memory."""
+    module = mlp()
+    x = torch.view_as_complex(torch.randn(2, 4, 2)).conj().imag
+    assert x.is_neg()
+    torch.testing.assert_close(module.optimize(rows(2), engine=engine)(x), right(module, x))
+
+
+def test_copies_of_inputs_live_until_the_end_of_a_call(engine: str) -> None:
+    module = OnnxModule(parse("g (float[n, 512] x) => (float[n, 512] y) { y = Neg(x) }"))
+    fast = module.optimize(torch.randn(256, 512), engine=engine)
+    for _ in range(20):
+        x = torch.randn(512, 256).T
+        torch.testing.assert_close(fast(x), -x, rtol=0, atol=0)
+
+
+def test_numbers_of_rank_0(engine: str) -> None:
+    module = OnnxModule(
+        parse(
+            "g (float x, float[n] y) => (float a, float b)"
+            "{ a = Neg(x) b = ReduceSum<keepdims=0>(y) }"
+        )
+    )
+    x, y = torch.tensor(3.0), torch.tensor([1.0, 2.0])
+    for _ in range(2):
+        a, b = module.optimize(x, y, engine=engine)(x, y)
+        assert (a.item(), b.item()) == (-3, 3)
+        assert a.shape == b.shape == ()
+
+
+def test_made_under_autocast_inference_mode_and_transforms(engine: str) -> None:
+    """It is the same as made elsewhere."""
+    module, x = mlp(), rows(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        fast = module.optimize(x, engine=engine)
+    torch.testing.assert_close(fast(x), right(module, x))
+    with torch.inference_mode():
+        fast = module.optimize(x, engine=engine)
+    torch.testing.assert_close(fast(x), right(module, x))
+    renewing = module.optimize(x, engine=engine, on_change="renew")
+    with torch.no_grad():
+        module.weights["w1"].add_(1)
+    y = torch.func.vmap(renewing)(x[None])
+    torch.testing.assert_close(y[0], right(module, x))
+    torch.testing.assert_close(renewing(x), right(module, x))
+
+
+def test_with_another_default_device_and_dtype(engine: str) -> None:
+    module, x = mlp(), rows(2)
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.device("meta"):
+            fast = module.optimize(x, engine=engine)
+            y = fast(x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert y.device.type == "cpu"
+    torch.testing.assert_close(y, right(module, x))
+
+
+def test_a_module_on_the_meta_device_runs_itself() -> None:
+    module = mlp().to("meta")
+    fast = module.optimize(rows(2).to("meta"))
+    assert fast.engine == "faithful"
+    assert fast(rows(2).to("meta")).shape == (2, 2)
+
+
 def test_no_gradients(engine: str) -> None:
     module = mlp()
     x = rows(2).requires_grad_()

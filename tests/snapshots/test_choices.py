@@ -187,7 +187,7 @@ def test_a_choice_belongs_to_sizes_threads_and_model(own: Own, cache_home: Path)
 
 def test_without_a_cache_nothing_is_written(module: OnnxModule, cache_home: Path) -> None:
     module.optimize(rows(2), cache=False)
-    assert not cache_home.exists()
+    assert not (cache_home / "onnxinterp").exists()
 
 
 def test_a_folder_that_others_may_write_to_is_not_used(
@@ -240,6 +240,7 @@ def test_few_sizes_are_kept_the_last_used(own: Own, module: OnnxModule) -> None:
     fast(rows(3))
     assert len(own.prepared) == prepared + 1, "used long ago"
     assert len(fast.report()) < 20
+    assert fast.engine == "own"
 
 
 def test_engines_for_any_sizes_are_reused(own: Own, module: OnnxModule) -> None:
@@ -272,6 +273,30 @@ def test_an_engine_may_leave_values_to_the_module(own: Own, module: OnnxModule) 
     fast(rows(2))
     assert own.calls == calls + 1
     assert fast.engine == "own"
+
+
+def test_a_broken_engine_is_a_reason(own: Own, module: OnnxModule, monkeypatch: Any) -> None:
+    def broken() -> Any:
+        raise ImportError("libbroken.so: cannot open shared object file")
+
+    monkeypatch.setitem(ENGINES, "own", Engine(broken))
+    fast = module.optimize(rows(2), engine=["own", "faithful"])
+    assert reasons(fast)["own"] == (
+        "it cannot be prepared: ImportError: libbroken.so: cannot open shared object file"
+    )
+
+
+def test_a_kept_choice_has_what_takes_other_sizes(
+    own: Own, module: OnnxModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(competition, "measure", _as_if("own"))
+    names = ["own", "onnxruntime", "faithful"]
+    first = module.optimize(rows(2), engine=names)
+    again = module.optimize(rows(2), engine=names)
+    for fast in (first, again):
+        assert fast.engine == "own"
+        assert fast._state is not None
+        assert fast._state.any_lane.engine == "onnxruntime"
 
 
 def test_a_missing_package_is_a_reason(module: OnnxModule, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,11 +360,11 @@ def test_limits_are_kept_by_the_module_alone() -> None:
 def test_hooked_and_replaced_modules_run_in_the_module() -> None:
     """The file knows nothing of them."""
     module = mlp()
-    seen: list[Any] = []
-    module.register_forward_hook(lambda *call: seen.append(call))
+    module.register_forward_hook(lambda _module, _inputs, output: output * 2)
     fast = module.optimize(rows(2))
     assert fast.engine == "faithful"
     assert "hooks or were replaced" in reasons(fast)["onnxruntime"]
+    torch.testing.assert_close(fast(rows(2)), right(mlp(), rows(2)) * 2)
 
 
 def test_custom_kernels_are_judged_by_what_they_compute() -> None:

@@ -49,7 +49,7 @@ class Library:
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run once."""
-        inputs = tuple([x.detach().contiguous() for x in inputs])
+        inputs = tuple([x.detach().resolve_neg().contiguous() for x in inputs])
         seen, results = {_address(x) for x in inputs}, []
         for i, result in enumerate(self._results(inputs)):
             shared = i in self._constant or _address(result) in seen
@@ -76,7 +76,7 @@ def prepare(module: Subject, inputs: tuple[Tensor, ...], options: Options) -> Ru
     if any(x.device.type != "cpu" for x in inputs):
         raise EngineError("inputs must be on cpu")
     check_file_suffices(module)
-    inputs = tuple([x.detach().contiguous() for x in inputs])
+    inputs = tuple([x.detach().resolve_neg().contiguous() for x in inputs])
     folder = cache_folder("inductor") if options.cache else None
     key = _key(module, inputs, options)
     path = folder and folder / f"{sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.pt2"

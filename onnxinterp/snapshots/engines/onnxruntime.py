@@ -59,7 +59,7 @@ class OnAddresses:
         """Run once; what torch has queued for the inputs is finished first."""
         place = {"device_type": self._device.type, "device_id": self._device.index or 0}
         binding = self._session.io_binding()
-        held = [x.detach().contiguous() for x in inputs]  # until the run has ended
+        held = [x.detach().resolve_neg().contiguous() for x in inputs]  # until the run has ended
         for (name, element), x in zip(self._inputs, held, strict=True):
             binding.bind_input(
                 name, element_type=element, shape=x.shape, buffer_ptr=x.data_ptr(), **place

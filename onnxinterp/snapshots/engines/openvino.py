@@ -60,13 +60,13 @@ class Compiled:
             request = self._requests.pop()
         except IndexError:
             request = self._model.create_infer_request()
-        for place, x in zip(self._places, inputs, strict=True):
+        arrays = [x.contiguous().numpy(force=True) for x in inputs]  # nobody else holds copies
+        for place, array in zip(self._places, arrays, strict=True):
             if place is not None:
-                array = x.contiguous().numpy(force=True)
                 request.set_input_tensor(place, self._tensor(array, shared_memory=True))
         results: list[Tensor | None] = []
         for i, (sizes, dtype) in enumerate(zip(self._sizes, self._types, strict=True)):
-            result = None if sizes is None else torch.empty(sizes, dtype=dtype)
+            result = None if sizes is None else torch.empty(sizes, dtype=dtype, device="cpu")
             if result is not None:
                 shared = self._tensor(result.numpy(), shared_memory=True)
                 request.set_output_tensor(i, shared)
