@@ -23,8 +23,8 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from operator import itemgetter
-from typing import BinaryIO, NamedTuple, TypeAlias
+from operator import attrgetter, itemgetter
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import onnx
 from google.protobuf.message import Message
@@ -281,8 +281,22 @@ def messages(message: Message) -> Iterator[tuple[Place, Message]]:
 
 def _has_inner(message: Message) -> bool:
     """Whether any message is in a message: most attributes and many nodes have none."""
-    inner = INNER_FIELDS[type(message)].values()
-    return any(getattr(message, i.name) if i.repeated else message.HasField(i.name) for i in inner)
+    singles, repeated = _NAMES[type(message)]
+    for name in singles:
+        if message.HasField(name):
+            return True
+    return any(repeated(message))
+
+
+def _names(message: type[Message]) -> tuple[Sequence[str], Callable[[Message], Iterable[object]]]:
+    """The single fields that lead to tensors, and a function that returns the repeated ones."""
+    fields = INNER_FIELDS[message].values()
+    repeated = [f.name for f in fields if f.repeated]
+    read: Any = attrgetter(*repeated, repeated[0]) if repeated else lambda _: ()  # one is no tuple
+    return [f.name for f in fields if not f.repeated], read
+
+
+_NAMES = {message: _names(message) for message in INNER_FIELDS}
 
 
 def _children(place: Place, message: Message) -> Iterator[tuple[Place, Message]]:
