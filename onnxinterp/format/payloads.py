@@ -44,6 +44,7 @@ from onnxinterp.format.wire import (
 
 MIN_PAYLOAD_BYTES = 1024  # of payloads that are cut out
 MAX_FIELDS = 2**18  # that are looked at, in less than a second; with more, nothing is cut out
+MAX_REST_BYTES = 2**20  # that are copied although less than half of the model is cut out
 NONCE_BYTES = 12
 RAW = number_of(TensorProto, "raw_data")
 LOCATION = number_of(TensorProto, "data_location")
@@ -119,7 +120,7 @@ class Outline(NamedTuple):
 
 
 def outline(data: Buffer) -> Outline | None:
-    """The outline of a model; None if its bytes are unusual, or are not a model.
+    """The outline of a model; None if its bytes are unusual, are not a model, or have few payloads.
 
     Args:
         data: the bytes; they are not needed any more if anything is cut out.
@@ -143,7 +144,10 @@ def outline(data: Buffer) -> Outline | None:
     except InvalidModelError:
         return None
     holes = [(payload.start, payload.stop) for _, payload in cuts.values()]
-    return Outline(wire.without(holes) if cuts else Wire.whole(data), [*tensors.values()], cuts)
+    cut_bytes = sum(stop - start for start, stop in holes)
+    if len(data) - cut_bytes > max(cut_bytes, MAX_REST_BYTES):
+        return None
+    return Outline(wire.without(holes), [*tensors.values()], cuts)
 
 
 def is_as_written(model: onnx.ModelProto, data: bytes, wire: Wire) -> bool:

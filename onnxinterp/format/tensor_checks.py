@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import re
+from operator import attrgetter
 from typing import NamedTuple
 
 import onnx
@@ -31,6 +32,7 @@ from onnxinterp.limits import GIB, Limits
 MAX_RANK = 64  # dimensions that torch's kernels take
 MAX_TENSOR_BYTES = 2**63 - 1
 MAX_SPARSE_BYTES = 4 * GIB  # of a sparse tensor made dense, where no limit on weights is set
+_read_typed = attrgetter(*TYPED_FIELDS)
 IS_DECIMAL = re.compile("[0-9]{1,19}").fullmatch
 BITS: dict[int, int] = {kind: 8 * CARRIER[kind].itemsize for kind in NATIVE} | {
     kind: int(name.lstrip("FLOATUIN")[0])
@@ -238,7 +240,8 @@ def external_of(proto: TensorProto) -> External:
 
 def _data_counts(proto: TensorProto, raw_size: int | None = None) -> dict[str, int]:
     """The fields that have data -> number of entries."""
-    counts = {field: size for field in TYPED_FIELDS if (size := len(getattr(proto, field)))}
+    typed = zip(TYPED_FIELDS, _read_typed(proto), strict=True)
+    counts = {field: len(entries) for field, entries in typed if entries}
     if proto.HasField("raw_data"):
         size = len(proto.raw_data) if raw_size is None else raw_size
         if size:

@@ -9,8 +9,9 @@ every reader expects `str`. Only documentation may have any encoding, because no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import onnx
@@ -29,12 +30,14 @@ class StringFields(NamedTuple):
 
     Attributes:
         single: strings.
+        read: returns these strings of a message.
         repeated: lists of strings.
         inner: messages.
         inners: lists of messages.
     """
 
     single: tuple[str, ...]
+    read: Callable[[Message], Iterable[object]]
     repeated: tuple[str, ...]
     inner: tuple[str, ...]
     inners: tuple[str, ...]
@@ -54,28 +57,32 @@ def check_utf8(model: onnx.ModelProto, limits: Limits) -> None:
     left = most = ITEMS_PER_NODE * nodes
     waiting: list[Iterator[Message]] = [iter([model])]
     while waiting:
-        message = next(waiting[-1], None)
-        if message is None:
+        for message in waiting[-1]:
+            kind: Any = type(message)
+            names = _string_fields(kind)
+            if bytes in map(type, names.read(message)):
+                raise _not_utf8(message, names.single)
+            for name in names.repeated:
+                if strings := getattr(message, name):
+                    left -= len(strings)
+                    if bytes in map(type, strings):
+                        raise _not_utf8(message, (name,))
+            left -= 1
+            if left < 0:
+                what = f"the model has more than {most:,} messages and strings"
+                raise UnsafeModelError(f"{what}, which limits.nodes allows")
+            found = [iter([getattr(message, n)]) for n in names.inner if message.HasField(n)]
+            found += [iter(inner) for n in names.inners if (inner := getattr(message, n))]
+            if found:
+                waiting += found
+                break
+        else:
             waiting.pop()
-            continue
-        kind: Any = type(message)
-        names = _string_fields(kind)
-        for name in names.single:
-            if type(getattr(message, name)) is bytes:
-                raise _not_utf8(message, name)
-        for name in names.repeated:
-            left -= len(strings := getattr(message, name))
-            if bytes in map(type, strings):
-                raise _not_utf8(message, name)
-        waiting += [iter([getattr(message, n)]) for n in names.inner if message.HasField(n)]
-        waiting += [iter(inner) for n in names.inners if (inner := getattr(message, n))]
-        left -= 1
-        if left < 0:
-            what = f"the model has more than {most:,} messages and strings"
-            raise UnsafeModelError(f"{what}, which limits.nodes allows")
 
 
-def _not_utf8(message: Message, field: str) -> InvalidModelError:
+def _not_utf8(message: Message, names: Sequence[str]) -> InvalidModelError:
+    """The error for the first of some fields that is not valid, or has such a string."""
+    field = next(n for n in names if len(names) == 1 or type(getattr(message, n)) is bytes)
     what = f"{field} of a {type(message).__name__}"
     return InvalidModelError(f"{what} must be valid UTF-8, got {getattr(message, field)!r}")
 
@@ -93,4 +100,6 @@ def _string_fields(kind: Any) -> StringFields:
             for many in (False, True)
         ]
 
-    return StringFields(*split(strings, "append"), *split(inner, "add"))
+    single, repeated = split(strings, "append")
+    read: Any = attrgetter(*single, single[0]) if single else lambda _: ()  # of one name no tuple
+    return StringFields(single, read, repeated, *split(inner, "add"))

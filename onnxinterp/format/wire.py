@@ -23,8 +23,8 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from operator import itemgetter
-from typing import BinaryIO, NamedTuple, TypeAlias
+from operator import attrgetter, itemgetter
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import onnx
 from google.protobuf.message import Message
@@ -42,7 +42,7 @@ TENSOR_PATHS: dict[type[Message], tuple[str, ...]] = {
     onnx.ModelProto: ("graph", "functions", "training_info"),
     onnx.TrainingInfoProto: ("initialization", "algorithm"),
     onnx.FunctionProto: ("node", "attribute_proto"),
-    onnx.GraphProto: ("node", "initializer", "sparse_initializer"),
+    onnx.GraphProto: ("initializer", "sparse_initializer", "node"),
     onnx.NodeProto: ("attribute",),
     onnx.AttributeProto: ("t", "g", "tensors", "graphs", "sparse_tensor", "sparse_tensors"),
     onnx.SparseTensorProto: ("values", "indices"),
@@ -108,13 +108,17 @@ class Wire:
         self.size = size
         self.fields_left = fields_left
         self._starts = [start for start, _ in self.pieces]
+        self._piece: tuple[int, Buffer] = (0, b"")  # the one that was looked at last
 
     def varint(self, at: int) -> tuple[int, int]:
         """The number at an offset, and the offset after it."""
-        start, data = self.pieces[bisect_right(self._starts, at) - 1]
+        start, data = self._piece
         first = at - start
-        if first < len(data) and data[first] < 128:  # most numbers have one byte
-            return data[first], at + 1
+        if not 0 <= first < len(data):
+            self._piece = start, data = self.pieces[bisect_right(self._starts, at) - 1]
+            first = at - start
+        if first < len(data) and (byte := data[first]) < 128:  # most numbers have one byte
+            return byte, at + 1
         value = shift = 0
         for index in range(first, min(first + 10, len(data))):
             byte = data[index]
@@ -268,11 +272,31 @@ def messages(message: Message) -> Iterator[tuple[Place, Message]]:
     while waiting:
         for place, found in waiting[-1]:
             yield place, found
-            if type(found) in INNER_FIELDS:
+            if type(found) in INNER_FIELDS and _has_inner(found):
                 waiting.append(_children(place, found))
                 break
         else:
             waiting.pop()
+
+
+def _has_inner(message: Message) -> bool:
+    """Whether any message is in a message: most attributes and many nodes have none."""
+    singles, repeated = _NAMES[type(message)]
+    for name in singles:
+        if message.HasField(name):
+            return True
+    return any(repeated(message))
+
+
+def _names(message: type[Message]) -> tuple[Sequence[str], Callable[[Message], Iterable[object]]]:
+    """The single fields that lead to tensors, and a function that returns the repeated ones."""
+    fields = INNER_FIELDS[message].values()
+    repeated = [f.name for f in fields if f.repeated]
+    read: Any = attrgetter(*repeated, repeated[0]) if repeated else lambda _: ()  # one is no tuple
+    return [f.name for f in fields if not f.repeated], read
+
+
+_NAMES = {message: _names(message) for message in INNER_FIELDS}
 
 
 def _children(place: Place, message: Message) -> Iterator[tuple[Place, Message]]:

@@ -156,7 +156,7 @@ def _parse_lean(data: Buffer, reader: TensorReader, source: SourceFile | bytes) 
         source: where their data are read from.
     """
     found = outline(data)
-    if found is None or not found.cuts:
+    if found is None:
         return None
     model, marked = onnx.ModelProto(), found.marked()
     try:

@@ -87,6 +87,7 @@ class Weights(nn.ParameterDict):
         self.transient = frozenset(transient)
         self.__dict__["constants"] = Constants()
         self.own_levels: dict[tuple[str, ...], nn.Module] = {}
+        self._descended: dict[tuple[str, ...], tuple[str, ...]] | None = {}
         values = values or {}
         room = SPARE_LEVELS + LEVELS_PER_WEIGHT * float(len(values)) + len(modules)
         self.modules_called: dict[str, tuple[str, ...]] = {}
@@ -106,6 +107,7 @@ class Weights(nn.ParameterDict):
         others = {*self.transient, *renamed, *self.tied, *self.tied.values()}
         self._sort_levels([name for name in values if name not in others])
         in_order = {name: self._keys[name] for name in values}
+        self._descended = None  # from now on, tools may change the tree
         self._keys = in_order  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
 
     def _sort_levels(self, names: Sequence[str]) -> None:
@@ -215,6 +217,9 @@ class Weights(nn.ParameterDict):
 
     def _descend(self, parts: Sequence[str], kind: str = "") -> tuple[tuple[str, ...], int]:
         """The attributes that lead to a module, and how many levels were made on the way."""
+        key, descended = tuple(parts), self._descended
+        if descended is not None and key in descended:
+            return descended[key], 0
         level, path, made, reserved = self.root, list[str](), 0, self._reserved
         for depth, part in enumerate(parts, 1):
             part = escape(part, reserved)
@@ -228,6 +233,8 @@ class Weights(nn.ParameterDict):
                 made += 1
             level, reserved = level_at(level, (part,)), RESERVED
             path.append(part)
+        if descended is not None:
+            descended[key] = tuple(path)
         return tuple(path), made
 
     def __getitem__(self, name: str) -> Tensor:

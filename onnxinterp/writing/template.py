@@ -303,7 +303,7 @@ def _places(
     origins = {name: _holder(model, name) for name in model.ties}
     readers = {o: model.protos.get(o) for tie in model.ties.values() for o, _ in tie.readers}
     wanted = {id(m): m for m in (*own.values(), *origins.values(), *readers.values())}
-    place_of = {id(message): place for place, message in messages(proto) if id(message) in wanted}
+    place_of = _places_of(proto, wanted)
     places: dict[Place, tuple[str, ...]] = {}
     for name, holder in own.items():
         if (place := place_of.get(id(holder))) is not None:
@@ -316,6 +316,17 @@ def _places(
         place = place_of[id(origins[name])]
         ties[name] = TiedPlace(tie.origin, place, known, tie.together, name in weights)
     return places, ties
+
+
+def _places_of(proto: onnx.ModelProto, wanted: Collection[int]) -> dict[int, Place]:
+    """Where some messages of a parsed model are, by their ids."""
+    found: dict[int, Place] = {}
+    for place, message in messages(proto) if wanted else ():
+        if id(message) in wanted:
+            found[id(message)] = place
+            if len(found) == len(wanted):
+                break
+    return found
 
 
 def _holder(model: Model, name: str) -> Message | None:
