@@ -23,9 +23,9 @@ from benchmarks.speed.checkout import Checkout
 from benchmarks.speed.engines import (
     ENGINES,
     Arrays,
-    make_engines,
     mean_squared_error,
     outputs_of,
+    prepare_engines,
     session,
 )
 from benchmarks.speed.page import write_page
@@ -52,7 +52,8 @@ def measure(
     entry = next((entry for entry in ENTRIES if entry.name == path.stem), None)
     expected = session(path, threads, optimize=False).run(None, dict(arrays))
     with torch.no_grad():
-        calls, failures = make_engines(path, arrays, entry, threads, engines)
+        prepared, failures = prepare_engines(path, arrays, entry, threads, engines)
+        calls = {name: found.call for name, found in prepared.items()}
         errors = {n: mean_squared_error(outputs_of(call), expected) for n, call in calls.items()}
         blocks = {name: block_of(call, clock) for name, call in calls.items()}
         for name, checkout in checkouts.items():
@@ -62,7 +63,8 @@ def measure(
     nodes = count_nodes(onnx.load(path, load_external_data=False).graph)
     seconds = {name: found.minimum for name, found in times.items()}
     kind = KINDS.get(path.stem, "other")
-    return Result(path.stem, kind, nodes, threads, seconds, errors, failures)
+    chosen = {name: found.chosen for name, found in prepared.items() if found.chosen}
+    return Result(path.stem, kind, nodes, threads, seconds, errors, failures, chosen)
 
 
 def count_nodes(graph: onnx.GraphProto) -> int:

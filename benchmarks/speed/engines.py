@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from onnxinterp import OnnxModule
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Call = Callable[[], Any]
 TORCH, PLAIN, ONNXRUNTIME, OPENVINO = "torch", "onnxinterp", "onnxruntime", "openvino"
-OPTIMIZED = "optimized"  # or "optimized:ENGINE"
-ENGINES = (TORCH, PLAIN, OPTIMIZED, ONNXRUNTIME, OPENVINO)
+OPTIMIZED = "optimized"  # by the fastest engine that is installed
+OPTIMIZED_TORCH = f"{OPTIMIZED}:torch"  # by the engine behind the colon
+ENGINES = (TORCH, PLAIN, OPTIMIZED_TORCH, OPTIMIZED, ONNXRUNTIME, OPENVINO)
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
@@ -58,31 +60,49 @@ def _openvino(path: Path, arrays: Arrays, threads: int) -> Call:
     return lambda: tuple(request.infer(feeds).values())
 
 
-def _make(name: str, path: Path, arrays: Arrays, entry: Entry | None, threads: int) -> Call | None:
-    """Return the call of one engine; None if it is not there for this model."""
+@dataclass(frozen=True)
+class Prepared:
+    """A model in an engine.
+
+    Attributes:
+        call: runs it once.
+        chosen: the engine that a snapshot of onnxinterp has chosen; otherwise "".
+    """
+
+    call: Call
+    chosen: str = ""
+
+
+def _optimized(path: Path, inputs: Mapping[str, Tensor], engine: str | None) -> Prepared:
+    fast = OnnxModule(path).optimize(**inputs, engine=engine, cache=False)
+    return Prepared(lambda: fast(**inputs), fast.engine)
+
+
+def _prepare(
+    name: str, path: Path, arrays: Arrays, entry: Entry | None, threads: int
+) -> Prepared | None:
+    """Return a model in one engine; None if it is not there for this model."""
     inputs = tensors(arrays)
     if name == TORCH and entry is not None:
         network, positional = entry.build(), tuple(inputs.values())
-        return lambda: network(*positional)
+        return Prepared(lambda: network(*positional))
     if name == PLAIN:
         module = OnnxModule(path)
-        return lambda: module(**inputs)
-    if name.partition(":")[0] == OPTIMIZED and hasattr(OnnxModule, "optimize"):
-        engine = name.partition(":")[2] or None
-        fast = OnnxModule(path).optimize(**inputs, engine=engine, cache=False)
-        return lambda: fast(**inputs)
+        return Prepared(lambda: module(**inputs))
+    if name.partition(":")[0] == OPTIMIZED:
+        return _optimized(path, inputs, name.partition(":")[2] or None)
     if name == ONNXRUNTIME:
         run, feeds = session(path, threads).run, dict(arrays)
-        return lambda: run(None, feeds)
+        return Prepared(lambda: run(None, feeds))
     if name == OPENVINO and importlib.util.find_spec("openvino") is not None:
-        return _openvino(path, arrays, threads)
+        return Prepared(_openvino(path, arrays, threads))
     return None
 
 
-def make_engines(
+def prepare_engines(
     path: Path, arrays: Arrays, entry: Entry | None, threads: int, names: Sequence[str]
-) -> tuple[dict[str, Call], dict[str, str]]:
-    """Return the calls of the engines that are available for a model, and why others fail.
+) -> tuple[dict[str, Prepared], dict[str, str]]:
+    """Return the model in the engines that are available for it, and why others fail.
 
     Args:
         path: the model.
@@ -91,16 +111,16 @@ def make_engines(
         threads: of onnxruntime and OpenVINO; torch has one setting for the process.
         names: the engines that are wanted.
     """
-    calls, failures = dict[str, Call](), dict[str, str]()
+    found, failures = dict[str, Prepared](), dict[str, str]()
     for name in names:
         try:
-            call = _make(name, path, arrays, entry, threads)
-            if call is not None:
-                call()
-                calls[name] = call
+            prepared = _prepare(name, path, arrays, entry, threads)
+            if prepared is not None:
+                prepared.call()
+                found[name] = prepared
         except Exception as error:  # noqa: PERF203 - an engine may refuse a model in any way
             failures[name] = f"{type(error).__name__}: {error}"
-    return calls, failures
+    return found, failures
 
 
 def outputs_of(call: Call) -> list[np.ndarray[Any, Any]]:

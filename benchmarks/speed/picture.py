@@ -6,10 +6,23 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from benchmarks.speed.engines import ONNXRUNTIME, OPENVINO, OPTIMIZED, PLAIN, TORCH
+from benchmarks.speed.engines import (
+    ONNXRUNTIME,
+    OPENVINO,
+    OPTIMIZED,
+    OPTIMIZED_TORCH,
+    PLAIN,
+    TORCH,
+)
 from benchmarks.speed.results import Result, engines_of, geometric_mean
 
-COLOURS = {TORCH: "#b9c4d0", PLAIN: "#4c78a8", OPTIMIZED: "#1f9e57", OPENVINO: "#f2a541"}
+COLOURS = {
+    TORCH: "#b9c4d0",
+    PLAIN: "#4c78a8",
+    OPTIMIZED_TORCH: "#8ccf9f",
+    OPTIMIZED: "#1f9e57",
+    OPENVINO: "#f2a541",
+}
 OTHER_COLOURS = ("#b279a2", "#9d755d", "#72b7b2")
 LABEL_WIDTH, PLOT_WIDTH, RIGHT = 200, 600, 70
 BAR, GAP, TOP = 9, 9, 60

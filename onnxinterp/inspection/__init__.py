@@ -81,7 +81,8 @@ class Inspectable(Runnable):
 
         Args:
             *inputs: of a call.
-            runs: how often steps are timed; times are minima of the runs.
+            runs: how often steps are timed; times are minima of the runs. An input of this name
+                is given by position.
             **named: inputs by name.
 
         Returns:
