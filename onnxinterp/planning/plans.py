@@ -31,6 +31,7 @@ from onnxinterp.graph.scopes import module_with_mode
 from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning.blocks import nest
+from onnxinterp.planning.constants import large_constants
 from onnxinterp.planning.facts import Setting, infer, snapshot
 from onnxinterp.planning.isolation import outside_transforms
 from onnxinterp.planning.leaves import LeafCall, Leaves, place_layers
@@ -41,7 +42,7 @@ from onnxinterp.planning.static_shapes import MAX_STEPS, Found, ranks, static_sh
 from onnxinterp.programs import Programs
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Plan, WeightPlace
-from onnxinterp.values import Host, Shape, bounded, is_traced
+from onnxinterp.values import Host, Shape, is_traced
 from onnxinterp.weights import Weights, tensors_of
 from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import constant_names
@@ -269,7 +270,10 @@ class Plans:
         known, made = bound.by_sizes, None
         if sizes in known:
             found = {n: v for n in bound.plan.sized if isinstance(v := values.get(n), Host)}
-            made = self._make(bound.mode, found, guard) if found else replace(bound, by_sizes={})
+            made = replace(bound, by_sizes={})
+            if found:
+                shared = large_constants(bound.plan)
+                made = self._make(bound.mode, guard, sized=found, folded=shared)
         elif len(known) >= MAX_SIZES:
             known = dict(list(known.items())[1:])
         bound.by_sizes = {**known, sizes: made}
@@ -307,9 +311,7 @@ class Plans:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _parts=WeakSet())
 
-    def _make(
-        self, mode: Mode, sized: Mapping[str, Host] | None = None, guard: Guard | None = None
-    ) -> BoundPlan:
+    def _make(self, mode: Mode, guard: Guard | None = None, **known: Any) -> BoundPlan:
         base = self.setting
         constants = {n: t for n, t in base.constants.items() if n not in mode.overridden}
         setting = replace(
@@ -319,9 +321,9 @@ class Plans:
             hosts={n: h for n, h in base.hosts.items() if n in constants},
             training=mode.training,
             apart=mode.apart,
-            sized=sized or {},
             by_module=mode.nested,
             guard=guard or Guard.of_plan(self.limits),
+            **known,
         )
         # a call inside grad, vmap or a trace may need a plan: its constants are for all calls
         with outside_transforms():
@@ -349,11 +351,7 @@ class Plans:
         if self.loaded_as is not None:
             dtypes = {self.loaded_as: floating_dtype(self.weights) or self.loaded_as}
         hosts = self._hosts  # the numbers of the file, in the type that the tensor has now
-        hosts = {
-            n: Host(bounded(hosts[n].data, t.dtype), t.dtype)
-            for n, t in constants.items()
-            if n in hosts
-        }
+        hosts = {n: hosts[n].cast(t.dtype) for n, t in constants.items() if n in hosts}
         for name, tensor in constants.items():  # on the meta device numbers are known all the same
             if tensor.is_meta and name in hosts:
                 constants[name] = hosts[name].tensor()
