@@ -36,6 +36,7 @@ from onnxinterp.runtime.plan import Key, Plan, read_weights
 from onnxinterp.snapshots import Optimizable
 from onnxinterp.values import Host
 from onnxinterp.weights import Weights
+from onnxinterp.weights.constants import keep_complex
 from onnxinterp.weights.loading import header, own_tensors, read_tensors
 from onnxinterp.weights.trainable import SETS, Trainable, constant_names, parameters
 from onnxinterp.weights.tunable import Tunable
@@ -376,7 +377,7 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
         self.forward = forward_of(type(self).forward.__get__(self), self._call.signature())  # type: ignore[method-assign]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnnxModule:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # untyped in torch
+        super()._apply(keep_complex(fn), recurse)  # type: ignore[no-untyped-call]  # untyped in torch
         self.weights.constants.follow(fn)
         self._replan()
         return self

@@ -73,6 +73,10 @@ class Host:
         """The elements, also of a rank-0 value."""
         return self.data if isinstance(self.data, list) else [self.data]
 
+    def cast(self, dtype: torch.dtype) -> Host:
+        """The numbers of a file for another dtype, see `bounded`."""
+        return Host(bounded(self.data, dtype), dtype)
+
     def tensor(self, device: torch.device | None = None) -> Tensor:
         """The same value as a tensor of shape [] or [n] and dtype `self.dtype`."""
         if isinstance(self.data, Tensor):

@@ -66,8 +66,13 @@ def is_exact_in_float32(x: Tensor, w: Tensor) -> bool:
     """Whether float32 holds all sums of a convolution, and the function that torch calls sums.
 
     That is oneDNN's, where it is enabled and used; others transform tiles (Winograd) and round.
+    Autocast would round the sums to 16 bits.
     """
-    if is_captured() or math.prod(w.shape[1:]) * 255 * 255 >= 2**24:
+    if (
+        is_captured()
+        or torch.is_autocast_enabled("cpu")
+        or math.prod(w.shape[1:]) * 255 * 255 >= 2**24
+    ):
         return False
     return is_exact(x, w) and is_eager(x, w)
 

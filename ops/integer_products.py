@@ -16,6 +16,7 @@ from torch import Tensor
 
 from onnxinterp.ops.byte_products import product
 from onnxinterp.ops.convolution import conv_integer
+from onnxinterp.ops.eager import is_eager
 from onnxinterp.ops.quantization import round_to_dtype, zero_point
 from onnxinterp.ops.spatial import with_bias
 from onnxinterp.registry import op, sample
@@ -80,8 +81,16 @@ def _requantize(
     """Multiply a sum of products by one factor, as onnxruntime does, and round it."""
     dtype = total.dtype if total.is_floating_point() else torch.float32
     factor = a_scale.to(dtype) * b_scale.to(dtype) / y_scale.to(dtype)
-    scaled = total.to(dtype) * factor.expand_as(total)
-    return round_to_dtype(scaled, y_zero_point.expand_as(total), y_zero_point.dtype)
+    factor, zero = (_spread(setting, total) for setting in (factor, y_zero_point))
+    scaled = total.to(dtype)
+    scaled = scaled.mul_(factor) if is_eager(scaled, factor) else scaled * factor
+    return round_to_dtype(scaled, zero, y_zero_point.dtype)
+
+
+def _spread(setting: Tensor, total: Tensor) -> Tensor:
+    """A number, or numbers that are expanded to all elements, which checks their shape."""
+    is_one = setting.numel() == 1 and setting.ndim <= total.ndim
+    return setting.reshape(()) if is_one else setting.expand_as(total)
 
 
 @op("QLinearConv", since=10, frozen=_settings("x", "w", "y"))

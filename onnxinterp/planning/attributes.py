@@ -13,7 +13,7 @@ from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.format.tensor_reader import TensorReader
 from onnxinterp.registry import Kernel
-from onnxinterp.values import Host, bounded
+from onnxinterp.values import Host
 
 
 def decode(
@@ -50,8 +50,7 @@ def decode(
         tensor = TensorReader(None)(value)
         if not isinstance(tensor, Tensor) or tensor.ndim > 1:
             raise InvalidModelError(f"{kernel.op_type}: {name} is a number or a list of numbers")
-        dtype = dtypes.get(tensor.dtype, tensor.dtype)
-        return Host(bounded(tensor.tolist(), dtype), dtype)
+        return Host(tensor.tolist()).cast(dtypes.get(tensor.dtype, tensor.dtype))
     if isinstance(value, list) and kernel.wants_tensor(name):
         dtype = torch.float32 if any(isinstance(v, float) for v in value) else torch.int64
         return torch.tensor(value, dtype=dtype, device=device)

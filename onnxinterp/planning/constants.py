@@ -20,7 +20,7 @@ from onnxinterp.planning.facts import TENSOR_KINDS, Constant, Setting, snapshot
 from onnxinterp.registry import Kernel
 from onnxinterp.runtime.guard import LimitExceeded, bytes_of_strings
 from onnxinterp.runtime.interpreter import Frame, Interpreter, describe
-from onnxinterp.runtime.plan import Key, Ref, Step, onnx_name_of
+from onnxinterp.runtime.plan import Key, Plan, Ref, Step, onnx_name_of
 from onnxinterp.values import HOST_DTYPES, Host, host_of, number
 
 MAX_FOLDED_BYTES = 2**20  # of a constant that holds for one set of input shapes
@@ -105,6 +105,10 @@ class Constants:
         """
         if kernel.random or step.updates or step.subgraphs:
             return False
+        shared = self.setting.folded
+        if all(name in shared for name in step.outputs):
+            self.known.update((name, shared[name]) for name in step.outputs)
+            return True
         values: dict[Key, Any] = {"": None}
         for key in (*step.inputs, *step.weights.values()):
             found = self.forms.get(key, self.known.get(onnx_name_of(key)))
@@ -152,3 +156,9 @@ def _is_large(value: Constant) -> bool:
     if isinstance(value, Tensor):
         return value.untyped_storage().nbytes() > MAX_FOLDED_BYTES
     return isinstance(value, np.ndarray) and bytes_of_strings(value) > MAX_FOLDED_BYTES
+
+
+def large_constants(plan: Plan) -> dict[str, Tensor]:
+    """The constants that are too large for a copy in each plan for some sizes, by name."""
+    found = ((onnx_name_of(key), value) for key, value in plan.constants.items())
+    return {name: v for name, v in found if isinstance(v, Tensor) and _is_large(v)}

@@ -40,6 +40,7 @@ class Setting:
         dtypes: what the module's floating type has become since loading (float32 -> bfloat16).
         apart: paths of the torch modules that are in the other mode meanwhile.
         sized: host values that are known because the shapes of the inputs are.
+        folded: large constants of the plan for all sizes, which one for some sizes shares.
         types: the ONNX types of the weights.
         shapes: the shapes of the weights.
         frozen_stats: names of the state that is not updated in training.
@@ -56,6 +57,7 @@ class Setting:
     dtypes: Mapping[torch.dtype, torch.dtype]
     apart: Set[str] = frozenset()
     sized: Mapping[str, Host] = field(default_factory=dict)
+    folded: Mapping[str, Tensor] = field(default_factory=dict)
     types: Mapping[str, int] = field(default_factory=dict)
     shapes: Mapping[str, torch.Size] = field(default_factory=dict)
     frozen_stats: Set[str] = frozenset()

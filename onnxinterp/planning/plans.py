@@ -29,6 +29,7 @@ from onnxinterp.graph.scopes import module_with_mode
 from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning.blocks import nest
+from onnxinterp.planning.constants import large_constants
 from onnxinterp.planning.facts import Setting, infer, snapshot
 from onnxinterp.planning.isolation import outside_transforms
 from onnxinterp.planning.leaves import LeafCall, Leaves, place_layers
@@ -41,7 +42,7 @@ from onnxinterp.planning.tracing import Tracer
 from onnxinterp.programs import Programs, WeightSizes
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Key, Plan, WeightPlace
-from onnxinterp.values import Host, Shape, bounded, is_traced
+from onnxinterp.values import Host, Shape, is_traced
 from onnxinterp.weights import Weights, tensors_of
 from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import constant_names
@@ -306,7 +307,9 @@ class Plans:
     ) -> BoundPlan:
         """A plan for the sizes of a call, likewise."""
         found = {n: v for n in bound.plan.sized if isinstance(v := values.get(n), Host)}
-        return self._make(bound.mode, found, guard) if found else replace(bound, by_sizes={})
+        if not found:
+            return replace(bound, by_sizes={})
+        return self._make(bound.mode, guard, sized=found, folded=large_constants(bound.plan))
 
     def static_shapes(self, outputs: Sequence[ValueInfo]) -> tuple[Shape, ...]:
         """The shapes of a subgraph's outputs that are known before a call."""
@@ -341,9 +344,7 @@ class Plans:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _parts=WeakSet())
 
-    def _make(
-        self, mode: Mode, sized: Mapping[str, Host] | None = None, guard: Guard | None = None
-    ) -> BoundPlan:
+    def _make(self, mode: Mode, guard: Guard | None = None, **known: Any) -> BoundPlan:
         base = self.setting
         constants = {n: t for n, t in base.constants.items() if n not in mode.overridden}
         setting = replace(
@@ -353,9 +354,9 @@ class Plans:
             hosts={n: h for n, h in base.hosts.items() if n in constants},
             training=mode.training,
             apart=mode.apart,
-            sized=sized or {},
             by_module=mode.nested,
             guard=guard or Guard.of_plan(self.limits),
+            **known,
         )
         # a call inside grad, vmap or a trace may need a plan: its constants are for all calls
         with outside_transforms():
@@ -383,11 +384,7 @@ class Plans:
         if self.loaded_as is not None:
             dtypes = {self.loaded_as: floating_dtype(self.weights) or self.loaded_as}
         hosts = self._hosts  # the numbers of the file, in the type that the tensor has now
-        hosts = {
-            n: Host(bounded(hosts[n].data, t.dtype), t.dtype)
-            for n, t in constants.items()
-            if n in hosts
-        }
+        hosts = {n: hosts[n].cast(t.dtype) for n, t in constants.items() if n in hosts}
         for name, tensor in constants.items():  # on the meta device numbers are known all the same
             if tensor.is_meta and name in hosts:
                 constants[name] = hosts[name].tensor()

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import peek_interpreter_stack
 
 from onnxinterp.programs.calls import Call, Check, Program, Value
 from onnxinterp.programs.eligibility import has_own_kernels
@@ -96,7 +97,7 @@ def can_trace(plan: Plan) -> bool:
         and all(map(has_own_kernels, plan.steps))
         and not torch._C._len_torch_function_stack()
         and not torch._C._len_torch_dispatch_stack()
-        and torch._C._functorch.peek_interpreter_stack() is None
+        and peek_interpreter_stack() is None
     )
 
 

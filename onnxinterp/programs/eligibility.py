@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch._C._functorch import peek_interpreter_stack
 
 from onnxinterp.runtime.interpreter import Interpreter
 from onnxinterp.runtime.plan import Plan, Step
@@ -48,7 +49,7 @@ def may_run(interpreter: Interpreter) -> bool:
         and not interpreter.__dict__
         and not torch._C._len_torch_function_stack()
         and not torch._C._len_torch_dispatch_stack()
-        and torch._C._functorch.peek_interpreter_stack() is None
+        and peek_interpreter_stack() is None
         and not torch.is_autocast_enabled("cpu")
         and not torch.is_autocast_enabled("cuda")
     )

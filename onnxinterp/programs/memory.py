@@ -79,7 +79,7 @@ def _in_place(call: Call, families: Families, dead: set[Value]) -> Call:
 def in_place(name: str) -> Callable[..., Any] | None:
     """The variant of a function that writes to its first argument."""
     found: Callable[..., Any] | None = getattr(Tensor, f"{name}_", None)
-    return found or getattr(torch._C._nn, f"{name}_", None)
+    return found or getattr(getattr(torch._C, "_nn"), f"{name}_", None)  # noqa: B009 - no attribute
 
 
 def _is_whole(value: Value) -> bool:

@@ -92,7 +92,7 @@ def _pieces(
     if not isinstance(source, Value) or not source.shape or len(source.shape) == 0:
         return
     known = pieces.get(source, (Rows(source, 0, source.shape[0]),))
-    if name in ("chunk", "split", "split_with_sizes") and (len(args) == 2 or args[2] == 0):
+    if name in ("chunk", "split", "split_with_sizes") and args[2:] in ((), (0,)):
         begin = 0
         for result in call.results:
             if result is not None:

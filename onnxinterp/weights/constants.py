@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,23 @@ from torch import Tensor, nn
 
 from onnxinterp.dtypes import FLOAT8
 from onnxinterp.values import cast_constant
+
+
+def keep_complex(move: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What moves and casts a tensor, except that a cast to a real type leaves complex ones.
+
+    Torch would drop their imaginary parts.
+    """
+
+    def moved(tensor: Tensor) -> Tensor:
+        if not tensor.is_complex():
+            return move(tensor)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the imaginary parts
+            found = move(tensor)
+        return found if found.is_complex() else tensor.to(found.device)
+
+    return moved
 
 
 class Constants(nn.Module):
@@ -43,7 +61,7 @@ class Constants(nn.Module):
         for name, value in self._values.items():
             kind = self._buffers_device(name), value.dtype
             if kind not in moved:
-                moved[kind] = move(torch.empty(0, device=kind[0], dtype=kind[1]))
+                moved[kind] = keep_complex(move)(torch.empty(0, device=kind[0], dtype=kind[1]))
             if value.dtype not in FLOAT8:
                 self._values[name] = cast_constant(value, moved[kind].dtype)
             self._place(name, moved[kind].device)

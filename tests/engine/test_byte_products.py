@@ -293,3 +293,15 @@ def test_convolutions_with_many_products_are_in_bytes(monkeypatch: pytest.Monkey
     conv_integer(x, w)
     conv_integer(x, numbers(torch.int8, 32, 1, 3, 3), group=32)
     assert not used
+
+
+def test_autocast_does_not_round_sums() -> None:
+    """It casts float32, not float64."""
+    a, b = numbers(torch.uint8, 9, 40), numbers(torch.int8, 40, 9)
+    x, w = numbers(torch.uint8, 1, 8, 9, 9), numbers(torch.int8, 8, 8, 3, 3)
+    by_depth = numbers(torch.int8, 8, 1, 3, 3)
+    want = mat_mul_integer(a, b), conv_integer(x, w), conv_integer(x, by_depth, group=8)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = mat_mul_integer(a, b), conv_integer(x, w), conv_integer(x, by_depth, group=8)
+    assert all(map(torch.equal, got, want))
+    assert int(want[2].abs().max()) > 2**12

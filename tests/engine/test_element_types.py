@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx.parser
 import pytest
@@ -160,3 +161,26 @@ def test_infinity_stays_infinity() -> None:
     for dtype in REAL:
         y = OnnxModule(model, dtype=dtype)(torch.zeros(2, dtype=dtype))
         assert y.tolist() == [-INFINITY, 0]
+
+
+@pytest.mark.parametrize("trainable", ["weights", "none"])
+@each_type
+def test_complex_weights_stay_complex(dtype: torch.dtype, trainable: str) -> None:
+    """Torch would drop their imaginary parts, with a warning."""
+    w = numpy_helper.from_array(np.array([1 + 2j, 3j], np.complex64), "w")
+    scale = numpy_helper.from_array(np.float32(2), "scale")
+    nodes = [
+        helper.make_node("Concat", ["w", "w"], ["y"], axis=0),
+        helper.make_node("Mul", ["x", "scale"], ["z"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    outputs = [
+        helper.make_tensor_value_info("y", TensorProto.COMPLEX64, [4]),
+        helper.make_tensor_value_info("z", TensorProto.FLOAT, [1]),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], outputs, [w, scale])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    module = OnnxModule(model, dtype=dtype, trainable=trainable)
+    y, z = module(torch.ones(1, dtype=dtype))
+    assert y.tolist() == [1 + 2j, 3j] * 2
+    assert z.dtype is dtype

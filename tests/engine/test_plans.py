@@ -9,11 +9,15 @@ import pickle
 import re
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
+import onnx.parser
 import pytest
 import torch
 
 from onnxinterp import NodeError, OnnxModule
+from onnxinterp.runtime.plan import Plan
 
 HEADER = '<ir_version: 8, opset_import: ["": 17]>'
 SILU = f"""{HEADER} g (float[n, 3] x, float[m, 3] w) => (float[n, 3] y) <float[3] b = {{1, 2, 3}}>
@@ -160,3 +164,36 @@ def test_it_is_not_taken_for_a_script_module() -> None:
     )
     x = torch.randn(5, 2)
     torch.testing.assert_close(OnnxModule(file.getvalue())(x), net(x))
+
+
+QUANTIZED = f"""{HEADER} g (float[n, 600] x, int8[600, 600] w) => (float[a, b] y)
+<float scale = {{0.5}}, int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[1] half = {{300}},
+ int64[1] last = {{-1}}>
+{{ d = DequantizeLinear(w, scale) t = Transpose<perm = [1, 0]>(d) s = Shape(x)
+   r = Slice(s, zero, one) sizes = Concat<axis = 0>(r, half, last) p = MatMul(x, t)
+   three = Reshape(p, sizes) y = ReduceSum<keepdims = 0>(three, last) }}"""
+
+
+def test_plans_for_some_sizes_share_large_constants() -> None:
+    """What a plan for all sizes has computed from weights is neither copied nor computed again."""
+    proto = onnx.parser.parse_model(QUANTIZED)
+    w = np.arange(360_000).reshape(600, 600) % 7 - 3
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(w.astype(np.int8), "w"))
+    net = OnnxModule(proto)
+    for rows in (2, 3):
+        for _ in range(3):
+            y = net(torch.ones(rows, 600))
+            assert torch.equal(
+                y, torch.tensor(w.T / 2).sum(0).reshape(300, 2).sum(1).expand(rows, 300)
+            )
+    bound = net._plans.get(training=False)
+    specialized = [b.plan for b in bound.by_sizes.values() if b is not None]
+    assert len(specialized) == 2
+    for plan in (net.plan, *specialized):
+        assert "dequantize" not in str(plan).partition("0  ")[2]
+    assert len({storage for p in (net.plan, *specialized) for storage in large_storages(p)}) == 1
+
+
+def large_storages(plan: Plan) -> set[int]:
+    tensors = [v for v in plan.constants.values() if isinstance(v, torch.Tensor)]
+    return {t.untyped_storage().data_ptr() for t in tensors if t.numel() > 1000}

@@ -90,6 +90,38 @@ def test_half(schema: OpSchema, constants: str) -> None:
         ]
 
 
+WITHOUT_BFLOAT16 = {"ai.onnx.ml::SVMRegressor-1": "cdist"}
+"""Version of an operator -> the function of torch that does not know bfloat16."""
+BFLOAT16_ERROR = 3e-2  # relative, in the 2-norm: 8 bits
+
+
+@pytest.mark.parametrize("schema", MOVED, ids=label)
+@pytest.mark.parametrize("constants", ["settings", "all"])
+def test_bfloat16(schema: OpSchema, constants: str) -> None:
+    """The floats of the float32 module, with fewer bits; no kernel fails that torch has."""
+    case = case_of(schema, 0, constants)
+    want = OnnxModule(case.model)(**case.torch_feeds())
+    module = OnnxModule(case.model, dtype=torch.bfloat16)
+    feeds = {n: moved(v, torch.bfloat16) for n, v in case.torch_feeds().items()}
+    if label(schema) in WITHOUT_BFLOAT16:
+        with pytest.raises(NodeError, match=f"{WITHOUT_BFLOAT16[label(schema)]}.*BFloat16"):
+            module(**feeds)
+        return
+    got = module(**feeds)
+    if kernel_of(schema).random:
+        return
+    for g, w in zip(flat(got), flat(want), strict=True):
+        if not isinstance(w, Tensor):
+            continue
+        g, w = g.detach(), w.detach()
+        assert g.shape == w.shape
+        assert g.dtype is w.dtype or (g.dtype, w.dtype) == (torch.bfloat16, torch.float32)
+        if w.is_floating_point() or w.is_complex():
+            assert torch.equal(g.isnan(), w.isnan())
+            error = (g.to(w.dtype) - w).nan_to_num().norm()
+            assert error <= BFLOAT16_ERROR * w.nan_to_num().norm() + 1e-3
+
+
 @pytest.mark.parametrize("schema", NEWEST.values(), ids=label)
 def test_meta_with_constants(schema: OpSchema) -> None:
     """Shapes and types, also where all inputs are constants of the file."""
