@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from onnxinterp.inspection.runnable import Runnable
+from onnxinterp.planning.isolation import without_function_modes
 from onnxinterp.planning.plans import sizes_of
 from onnxinterp.programs import Compiled
 from onnxinterp.runtime.interpreter import Interpreter
@@ -25,7 +26,7 @@ def program_of(module: Runnable, inputs: Any, named: Any) -> Compiled | None:
         named: inputs by name.
     """
     interpreter = Interpreter()
-    with torch.no_grad():
+    with torch.no_grad(), without_function_modes():
         for _ in range(CALLS_UNTIL_RECORDED):
             module._run(inputs, named, module._plans, interpreter)
         given = module._call.gather(inputs, named)

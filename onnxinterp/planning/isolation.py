@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.overrides import _pop_mode, _push_mode
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 
 from onnxinterp.values import is_traced
@@ -24,6 +25,19 @@ def outside_transforms() -> Iterator[None]:
         _untraced(),
     ):
         yield
+
+
+@contextmanager
+def without_function_modes() -> Iterator[None]:
+    """Let no `TorchFunctionMode` of the caller see what runs; `torch.device` is one."""
+    modes = []
+    while torch._C._len_torch_function_stack():
+        modes.append(_pop_mode())
+    try:
+        yield
+    finally:
+        for mode in reversed(modes):
+            _push_mode(mode)
 
 
 def _without_modes() -> AbstractContextManager[object]:

@@ -45,7 +45,9 @@ def test_a_plan_prints_what_runs() -> None:
 
 def test_the_example_of_the_architecture_page_is_true() -> None:
     page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
-    text, graph, plan = re.findall(r"```(?:python)?\n(<ir_version.*?|>>>.*?)\n```", page, re.DOTALL)
+    text, graph, plan, program = re.findall(
+        r"```(?:python)?\n(<ir_version.*?|>>>.*?)\n```", page, re.DOTALL
+    )
     net = module(text)
     nodes = [
         f"{n.op_type} {n.inputs} {n.outputs} {n.kernel.function.__name__}"
@@ -54,6 +56,7 @@ def test_the_example_of_the_architecture_page_is_true() -> None:
     ]
     assert graph.splitlines()[2:] == nodes
     assert plan.splitlines()[1:] == str(net.plan).splitlines()
+    assert program.splitlines()[1:] == net.program(torch.randn(2, 4)).splitlines()
 
 
 def test_a_plan_prints_its_constants() -> None:
