@@ -32,12 +32,12 @@ def without_function_modes() -> Iterator[None]:
     """Let no `TorchFunctionMode` of the caller see what runs; `torch.device` is one."""
     modes = []
     while torch._C._len_torch_function_stack():
-        modes.append(_pop_mode())
+        modes.append(_pop_mode())  # type: ignore[no-untyped-call]  # untyped in torch
     try:
         yield
     finally:
         for mode in reversed(modes):
-            _push_mode(mode)
+            _push_mode(mode)  # type: ignore[no-untyped-call]  # as above
 
 
 def _without_modes() -> AbstractContextManager[object]:
