@@ -4,7 +4,8 @@
 
 Beside each model may lie MODEL.inputs.npz with its inputs by name. The columns: the runtime called
 directly on numpy arrays, the snapshot with its checks of inputs and weights, the same without the
-check of weights, and the module. With one thread times are process time, otherwise wall time.
+check of weights, and the module. With one thread times are process time, otherwise wall time: that
+needs an idle machine.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def test_a_module_without_bytes_is_refused() -> None:
     module.template.wire = None  # as of a ModelProto of more than 2 GiB
     with pytest.raises(EngineError, match="a ModelProto of more than 2 GB cannot be written"):
         module.optimize(rows(2), engine="onnxruntime")
-    assert module.optimize(rows(2), engine=["onnxruntime", "faithful"]).engine == "faithful"
+    assert module.optimize(rows(2)).engine in ("faithful", "torch")
 
 
 # integers of 64 bits in engines that have 32
