@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.report import load
 from benchmarks.speed.picture import picture
 from benchmarks.speed.rates import machine, rates
-from benchmarks.speed.results import Result, table_of
+from benchmarks.speed.results import Result, number_of, table_of
 from benchmarks.zoo.entries import KINDS
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "performance.md"
@@ -26,7 +26,7 @@ def measured(results: Sequence[Result], rounds: int) -> str:
     missing = [name for name in KINDS if name not in {result.model for result in results}]
     absent = f"\nNot measured here: {', '.join(missing)}.\n" if missing else ""
     images = "\n\n".join(
-        f"![ratios to onnxruntime, {n} threads]({_picture_path(n).name})" for n in threads
+        f"![ratios to onnxruntime, {number_of(n)}]({_picture_path(n).name})" for n in threads
     )
     return f"""
 {machine()}.
@@ -40,7 +40,7 @@ rounds.
 
 
 def _picture_path(threads: int) -> Path:
-    return PAGE.with_name(f"performance-{threads}-threads.svg")
+    return PAGE.with_name(f"performance-{number_of(threads).replace(' ', '-')}.svg")
 
 
 def write_page(results: Sequence[Result], rounds: int) -> None:

@@ -14,7 +14,7 @@ from benchmarks.speed.engines import (
     PLAIN,
     TORCH,
 )
-from benchmarks.speed.results import Result, engines_of, geometric_mean
+from benchmarks.speed.results import Result, engines_of, geometric_mean, number_of
 
 COLOURS = {
     TORCH: "#b9c4d0",
@@ -83,7 +83,7 @@ def picture(results: Sequence[Result], threads: int) -> str:
         f'viewBox="0 0 {width} {height}" role="img">',
         "<title>Time of a call as a multiple of onnxruntime's</title>",
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
-        _text(8, 18, f"Time of a call / onnxruntime's, {threads} thread{'s' * (threads > 1)}"),
+        _text(8, 18, f"Time of a call / onnxruntime's, {number_of(threads)}"),
     ]
     for place, (name, colour) in enumerate(zip(engines, colours, strict=True)):
         x = LABEL_WIDTH + 110 * place

@@ -57,6 +57,11 @@ def engines_of(results: Sequence[Result]) -> list[str]:
     return known + [name for name in ran if name not in (*known, BASELINE, CURRENT)]
 
 
+def number_of(threads: int) -> str:
+    """Return "1 thread", "2 threads"."""
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
 def _shown(ratio: float | None) -> str:
     return "-" if ratio is None else f"{ratio:.2f}"
 
@@ -106,5 +111,4 @@ def table_of(results: Sequence[Result], threads: int) -> Table:
         rows.append((*row, *[mean] * has_baseline, ""))
     old = ["old / new"] * has_baseline
     columns = ("model", "nodes", "onnxruntime ms", *others, *old, "MSE")
-    title = f"{threads} thread{'s' if threads > 1 else ''}"
-    return Table(title, _note(threads), columns, tuple(rows))
+    return Table(number_of(threads), _note(threads), columns, tuple(rows))
