@@ -18,16 +18,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from itertools import chain
+from operator import attrgetter
 from threading import Lock
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from onnxinterp.snapshots.subject import Subject, is_observed, modules_with_modes, root_hooks
 
-Table: TypeAlias = "dict[str, nn.Parameter | None] | dict[str, Tensor | None]"
+Table: TypeAlias = "dict[str, Any]"  # of parameters or buffers
+_address_of: Callable[[Tensor], int] = Tensor.data_ptr
+_version_of: Callable[[Tensor], int] = attrgetter("_version")
 _LIVE: WeakSet[WeightWatch] = WeakSet()
 _lock = Lock()
 _registered = False
@@ -86,11 +90,13 @@ def _held(tables: Iterable[Table]) -> list[Tensor]:
 
 def _look(tables: Iterable[Table]) -> tuple[list[int | None], list[int | None]]:
     """Where the data of weights are, and how often they were changed in place."""
-    held = _held(tables)
-    try:
-        return [w.data_ptr() for w in held], [w._version for w in held]
-    except RuntimeError:  # of a tensor made in inference mode, or of a subclass without memory
-        return [_read(w, Tensor.data_ptr) for w in held], [_read(w, _version_of) for w in held]
+    held: list[Any] = list(chain.from_iterable(map(dict.values, tables)))
+    try:  # a loop in Python would take twice as long
+        return list(map(_address_of, held)), list(map(_version_of, held))
+    except (RuntimeError, AttributeError, TypeError):
+        pass  # a tensor made in inference mode, a subclass without memory, or None
+    held = [w for w in held if w is not None]
+    return [_read(w, _address_of) for w in held], [_read(w, _version_of) for w in held]
 
 
 def _read(weight: Tensor, what: Callable[[Tensor], int]) -> int | None:
@@ -98,10 +104,6 @@ def _read(weight: Tensor, what: Callable[[Tensor], int]) -> int | None:
         return what(weight)
     except RuntimeError:
         return None
-
-
-def _version_of(weight: Tensor) -> int:
-    return weight._version
 
 
 def _note_step(optimizer: Optimizer, _args: Any, _keywords: Any) -> None:
