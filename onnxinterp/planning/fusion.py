@@ -62,6 +62,8 @@ def fuse(
                 continue
             inside = Counter(key for s in fused.parts for key in s.reads)
             inner = {s.outputs[0] for s in fused.parts} - {step.outputs[0]}
+            if not inner.isdisjoint(fused.reads):  # h + h, where h is a product
+                continue
             if replaced.isdisjoint(inner) and all(inside[name] == reads[name] for name in inner):
                 replaced |= inner
                 step = fused

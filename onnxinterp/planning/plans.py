@@ -105,7 +105,7 @@ class BoundPlan:
 
     def fits(self, weights: Mapping[Key, Tensor]) -> bool:
         """Whether weights have the sizes that a plan for certain sizes was made with."""
-        return self.weight_sizes is None or self.weight_sizes.hold(weights.values())
+        return self.weight_sizes is None or self.weight_sizes.hold([*weights.values()])
 
 
 class Plans:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from onnxinterp import OnnxModule
 from tests.exports.case import Export
+from tests.models import parse
 from tests.training.exporting import write
 
 
@@ -376,3 +377,12 @@ def test_recurrent_layers_are_captured(kind: str) -> None:
     with torch.no_grad():
         program = torch.export.export(module, (x,)).module()
         close(program(x), network(x))
+
+
+def test_a_value_between_the_nodes_is_not_given_to_the_function_too() -> None:
+    """A product that is added to itself: the bias would be a value that is not computed."""
+    text = """g (float[n, 2] x) => (float[n, 2] y) <float[2, 2] w = {1, 2, 3, 4}>
+    { h = MatMul(x, w) y = Add(h, h) }"""
+    x = torch.eye(2)
+    module = OnnxModule(parse(text))
+    assert module(x).tolist() == [[2, 4], [6, 8]]

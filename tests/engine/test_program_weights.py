@@ -7,12 +7,13 @@ import functools
 import io
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.checkpoint import checkpoint
 
 from onnxinterp import OnnxModule
@@ -66,6 +67,51 @@ def test_weights_of_another_type() -> None:
     for net in (module, loop):
         got = torch.func.functional_call(net, other, (X[0, :2].double(),))
         assert got.dtype is torch.float64
+
+
+class Logged(Tensor):
+    """A tensor whose class sees the functions that it is an argument of."""
+
+    seen: ClassVar[list[str]] = []
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cls.seen.append(func.__name__)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+CLASSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "of two tensors": lambda w: TwoTensor(w, w.clone()),
+    "that sees functions": lambda w: w.as_subclass(Logged),
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("with_grad", [True, False])
+@pytest.mark.parametrize("calls_before", [0, 4])
+def test_weights_of_another_class(kind: str, with_grad: bool, calls_before: int) -> None:
+    """Tools put tensors there that have no memory, or that see each function."""
+    module, loop = OnnxModule(parse(MLP)), looped(MLP)
+    with torch.set_grad_enabled(with_grad):
+        for _ in range(calls_before):
+            module(X)
+        for net in (module, loop):
+            level, name = home(net)
+            weight = CLASSES[kind](weight_of(net).detach())
+            del level._parameters[name]
+            level.register_parameter(name, nn.Parameter(weight))
+        for _ in range(6):
+            counts = []
+            for net in (module, loop):
+                Logged.seen.clear()
+                result = net(X)
+                counts.append([n for n in Logged.seen if n in ("relu", "linear", "addmm")])
+            assert type(result) is type(module(X))
+            assert counts[0] == counts[1]
+            got, want = module(X), loop(X)
+            if isinstance(want, TwoTensor):
+                got, want = got.a, want.a
+            assert_same(got.as_subclass(Tensor), want.as_subclass(Tensor))
 
 
 # ---- weights that change
