@@ -1,8 +1,9 @@
-"""Time to open models, and the part of it that checks take.
+"""Time and memory to open models, and the part of the time that checks take.
 
-The second table is the time to load 100 MB with all checks, divided by the time without them.
-CHECKS lists the checks. Opening files safely below the model's folder is included in both times: it
-cannot be turned off.
+The first table is of fresh processes, each after its imports: what is imported or set up at the
+first model counts. The last table is the time to load 100 MB with all checks, divided by the time
+without them. CHECKS lists the checks. Opening files safely below the model's folder is included in
+both times: it cannot be turned off.
 """
 
 from __future__ import annotations
@@ -25,12 +26,38 @@ from torch import nn
 
 from benchmarks.networks import AttentionBlock, export, make_model, residual_network
 from benchmarks.tables import Table, main
-from benchmarks.timing import time_candidates, use_one_thread
+from benchmarks.timing import (
+    MEMORY_STATUS,
+    run_in_fresh_process,
+    time_candidates,
+    use_one_thread,
+)
 from benchmarks.training import WORDS, Tagger
 from onnxinterp import OnnxModule
 
 BYTES = 100 * 10**6
 ROUNDS = 15
+FRESH_RUNS = 5
+PROGRAMS = {
+    "onnxinterp": """
+import torch, onnxinterp
+torch.set_num_threads(1)
+load = onnxinterp.OnnxModule
+""",
+    "onnxruntime": """
+import onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+load = lambda path: onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+""",
+}
+OPEN = f"""
+{MEMORY_STATUS}
+import sys, time
+before, start = status("VmRSS:"), time.process_time()
+opened = load(sys.argv[1])
+print(time.process_time() - start, status("VmHWM:") - before)
+"""
 CHECKS = (
     "reading.source.check_utf8",
     "reading.source.check_weights",
@@ -112,6 +139,29 @@ def _opening(path: Path) -> float:
     return 1e3 * min(times)
 
 
+def measure_fresh() -> Table:
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        for name, model in _models():
+            onnx.save(model, path)
+            size = path.stat().st_size / 2**20
+            runs: dict[str, list[list[float]]] = {of: [] for of in PROGRAMS}
+            for _ in range(FRESH_RUNS):
+                for of, program in PROGRAMS.items():
+                    runs[of].append(run_in_fresh_process(program + OPEN, str(path)))
+            ours, theirs = (1e3 * min(time for time, _ in runs[of]) for of in PROGRAMS)
+            peaks = (max(peak for _, peak in runs[of]) for of in PROGRAMS)
+            rows.append((name, size, ours, theirs, ours / theirs, *peaks))
+    return Table(
+        "Opening models in fresh processes",
+        f"Milliseconds of process time, minimum of {FRESH_RUNS} runs, and the peak of memory above "
+        "that after the imports, in MB.",
+        ("model", "MB", "onnxinterp", "onnxruntime", "ratio", "peak", "peak of onnxruntime"),
+        tuple(rows),
+    )
+
+
 def measure_opening() -> Table:
     use_one_thread()
     rows = []
@@ -148,4 +198,4 @@ def measure() -> Table:
 
 
 if __name__ == "__main__":
-    main(measure_opening, measure)
+    main(measure_fresh, measure_opening, measure)
