@@ -59,7 +59,8 @@ def may_be_faster(x: Tensor, w: Tensor, group: int) -> bool:
     """Whether there are enough products at stride 1, before the window is computed."""
     if is_captured() or w.shape[0] < group * MIN_FILTERS:
         return False
-    return w.numel() * math.prod(x.shape[2:]) >= group * MIN_PRODUCTS and is_exact(x, w)
+    products = w.numel() * math.prod(x.shape[2:])
+    return products >= group * MIN_PRODUCTS and is_eager(x, w) and is_exact(x, w)
 
 
 def is_exact_in_float32(x: Tensor, w: Tensor) -> bool:
@@ -74,7 +75,7 @@ def is_exact_in_float32(x: Tensor, w: Tensor) -> bool:
         or math.prod(w.shape[1:]) * 255 * 255 >= 2**24
     ):
         return False
-    return is_exact(x, w) and is_eager(x, w)
+    return is_eager(x, w) and is_exact(x, w)
 
 
 def _is_convolution(

@@ -2,13 +2,14 @@
 
 torch sums such products in 32-bit integers, some ten times as fast as float64 does. Processors
 without VNNI sum pairs in 16 bits, where 255 * 127 + 255 * 127 saturates. So VNNI is required, and
-the first call compares a few products with those of 64-bit integers. Zero points are factored out:
+the first call compares a few products with those of float64. Zero points are factored out:
 
     sum of (a - p) * (b - q) = sum of a * b - p * sum of b - q * sum of a + terms * p * q
 """
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from typing import TypeAlias
 
@@ -23,7 +24,7 @@ BYTES = {torch.uint8, torch.int8}
 MAX_TERMS = 2**15  # of a sum: terms * 255 * 255 < 2**31
 MIN_PRODUCTS = 2**18  # of one matrix; fewer are faster in float64
 SHIFT = 128  # from uint8 to int8
-PROBES = ((1, 64, 64), (64, 256, 48), (7, 31, 5), (3, 515, 1), (33, 1, 17))  # rows, terms, columns
+PROBES = ((1, 64, 64), (64, 256, 48), (7, 31, 5), (3, 515, 1), (33, 2, 17))  # rows, terms, columns
 
 
 def product(
@@ -37,9 +38,9 @@ def product(
         a_zero: a number, or one per row [..., m, 1].
         b_zero: a number, or one per column [n] or [..., 1, n].
     """
-    if is_captured() or not _is_product(a, b) or not is_exact(a, b):
+    if is_captured() or not _is_product(a, b) or not _fits(a_zero, a, -1):
         return None
-    if not is_eager(a, b, a_zero, b_zero) or not _fits(a_zero, a, -1) or not _fits(b_zero, b, -2):
+    if not _fits(b_zero, b, -2) or not is_eager(a, b, a_zero, b_zero) or not is_exact(a, b):
         return None
     return centred_product(a, signed(b), zero_of(a_zero), zero_of(b_zero, shift=b.dtype))
 
@@ -106,17 +107,21 @@ def _is_right(rows: int, terms: int, columns: int, dtype: torch.dtype) -> bool:
     ends = torch.iinfo(dtype)
     a = torch.arange(rows * terms).reshape(rows, terms) % 256 + ends.min
     b = torch.arange(terms * columns).reshape(terms, columns) * 37 % 256 - 128
-    for x in (a.fill_(ends.max), a.fill_(ends.min), a):
-        for y in (b, b.new_full(b.shape, 127), b.new_full(b.shape, -128)):
-            got = torch._int_mm(x.to(dtype), y.to(torch.int8))
-            if not torch.equal(got.long(), x @ y):
+    lefts = a, torch.full_like(a, ends.max), torch.full_like(a, ends.min)
+    rights = b, torch.full_like(b, 127), torch.full_like(b, -128)
+    for x, y in itertools.product(lefts, rights):
+        for last in (y, y.T.contiguous().T):
+            got = torch._int_mm(x.to(dtype), last.to(torch.int8))
+            if not torch.equal(got.double(), x.double() @ y.double()):
                 return False
     return True
 
 
 def _is_product(a: Tensor, b: Tensor) -> bool:
-    """Whether the sizes are those of a product, and one that is faster in integers."""
-    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2] or a.shape[-1] > MAX_TERMS:
+    """Whether types and sizes are those of a product that is faster in integers."""
+    if a.dtype not in BYTES or b.dtype not in BYTES or a.ndim < 2 or b.ndim < 2:
+        return False
+    if a.shape[-1] != b.shape[-2] or a.shape[-1] > MAX_TERMS:
         return False
     if not a.numel() or not b.numel():
         return False

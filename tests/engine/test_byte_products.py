@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -305,3 +309,33 @@ def test_autocast_does_not_round_sums() -> None:
         got = mat_mul_integer(a, b), conv_integer(x, w), conv_integer(x, by_depth, group=8)
     assert all(map(torch.equal, got, want))
     assert int(want[2].abs().max()) > 2**12
+
+
+CHILD = """
+import torch
+from onnxinterp.ops import byte_products
+from onnxinterp.ops.integer_products import mat_mul_integer
+byte_products.MIN_PRODUCTS = 0
+a = torch.full((64, 1024), 255, dtype=torch.uint8)
+b = torch.full((1024, 64), 127, dtype=torch.int8)
+saturates = bool((torch._int_mm(a, b) != 255 * 127 * 1024).any())
+found = not byte_products._is_processor_exact()
+print(saturates, found, bool((mat_mul_integer(a, b) == 255 * 127 * 1024).all()))
+"""
+
+
+@pytest.mark.parametrize("instructions", ["SSE41", "AVX2", "AVX512_CORE", "ALL"])
+def test_older_instructions_are_found_where_they_saturate(instructions: str) -> None:
+    """The library that torch calls can be held to the instructions of older processors."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": instructions},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    saturates, found, right = done.stdout.split()
+    assert right == "True"
+    assert saturates == "False" or found == "True"
+    assert instructions != "ALL" or (found == "False") == has_kernels
