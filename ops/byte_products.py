@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import itertools
 from functools import cache
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from onnxinterp.ops.eager import is_captured, is_eager
-from onnxinterp.values import number
 
-Zero: TypeAlias = "int | Tensor"
 BYTES = {torch.uint8, torch.int8}
 MAX_TERMS = 2**15  # of a sum: terms * 255 * 255 < 2**31
 MIN_PRODUCTS = 2**18  # of one matrix; fewer are faster in float64
@@ -45,24 +42,16 @@ def product(
     return centred_product(a, signed(b), zero_of(a_zero), zero_of(b_zero, shift=b.dtype))
 
 
-def centred_product(a: Tensor, b: Tensor, p: Zero, q: Zero) -> Tensor:
-    """The product of a - p and b - q, where b is int8."""
+def centred_product(a: Tensor, b: Tensor, p: Tensor | None, q: Tensor | None) -> Tensor:
+    """The product of a - p and b - q, where b is int8 and p and q are int32 (None is 0)."""
     total, terms = _multiply(a, b), a.shape[-1]
-    has_p, has_q = (not isinstance(zero, int) or zero != 0 for zero in (p, q))
-    if has_p:
-        _subtract(total, p, _multiply(b.new_ones((1, terms)), b))
-    if has_q:
-        _subtract(total, q, _multiply(a, b.new_ones((terms, 1))))
-    if has_p and has_q:
-        total += terms * p * q
+    if p is not None:
+        total.sub_(p * _multiply(b.new_ones((1, terms)), b))
+    if q is not None:
+        total.sub_(q * _multiply(a, b.new_ones((terms, 1))))
+    if p is not None and q is not None:
+        total.add_(terms * p * q)
     return total
-
-
-def _subtract(total: Tensor, zero: Zero, sums: Tensor) -> None:
-    if isinstance(zero, int):
-        total.sub_(sums, alpha=zero)
-    else:
-        total.sub_(zero * sums)
 
 
 def signed(x: Tensor) -> Tensor:
@@ -70,18 +59,17 @@ def signed(x: Tensor) -> Tensor:
     return x if x.dtype is torch.int8 else (x ^ SHIFT).view(torch.int8)
 
 
-def zero_of(zero: Tensor | None, shift: torch.dtype | None = None) -> Zero:
-    """A zero point: a number, or int32 where there are several that are not all 0.
+def zero_of(zero: Tensor | None, shift: torch.dtype | None = None) -> Tensor | None:
+    """A zero point as int32; None where it is 0. Its numbers, which may change, are not read.
 
     Args:
         zero: of values of its type; None is 0.
         shift: uint8 for that of their `signed` values.
     """
-    shifted = SHIFT if shift is torch.uint8 else 0
-    if zero is None or zero.numel() == 1:
-        return (0 if zero is None else int(number(zero))) - shifted
-    found = zero.to(torch.int32) - shifted
-    return found if found.any() else 0
+    if shift is torch.uint8:
+        zero = torch.zeros((), dtype=torch.uint8) if zero is None else zero
+        return zero.to(torch.int32) - SHIFT
+    return None if zero is None or not zero.any() else zero.to(torch.int32)
 
 
 def is_exact(*tensors: Tensor) -> bool:

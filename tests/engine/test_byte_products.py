@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 import torch
@@ -252,6 +253,29 @@ def test_a_captured_graph_has_portable_functions() -> None:
     program = torch.export.export(module, (a, b))
     assert "int_mm" not in str(program.graph)
     assert torch.equal(program.module()(a, b), module(a, b))
+
+
+def test_zero_points_may_be_others_in_each_call() -> None:
+    """Also in later calls of the same sizes, which are a program."""
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[1, 8, n, 40] x, int8[16, 8, 3, 3] w, int8[40, 64] v)
+      => (uint8[1, 8, n, 40] q, uint8 z, int32[a, b, c, d] y, int32[1, 8, n, 64] u) {
+        q, s, z = DynamicQuantizeLinear(x)
+        y = ConvInteger<pads = [1, 0, 2, 1]>(q, w, z)
+        u = MatMulInteger(q, v, z)
+    }"""
+    module = OnnxModule(onnx.parser.parse_model(text))
+    w, v = numbers(torch.int8, 16, 8, 3, 3), numbers(torch.int8, 40, 64)
+    zeros = set()
+    for shift in range(8):
+        x = torch.randn(1, 8, 24, 40) + shift / 2
+        with torch.set_grad_enabled(shift % 2 == 1):
+            q, z, y, u = module(x, w, v)
+        zeros.add(int(z))
+        assert torch.equal(u, exact(q, v, z, None))
+        padded = torch.nn.functional.pad(q.double() - z.double(), (0, 1, 1, 2))
+        assert torch.equal(y, torch.conv2d(padded, w.double()).int())
+    assert len(zeros) > 4
 
 
 def test_limits_hold() -> None:
