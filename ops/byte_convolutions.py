@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.byte_products import MAX_TERMS, Zero, centred_product, is_exact, signed, zero_of
+from onnxinterp.ops.byte_products import MAX_TERMS, centred_product, is_exact, signed, zero_of
 from onnxinterp.ops.eager import is_captured, is_eager
 from onnxinterp.ops.spatial import Window, pad
 
@@ -43,10 +43,9 @@ def convolution(
     if not _is_convolution(x, w, x_zero, w_zero, group, places):
         return None
     p, q = zero_of(w_zero), zero_of(x_zero, shift=x.dtype)
-    assert isinstance(q, int), "x has one zero point"
-    x = pad(signed(x), window.begins, window.ends, q)
+    x = _padded(x, x_zero, window)
     filters = w.reshape(group, w.shape[0] // group, -1)
-    rows = [p] * group if isinstance(p, int) else p.reshape(group, -1, 1)
+    rows = [p] * group if p is None or p.numel() == 1 else list(p.reshape(group, -1, 1))
     found = [
         _convolve(part, filters[g], rows[g], q, window, places)
         for image in x
@@ -59,7 +58,8 @@ def may_be_faster(x: Tensor, w: Tensor, group: int) -> bool:
     """Whether there are enough products at stride 1, before the window is computed."""
     if is_captured() or w.shape[0] < group * MIN_FILTERS:
         return False
-    return w.numel() * math.prod(x.shape[2:]) >= group * MIN_PRODUCTS and is_exact(x, w)
+    products = w.numel() * math.prod(x.shape[2:])
+    return products >= group * MIN_PRODUCTS and is_eager(x, w) and is_exact(x, w)
 
 
 def is_exact_in_float32(x: Tensor, w: Tensor) -> bool:
@@ -74,7 +74,7 @@ def is_exact_in_float32(x: Tensor, w: Tensor) -> bool:
         or math.prod(w.shape[1:]) * 255 * 255 >= 2**24
     ):
         return False
-    return is_exact(x, w) and is_eager(x, w)
+    return is_eager(x, w) and is_exact(x, w)
 
 
 def _is_convolution(
@@ -94,11 +94,29 @@ def _is_convolution(
     return one and (w_zero is None or w_zero.numel() == 1 or w_zero.shape == w.shape[:1])
 
 
+def _padded(x: Tensor, zero: Tensor | None, window: Window) -> Tensor:
+    """The `signed` x with its zero point around it, which is not read; negative pads crop."""
+    starts, stops = ([min(n, 0) for n in side] for side in (window.begins, window.ends))
+    x = pad(x, starts, stops) if any((*starts, *stops)) else x
+    begins, ends = ([max(n, 0) for n in side] for side in (window.begins, window.ends))
+    if not any((*begins, *ends)):
+        return signed(x)
+    if zero is None:
+        return signed(pad(x, begins, ends))
+    sizes = [n + b + e for n, b, e in zip(x.shape[2:], begins, ends, strict=True)]
+    around = signed(zero.reshape(())).expand(*x.shape[:2], *sizes).contiguous()
+    inside = around
+    for axis, (begin, size) in enumerate(zip(begins, x.shape[2:], strict=True), 2):
+        inside = inside.narrow(axis, begin, size)
+    inside.copy_(signed(x))
+    return around
+
+
 def _convolve(
     x: Tensor,
     filters: Tensor,
-    p: Zero,
-    q: Zero,
+    p: Tensor | None,
+    q: Tensor | None,
     window: Window,
     places: Sequence[int],
 ) -> Tensor:

@@ -2,28 +2,26 @@
 
 torch sums such products in 32-bit integers, some ten times as fast as float64 does. Processors
 without VNNI sum pairs in 16 bits, where 255 * 127 + 255 * 127 saturates. So VNNI is required, and
-the first call compares a few products with those of 64-bit integers. Zero points are factored out:
+the first call compares a few products with those of float64. Zero points are factored out:
 
     sum of (a - p) * (b - q) = sum of a * b - p * sum of b - q * sum of a + terms * p * q
 """
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from onnxinterp.ops.eager import is_captured, is_eager
-from onnxinterp.values import number
 
-Zero: TypeAlias = "int | Tensor"
 BYTES = {torch.uint8, torch.int8}
 MAX_TERMS = 2**15  # of a sum: terms * 255 * 255 < 2**31
 MIN_PRODUCTS = 2**18  # of one matrix; fewer are faster in float64
 SHIFT = 128  # from uint8 to int8
-PROBES = ((1, 64, 64), (64, 256, 48), (7, 31, 5), (3, 515, 1), (33, 1, 17))  # rows, terms, columns
+PROBES = ((1, 64, 64), (64, 256, 48), (7, 31, 5), (3, 515, 1), (33, 2, 17))  # rows, terms, columns
 
 
 def product(
@@ -37,31 +35,23 @@ def product(
         a_zero: a number, or one per row [..., m, 1].
         b_zero: a number, or one per column [n] or [..., 1, n].
     """
-    if is_captured() or not _is_product(a, b) or not is_exact(a, b):
+    if is_captured() or not _is_product(a, b) or not _fits(a_zero, a, -1):
         return None
-    if not is_eager(a, b, a_zero, b_zero) or not _fits(a_zero, a, -1) or not _fits(b_zero, b, -2):
+    if not _fits(b_zero, b, -2) or not is_eager(a, b, a_zero, b_zero) or not is_exact(a, b):
         return None
     return centred_product(a, signed(b), zero_of(a_zero), zero_of(b_zero, shift=b.dtype))
 
 
-def centred_product(a: Tensor, b: Tensor, p: Zero, q: Zero) -> Tensor:
-    """The product of a - p and b - q, where b is int8."""
+def centred_product(a: Tensor, b: Tensor, p: Tensor | None, q: Tensor | None) -> Tensor:
+    """The product of a - p and b - q, where b is int8 and p and q are int32 (None is 0)."""
     total, terms = _multiply(a, b), a.shape[-1]
-    has_p, has_q = (not isinstance(zero, int) or zero != 0 for zero in (p, q))
-    if has_p:
-        _subtract(total, p, _multiply(b.new_ones((1, terms)), b))
-    if has_q:
-        _subtract(total, q, _multiply(a, b.new_ones((terms, 1))))
-    if has_p and has_q:
-        total += terms * p * q
+    if p is not None:
+        total.sub_(p * _multiply(b.new_ones((1, terms)), b))
+    if q is not None:
+        total.sub_(q * _multiply(a, b.new_ones((terms, 1))))
+    if p is not None and q is not None:
+        total.add_(terms * p * q)
     return total
-
-
-def _subtract(total: Tensor, zero: Zero, sums: Tensor) -> None:
-    if isinstance(zero, int):
-        total.sub_(sums, alpha=zero)
-    else:
-        total.sub_(zero * sums)
 
 
 def signed(x: Tensor) -> Tensor:
@@ -69,18 +59,17 @@ def signed(x: Tensor) -> Tensor:
     return x if x.dtype is torch.int8 else (x ^ SHIFT).view(torch.int8)
 
 
-def zero_of(zero: Tensor | None, shift: torch.dtype | None = None) -> Zero:
-    """A zero point: a number, or int32 where there are several that are not all 0.
+def zero_of(zero: Tensor | None, shift: torch.dtype | None = None) -> Tensor | None:
+    """A zero point as int32; None where it is 0. Its numbers, which may change, are not read.
 
     Args:
         zero: of values of its type; None is 0.
         shift: uint8 for that of their `signed` values.
     """
-    shifted = SHIFT if shift is torch.uint8 else 0
-    if zero is None or zero.numel() == 1:
-        return (0 if zero is None else int(number(zero))) - shifted
-    found = zero.to(torch.int32) - shifted
-    return found if found.any() else 0
+    if shift is torch.uint8:
+        zero = torch.zeros((), dtype=torch.uint8) if zero is None else zero
+        return zero.to(torch.int32) - SHIFT
+    return None if zero is None or not zero.any() else zero.to(torch.int32)
 
 
 def is_exact(*tensors: Tensor) -> bool:
@@ -106,17 +95,21 @@ def _is_right(rows: int, terms: int, columns: int, dtype: torch.dtype) -> bool:
     ends = torch.iinfo(dtype)
     a = torch.arange(rows * terms).reshape(rows, terms) % 256 + ends.min
     b = torch.arange(terms * columns).reshape(terms, columns) * 37 % 256 - 128
-    for x in (a.fill_(ends.max), a.fill_(ends.min), a):
-        for y in (b, b.new_full(b.shape, 127), b.new_full(b.shape, -128)):
-            got = torch._int_mm(x.to(dtype), y.to(torch.int8))
-            if not torch.equal(got.long(), x @ y):
+    lefts = a, torch.full_like(a, ends.max), torch.full_like(a, ends.min)
+    rights = b, torch.full_like(b, 127), torch.full_like(b, -128)
+    for x, y in itertools.product(lefts, rights):
+        for last in (y, y.T.contiguous().T):
+            got = torch._int_mm(x.to(dtype), last.to(torch.int8))
+            if not torch.equal(got.double(), x.double() @ y.double()):
                 return False
     return True
 
 
 def _is_product(a: Tensor, b: Tensor) -> bool:
-    """Whether the sizes are those of a product, and one that is faster in integers."""
-    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2] or a.shape[-1] > MAX_TERMS:
+    """Whether types and sizes are those of a product that is faster in integers."""
+    if a.dtype not in BYTES or b.dtype not in BYTES or a.ndim < 2 or b.ndim < 2:
+        return False
+    if a.shape[-1] != b.shape[-2] or a.shape[-1] > MAX_TERMS:
         return False
     if not a.numel() or not b.numel():
         return False

@@ -23,7 +23,10 @@ def is_captured() -> bool:
 
 
 def is_eager(x: Tensor, *others: Tensor | None, least: int = 0) -> bool:
-    """Whether plain tensors on the CPU are computed now, without gradients, for nobody else.
+    """Whether plain tensors on the CPU are computed now, for nobody else, and without gradients.
+
+    Whether floats require gradients may be another thing at the next call: a program of this one
+    is made for a mode of gradients, not for that.
 
     Args:
         x: a tensor.
@@ -34,8 +37,10 @@ def is_eager(x: Tensor, *others: Tensor | None, least: int = 0) -> bool:
         return False
     if forward_ad._current_level >= 0:
         return False
-    needed = torch.is_grad_enabled()
+    may_need_grad = torch.is_grad_enabled()
     for t in (x, *others):
-        if t is not None and (type(t) not in PLAIN or not t.is_cpu or (needed and t.requires_grad)):
+        if t is None:
+            continue
+        if type(t) not in PLAIN or not t.is_cpu or (may_need_grad and t.is_floating_point()):
             return False
     return True

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
 
 from onnxinterp.runtime.interpreter import Interpreter
 from onnxinterp.runtime.plan import Plan, Step
@@ -43,13 +44,17 @@ def is_own(function: Callable[..., Any]) -> bool:
 
 
 def may_run(interpreter: Interpreter) -> bool:
-    """Whether a call may be a program: nothing watches its steps or changes what functions do."""
+    """Whether a call may be a program: nothing watches its steps or changes what functions do.
+
+    Kernels choose other functions for forward derivatives, also without gradients.
+    """
     return (
         type(interpreter) is Interpreter
         and not interpreter.__dict__
         and not torch._C._len_torch_function_stack()
         and not torch._C._len_torch_dispatch_stack()
         and peek_interpreter_stack() is None
+        and forward_ad._current_level < 0
         and not torch.is_autocast_enabled("cpu")
         and not torch.is_autocast_enabled("cuda")
     )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 import torch
@@ -250,6 +255,29 @@ def test_a_captured_graph_has_portable_functions() -> None:
     assert torch.equal(program.module()(a, b), module(a, b))
 
 
+def test_zero_points_may_be_others_in_each_call() -> None:
+    """Also in later calls of the same sizes, which are a program."""
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[1, 8, n, 40] x, int8[16, 8, 3, 3] w, int8[40, 64] v)
+      => (uint8[1, 8, n, 40] q, uint8 z, int32[a, b, c, d] y, int32[1, 8, n, 64] u) {
+        q, s, z = DynamicQuantizeLinear(x)
+        y = ConvInteger<pads = [1, 0, 2, 1]>(q, w, z)
+        u = MatMulInteger(q, v, z)
+    }"""
+    module = OnnxModule(onnx.parser.parse_model(text))
+    w, v = numbers(torch.int8, 16, 8, 3, 3), numbers(torch.int8, 40, 64)
+    zeros = set()
+    for shift in range(8):
+        x = torch.randn(1, 8, 24, 40) + shift / 2
+        with torch.set_grad_enabled(shift % 2 == 1):
+            q, z, y, u = module(x, w, v)
+        zeros.add(int(z))
+        assert torch.equal(u, exact(q, v, z, None))
+        padded = torch.nn.functional.pad(q.double() - z.double(), (0, 1, 1, 2))
+        assert torch.equal(y, torch.conv2d(padded, w.double()).int())
+    assert len(zeros) > 4
+
+
 def test_limits_hold() -> None:
     a, b = numbers(torch.uint8, 4, 300, ends=True), numbers(torch.int8, 300, 5, ends=True)
     model = node("MatMulInteger", [TensorProto.UINT8, TensorProto.INT8])
@@ -305,3 +333,33 @@ def test_autocast_does_not_round_sums() -> None:
         got = mat_mul_integer(a, b), conv_integer(x, w), conv_integer(x, by_depth, group=8)
     assert all(map(torch.equal, got, want))
     assert int(want[2].abs().max()) > 2**12
+
+
+CHILD = """
+import torch
+from onnxinterp.ops import byte_products
+from onnxinterp.ops.integer_products import mat_mul_integer
+byte_products.MIN_PRODUCTS = 0
+a = torch.full((64, 1024), 255, dtype=torch.uint8)
+b = torch.full((1024, 64), 127, dtype=torch.int8)
+saturates = bool((torch._int_mm(a, b) != 255 * 127 * 1024).any())
+found = not byte_products._is_processor_exact()
+print(saturates, found, bool((mat_mul_integer(a, b) == 255 * 127 * 1024).all()))
+"""
+
+
+@pytest.mark.parametrize("instructions", ["SSE41", "AVX2", "AVX512_CORE", "ALL"])
+def test_older_instructions_are_found_where_they_saturate(instructions: str) -> None:
+    """The library that torch calls can be held to the instructions of older processors."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": instructions},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    saturates, found, right = done.stdout.split()
+    assert right == "True"
+    assert saturates == "False" or found == "True"
+    assert instructions != "ALL" or (found == "False") == has_kernels

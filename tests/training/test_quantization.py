@@ -7,6 +7,7 @@ import onnx.parser
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from onnxinterp import OnnxModule
 
@@ -160,3 +161,23 @@ def test_straight_through_under_transforms(transform: str) -> None:
         copy = x.clone().requires_grad_()
         (got,) = torch.autograd.grad(compiled(copy).sum(), copy)
     assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("before", ["no_grad", "grad"])
+def test_calls_without_gradients_before_change_nothing(before: str) -> None:
+    """They quantize in place, and may be a program by then."""
+    module, x, want = OnnxModule(chain()), numbers(), numbers().requires_grad_()
+    reference = module(want)
+    reference.sum().backward()
+    again = OnnxModule(chain())
+    for _ in range(4):
+        with torch.set_grad_enabled(before == "grad"):
+            assert torch.equal(again(x), reference)
+    got = numbers().requires_grad_()
+    again(got).sum().backward()
+    assert torch.equal(got.grad, want.grad)
+    for mode in (torch.no_grad(), torch.enable_grad()):
+        with mode, forward_ad.dual_level():
+            dual = forward_ad.make_dual(x, torch.ones_like(x))
+            tangent = forward_ad.unpack_dual(again(dual)).tangent
+            assert torch.equal(tangent, want.grad)
