@@ -244,6 +244,20 @@ def test_a_constant_that_was_changed_in_place() -> None:
     assert programs(module) == 1
 
 
+def test_a_constant_that_was_changed_before_the_compilation() -> None:
+    model = models.parse(
+        "g (float[n] x) => (float[a, b] y) { t = Add(rows, rows) y = Gather(x, t) }"
+    )
+    rows = torch.zeros(3, 2, dtype=torch.int64)
+    model.graph.initializer.append(numpy_helper.from_array(rows.numpy(), "rows"))
+    module, x = OnnxModule(model), torch.arange(8.0)
+    run = compiled(module)
+    module.weights["rows"].fill_(2)
+    torch.testing.assert_close(run(x), module(x))
+    module.refresh()
+    torch.testing.assert_close(run(x), torch.full((3, 2), 4.0))
+
+
 def test_hooks_run() -> None:
     module, seen = net(), []
     module.get_submodule("conv").register_forward_hook(lambda *_: seen.append(1))
