@@ -96,7 +96,7 @@ def can_trace(plan: Plan) -> bool:
         and all(map(has_own_kernels, plan.steps))
         and not torch._C._len_torch_function_stack()
         and not torch._C._len_torch_dispatch_stack()
-        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._functorch.peek_interpreter_stack() is None  # pyright: ignore[reportAttributeAccessIssue]
     )
 
 

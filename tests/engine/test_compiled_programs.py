@@ -70,6 +70,10 @@ def compiled(module: Any, backend: Any = "eager", **options: Any) -> Any:
     return torch.compile(module, fullgraph=True, backend=backend, **options)
 
 
+def _doubled(result: Any) -> Any:
+    return result * 2 if isinstance(result, Tensor) else result
+
+
 @pytest.fixture(autouse=True)
 def _without_compiled_code() -> Iterator[None]:
     torch.compiler.reset()
@@ -275,6 +279,15 @@ def test_another_interpreter_runs() -> None:
     module = net()
     module.interpreter = Twice()
     torch.testing.assert_close(compiled(module)(image()), module(image()))
+    assert programs(module) == 0
+
+
+def test_a_step_that_was_replaced_runs() -> None:
+    module = net()
+    run_step = module.interpreter.run_step
+    module.interpreter.run_step = lambda step, frame: _doubled(run_step(step, frame))  # type: ignore[method-assign]
+    x = image()
+    torch.testing.assert_close(torch.compile(module, backend="eager")(x), module(x))
     assert programs(module) == 0
 
 
