@@ -286,7 +286,7 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
         self, given: Mapping[str, Any], plans: Plans, overridden: frozenset[str]
     ) -> tuple[Any, ...] | None:
         """Run the program of a call that `torch.compile` traces; None where the loop must run."""
-        if type(self.interpreter) is not Interpreter:
+        if type(self.interpreter) is not Interpreter or self.interpreter.__dict__:
             return None
         nested = plans.is_nested(self.training)
         return run_traced(self, plans, plans.mode(self.training, overridden, nested), given)

@@ -94,6 +94,7 @@ class Tracer:
     def __init__(self, plans: Plans, setting: Setting, types: Mapping[str, int]) -> None:
         self._plans = plans
         self._setting = setting, dict(types)
+        self._versions = versions(setting)
         self._fingerprint: tuple[Any, ...] | None = None
         self._programs: deque[str] = deque()
 
@@ -132,7 +133,7 @@ class Tracer:
             return None  # the loop tells why, or is compiled where only fake tensors fail
         if function is None:
             return None
-        if self._fingerprint is None:
+        if self._fingerprint is None and versions(self._setting[0]) == self._versions:
             self._fingerprint = fingerprint(*self._setting)
         if len(self._programs) == MAX_TRACED:
             delattr(self, self._programs.popleft())
@@ -192,6 +193,12 @@ def fingerprint(setting: Setting, types: Mapping[str, int]) -> tuple[Any, ...]:
         {name: (host.data, host.dtype) for name, host in setting.hosts.items()},
         {name: _digest(value) for name, value in setting.constants.items()},
     )
+
+
+def versions(setting: Setting) -> list[int]:
+    """What changes where a constant is written to: a plan has its values of before."""
+    held = [t for t in setting.constants.values() if isinstance(t, Tensor)]
+    return [0 if t.is_inference() else t._version for t in held]
 
 
 def _digest(value: Any) -> Any:

@@ -70,6 +70,10 @@ def compiled(module: Any, backend: Any = "eager", **options: Any) -> Any:
     return torch.compile(module, fullgraph=True, backend=backend, **options)
 
 
+def _doubled(result: Any) -> Any:
+    return result * 2 if isinstance(result, Tensor) else result
+
+
 @pytest.fixture(autouse=True)
 def _without_compiled_code() -> Iterator[None]:
     torch.compiler.reset()
@@ -244,6 +248,20 @@ def test_a_constant_that_was_changed_in_place() -> None:
     assert programs(module) == 1
 
 
+def test_a_constant_that_was_changed_before_the_compilation() -> None:
+    model = models.parse(
+        "g (float[n] x) => (float[a, b] y) { t = Add(rows, rows) y = Gather(x, t) }"
+    )
+    rows = torch.zeros(3, 2, dtype=torch.int64)
+    model.graph.initializer.append(numpy_helper.from_array(rows.numpy(), "rows"))
+    module, x = OnnxModule(model), torch.arange(8.0)
+    run = compiled(module)
+    module.weights["rows"].fill_(2)
+    torch.testing.assert_close(run(x), module(x))
+    module.refresh()
+    torch.testing.assert_close(run(x), torch.full((3, 2), 4.0))
+
+
 def test_hooks_run() -> None:
     module, seen = net(), []
     module.get_submodule("conv").register_forward_hook(lambda *_: seen.append(1))
@@ -261,6 +279,15 @@ def test_another_interpreter_runs() -> None:
     module = net()
     module.interpreter = Twice()
     torch.testing.assert_close(compiled(module)(image()), module(image()))
+    assert programs(module) == 0
+
+
+def test_a_step_that_was_replaced_runs() -> None:
+    module = net()
+    run_step = module.interpreter.run_step
+    module.interpreter.run_step = lambda step, frame: _doubled(run_step(step, frame))  # type: ignore[method-assign]
+    x = image()
+    torch.testing.assert_close(torch.compile(module, backend="eager")(x), module(x))
     assert programs(module) == 0
 
 
