@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from onnxinterp.calling import Caller
 from onnxinterp.dtypes import NARROW, check_real
-from onnxinterp.errors import NodeError, plain
+from onnxinterp.errors import plain
 from onnxinterp.graph.adoption import Choices, adopt, rewrite, torch_names
 from onnxinterp.graph.build import build
 from onnxinterp.graph.ir import Model, check_kernels
@@ -22,19 +22,14 @@ from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.inspection import Inspectable
 from onnxinterp.limits import Limits
 from onnxinterp.planning.placement import device_of, floating_dtype
-from onnxinterp.planning.plans import BoundPlan, Plans, sizes_of
-from onnxinterp.planning.tracing import run_traced
-from onnxinterp.programs import may_run
+from onnxinterp.planning.plans import Plans
 from onnxinterp.reading.source import Read, Source, read, rewritten
 from onnxinterp.registry import kernel_of
-from onnxinterp.runtime import fx
 from onnxinterp.runtime.binding import forward_of
-from onnxinterp.runtime.guard import guard_of
 from onnxinterp.runtime.inputs import Arguments, Floating
-from onnxinterp.runtime.interpreter import BlockCall, Frame, Interpreter
-from onnxinterp.runtime.plan import Key, Plan, read_weights
+from onnxinterp.runtime.interpreter import Interpreter
+from onnxinterp.runtime.plan import Plan
 from onnxinterp.snapshots import Optimizable
-from onnxinterp.values import Host
 from onnxinterp.weights import Weights
 from onnxinterp.weights.constants import keep_complex
 from onnxinterp.weights.loading import header, own_tensors, read_tensors
@@ -44,7 +39,7 @@ from onnxinterp.weights.watch import Watch
 from onnxinterp.writing.template import make_template
 
 
-class OnnxModule(Tunable, Inspectable, Optimizable):
+class OnnxModule(Tunable, Caller, Inspectable, Optimizable):
     """An ONNX model as a differentiable `torch.nn.Module`.
 
     Call it with the graph's inputs, by position, by name or both: `m(x)`, `m(**{"input.1": x})`.
@@ -232,104 +227,6 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
         results = self._run(args, keywords, self._plans)
         return results[0] if len(results) == 1 else results
 
-    def _run(self, args: Any, keywords: Any, plans: Plans, by: Interpreter | None = None) -> Any:
-        """Run the current plan of `plans`; or, by another interpreter, that of `eval()`."""
-        if fx.is_fx_tracing(args, keywords):
-            return self._trace(args, keywords, plans)
-        if self._mapped and not torch.compiler.is_compiling():
-            self._mapped.check()
-        given = self._call.gather(args, keywords, self._floating)
-        overridden = frozenset(given).difference(self.input_names)
-        training = self.training and by is None
-        if by is None and torch.compiler.is_dynamo_compiling():
-            results = self._run_traced(given, plans, overridden)
-            if results is not None:
-                return results
-        bound = plans.get(training, overridden, plans.is_nested(training))
-        if bound.mode.nested and plans is self._plans and not torch.compiler.is_compiling():
-            plans.watch.check_replaced(bound.called)
-        sizes = sizes_of(self._call.infos, given)
-        known = None if sizes is None else bound.by_sizes.get(sizes)
-        guard = guard_of(self.limits, given)
-        interpreter = by or self.interpreter
-        runs_program = known and guard is None and may_run(interpreter)
-        if known is not None and runs_program:
-            results = known.programs.run(self._call.in_order(given), self)
-            if results is not None:
-                return _owned(results, known)
-        current = known or bound
-        weights = read_weights(current.reads, self)
-        if known is not None and not known.fits(weights):
-            current, runs_program = bound, False
-            weights = read_weights(bound.reads, self)
-        values: dict[Key, Any] = {"": None, **current.plan.constants, **weights}
-        values.update(given)
-        device = self._device(given)
-        frame = Frame(values, device, guard, self.limits.loop_trips, self)
-        try:
-            if runs_program and current.programs.wants():
-                return _owned(
-                    current.programs.record(frame, self._call.names(given), self), current
-                )
-            results = interpreter.start(current.plan, frame)
-        except NodeError as error:
-            self._call.blame_sizes(given, error)
-            raise
-        if sizes is not None and known is None:
-            plans.specialize(bound, sizes, values, weights, guard)
-        results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
-        if guard is not None:
-            guard.check_outputs([o.name for o in plans.graph.outputs], results)
-        return _owned(results, current)
-
-    def _run_traced(
-        self, given: Mapping[str, Any], plans: Plans, overridden: frozenset[str]
-    ) -> tuple[Any, ...] | None:
-        """Run the program of a call that `torch.compile` traces; None where the loop must run."""
-        if type(self.interpreter) is not Interpreter or self.interpreter.__dict__:
-            return None
-        nested = plans.is_nested(self.training)
-        return run_traced(self, plans, plans.mode(self.training, overridden, nested), given)
-
-    def run_block(self, level: nn.Module, inputs: tuple[Any, ...]) -> Any:
-        """Run one module of the tree by itself.
-
-        Args:
-            level: the module.
-            inputs: what it is called with in a call of the model.
-
-        Raises:
-            RuntimeError: the model does not call it exactly once, or with other inputs.
-        """
-        blocks = self._plans.get(self.training, nested=True).plan.blocks()
-        own = [block for block in blocks if block.level is level]
-        names = own[0].plan.inputs if len(own) == 1 else ()
-        if len(own) != 1 or len(inputs) != len(names):
-            wanted = f"{len(own)} calls of it" if len(own) != 1 else f"({', '.join(names)})"
-            what = f"a module runs by itself with its inputs, got {len(inputs)} values"
-            raise RuntimeError(plain(f"{what}; in a call of the model there are {wanted}"))
-        given = dict(zip(names, inputs, strict=True))
-        guard = guard_of(self.limits, given)
-        frame = Frame({}, self._device(given), guard, self.limits.loop_trips, self)
-        call = BlockCall(own[0], self.interpreter, frame)
-        with guard or nullcontext():
-            return call(level, inputs)
-
-    def _trace(self, args: Any, keywords: Mapping[str, Any], plans: Plans) -> tuple[Any, ...]:
-        """Record the plan for `torch.fx`."""
-        if fx.is_root(args):
-            inputs = {name: args[i] for i, name in enumerate(self.input_names)}
-        else:
-            given = self._call.signature().bind(*args, **keywords).arguments
-            inputs = {self._call.aliases[name]: proxy for name, proxy in given.items()}
-        bound = plans.get(self.training, frozenset(inputs).difference(self.input_names))
-        return fx.trace(bound.plan, inputs, bound.reads, device_of(self.weights), self)
-
-    def _device(self, given: Mapping[str, Any]) -> torch.device:
-        flat = (x for v in given.values() for x in (v if isinstance(v, list) else (v,)))
-        first = next((x for x in flat if isinstance(x, Tensor)), None)
-        return device_of(self.weights) if first is None else first.device
-
     def train(self, mode: bool = True) -> OnnxModule:
         """As `nn.Module.train`; the plan of the mode is made now, so that `compile` finds it."""
         super().train(mode)
@@ -418,20 +315,3 @@ class OnnxModule(Tunable, Inspectable, Optimizable):
             ")",
         )
         return "\n".join(map(plain, lines))
-
-
-def _owned(results: tuple[Any, ...], bound: BoundPlan) -> tuple[Any, ...]:
-    """Results, of which none is a tensor of the module."""
-    if not bound.own:
-        return results
-    return tuple([_copy(r) if i in bound.own else r for i, r in enumerate(results)])
-
-
-def _copy(result: Any) -> Any:
-    """What the module keeps, for a caller who may write to it."""
-    if not isinstance(result, Tensor):
-        return result.copy()
-    many = zip(result.shape, result.stride(), strict=True)
-    if any(n > 1 and not step for n, step in many):
-        return result  # one element at many places: nobody can write to it, nor hold all of them
-    return result.clone()

@@ -22,6 +22,7 @@ class Arguments:
     Attributes:
         inputs: what a call must give, by position or name.
         optional: what it may give, by name.
+        required: names of what a call must give.
         infos: all of them by ONNX name.
         aliases: Python identifier -> ONNX name.
     """
@@ -29,6 +30,7 @@ class Arguments:
     def __init__(self, inputs: Sequence[ValueInfo], optional: Sequence[ValueInfo]) -> None:
         self.inputs = inputs
         self.optional = optional
+        self.required = frozenset(info.name for info in inputs)
         self.infos = {info.name: info for info in (*inputs, *optional)}
         self.aliases = dict(zip(_identifiers(self.infos), self.infos, strict=True))
 
