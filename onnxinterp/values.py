@@ -75,7 +75,7 @@ class Host:
 
     def cast(self, dtype: torch.dtype) -> Host:
         """The numbers of a file for another dtype, see `bounded`."""
-        return Host(bounded(self.data, dtype), dtype)
+        return self if dtype is self.dtype else Host(bounded(self.data, dtype), dtype)
 
     def tensor(self, device: torch.device | None = None) -> Tensor:
         """The same value as a tensor of shape [] or [n] and dtype `self.dtype`."""
