@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from onnxinterp.errors import NodeError, plain
 from onnxinterp.inspection.runnable import Runnable
 from onnxinterp.limits import Limits
+from onnxinterp.planning.bound import BoundPlan, sizes_of
 from onnxinterp.planning.placement import device_of
-from onnxinterp.planning.plans import BoundPlan, Plans, sizes_of
+from onnxinterp.planning.plans import Plans
 from onnxinterp.planning.tracing import run_traced
 from onnxinterp.programs import may_run
 from onnxinterp.runtime import fx

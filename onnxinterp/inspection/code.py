@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from onnxinterp.inspection.runnable import Runnable
+from onnxinterp.planning.bound import sizes_of
 from onnxinterp.planning.isolation import without_function_modes
-from onnxinterp.planning.plans import sizes_of
 from onnxinterp.programs import Compiled
 from onnxinterp.runtime.interpreter import Interpreter
 

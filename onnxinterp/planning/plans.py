@@ -16,12 +16,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from copy import copy
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import replace
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from onnxinterp.graph.ir import Graph, ValueInfo
@@ -29,6 +28,7 @@ from onnxinterp.graph.scopes import module_with_mode
 from onnxinterp.graph.types import infer_types, type_of
 from onnxinterp.limits import Limits
 from onnxinterp.planning.blocks import nest
+from onnxinterp.planning.bound import EVAL, BoundPlan, Mode, Sizes
 from onnxinterp.planning.constants import large_constants
 from onnxinterp.planning.facts import Setting, infer, snapshot
 from onnxinterp.planning.isolation import outside_transforms
@@ -39,73 +39,17 @@ from onnxinterp.planning.scoping import Chain
 from onnxinterp.planning.scoping import chains as chains_of
 from onnxinterp.planning.static_shapes import MAX_STEPS, Found, ranks, static_shapes
 from onnxinterp.planning.tracing import Tracer
-from onnxinterp.programs import Programs, WeightSizes
+from onnxinterp.programs import WeightSizes
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Key, Plan, WeightPlace
-from onnxinterp.values import Host, Shape, is_traced
+from onnxinterp.values import Host, Shape
 from onnxinterp.weights import Weights, tensors_of
 from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import constant_names
 from onnxinterp.weights.watch import Watch
 
-Sizes: TypeAlias = "tuple[tuple[torch.Size, torch.dtype, torch.device], ...]"
 MAX_SIZES = 16  # plans for particular sizes, each mode
-PLAIN = (Tensor, nn.Parameter)
 _FOUND: ContextVar[Found | None] = ContextVar("_FOUND", default=None)
-
-
-class Mode(NamedTuple):
-    """What a plan of one module is made for.
-
-    Attributes:
-        training: whether the module is in training mode, and some of its nodes know modes.
-        apart: paths of the torch modules that are in the other mode.
-        overridden: the initializers that a call gives.
-        nested: whether blocks run inside of the modules that their nodes come from.
-    """
-
-    training: bool
-    apart: frozenset[str]
-    overridden: frozenset[str]
-    nested: bool
-
-
-EVAL = Mode(training=False, apart=frozenset(), overridden=frozenset(), nested=False)
-
-
-@dataclass
-class BoundPlan:
-    """A plan, where the weights it reads are, and plans for sizes that came more than once.
-
-    Attributes:
-        plan: runs whatever the sizes of the inputs are.
-        reads: where the weights are.
-        mode: what it is made for.
-        own: places of the outputs that are constants of the plan, or weights.
-        called: the modules that blocks of a nested plan run in.
-        by_sizes: shapes of the inputs -> the plan made for them; None where they came once.
-        programs: the plan as straight-line code, if it is made for certain sizes.
-        weight_sizes: those that its weights must have then.
-    """
-
-    plan: Plan
-    reads: list[WeightPlace]
-    mode: Mode
-    by_sizes: dict[Sizes, BoundPlan | None] = field(default_factory=dict)
-    own: frozenset[int] = field(init=False)
-    called: frozenset[nn.Module] = field(init=False)
-    programs: Programs = field(init=False)
-    weight_sizes: WeightSizes | None = None
-
-    def __post_init__(self) -> None:
-        kept = {*self.plan.constants, *(name for name, _, _ in self.reads)}
-        self.own = frozenset(i for i, key in enumerate(self.plan.outputs) if key in kept)
-        self.called = frozenset(block.level for block in self.plan.blocks())
-        self.programs = Programs(self.plan, self.reads)
-
-    def fits(self, weights: Mapping[Key, Tensor]) -> bool:
-        """Whether weights have the sizes that a plan for certain sizes was made with."""
-        return self.weight_sizes is None or self.weight_sizes.hold([*weights.values()])
 
 
 class Plans:
@@ -400,17 +344,3 @@ class Plans:
             frozen_stats=frozen_stats,
             fuse=self.fuse,
         )
-
-
-def sizes_of(names: Iterable[str], given: Mapping[str, Any]) -> Sizes | None:
-    """Shape, dtype and device of the inputs, where all are plain tensors of plain sizes.
-
-    None while a graph is being captured: a plan made with torch's fake tensors would be wrong for
-    other calls, and in a graph that `torch.jit.trace` records, sizes would be constants.
-    """
-    if torch.compiler.is_compiling() or is_traced():
-        return None
-    values = [given[name] for name in names if name in given]
-    if not all(type(v) in PLAIN and all(type(n) is int for n in v.shape) for v in values):
-        return None
-    return tuple([(v.shape, v.dtype, v.device) for v in values])

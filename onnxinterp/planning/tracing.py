@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from onnxinterp.errors import OnnxError
 from onnxinterp.extras import MissingExtraError
+from onnxinterp.planning.bound import BoundPlan, Mode
 from onnxinterp.planning.facts import Setting
 from onnxinterp.programs.compiling import (
     CONSTANTS,
@@ -39,7 +40,7 @@ from onnxinterp.runtime.interpreter import FAILURES, Frame
 from onnxinterp.runtime.plan import Key, Plan, WeightPlace
 
 if TYPE_CHECKING:
-    from onnxinterp.planning.plans import BoundPlan, Mode, Plans
+    from onnxinterp.planning.plans import Plans
 
 Fields: TypeAlias = "tuple[bool, frozenset[str], frozenset[str]]"
 """Those of a mode but `nested`."""

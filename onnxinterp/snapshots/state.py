@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from onnxinterp.planning.plans import PLAIN
+from onnxinterp.planning.bound import PLAIN
 from onnxinterp.snapshots.competition import Entry, Lane
 from onnxinterp.snapshots.engines import FAITHFUL
 from onnxinterp.snapshots.engines.faithful import Faithful

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # as torch's own documentation calls it
 
 from onnxinterp import OnnxModule
-from onnxinterp.programs import MAX_DEVIATIONS, recording
+from onnxinterp.programs import MAX_DEVIATIONS, tape
 from onnxinterp.runtime.steps import StepCall
 from onnxinterp.values import Subgraph
 from tests.models import parse
@@ -263,7 +263,7 @@ def test_control_flow_that_changes_between_calls(flow: str, with_grad: bool) -> 
 
 
 def test_a_loop_of_many_trips_is_not_recorded_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "MAX_CALLS", 50)
+    monkeypatch.setattr(tape, "MAX_CALLS", 50)
     module, loop = OnnxModule(parse(LOOP)), looped(LOOP)
     for _ in range(5):
         assert_same(module(torch.tensor(200), X), loop(torch.tensor(200), X))

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxinterp import OnnxModule
 from onnxinterp.programs import recording
+from onnxinterp.programs import tape as taping
 from onnxinterp.programs.calls import Call, Check, Program, Value
 from onnxinterp.programs.source import compiled as compile_program
 from onnxinterp.runtime.interpreter import Frame
@@ -167,7 +168,7 @@ def chain(count: int) -> onnx.ModelProto:
 
 
 def test_a_graph_of_more_nodes_than_a_program_may_have() -> None:
-    count = recording.MAX_CALLS + 10_000
+    count = taping.MAX_CALLS + 10_000
     module = OnnxModule(chain(count))
     for _ in range(5):
         assert torch.equal(module(torch.ones(2)), torch.ones(2))
@@ -175,10 +176,10 @@ def test_a_graph_of_more_nodes_than_a_program_may_have() -> None:
 
 
 def test_a_tape_that_has_given_up_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "MAX_CALLS", 3)
+    monkeypatch.setattr(taping, "MAX_CALLS", 3)
     closed: list[Any] = []
-    close = recording._Tape.close
-    monkeypatch.setattr(recording._Tape, "close", lambda t: (close(t), closed.append(t)))
+    close = taping.Tape.close
+    monkeypatch.setattr(taping.Tape, "close", lambda t: (close(t), closed.append(t)))
     module = OnnxModule(parse(MLP))
     warm(module, X)
     (tape,) = closed

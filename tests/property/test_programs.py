@@ -16,7 +16,7 @@ from onnx.defs import OpSchema
 from torch import Tensor
 
 from onnxinterp import OnnxModule
-from onnxinterp.programs import Compiled, recording
+from onnxinterp.programs import Compiled, recording, tape
 from onnxinterp.programs.calls import Check
 from onnxinterp.programs.source import compiled as compile_program
 from onnxinterp.runtime.steps import StepCall
@@ -45,7 +45,8 @@ def reasons(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             super().__init__(why)
             found.append(why)
 
-    monkeypatch.setattr(recording, "NotRecordableError", Noted)
+    for module in (recording, tape):
+        monkeypatch.setattr(module, "NotRecordableError", Noted)
     return found
 
 
