@@ -16,8 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from time import thread_time
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from onnxinterp.programs.functions import name_of
 from onnxinterp.programs.layouts import choose_layouts
 from onnxinterp.programs.memory import reuse_memory, shared_families
 from onnxinterp.programs.source import compiled
+from onnxinterp.programs.timing import least_seconds
 
 MKLDNN: Any = torch.ops.mkldnn
 ACTIVATIONS = {
@@ -39,7 +39,7 @@ ACTIVATIONS = {
     "hardswish": "hardswish",
 }
 NOTHING: tuple[str, list[Any], str] = ("none", [], "")
-MEASURED_SECONDS, MIN_TURNS, MAX_TURNS = 0.02, 5, 40  # of measuring one kind of product
+MEASURED_SECONDS = 0.03  # of measuring one kind of product
 
 
 @dataclass(eq=False)
@@ -294,17 +294,9 @@ def measure(programs: Sequence[Program]) -> list[float]:
     """The seconds that programs of the same inputs take, on random numbers."""
     functions = [compiled(program)[0] for program in programs]
     inputs = [random_like(value) for value in programs[0].inputs]
-    best = [math.inf] * len(programs)
+    calls = [partial(function, *inputs, []) for function in functions]
     with torch.inference_mode():
-        end = thread_time() + MEASURED_SECONDS
-        for turn in range(MAX_TURNS):
-            for index, function in enumerate(functions):
-                start = thread_time()
-                function(*inputs, [])
-                best[index] = min(best[index], thread_time() - start)
-            if turn >= MIN_TURNS and thread_time() > end:
-                break
-    return best
+        return least_seconds(calls, MEASURED_SECONDS)
 
 
 def random_like(value: Value) -> Tensor:

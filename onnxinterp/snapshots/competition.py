@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,13 +17,12 @@ from torch import Tensor
 
 from onnxinterp.errors import EngineError
 from onnxinterp.extras import MissingExtraError
+from onnxinterp.programs.timing import least_seconds
 from onnxinterp.snapshots.checking import Reference, problem
 from onnxinterp.snapshots.choices import processor, read_choice, versions, write_choice
 from onnxinterp.snapshots.engines import ENGINES, Options, Runner
 from onnxinterp.snapshots.subject import Subject, graph_hash
 
-ROUNDS = 5  # at least
-MAX_ROUNDS = 200
 SECONDS = 0.25  # of measuring, for each engine
 
 
@@ -103,18 +102,8 @@ def _clones(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def measure(lanes: Sequence[Lane], inputs: tuple[Tensor, ...]) -> None:
     """Measure runners, one call of each in turn, and keep the fastest of each."""
-    best = [float("inf")] * len(lanes)
-    for lane in lanes:
-        lane.runner(inputs)  # warm
-    end = perf_counter() + SECONDS * len(lanes)
-    for number in range(MAX_ROUNDS):
-        for index, lane in enumerate(lanes):
-            start = perf_counter()
-            lane.runner(inputs)
-            best[index] = min(best[index], perf_counter() - start)
-        if number >= ROUNDS and perf_counter() > end:
-            break
-    for lane, seconds in zip(lanes, best, strict=True):
+    calls = [partial(lane.runner, inputs) for lane in lanes]
+    for lane, seconds in zip(lanes, least_seconds(calls, SECONDS * len(lanes)), strict=True):
         lane.seconds = seconds
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import Lock
-from time import perf_counter
 from typing import Any, TypeAlias
 
 import torch
@@ -28,6 +28,7 @@ from onnxinterp.programs.calls import Check, Program, Value
 from onnxinterp.programs.inference import for_snapshot
 from onnxinterp.programs.memory import reuse_memory
 from onnxinterp.programs.source import DeviationError, compiled
+from onnxinterp.programs.timing import least_seconds
 from onnxinterp.snapshots.checking import problem, similar_inputs
 from onnxinterp.snapshots.engines import Options, Runner
 from onnxinterp.snapshots.subject import Subject, check_module_alone, recorded_program
@@ -35,7 +36,7 @@ from onnxinterp.values import read_weight
 
 Form: TypeAlias = Callable[..., Any]
 WARM_CALLS = 3  # of a traced form: it compiles itself in the first ones
-MEASURED_SECONDS, MIN_TURNS, MAX_TURNS = 0.2, 3, 100
+MEASURED_SECONDS = 0.2  # for each form
 _FUSION = Lock()  # TorchScript's fusion is one switch of the process
 
 
@@ -161,16 +162,8 @@ def _fastest(forms: dict[str, ProgramRunner], inputs: tuple[Tensor, ...]) -> Pro
     right = [plain]
     others = [runner for runner in forms.values() if runner is not plain]
     right += [runner for runner in others if _computes_the_same(runner, plain, inputs)]
-    best = dict.fromkeys(right, float("inf"))
-    end = perf_counter() + MEASURED_SECONDS * len(right)
-    for turn in range(MAX_TURNS):
-        for runner in right:
-            start = perf_counter()
-            runner(inputs)
-            best[runner] = min(best[runner], perf_counter() - start)
-        if turn >= MIN_TURNS and perf_counter() > end:
-            break
-    return min(right, key=lambda runner: best[runner])
+    seconds = least_seconds([partial(r, inputs) for r in right], MEASURED_SECONDS * len(right))
+    return right[seconds.index(min(seconds))]
 
 
 def _computes_the_same(
