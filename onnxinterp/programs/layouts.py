@@ -29,6 +29,7 @@ KEEP_LAYOUT = names(
     "upsample_bilinear2d",
 )
 """Functions whose result has the layout of their arguments."""
+STRIDED = names("stride is_contiguous as_strided data_ptr view_as unflatten")
 ELEMENTWISE = names(
     "add sub mul div maximum minimum cat",
 )
@@ -50,7 +51,9 @@ def choose_layouts(program: Program, prefers: Preference | None = None) -> Progr
 
 
 def _looks_at_strides(call: Call) -> bool:
-    return name_of(call.function) in ("stride", "is_contiguous", "as_strided", "data_ptr")
+    """Whether a call depends on strides: `view` with sizes does not, as it becomes `reshape`."""
+    takes_type = any(isinstance(argument, torch.dtype) for argument in call.args[1:])
+    return name_of(call.function) in STRIDED or (name_of(call.function) == "view" and takes_type)
 
 
 def prefers_channels_last(call: Call) -> bool | None:
