@@ -147,9 +147,13 @@ def test_a_module_without_bytes_is_refused() -> None:
     assert module.optimize(rows(2)).engine in ("faithful", "torch")
 
 
-# integers of 64 bits in engines that have 32
+# large integers in engines that compare them as floats
 
 SQUARES = "g (int64[n] x) => (int64[n] y) { y = Mul(x, x) }"
+NEIGHBOURS = """
+g (DTYPE[n] x, DTYPE[n] z, DTYPE[n] k) => (bool[n] y)
+{ a = Mul(x, k) b = Add(a, z) y = Equal(a, b) }
+"""
 TOKENS = """
 g (int64[n] ids, int64[n] mask) => (float[n, 2] y)
 <float[3, 2] table = {1, 2, 3, 4, 5, 6}, int64[1] one = {1}, int64[1] last = {-1}>
@@ -164,8 +168,13 @@ g (int64[n] ids, int64[n] mask) => (float[n, 2] y)
 
 
 def test_models_that_compute_large_integers_are_found() -> None:
-    with pytest.raises(EngineError, match="integers of more than 32 bits"):
+    with pytest.raises(EngineError, match=r"integers beyond 2\*\*24"):
         integers.check_integers(OnnxModule(parse(SQUARES)), (torch.tensor([1, 2]),))
+    for dtype in ("int32", "int64"):
+        model = parse(NEIGHBOURS.replace("DTYPE", dtype))
+        inputs = tuple(torch.tensor([x]).to(getattr(torch, dtype)) for x in (1, 0, 17))
+        with pytest.raises(EngineError, match=r"integers beyond 2\*\*24"):
+            integers.check_integers(OnnxModule(model), inputs)
     ids, mask = torch.tensor([0, 2]), torch.tensor([1, 0])
     integers.check_integers(OnnxModule(parse(TOKENS)), (ids, mask))
 
@@ -202,6 +211,15 @@ if "openvino" in QUICK:
         module = OnnxModule(parse("g (int64[n] x) => (float[n] y) { y = Cast<to=1>(x) }"))
         fast = module.optimize(torch.tensor([1, 2]), engine="openvino")
         assert fast(torch.tensor([2**40, 5])).tolist() == [2.0**40, 5.0]
+        assert fast.engine == "openvino"
+
+    def test_openvino_leaves_large_integers_of_32_bits_to_the_module() -> None:
+        """It compares them as floats: 16777217 and 16777216 would be equal."""
+        module = OnnxModule(parse("g (int32[n] x, int32[n] z) => (bool[n] y) { y = Equal(x, z) }"))
+        small = torch.tensor([[1, 2], [1, 3]], dtype=torch.int32)
+        fast = module.optimize(*small, engine="openvino")
+        x, z = torch.tensor([[2**24 + 1, 5], [2**24, 5]], dtype=torch.int32)
+        assert fast(x, z).tolist() == [False, True]
         assert fast.engine == "openvino"
 
     def test_openvino_computes_in_float32() -> None:

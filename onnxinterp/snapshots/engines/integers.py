@@ -1,4 +1,4 @@
-"""Integers of more than 32 bits, for engines that compute them in 32.
+"""Large integers, for engines that hold them in 32 bits and compare them as floats.
 
 What a model computes with integers is mostly tokens, masks, positions and sizes. Whether it stays
 small is found by running the module: on the example, and with each integer input at its bound. An
@@ -21,9 +21,9 @@ from onnxinterp.runtime.interpreter import Frame, Interpreter, by_name
 from onnxinterp.runtime.plan import Step
 from onnxinterp.snapshots.subject import Subject
 
-WIDE = (torch.int64, torch.uint64, torch.uint32)
+WIDE = (torch.int64, torch.uint64, torch.uint32, torch.int32)
 MAX_INPUT = 2**20  # of an integer input in a call: above the size of any vocabulary
-MAX_RESULT = 2**31 - 1
+MAX_RESULT = 2**24  # float32 holds all integers up to this one
 PROBE = Limits(tensor_bytes=GIB, live_bytes=4 * GIB, steps=1_000_000, seconds=5.0)
 
 
@@ -57,7 +57,7 @@ def largest(value: Tensor) -> int:
 
 
 def check_integers(module: Subject, inputs: tuple[Tensor, ...]) -> None:
-    """Check that a model computes with integers of 32 bits, as far as running it can tell.
+    """Check that float32 holds the integers of a model, as far as running it can tell.
 
     Raises:
         EngineError: it computes larger ones.
@@ -72,7 +72,7 @@ def check_integers(module: Subject, inputs: tuple[Tensor, ...]) -> None:
         except OnnxError:  # an index that is out of range, a size too large
             continue
         if found.largest > MAX_RESULT:
-            raise EngineError("the model computes integers of more than 32 bits")
+            raise EngineError("the model computes integers beyond 2**24")
 
 
 def _probes(inputs: tuple[Tensor, ...]) -> Iterator[list[Tensor]]:

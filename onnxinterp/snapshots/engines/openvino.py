@@ -1,7 +1,8 @@
 """OpenVINO on the processor: the file with the current weights, compiled for sizes of the inputs.
 
 It would compute in bfloat16 where the processor can, so it is told to use float32. It computes
-integers of 64 bits in 32, and doubles in floats: such models are refused.
+integers of 64 bits in 32, compares integers as floats of 32 bits, and computes doubles in floats:
+such models are refused.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ TYPES = {
     torch.uint8,
     torch.int8,
     torch.int16,
-    torch.int32,
     *WIDE,
 }
 
