@@ -126,12 +126,35 @@ def _traced(function: Form, inputs: Sequence[Tensor], *, fuses: bool) -> Form | 
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]  # untyped in torch
                 Traced().eval(), tuple(inputs), check_trace=False
             )
-            graph: Form = torch.jit.freeze(traced)
+            graph: Any = torch.jit.freeze(traced)
+            if _writes_to_constants(graph.graph):
+                return None
             for _ in range(WARM_CALLS):
                 graph(*[x.clone() for x in inputs])
         except Exception:  # its refusals have no common class
             return None
-    return graph
+    found: Form = graph
+    return found
+
+
+VIEWS = ("prim::ListUnpack", "aten::unsafe_chunk", "aten::chunk", "aten::split", "aten::view")
+
+
+def _writes_to_constants(graph: Any) -> bool:
+    """Whether a frozen graph changes a tensor that it has for all calls.
+
+    TorchScript writes gru_cell as functions in place, and folds constants in them: the products of
+    a constant state are added to in each call.
+    """
+    for node in graph.nodes():
+        if not node.kind().endswith("_"):
+            continue
+        target = node
+        while target.kind().endswith("_") or target.kind() in VIEWS:
+            target = next(iter(target.inputs())).node()
+        if target.kind() == "prim::Constant":
+            return True
+    return False
 
 
 @contextmanager
