@@ -361,3 +361,26 @@ def test_an_activation_is_part_of_the_product_before_it(op: str, product: str) -
     functions = Case(nodes, shape, **weights(w=shapes)).packed()
     wanted = "_convolution_pointwise" if product == "Conv" else "_linear_pointwise"
     assert [f for f in functions if f not in ("contiguous", "t", "transpose")] == [wanted]
+
+
+# ---- forms
+
+CHAIN: list[Node] = [
+    ("Split", "x rows", "u l", {"axis": 2}),
+    ("Conv", "l w", "a", {"group": 2, "strides": [2, 1]}),
+    ("Conv", "a v b", "c", {"group": 4, "pads": [2, 2, 2, 2]}),
+    ("Add", "c a", "y", {}),
+]
+
+
+@pytest.mark.parametrize("example", range(5))
+def test_every_form_takes_inputs_of_any_strides(example: int) -> None:
+    """A graph that oneDNN compiled reads memory as that of the tensors it was compiled with."""
+    tensors = weights(w=(4, 2, 1, 1), v=(4, 1, 5, 5), b=(4,))
+    case = Case(CHAIN, (1, 4, 16, 32), rows=np.array([4, 12]), **tensors)
+    program = for_snapshot(case.recorded, case.weights)
+    forms = dict(engine._forms(program, (case.inputs[example],)))
+    assert "plain" in forms
+    for form in forms.values():
+        for x, wanted in zip(case.inputs, case.wanted, strict=True):
+            assert_same(tuple(form(x)), wanted, tolerance=TOLERANCE)

@@ -99,6 +99,7 @@ def _forms(program: Program, inputs: Sequence[Tensor]) -> Iterator[tuple[str, Fo
     if any(isinstance(call, Check) or not is_torch(call) for call in program.calls):
         return
     function = _from_python(program)
+    inputs = [x.contiguous() for x in inputs]
     for name in ("graph", "traced") if on_cpu else ("traced",):
         if (graph := _traced(function, inputs, fuses=name == "graph")) is not None:
             yield name, graph
@@ -133,8 +134,11 @@ def _traced(function: Form, inputs: Sequence[Tensor], *, fuses: bool) -> Form | 
                 graph(*[x.clone() for x in inputs])
         except Exception:  # its refusals have no common class
             return None
-    found: Form = graph
-    return found
+
+    def run(*inputs: Tensor) -> Any:
+        return graph(*[x.contiguous() for x in inputs])  # the graph relies on the strides it knows
+
+    return run
 
 
 VIEWS = ("prim::ListUnpack", "aten::unsafe_chunk", "aten::chunk", "aten::split", "aten::view")
