@@ -384,3 +384,7 @@ def test_every_form_takes_inputs_of_any_strides(example: int) -> None:
     for form in forms.values():
         for x, wanted in zip(case.inputs, case.wanted, strict=True):
             assert_same(tuple(form(x)), wanted, tolerance=TOLERANCE)
+            negative = torch._neg_view(-x)
+            assert_same(tuple(form(negative)), wanted, tolerance=TOLERANCE)
+            batch_of_one = x.contiguous().as_strided(x.shape, (7, *x.contiguous().stride()[1:]))
+            assert_same(tuple(form(batch_of_one)), wanted, tolerance=TOLERANCE)

@@ -99,7 +99,7 @@ def _forms(program: Program, inputs: Sequence[Tensor]) -> Iterator[tuple[str, Fo
     if any(isinstance(call, Check) or not is_torch(call) for call in program.calls):
         return
     function = _from_python(program)
-    inputs = [x.contiguous() for x in inputs]
+    inputs = [_dense(x) for x in inputs]
     for name in ("graph", "traced") if on_cpu else ("traced",):
         if (graph := _traced(function, inputs, fuses=name == "graph")) is not None:
             yield name, graph
@@ -136,9 +136,19 @@ def _traced(function: Form, inputs: Sequence[Tensor], *, fuses: bool) -> Form | 
             return None
 
     def run(*inputs: Tensor) -> Any:
-        return graph(*[x.contiguous() for x in inputs])  # the graph relies on the strides it knows
+        return graph(*map(_dense, inputs))
 
     return run
+
+
+def _dense(x: Tensor) -> Tensor:
+    """A tensor with the strides that a graph knows: it reads memory by them, of any other too.
+
+    `contiguous` would leave any stride to an axis of one.
+    """
+    strides = tuple([x.shape[i + 1 :].numel() for i in range(x.ndim)])
+    is_dense = x.stride() == strides and not x.is_neg()
+    return x if is_dense else x.clone(memory_format=torch.contiguous_format).resolve_neg()
 
 
 VIEWS = ("prim::ListUnpack", "aten::unsafe_chunk", "aten::chunk", "aten::split", "aten::view")
