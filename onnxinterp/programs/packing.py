@@ -98,7 +98,10 @@ def can_pack(call: Call) -> bool | None:
     x, weight = call.args[:2]
     numbers = all(isinstance(argument, (list, tuple)) for argument in call.args[3:6])
     same = x.dtype is weight.dtype is torch.float32 and len(x.shape) == 4
-    return True if same and numbers and x.shape.numel() else None
+    if not (same and numbers and x.shape.numel()):
+        return None
+    # an axis of one may have any stride, also after `contiguous`: oneDNN reads beyond the memory
+    return None if 1 in x.shape[1:] else True
 
 
 def pack(program: Program) -> Program:

@@ -388,3 +388,13 @@ def test_every_form_takes_inputs_of_any_strides(example: int) -> None:
             assert_same(tuple(form(negative)), wanted, tolerance=TOLERANCE)
             batch_of_one = x.contiguous().as_strided(x.shape, (7, *x.contiguous().stride()[1:]))
             assert_same(tuple(form(batch_of_one)), wanted, tolerance=TOLERANCE)
+
+
+def test_a_convolution_over_an_axis_of_one_is_not_packed() -> None:
+    """Such an axis may have any stride in the next call, for which oneDNN crashes."""
+    nodes: list[Node] = [
+        ("Transpose", "x", "t", {"perm": [2, 1, 3, 0]}),
+        ("Conv", "t w", "y", CONV),
+    ]
+    case = Case(nodes, (1, 4, 16, 32), **weights(w=(4, 4, 3, 3)))
+    assert "_convolution_pointwise" not in case.packed()
