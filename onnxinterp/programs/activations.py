@@ -1,4 +1,7 @@
-"""Activations that kernels compute in two steps, as the one function that torch has for them."""
+"""Activations that kernels compute in two steps, as the one function that torch has for them.
+
+`hardswish` is infinite beyond a sixth of the largest number, where the product of two steps is not.
+"""
 
 from __future__ import annotations
 

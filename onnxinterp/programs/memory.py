@@ -66,7 +66,7 @@ def _in_place(call: Call, families: Families, dead: set[Value]) -> Call:
     for target, *others in orders:
         if not isinstance(target, Value) or families.of(target) not in dead:
             continue
-        if (target.shape, target.dtype) != (result.shape, result.dtype) or not _is_whole(target):
+        if (target.shape, target.dtype) != (result.shape, result.dtype) or not is_whole(target):
             continue
         rest = families.of_all(value for value in others if isinstance(value, Value))
         if families.of(target) not in rest:
@@ -82,7 +82,7 @@ def in_place(name: str) -> Callable[..., Any] | None:
     return found or getattr(getattr(torch._C, "_nn"), f"{name}_", None)  # noqa: B009 - no attribute
 
 
-def _is_whole(value: Value) -> bool:
+def is_whole(value: Value) -> bool:
     """Whether each element has a place of its own in memory."""
     places = sorted(
         (stride, size) for stride, size in zip(value.strides, value.shape, strict=True) if size > 1

@@ -26,7 +26,7 @@ from onnxinterp.programs.aliases import Families, is_torch, written_families
 from onnxinterp.programs.calls import Call, Program, Value, values_in
 from onnxinterp.programs.functions import name_of
 from onnxinterp.programs.layouts import choose_layouts
-from onnxinterp.programs.memory import reuse_memory, shared_families
+from onnxinterp.programs.memory import is_whole, reuse_memory, shared_families
 from onnxinterp.programs.source import compiled
 from onnxinterp.programs.timing import least_seconds
 
@@ -62,6 +62,10 @@ class Product:
     other: Value | None = None
     adds_in_place: bool = False
 
+    def reads(self) -> list[Value]:
+        """The values that it is computed from."""
+        return [*self.call.reads(), *([] if self.other is None else [self.other])]
+
     @property
     def is_linear(self) -> bool:
         """Whether it is a linear function."""
@@ -94,7 +98,10 @@ def can_pack(call: Call) -> bool | None:
     x, weight = call.args[:2]
     numbers = all(isinstance(argument, (list, tuple)) for argument in call.args[3:6])
     same = x.dtype is weight.dtype is torch.float32 and len(x.shape) == 4
-    return True if same and numbers and x.shape.numel() else None
+    if not (same and numbers and x.shape.numel()):
+        return None
+    # an axis of one may have any stride, also after `contiguous`: oneDNN reads beyond the memory
+    return None if 1 in x.shape[1:] else True
 
 
 def pack(program: Program) -> Program:
@@ -117,9 +124,6 @@ class _Packing:
         self.written = written_families(program, self.families)
         self.readers = Counter(v for call in program.calls for v in set(call.reads()))
         self.readers.update(values_in(program.outputs))
-        self.last: dict[Value, int] = {}
-        for index, call in enumerate(program.calls):
-            self.last.update(dict.fromkeys(self.families.of_all(call.reads()), index))
         self.products: dict[Value, Product] = {}
         self.packed: dict[tuple[Any, ...], Value] = {}
         self.choices: dict[tuple[Any, ...], bool] = {}
@@ -129,8 +133,8 @@ class _Packing:
         source = self.source
         items: list[Call | Product | None] = []
         places: dict[Product, int] = {}
-        for index, call in enumerate(source.calls):
-            product = self._fused(call, index)
+        for call in source.calls:
+            product = self._fused(call)
             if product is None:
                 items.append(call)
                 continue
@@ -139,16 +143,31 @@ class _Packing:
             if product not in places or items[places[product]] is None:
                 places[product] = len(items)
                 items.append(product)
+        kept = [item for item in items if item is not None]
+        self._choose_places(kept)
         calls: list[Call] = []
-        for item in items:
+        for item in kept:
             if isinstance(item, Product):
                 calls += self._faster(item)
-            elif item is not None:
+            else:
                 calls.append(item)
         program = Program(source.inputs, source.weights, self.constants, calls, source.outputs)
         return program.pruned()
 
-    def _fused(self, call: Call, index: int) -> Product | None:
+    def _choose_places(self, items: Sequence[Call | Product]) -> None:
+        """Let products add in place where nothing reads the other operand later, in this order."""
+        of, last = self.families.of, dict[Value, int]()
+        for index, item in enumerate(items):
+            read = item.reads()
+            last.update(dict.fromkeys(self.families.of_all(read), index))
+        for index, item in enumerate(items):
+            if not isinstance(item, Product) or (other := item.other) is None:
+                continue
+            is_dead = last[of(other)] == index and of(other) not in self.shared
+            is_apart = of(other) not in self.families.of_all(item.call.reads())
+            item.adds_in_place = is_dead and is_apart and is_whole(other)
+
+    def _fused(self, call: Call) -> Product | None:
         """The product that a call is or becomes a part of."""
         if (result := call.results[0] if len(call.results) == 1 else None) is None:
             return None
@@ -162,7 +181,7 @@ class _Packing:
                 return None
             product, product.activation = before, activation
         else:
-            added = self._added(call, index)
+            added = self._added(call)
             if added is None:
                 return None
             product = added
@@ -193,7 +212,7 @@ class _Packing:
             return None
         return product
 
-    def _added(self, call: Call, index: int) -> Product | None:
+    def _added(self, call: Call) -> Product | None:
         """The product that a call adds something of its shape to."""
         if name_of(call.function) != "add" or len(call.args) != 2 or call.kwargs:
             return None
@@ -205,9 +224,7 @@ class _Packing:
                 continue
             if (other.shape, other.dtype) != (value.shape, value.dtype):
                 continue
-            family = self.families.of(other)
             product.other = other
-            product.adds_in_place = self.last[family] == index and family not in self.shared
             return product
         return None
 
@@ -216,7 +233,7 @@ class _Packing:
         packed = self._calls(product)
         key = _kind(product)
         if key not in self.choices:
-            given = [product.call.args[0], *([product.other] if product.other else [])]
+            given = [v for v in dict.fromkeys(product.reads()) if v not in self.constants]
             programs = [
                 Program(given, [], self.constants, calls, [product.result])
                 for calls in (packed, product.parts)

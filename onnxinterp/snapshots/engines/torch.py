@@ -100,6 +100,7 @@ def _forms(program: Program, inputs: Sequence[Tensor]) -> Iterator[tuple[str, Fo
     if any(isinstance(call, Check) or not is_torch(call) for call in program.calls):
         return
     function = _from_python(program)
+    inputs = [_dense(x) for x in inputs]
     for name in ("graph", "traced") if on_cpu else ("traced",):
         if (graph := _traced(function, inputs, fuses=name == "graph")) is not None:
             yield name, graph
@@ -127,12 +128,48 @@ def _traced(function: Form, inputs: Sequence[Tensor], *, fuses: bool) -> Form | 
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]  # untyped in torch
                 Traced().eval(), tuple(inputs), check_trace=False
             )
-            graph: Form = torch.jit.freeze(traced)
+            graph: Any = torch.jit.freeze(traced)
+            if _writes_to_constants(graph.graph):
+                return None
             for _ in range(WARM_CALLS):
                 graph(*[x.clone() for x in inputs])
         except Exception:  # its refusals have no common class
             return None
-    return graph
+
+    def run(*inputs: Tensor) -> Any:
+        return graph(*map(_dense, inputs))
+
+    return run
+
+
+def _dense(x: Tensor) -> Tensor:
+    """A tensor with the strides that a graph knows: it reads memory by them, of any other too.
+
+    `contiguous` would leave any stride to an axis of one.
+    """
+    strides = tuple([x.shape[i + 1 :].numel() for i in range(x.ndim)])
+    is_dense = x.stride() == strides and not x.is_neg()
+    return x if is_dense else x.clone(memory_format=torch.contiguous_format).resolve_neg()
+
+
+VIEWS = ("prim::ListUnpack", "aten::unsafe_chunk", "aten::chunk", "aten::split", "aten::view")
+
+
+def _writes_to_constants(graph: Any) -> bool:
+    """Whether a frozen graph changes a tensor that it has for all calls.
+
+    TorchScript writes gru_cell as functions in place, and folds constants in them: the products of
+    a constant state are added to in each call.
+    """
+    for node in graph.nodes():
+        if not node.kind().endswith("_"):
+            continue
+        target = node
+        while target.kind().endswith("_") or target.kind() in VIEWS:
+            target = next(iter(target.inputs())).node()
+        if target.kind() == "prim::Constant":
+            return True
+    return False
 
 
 @contextmanager
