@@ -1,9 +1,10 @@
-"""The program of a call without gradients: passes that change no number.
+"""The program of a call without gradients: passes that change no meaning.
 
     for_inference     reads the weights in each call, and keeps no copy of any
     for_snapshot      what depends on weights alone is computed once
 
-A pass is a function from programs to programs.
+A pass is a function from programs to programs. Sums may be in another order, and an activation may
+be rounded as torch's function for it is: results differ in the last bits.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ def _pieces(
         return
     if name == "cat" and (len(args) == 1 or args[1] == 0):
         parts = [pieces.get(v, (Rows(v, 0, v.shape[0]),)) for v in args[0] if v.shape]
-        if len({rows.source.shape[1:] for part in parts for rows in part}) == 1 and call.results[0]:
+        kinds = {(rows.source.shape[1:], rows.source.dtype) for part in parts for rows in part}
+        if len(kinds) == 1 and call.results[0]:  # others are promoted
             yield call.results[0], _merged(rows for part in parts for rows in part)
     source = args[0]
     if not isinstance(source, Value) or not source.shape or len(source.shape) == 0:

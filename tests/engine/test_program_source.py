@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-import gc
 import re
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -194,7 +194,7 @@ def peak_of_recording(with_grad: bool) -> tuple[int, int]:
     peaks = []
     with torch.set_grad_enabled(with_grad):
         for call in range(4):
-            alive = Alive(size)
+            alive = Alive()
             run_step = type(module.interpreter).run_step
             for owner in (type(module.interpreter), recording._Recorder):
                 if "run_step" in vars(owner):
@@ -207,17 +207,21 @@ def peak_of_recording(with_grad: bool) -> tuple[int, int]:
 
 
 class Alive:
-    """Counts the tensors of a size that are alive after each step."""
+    """Counts the results of steps that are alive after each step."""
 
-    def __init__(self, size: int) -> None:
-        self.size, self.peak, self._kept = size, 0, []
+    def __init__(self) -> None:
+        self.peak, self._kept = 0, []
+        self._seen: list[weakref.ref[torch.Tensor]] = []
 
     def watch(self, owner: Any) -> None:
         run_step = vars(owner)["run_step"]
 
         def watched(itself: Any, step: Any, frame: Frame) -> Any:
             result = run_step(itself, step, frame)
-            self.peak = max(self.peak, self.count())
+            if all(seen() is not result for seen in self._seen):
+                self._seen.append(weakref.ref(result))
+            self._seen = [seen for seen in self._seen if seen() is not None]
+            self.peak = max(self.peak, len(self._seen))
             return result
 
         self._kept.append((owner, run_step))
@@ -226,10 +230,6 @@ class Alive:
     def unwatch(self) -> None:
         for owner, run_step in self._kept:
             owner.run_step = run_step
-
-    def count(self) -> int:
-        tensors = (o for o in gc.get_objects() if isinstance(o, torch.Tensor))
-        return len({t.untyped_storage().data_ptr() for t in tensors if t.numel() == self.size})
 
 
 def test_recording_keeps_no_tensor_longer_than_the_loop() -> None:

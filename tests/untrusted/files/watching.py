@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import typing
@@ -14,6 +15,7 @@ LIBRARIES = tuple(
     {os.path.realpath(p) for p in (sys.prefix, sys.base_prefix, Path(__file__).parents[3])}
 )
 LIBRARIES += tuple(os.path.realpath(p) for p in sys.path if p.endswith("-packages"))
+PROGRAM = "<onnxinterp program>"  # the file name of `programs.source`
 OWN_CODE = ("<frozen importlib", typing.__file__)
 HARMLESS = ("/dev/null", "/dev/urandom")
 NEVER = (
@@ -24,6 +26,10 @@ NEVER = (
     "pickle.find_class", "ctypes.dlopen", "webbrowser.open", "urllib.Request", "builtins.input",
 )  # fmt: skip
 STRANGE_MODULES = ("antigravity", "this", "hostile_module")  # names that only files name
+
+
+STATEMENTS = re.compile(r"[\w\s(),.=:\[\]!*+/-]*", re.ASCII)  # no quotes
+FORBIDDEN_NAMES = frozenset(["import", "__import__", "eval", "exec", "compile", "open", "lambda"])
 
 
 class Watch:
@@ -56,7 +62,8 @@ class Watch:
         elif event in ("exec", "compile") and not _importing():
             what = args[0] if event == "exec" else args[1]
             name = what.co_filename if isinstance(what, CodeType) else what
-            self._note(f"{event} {name!r:.200}")
+            if name != PROGRAM or not _is_program(args[0]):
+                self._note(f"{event} {name!r:.200}")
         elif event == "import" and str(args[0]).partition(".")[0] in STRANGE_MODULES:
             self._note(f"import {args[0]}")
 
@@ -87,6 +94,15 @@ class Watch:
                 callers.append(f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_name}")
             frame = frame.f_back
         self.touched.append(f"{what}, by {' < '.join(callers)}")
+
+
+def _is_program(code: Any) -> bool:
+    """Whether code is a program of this library: calls of its own names, without a string."""
+    if isinstance(code, CodeType):  # its source was seen when it was compiled
+        return True
+    source = code.decode() if isinstance(code, bytes) else code
+    names = set(re.findall(r"[A-Za-z_]\w*", source, re.ASCII))
+    return STATEMENTS.fullmatch(source) is not None and not names & FORBIDDEN_NAMES
 
 
 def _below(path: str, folders: tuple[str, ...]) -> bool:
