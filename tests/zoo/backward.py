@@ -12,6 +12,7 @@ from torch import Tensor
 
 from onnxinterp import OnnxModule
 
+CALLS_UNTIL_PROGRAM = 3
 NOISE = 0.3  # of a weight's root mean square, so that it also crosses steps and bounds
 
 
@@ -57,4 +58,7 @@ def without_gradient(module: OnnxModule, arguments: tuple[Tensor, ...]) -> list[
         if weight.requires_grad and (weight.grad is None or not bool(weight.grad.any()))
     ]
     module.zero_grad()
+    with torch.no_grad():  # later calls run one program, whose sums are all in the same order
+        for _ in range(CALLS_UNTIL_PROGRAM if silent else 0):
+            module(*arguments)
     return [name for name in silent if influences(module, name, arguments)]
