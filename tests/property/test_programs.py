@@ -27,7 +27,7 @@ from tests.property.served import NEWEST, label
 
 FOUND: dict[str, set[str]] = defaultdict(set)
 """What becomes of an operator -> operators; "program", "whole step: why" or "none: why"."""
-SAMPLES = 2
+SAMPLES = 1
 CONVOLVED = ("Conv", "ConvTranspose", "DeformConv", "CausalConvWithState", "FusedConv")
 
 
