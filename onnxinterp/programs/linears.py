@@ -19,7 +19,7 @@ from torch.nn import functional
 from onnxinterp.programs.aliases import is_torch
 from onnxinterp.programs.calls import Call, Program, Value
 from onnxinterp.programs.functions import name_of
-from onnxinterp.programs.packing import MKLDNN, is_available, measure
+from onnxinterp.programs.packing import MKLDNN, is_available, measure, random
 
 MIN_PRODUCTS = 1 << 25  # multiplications of a function: fewer do not pay for the reordering
 MIN_ROWS = 8
@@ -106,7 +106,7 @@ def _is_faster() -> bool:
     if not is_available():
         return False
     rows, before, after = MEASURED
-    x, weight = torch.rand(rows, before), torch.rand(after, before)
+    x, weight = random(rows, before), random(after, before)
     given, result = [Value.of(x), Value.of(weight)], Value.of(torch.empty(rows, after))
     call = Call(functional.linear, (*given, None), {}, [result], False, 0)
     programs = [Program(given, [], {}, calls, [result]) for calls in (_linear(call), [call])]

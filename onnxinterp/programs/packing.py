@@ -75,7 +75,7 @@ class Product:
 @cache
 def is_available() -> bool:
     """Whether torch has its functions over packed weights here, and they compute what others do."""
-    x, weight = torch.randn(1, 8, 5, 5), torch.randn(4, 8, 3, 3)
+    x, weight = random(1, 8, 5, 5), random(4, 8, 3, 3)
     window = ([1, 1], [1, 1], [1, 1], 1)
     try:
         packed = MKLDNN._reorder_convolution_weight(weight, *window[:3], 1, list(x.shape))
@@ -316,9 +316,15 @@ def measure(programs: Sequence[Program]) -> list[float]:
         return least_seconds(calls, MEASURED_SECONDS)
 
 
+def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Random numbers that are not of torch's own stream, which belongs to the caller."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    return torch.rand(shape, dtype=dtype, generator=generator, device="cpu")
+
+
 def random_like(value: Value) -> Tensor:
     """A tensor as a convolution in channels_last gets it."""
-    x = torch.rand(value.shape, dtype=value.dtype)
+    x = random(*value.shape, dtype=value.dtype)
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
