@@ -106,8 +106,7 @@ class Caller(Runnable):
         except NodeError as error:
             self._call.blame_sizes(given, error)
             raise
-        sizes = sizes_of(self._call.infos, given)
-        if sizes is not None and known is None:
+        if known is None and (sizes := sizes_of(self._call.infos, given)) is not None:
             plans.specialize(bound, sizes, values, weights, guard)
         results = tuple([r.tensor(device) if isinstance(r, Host) else r for r in results])
         if guard is not None:

@@ -45,7 +45,7 @@ class Compiled:
         sizes: those that the weights must have.
         draws: whether it may draw random numbers.
         device: where it runs.
-        cells: table and name of each weight; empty where one is computed.
+        cells: table and name of each weight; None where one is computed.
         deviations: how often its checks have failed.
     """
 

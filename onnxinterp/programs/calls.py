@@ -7,7 +7,7 @@ was when the program was recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,11 @@ class Value:
     strides: tuple[int, ...]
     requires_grad: bool = False
     base: Value | None = None
+
+    @classmethod
+    def dense(cls, shape: Sequence[int], dtype: torch.dtype) -> Value:
+        """A value whose elements are side by side."""
+        return cls(torch.Size(shape), dtype, dense_strides(shape))
 
     @classmethod
     def of(cls, tensor: Tensor) -> Value:
@@ -113,6 +118,11 @@ class Program:
             found.append([value for value in read if value not in kept])
             kept.update(read)
         return found[::-1]
+
+
+def dense_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a contiguous tensor, those of axes of one included."""
+    return tuple([torch.Size(shape[axis + 1 :]).numel() for axis in range(len(shape))])
 
 
 def values_in(structure: Any) -> Iterator[Value]:

@@ -80,7 +80,7 @@ def _pixelwise(call: Call) -> list[Call]:
     calls: list[Call] = []
 
     def add(function: Any, shape: Sequence[int], *args: Any, **keywords: Any) -> Value:
-        made = Value(torch.Size(shape), x.dtype, _dense(shape))
+        made = Value.dense(shape, x.dtype)
         calls.append(Call(function, args, keywords, [made], False, call.step))
         return made
 
@@ -97,17 +97,13 @@ def _pixelwise(call: Call) -> list[Call]:
     return calls
 
 
-def _dense(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple([torch.Size(shape[i + 1 :]).numel() for i in range(len(shape))])
-
-
 @cache
 def _is_faster() -> bool:
     if not is_available():
         return False
     rows, before, after = MEASURED
     x, weight = random(rows, before), random(after, before)
-    given, result = [Value.of(x), Value.of(weight)], Value.of(torch.empty(rows, after))
+    given, result = [Value.of(x), Value.of(weight)], Value.dense((rows, after), x.dtype)
     call = Call(functional.linear, (*given, None), {}, [result], False, 0)
     programs = [Program(given, [], {}, calls, [result]) for calls in (_linear(call), [call])]
     onednn, own = measure(programs)

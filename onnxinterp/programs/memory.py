@@ -6,6 +6,7 @@ The numbers are the same; no memory is allocated, and less of it is moved throug
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -40,7 +41,7 @@ def reuse_memory(program: Program) -> Program:
     for index, call in enumerate(program.calls):
         dead = {f for f in families.of_all(call.reads()) if last[f] == index and f not in kept}
         calls.append(_in_place(call, families, dead))
-    return Program(program.inputs, program.weights, program.constants, calls, program.outputs)
+    return replace(program, calls=calls)
 
 
 def shared_families(program: Program, families: Families) -> set[Value]:

@@ -44,7 +44,7 @@ def join_pieces(program: Program) -> Program:
         calls.append(call)
     outputs = mapped(program.outputs, lambda leaf: _found(leaf, same))
     calls = without_unread(calls, outputs)
-    return Program(program.inputs, program.weights, program.constants, calls, outputs)
+    return replace(program, calls=calls, outputs=outputs)
 
 
 def without_unread(calls: Sequence[Call], outputs: Any) -> list[Call]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def use_cells(program: Program) -> Program:
     calls: list[Call] = []
     for call in program.calls:
         calls += _cells(call) if _is_one_step(call) else [call]
-    return Program(program.inputs, program.weights, program.constants, calls, program.outputs)
+    return replace(program, calls=calls)
 
 
 def _is_one_step(call: Call) -> bool:
@@ -51,8 +52,7 @@ def _cells(call: Call) -> list[Call]:
         return result
 
     def like(value: Value, *shape: int) -> Value:
-        strides = [int(torch.Size(shape[i + 1 :]).numel()) for i in range(len(shape))]
-        return Value(torch.Size(shape), value.dtype, tuple(strides))
+        return Value.dense(shape, value.dtype)
 
     batch, width = states[0].shape[1:]
     step = add(Tensor.select, like(x, *x.shape[1:]), x, 0, 0)

@@ -35,7 +35,7 @@ def simplify(program: Program) -> Program:
                     made[result] = call
         calls.append(call)
     calls = [_unpacked(call) for call in without_unread(calls, program.outputs)]
-    return Program(program.inputs, program.weights, program.constants, calls, program.outputs)
+    return replace(program, calls=calls)
 
 
 def _axes(call: Call) -> list[int] | None:

@@ -244,7 +244,7 @@ class Snapshot:
 
         Raises:
             ChangedWeightsError: the module is in `train()` mode.
-            EngineError: no engine that was asked for by name can run the model any more.
+            EngineError: none of the engines that `engine=` names can run the model any more.
         """
         with self._lock:
             _check_mode(self.module)

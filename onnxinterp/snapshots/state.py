@@ -58,7 +58,7 @@ class State:
 
 
 def signature_of(inputs: tuple[Any, ...]) -> Signature | None:
-    """What runners are prepared for; None where an input is no plain tensor."""
+    """What runners are prepared for; None where an input is not a plain tensor."""
     if not all(type(x) in PLAIN for x in inputs):
         return None
     return tuple([(x.shape, x.dtype, x.device) for x in inputs])

@@ -1,4 +1,4 @@
-"""The engine that compiles: what it keeps, and that nobody else pays for it."""
+"""The engine that compiles: what it stores, and that others do not import the compiler."""
 
 from __future__ import annotations
 

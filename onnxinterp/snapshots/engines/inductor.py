@@ -1,8 +1,8 @@
 """Torch's compiler ahead of time: the module as a shared library of C++, with constant weights.
 
-It takes a minute or more, and a C++ compiler, so it must be asked for by name. The library is kept
-in the cache folder, by the model, its weights, the sizes and the machine: the next process loads it
-at once. A folder that others can write to is not used, since a library is code.
+It takes a minute or more, and a C++ compiler, so it runs only where `engine=` names it. The library
+is kept in the cache folder, by the model, its weights, the sizes and the machine: the next process
+loads it at once. A folder that others can write to is not used, since a library is code.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from onnxinterp.errors import EngineError
 from onnxinterp.programs import packing
 from onnxinterp.programs.aliases import is_torch
-from onnxinterp.programs.calls import Check, Program, Value
+from onnxinterp.programs.calls import Check, Program, Value, dense_strides
 from onnxinterp.programs.inference import for_snapshot
 from onnxinterp.programs.memory import reuse_memory
 from onnxinterp.programs.source import DeviationError, compiled
@@ -37,6 +37,7 @@ from onnxinterp.values import read_weight
 Form: TypeAlias = Callable[..., Any]
 WARM_CALLS = 3  # of a traced form: it compiles itself in the first ones
 MEASURED_SECONDS = 0.2  # for each form
+VIEWS = ("prim::ListUnpack", "aten::unsafe_chunk", "aten::chunk", "aten::split", "aten::view")
 _FUSION = Lock()  # TorchScript's fusion is one switch of the process
 
 
@@ -52,9 +53,7 @@ class ProgramRunner:
     def __init__(self, form: str, function: Form, fixed: frozenset[int]) -> None:
         self.form = form
         self._function = function
-        self._fixed = (
-            fixed  # results that depend on no input: a frozen graph returns its own tensor
-        )
+        self._fixed = fixed  # places of results that a frozen graph has itself
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run once.
@@ -147,12 +146,8 @@ def _dense(x: Tensor) -> Tensor:
 
     `contiguous` would leave any stride to an axis of one.
     """
-    strides = tuple([x.shape[i + 1 :].numel() for i in range(x.ndim)])
-    is_dense = x.stride() == strides and not x.is_neg()
+    is_dense = x.stride() == dense_strides(x.shape) and not x.is_neg()
     return x if is_dense else x.clone(memory_format=torch.contiguous_format).resolve_neg()
-
-
-VIEWS = ("prim::ListUnpack", "aten::unsafe_chunk", "aten::chunk", "aten::split", "aten::view")
 
 
 def _writes_to_constants(graph: Any) -> bool:
