@@ -20,6 +20,8 @@ import torch
 
 WARM_UP_CALLS = 5
 BLOCK_SECONDS = 2e-3  # seconds of one block of calls, far above the resolution of the clock
+LONG_BLOCK_SECONDS = 5e-3  # of whole models in several engines
+Block = Callable[[int], float]  # number of calls -> seconds per call
 MEMORY_STATUS = """
 def status(key):
     with open("/proc/self/status") as lines:
@@ -48,26 +50,27 @@ class Times:
         return self.median / other.median, self.minimum / other.minimum
 
 
-def _block(call: Callable[[], object], repeats: int) -> float:
-    start = process_time()
-    for _ in range(repeats):
-        call()
-    return (process_time() - start) / repeats
+def block_of(call: Callable[[], object], clock: Callable[[], float] = process_time) -> Block:
+    """Return the blocks of a call, timed by a clock."""
+
+    def block(repeats: int) -> float:
+        start = clock()
+        for _ in range(repeats):
+            call()
+        return (clock() - start) / repeats
+
+    return block
 
 
-def _repeats(call: Callable[[], object]) -> int:
-    """Return the number of calls in a block."""
-    for _ in range(WARM_UP_CALLS):
-        call()
-    return max(1, round(BLOCK_SECONDS / _block(call, WARM_UP_CALLS)))
-
-
-def time_candidates(
-    candidates: Mapping[str, Callable[[], object]], *, rounds: int = 200
+def time_blocks(
+    blocks: Mapping[str, Block], rounds: int, block_seconds: float = BLOCK_SECONDS
 ) -> dict[str, Times]:
     """Time every candidate in every round; each round starts with the next candidate."""
-    names = list(candidates)
-    repeats = {name: _repeats(candidates[name]) for name in names}
+    names = list(blocks)
+    repeats = {}
+    for name in names:
+        blocks[name](WARM_UP_CALLS)
+        repeats[name] = max(1, round(block_seconds / blocks[name](WARM_UP_CALLS)))
     seconds: dict[str, list[float]] = {name: [] for name in names}
     gc.collect()
     gc.disable()
@@ -75,10 +78,17 @@ def time_candidates(
         for turn in range(rounds):
             first = turn % len(names)
             for name in (*names[first:], *names[:first]):
-                seconds[name].append(_block(candidates[name], repeats[name]))
+                seconds[name].append(blocks[name](repeats[name]))
     finally:
         gc.enable()
     return {name: Times(tuple(found)) for name, found in seconds.items()}
+
+
+def time_candidates(
+    candidates: Mapping[str, Callable[[], object]], *, rounds: int = 200
+) -> dict[str, Times]:
+    """Time every candidate by the processor, in rounds as above."""
+    return time_blocks({name: block_of(call) for name, call in candidates.items()}, rounds)
 
 
 def use_one_thread() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -30,7 +31,7 @@ from benchmarks.speed.engines import (
 )
 from benchmarks.speed.page import write_page
 from benchmarks.speed.results import BASELINE, CURRENT, Result, table_of
-from benchmarks.speed.rounds import block_of, time_blocks
+from benchmarks.timing import LONG_BLOCK_SECONDS, block_of, time_blocks
 from benchmarks.zoo.entries import ENTRIES, KINDS
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -55,11 +56,11 @@ def measure(
         prepared, failures = prepare_engines(path, arrays, entry, threads, engines)
         calls = {name: found.call for name, found in prepared.items()}
         errors = {n: mean_squared_error(outputs_of(call), expected) for n, call in calls.items()}
-        blocks = {name: block_of(call, clock) for name, call in calls.items()}
+        blocks = {name: block_of(call, getattr(time, clock)) for name, call in calls.items()}
         for name, checkout in checkouts.items():
             checkout.load(path, inputs, threads)
             blocks[name] = partial(checkout.block, clock)
-        times = time_blocks(blocks, rounds)
+        times = time_blocks(blocks, rounds, LONG_BLOCK_SECONDS)
     nodes = count_nodes(onnx.load(path, load_external_data=False).graph)
     seconds = {name: found.minimum for name, found in times.items()}
     kind = KINDS.get(path.stem, "other")

@@ -21,8 +21,8 @@ from onnx import numpy_helper
 from benchmarks.networks import make_model
 from benchmarks.report import processor
 from benchmarks.speed.engines import outputs_of, session_options
-from benchmarks.speed.rounds import block_of, time_blocks
 from benchmarks.tables import Table
+from benchmarks.timing import LONG_BLOCK_SECONDS, block_of, time_blocks
 
 ROUNDS = 15
 TITLE = "Products of matrices"
@@ -112,8 +112,8 @@ def _measure() -> dict[str, Any]:
         with torch.no_grad():
             calls = _libraries(m, k, n)
             _check_equal(calls)
-            blocks = {name: block_of(call, "process_time") for name, call in calls.items()}
-            times = time_blocks(blocks, ROUNDS)
+            blocks = {name: block_of(call) for name, call in calls.items()}
+            times = time_blocks(blocks, ROUNDS, LONG_BLOCK_SECONDS)
         names = list(times)
         flops = 2 * m * k * n
         found = [f"{flops / times[name].minimum / 1e9:.0f}" for name in names]

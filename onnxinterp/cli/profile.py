@@ -8,15 +8,11 @@ from typing import get_args
 
 import torch
 
-from onnxinterp.cli import arguments
+from onnxinterp.cli import arguments, model_inputs
 from onnxinterp.cli.display import say, table
-from onnxinterp.errors import InputError
 from onnxinterp.inspection.profile import SLOWEST_NODES, By, Profile
 from onnxinterp.module import OnnxModule
-from onnxinterp.reading.source import read
-from onnxinterp.training.datasets import read_arrays
 from onnxinterp.verify import time_nodes
-from onnxinterp.verify.report import declared_inputs, prepare
 
 EXAMPLES = """\
   onnxinterp profile model.onnx
@@ -35,11 +31,7 @@ def add_to(commands: arguments.Commands) -> None:
         commands, "profile", run, "show where a call of a model spends its time", EXAMPLES
     )
     add = parser.add_argument
-    add("model", type=Path, help="ONNX file")
-    inputs = "arrays by input name; default: random values"
-    add("--inputs", type=Path, metavar="X.npz", help=inputs)
-    arguments.add_input_shape(parser)
-    add("--seed", type=int, default=0, help="seed of the random inputs")
+    model_inputs.add_to(parser)
     positive = arguments.positive_int
     add("--runs", type=positive, default=10, help="number of timed runs, default %(default)s")
     add("--threads", type=positive, help="number of threads, default: as many as torch uses")
@@ -56,15 +48,9 @@ def add_to(commands: arguments.Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Profile the model; return 0."""
-    if options.inputs and options.input_shape:
-        raise InputError("--inputs and --input_shape cannot be combined")
     if options.threads:
         torch.set_num_threads(options.threads)
-    inputs = read_arrays(options.inputs) if options.inputs else None
-    declared = declared_inputs(read(options.model, options.limits).proto)
-    shapes = arguments.shapes_by_name(options.input_shape, declared)
-    values, defaults = prepare(options.model, inputs, shapes, options.seed)
-    arguments.say_default_sizes(defaults)
+    values = model_inputs.chosen(options)
     module = OnnxModule(options.model, limits=options.limits)
     runs = options.runs
     reference = time_nodes(options.model, values, runs=runs) if options.onnxruntime else None

@@ -11,17 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxinterp.cli import arguments
+from onnxinterp.cli import arguments, model_inputs
 from onnxinterp.cli.display import say, table
 from onnxinterp.errors import InputError
 from onnxinterp.extras import MissingExtraError
 from onnxinterp.format.atomic import atomic_write
 from onnxinterp.module import OnnxModule
-from onnxinterp.reading.source import Source, read, serialized
-from onnxinterp.training.datasets import read_arrays
+from onnxinterp.reading.source import Source, serialized
 from onnxinterp.verify import Comparison, NodeReport, Report, Tolerance, isolate, trace
 from onnxinterp.verify import verify as verify_model
-from onnxinterp.verify.report import Inputs, declared_inputs, prepare
+from onnxinterp.verify.report import Inputs
 
 EXAMPLES = """\
   onnxinterp verify model.onnx
@@ -37,11 +36,7 @@ def add_to(commands: arguments.Commands) -> None:
     )
     default = Tolerance()
     add = parser.add_argument
-    add("model", type=Path, help="ONNX file")
-    inputs = "arrays by input name; default: random values"
-    add("--inputs", type=Path, metavar="X.npz", help=inputs)
-    arguments.add_input_shape(parser)
-    add("--seed", type=int, default=0, help="seed of the random inputs")
+    model_inputs.add_to(parser)
     for option, value, meaning in (
         ("--rtol", default.rtol, "relative tolerance"),
         ("--atol", default.atol, "absolute tolerance"),
@@ -63,13 +58,7 @@ def run(options: argparse.Namespace) -> int:
     """Compare the model with onnxruntime; return 0 if all values agree, else 1."""
     if options.submodel and not options.per_node:
         raise InputError("--submodel requires --per-node")
-    if options.inputs and options.input_shape:
-        raise InputError("--inputs and --input_shape cannot be combined")
-    inputs = read_arrays(options.inputs) if options.inputs else None
-    declared = declared_inputs(read(options.model, options.limits).proto)
-    shapes = arguments.shapes_by_name(options.input_shape, declared)
-    values, defaults = prepare(options.model, inputs, shapes, options.seed)
-    arguments.say_default_sizes(defaults)
+    values = model_inputs.chosen(options)
     report = verify_model(
         options.model,
         values,
