@@ -43,6 +43,7 @@ from onnxinterp.reading.validation.expansion import WIDTH
 from onnxinterp.reading.validation.operators import schema_function
 from onnxinterp.reading.validation.structure import depth_of, functions_of, opsets_of
 from onnxinterp.registry import Kernel, lookup
+from onnxinterp.schemas import imported_opset
 
 MAX_COPIED_NAME_CHARS = 256  # characters of a name that its copies keep
 
@@ -198,7 +199,8 @@ class _Builder:
         inputs = tuple([context.scope[i] for i in fields.inputs])
         outputs = tuple([context.scope[o] if o else self.fresh("unused") for o in fields.outputs])
         attributes = self._attributes(fields.attributes, context)
-        called = fields.domain, fields.op_type, fields.overload, context.opsets.get(fields.domain)
+        opset = imported_opset(fields.domain, context.opsets)
+        called = fields.domain, fields.op_type, fields.overload, opset
         target = self._once(called, self._target, *called)
         if isinstance(target, FunctionBody):
             around = replace(context, scopes=fields.scopes or context.scopes)

@@ -34,6 +34,10 @@ class OneNode:
     call: Call
     types: dict[str, int]
 
+    def initializers(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The initializers of the model."""
+        return {t.name: numpy_helper.to_array(t) for t in self.model.graph.initializer}
+
     def torch_feeds(self, device: str = "cpu") -> dict[str, Any]:
         """The feeds as the module takes them."""
         return {name: backend.to_torch(value, device) for name, value in self.feeds.items()}

@@ -5,6 +5,7 @@ onnxruntime after conversion   old forms of broadcasting and attributes, by ONNX
 onnxruntime at a version before   of operators of which it lacks a version that means the same
 reference                      ONNX's reference evaluator
 Cast in its place              of CastLike, and of Cast by the name of a type
+formula                        of what onnxruntime runs on GPUs only, as documented, in numpy
 dequantized                    QLinearMatMul, as a product of the numbers that are meant
 ... in a wider type            for a type that none of them computes with: the same numbers in
                                one that holds them all, and the answer rounded or wrapped once
@@ -33,6 +34,7 @@ from onnxinterp.graph.types import TYPE_ATTRIBUTES
 from onnxinterp.verify.reference import NARROW, Reference
 from tests.property import mistakes, record
 from tests.property.drawing import STRING, tensor_types
+from tests.property.formulas import run_formula
 from tests.property.one_node import OneNode, one_node
 from tests.property.served import label
 from tests.property.terms import in_terms
@@ -101,6 +103,7 @@ def run_onnxruntime(case: OneNode) -> list[Any]:
     case, dtype = in_terms(case)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         case.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -207,6 +210,7 @@ ORACLES: tuple[dict[str, Oracle], ...] = (
     },
     {
         "reference": run_reference,
+        "formula": lambda case: [to_lane(r) for r in run_formula(case)],
         "Cast in its place": run_as_cast,
         "dequantized": run_dequantized,
     },

@@ -10,6 +10,7 @@ from onnx.defs import OpSchema
 
 import onnxinterp  # noqa: F401  # fills the dispatch table
 from onnxinterp.registry import KERNELS, Kernel, lookup
+from onnxinterp.schemas import contrib_schema, contrib_schemas
 
 
 def label(schema: OpSchema) -> str:
@@ -23,10 +24,19 @@ def kernel_of(schema: OpSchema) -> Kernel:
     return kernel
 
 
+def all_schemas() -> list[OpSchema]:
+    """ONNX's schemas in all versions, and those that onnxruntime adds."""
+    added = ((name, d) for d, names in contrib_schemas().items() for name in names)
+    return [
+        *onnx.defs.get_all_schemas_with_history(),
+        *filter(None, (contrib_schema(name, domain) for name, domain in added)),
+    ]
+
+
 SCHEMAS: list[OpSchema] = sorted(
     (
         schema
-        for schema in onnx.defs.get_all_schemas_with_history()
+        for schema in all_schemas()
         if (schema.domain, schema.name) in KERNELS
         and schema.since_version >= min(KERNELS[schema.domain, schema.name])
     ),

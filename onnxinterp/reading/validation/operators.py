@@ -25,7 +25,7 @@ from onnx.defs import OpSchema
 
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.registry import ENGINE_KEYWORDS, IGNORED_ATTRIBUTES, Kernel, lookup
-from onnxinterp.schemas import schema_of
+from onnxinterp.schemas import imported_opset, schema_of
 
 FunctionKey: TypeAlias = "tuple[str, str, str | int]"
 """Domain, name, overload; for the function of a schema, its opset in place of the overload."""
@@ -205,7 +205,7 @@ class Operators:
             InvalidModelError: its domain is not imported.
         """
         domain = domain_of(node.domain)
-        opset = opsets.get(domain)
+        opset = imported_opset(domain, opsets)
         call = (domain, node.op_type, node.overload, opset)
         found = self._found.get(call)
         if found is None:

@@ -1,0 +1,46 @@
+"""Operators that no runtime runs on a CPU, as their documentation defines them, in numpy.
+
+onnxruntime has kernels for some operators of com.microsoft on GPUs only. A function here is written
+from ContribOperators.md alone, not from our kernel: it gets the inputs as arrays (None where
+absent) and the attributes that the node has, and returns the outputs in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+from onnx.helper import get_attribute_value
+
+from tests.property.one_node import OneNode
+
+Formula: TypeAlias = Callable[..., Any]
+F = TypeVar("F", bound=Formula)
+
+FORMULAS: dict[tuple[str, str], Formula] = {}
+"""Domain and operator -> its formula."""
+
+
+def formula(op_type: str, domain: str = "com.microsoft") -> Callable[[F], F]:
+    """Register the formula of an operator."""
+
+    def register(function: F) -> F:
+        FORMULAS[domain, op_type] = function
+        return function
+
+    return register
+
+
+def run_formula(case: OneNode) -> list[Any]:
+    """The outputs of the node of a case, by its formula.
+
+    Raises:
+        KeyError: it has none.
+    """
+    node = case.model.graph.node[0]
+    function = FORMULAS[node.domain, node.op_type]
+    attributes = {a.name: get_attribute_value(a) for a in node.attribute}
+    values = {**case.initializers(), **case.feeds}
+    results = function(*(values[name] if name else None for name in node.input), **attributes)
+    results = results if isinstance(results, tuple) else (results,)
+    return list(results[: len(node.output)])
