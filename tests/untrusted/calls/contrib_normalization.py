@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from tests.untrusted.calls import one_node
-from tests.untrusted.calls.one_node import Node, i, ones
+from tests.untrusted.calls.one_node import SCALAR, Node, i, ones
 
 refused = partial(one_node.refused, domain="com.microsoft", opset=1)
 either = partial(one_node.either, domain="com.microsoft", opset=1)
@@ -54,4 +54,33 @@ def embeddings() -> Iterator[Node]:
     yield embed([np.tile(ids, (2, 1)), None, table, table, *parameters, ids])
 
 
-GROUPS = (skips, embeddings)
+def fused() -> Iterator[Node]:
+    """Activations without their parameters, sums of other shapes, batches that are not there."""
+    image, filters = ones(1, 1, 2, 2), ones(1, 1, 1, 1)
+    for z in (ones(1), ones(1, 1, 1, 1), ones(2, 2), ones(2, 1, 2, 2), ones(1, 1, 2, 3)):
+        yield refused("FusedConv", [image, filters, None, z])
+    for rest in ({}, {"activation_params": [1.0]}):
+        yield refused("FusedConv", [image, filters], activation="Clip", **rest)
+    yield refused("FusedConv", [image, filters], activation="LeakyRelu")
+    yield refused("FusedConv", [image, filters], activation="Evil")
+    yield refused("FusedConv", [ones(2), filters], activation="Relu")
+    matrix = ones(2, 2)
+    for name in ("LeakyRelu", "HardSigmoid", "Selu", "Clip", "Gelu", "relu"):
+        yield refused("FusedGemm", [matrix, matrix], activation=name)
+        yield refused("FusedMatMulActivation", [matrix, matrix], activation=name)
+    yield refused("FusedMatMulActivation", [matrix, matrix], activation="Softmax")
+    yield refused("FusedGemm", [i(1, 2)[None], i(1, 2)[:, None]], activation="Relu")
+    yield gives([[5]], "FusedGemm", [i(1, 2)[None], i(1, 2)[:, None]])
+    yield refused("FusedGemm", [ones(2), matrix], activation="Relu")
+    for side in ("transBatchA", "transBatchB"):
+        for shapes in (((2, 2), (2, 2)), ((2, 2, 2), (2, 2)), ((2,), (2, 2, 2))):
+            yield refused("FusedMatMul", [ones(*shape) for shape in shapes], **{side: 1})
+    for name in ("FusedMatMul", "TransposeMatMul", "GemmFastGelu"):
+        yield refused(name, [matrix, ones(3, 2)])
+        yield refused(name, [SCALAR(1, np.float32), matrix])
+    yield gives([2, 2], "FusedMatMul", [ones(2), matrix], transA=1)
+    yield refused("GemmFastGelu", [matrix, matrix, ones(1)])
+    yield refused("GemmFastGelu", [matrix, matrix, ones(2, 2)])
+
+
+GROUPS = (skips, embeddings, fused)
