@@ -268,6 +268,7 @@ HOST_RULES: dict[Function, Function] = {}
 SAMPLES: dict[Function, Function] = {}
 FUSIONS: dict[Function, list[Fusion]] = {}  # by the kernel of the last node
 COMMUTATIVE: set[Function] = set()
+REFUSED: dict[tuple[str, str], str] = {}  # operators without a kernel -> why, and what to do
 
 
 class KernelOptions(TypedDict, total=False):
@@ -324,6 +325,11 @@ def add_kernel(kernel: Kernel) -> None:
     if kernel.since in versions:
         raise ValueError(f"{kernel.op_type}-{kernel.since} is registered twice")
     versions[kernel.since] = kernel
+
+
+def refuse(*op_types: str, domain: str, advice: str) -> None:
+    """Declare why operators have no kernel, and what a user can do: errors say so."""
+    REFUSED.update({(domain, op_type): advice for op_type in op_types})
 
 
 def host(*functions: Callable[..., Any]) -> Callable[[F], F]:
