@@ -54,11 +54,11 @@ def skip_simplified_layer_normalization(
 ) -> Tensor | Outputs:
     """Divided by the root mean square; nothing is subtracted, and the output `mean` is 0."""
     total = _residual_sum(input, skip, bias, gamma)
-    scale = gamma.to(total.dtype)
+    y = functional.rms_norm(total, total.shape[-1:], gamma.to(total.dtype), epsilon)
+    y = y.to(input.dtype)
     if n_outputs == 1:
-        return functional.rms_norm(total, total.shape[-1:], scale, epsilon).to(input.dtype)
+        return y
     inverse = torch.rsqrt(total.square().mean(-1, keepdim=True) + epsilon)
-    y = (total * inverse * scale).to(input.dtype)
     return y, torch.zeros_like(inverse), inverse, total.to(input.dtype)
 
 
