@@ -48,3 +48,4 @@ def run_formula(case: OneNode) -> list[Any]:
 
 from tests.property import formulas_normalization  # noqa: E402, F401  # registers its formulas
 from tests.property import formulas_attention  # noqa: E402, F401  # registers its formulas
+from tests.property import formulas_quantized  # noqa: E402, F401  # they register themselves here
