@@ -1,0 +1,80 @@
+"""The cache before the prompt: empty, or zeros where it is a buffer or a state.
+
+GroupQueryAttention takes a past in a buffer that is longer than it. This is as long as the sequence
+can become, so that no step makes it longer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from onnxinterp.generation.layout import Past
+from onnxinterp.generation.model import Model
+from onnxinterp.graph.ir import Node
+from onnxinterp.inspection.capture import Capture
+
+
+class EmptyCache:
+    """Makes the cache of a model.
+
+    Args:
+        model: the decoder. Where its file does not declare the size of the heads, a part of it runs
+            once.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._widths: dict[object, int] = {}  # symbol of a dimension -> size
+        for past in model.layout.cache:
+            if past.reader is None or past.sizes[3] is not None or _symbol(past) in self._widths:
+                continue
+            self._widths[_symbol(past)] = self._width(past.reader)
+
+    def __call__(self, rows: int, tokens: int) -> list[Tensor]:
+        """The tensors, in the order of the layout.
+
+        Args:
+            rows: the number of sequences.
+            tokens: how long a sequence can become.
+        """
+        return [self._tensor(past, rows, tokens) for past in self._model.layout.cache]
+
+    def _tensor(self, past: Past, rows: int, tokens: int) -> Tensor:
+        length = 0 if past.reader is None else max(tokens, past.window or 0)
+        sizes = list(past.sizes)
+        sizes[past.batch_axis] = rows
+        if past.length_axis is not None:
+            sizes[past.length_axis] = length
+        if past.reader is not None and sizes[3] is None:
+            sizes[3] = self._widths[_symbol(past)]
+        shape = [size for size in sizes if size is not None]
+        assert len(shape) == len(sizes), "the layout admits no other unknown dimension"
+        return torch.zeros(shape, dtype=self._model.dtype(past.info), device=self._model.device)
+
+    def _width(self, reader: Node) -> int:
+        """The size of a head in the cache, from the key that an operator gets for one token."""
+        packed = not reader.inputs[1]
+        key = reader.inputs[0] if packed else reader.inputs[1]
+        heads: int = reader.attributes["kv_num_heads"]
+        if packed:
+            heads = reader.attributes["num_heads"] + 2 * heads
+        model = self._model
+        token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
+        inputs = model.inputs(token, torch.ones_like(token), token, logits=1, first=True)
+        for past in model.layout.cache:  # the part reads none whose size is not known yet
+            sizes = [1, reader.attributes["kv_num_heads"], 0, 0]
+            if past.reader is None or past.sizes[3] or _symbol(past) in self._widths:
+                inputs[past.info.name] = self._tensor(past, 1, 0)
+            else:
+                inputs[past.info.name] = torch.zeros(sizes, dtype=model.dtype(past.info))
+        value: Tensor = Capture(model.module, {key: (key,)})(**inputs)[key]
+        size = value.shape[-1] // heads
+        return (
+            size // 2 if reader.attributes.get("kv_cache_bit_width") == 4 else size
+        )  # two in a byte
+
+
+def _symbol(past: Past) -> object:
+    """What the file calls the size of the heads."""
+    return None if past.info.shape is None else past.info.shape[3]
