@@ -1,7 +1,7 @@
 """The cache before the prompt: empty, or zeros where it is a buffer or a state.
 
-GroupQueryAttention takes a past in a buffer that is longer than it. This is as long as the sequence
-can become, so that no step makes it longer.
+GroupQueryAttention takes a past in a buffer that is longer than it; other operators append to what
+they get.
 """
 
 from __future__ import annotations
@@ -31,23 +31,22 @@ class EmptyCache:
                 continue
             self._widths[_symbol(past)] = self._width(past.reader)
 
-    def __call__(self, rows: int, tokens: int) -> list[Tensor]:
+    def __call__(self, rows: int, slots: int) -> list[Tensor]:
         """The tensors, in the order of the layout.
 
         Args:
             rows: the number of sequences.
-            tokens: how long a sequence can become.
+            slots: the length of the cache.
         """
-        return [self._tensor(past, rows, tokens) for past in self._model.layout.cache]
+        return [self._tensor(past, rows, slots) for past in self._model.layout.cache]
 
-    def _tensor(self, past: Past, rows: int, tokens: int) -> Tensor:
-        length = 0 if past.reader is None else max(tokens, past.window or 0)
+    def _tensor(self, past: Past, rows: int, slots: int) -> Tensor:
         sizes = list(past.sizes)
         sizes[past.batch_axis] = rows
         if past.length_axis is not None:
-            sizes[past.length_axis] = length
+            sizes[past.length_axis] = max(slots, past.window or 0)
         if past.reader is not None and sizes[3] is None:
-            sizes[3] = self._widths[_symbol(past)]
+            sizes[3] = self._widths.get(_symbol(past), 0)  # of a part that does not read it
         shape = [size for size in sizes if size is not None]
         assert len(shape) == len(sizes), "the layout admits no other unknown dimension"
         return torch.zeros(shape, dtype=self._model.dtype(past.info), device=self._model.device)
@@ -62,17 +61,12 @@ class EmptyCache:
         model = self._model
         token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
         inputs = model.inputs(token, torch.ones_like(token), token, logits=1, first=True)
-        for past in model.layout.cache:  # the part reads none whose size is not known yet
-            sizes = [1, reader.attributes["kv_num_heads"], 0, 0]
-            if past.reader is None or past.sizes[3] or _symbol(past) in self._widths:
-                inputs[past.info.name] = self._tensor(past, 1, 0)
-            else:
-                inputs[past.info.name] = torch.zeros(sizes, dtype=model.dtype(past.info))
+        for past in model.layout.cache:
+            inputs[past.info.name] = self._tensor(past, 1, 0)
         value: Tensor = Capture(model.module, {key: (key,)})(**inputs)[key]
         size = value.shape[-1] // heads
-        return (
-            size // 2 if reader.attributes.get("kv_cache_bit_width") == 4 else size
-        )  # two in a byte
+        is_packed = reader.attributes.get("kv_cache_bit_width") == 4  # two numbers in a byte
+        return size // 2 if is_packed else size
 
 
 def _symbol(past: Past) -> object:

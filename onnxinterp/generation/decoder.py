@@ -2,6 +2,7 @@
 
     Decoder     the rows of a batch; those that cannot be padded together are several groups
     Cached      a group in a file with a cache: a step runs one token
+    Buffered    likewise, where the cache may be longer than what it holds
     Whole       a group in a file without: a step runs the whole sequence
 
 A prompt is the list of its tokens, without those that the caller's mask hides. Each group pads its
@@ -11,10 +12,11 @@ rows anew, on the side that the file needs (`Layout.padding`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from onnxinterp.errors import InputError
@@ -22,6 +24,7 @@ from onnxinterp.generation.cache import EmptyCache
 from onnxinterp.generation.layout import Padding
 from onnxinterp.generation.model import Model
 
+SLOTS = 128  # of the cache that are added at once
 FILLER = 0  # a token that every vocabulary has, where no token is
 
 
@@ -51,7 +54,8 @@ class Decoder:
         self._groups: Sequence[Cached | Whole]
         if model.layout.cache:
             empty = EmptyCache(model)
-            self._groups = [Cached(model, rows, new_tokens, empty) for rows in own]
+            kind = Buffered if model.layout.shares_buffers else Cached
+            self._groups = [kind(model, rows, new_tokens, empty) for rows in own]
         else:
             self._groups = [Whole(model, rows, new_tokens) for rows in own]
 
@@ -94,12 +98,12 @@ class Whole:
         self._is_even = len(set(map(len, prompts))) == 1
         self._width = max(map(len, prompts))
         self._tokens = pad_sequence([*prompts], batch_first=True, padding_value=FILLER)
-        self._tokens = torch.nn.functional.pad(self._tokens, (0, new_tokens), value=FILLER)
+        self._tokens = pad(self._tokens, (0, new_tokens), value=FILLER)
         shape = model.layout.inputs["input_ids"].shape
         self._fixed = shape[1] if shape is not None and isinstance(shape[1], int) else None
         if self._fixed is not None:
             missing = max(0, self._fixed - self._tokens.shape[1])
-            self._tokens = torch.nn.functional.pad(self._tokens, (0, missing), value=FILLER)
+            self._tokens = pad(self._tokens, (0, missing), value=FILLER)
 
     def start(self) -> Tensor:
         """The logits of the last tokens."""
@@ -130,49 +134,86 @@ class Cached:
         empty: makes the cache.
     """
 
+    side: Literal["left", "right"] = "left"
+
     def __init__(
         self, model: Model, prompts: Sequence[Tensor], new_tokens: int, empty: EmptyCache
     ) -> None:
         self._model = model
-        self._padding = model.layout.padding
-        self._cache = empty(len(prompts), max(map(len, prompts)) + new_tokens - 1)
         self._lengths = _lengths(prompts)
         self._is_even = len(set(map(len, prompts))) == 1
-        side = "left" if self._padding == "left" else "right"
-        pad: Any = {"batch_first": True, "padding_side": side}
-        self._ids = pad_sequence([*prompts], padding_value=FILLER, **pad)
+        self._width = max(map(len, prompts))
+        self._most = self._width + new_tokens
+        how: Any = {"batch_first": True, "padding_side": self.side}
+        self._ids = pad_sequence([*prompts], padding_value=FILLER, **how)
         ones = [torch.ones_like(prompt, dtype=torch.bool) for prompt in prompts]
-        self._mask = pad_sequence(ones, padding_value=False, **pad)
+        self._mask = pad_sequence(ones, padding_value=False, **how)
+        self._cache = empty(len(prompts), self._slots())
+
+    def _slots(self) -> int:
+        """The length of the cache before the next call."""
+        return 0
 
     def start(self) -> Tensor:
         """Run the prompts; the logits of their last tokens."""
-        width = self._ids.shape[1]
-        padded = self._padding == "right"
         positions = self._mask.long().cumsum(1).sub(1).clamp(min=0)
-        if padded:  # the operator reads the first position only, and counts from it
-            positions = torch.arange(width, device=positions.device).expand(positions.shape)
-        last = self._lengths - 1 if padded else torch.full_like(self._lengths, width - 1)
-        return self._run(self._ids, positions, last, is_first=True)
+        last = torch.full_like(self._lengths, self._width - 1)
+        return self._run(self._ids, positions, last, logits=1, first=True)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Run one token of each row."""
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], 1)
-        positions = self._lengths[:, None]
-        self._lengths = self._lengths + 1
-        last = torch.zeros_like(self._lengths)
-        return self._run(tokens[:, None], positions, last, is_first=False)
+        return self._append(tokens)
 
-    def _run(self, ids: Tensor, positions: Tensor, last: Tensor, *, is_first: bool) -> Tensor:
+    def _append(self, tokens: Tensor) -> Tensor:
+        """Run one token of each row, whose mask there is already."""
+        positions, last = self._lengths[:, None], torch.zeros_like(self._lengths)
+        self._lengths, self._width = self._lengths + 1, self._width + 1
+        return self._run(tokens[:, None], positions, last, logits=1, first=False)
+
+    def _run(
+        self, ids: Tensor, positions: Tensor, last: Tensor, *, logits: int, first: bool
+    ) -> Tensor:
         """Call the graph, and let its outputs be the cache of the next call."""
-        kept = ids.shape[1] if self._padding == "right" else 1
-        inputs = self._model.inputs(ids, self._mask, positions, logits=kept, first=is_first)
+        inputs = self._model.inputs(ids, self._mask, positions, logits=logits, first=first)
         layout = self._model.layout
         pasts = zip(layout.cache, self._cache, strict=True)
         inputs |= {past.info.name: value for past, value in pasts}
         outputs = self._model(inputs)
         self._cache = [outputs[past.present] for past in layout.cache]
-        filled = self._is_even or not is_first or self._padding == "left"
+        filled = self._is_even or not first or self.side == "left"
         return _last(outputs[layout.logits], last, filled=filled)
+
+
+class Buffered(Cached):
+    """Rows in a file whose cache may be longer than the past.
+
+    Its length changes only after `SLOTS` tokens, and so does that of the mask: calls with sizes
+    that come again are faster. One buffer for the longest possible sequence would be slower, since
+    attention goes over all of it.
+    """
+
+    side = "right"
+
+    def _slots(self) -> int:
+        return min(-(-(self._width + 1) // SLOTS) * SLOTS, self._most)
+
+    def start(self) -> Tensor:
+        """Run the prompts; the operator reads the first position alone, and counts from it."""
+        positions = torch.arange(self._width, device=self._ids.device).expand(self._ids.shape)
+        kept = 1 if self._is_even else self._width
+        return self._run(self._ids, positions, self._lengths - 1, logits=kept, first=True)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Run one token of each row; the mask has the tokens of a row first, as the cache has."""
+        slots = self._slots()
+        grown = [slots - past.shape[2] for past in self._cache]  # one with a window may be longer
+        pairs = zip(self._cache, grown, strict=True)
+        self._cache = [pad(past, (0, 0, 0, more)) if more > 0 else past for past, more in pairs]
+        width = self._width + 1 if self._model.layout.branches else slots
+        places = torch.arange(width, device=tokens.device)
+        self._mask = places <= self._lengths[:, None]
+        return self._append(tokens)
 
 
 def _lengths(prompts: Sequence[Tensor]) -> Tensor:

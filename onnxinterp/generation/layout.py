@@ -59,7 +59,7 @@ class Past:
 
     @property
     def window(self) -> int | None:
-        """The length of a buffer that only holds the last positions; None: it holds all."""
+        """The least length of a buffer that may lose older positions; None: it holds all."""
         attributes = self.reader.attributes if self.reader is not None else {}
         return attributes["local_window_size"] if attributes.get("sliding_window_cache") else None
 
