@@ -76,7 +76,7 @@ class Deployed:
             with expected_warnings():
                 self.write(original(self.original), folder / "m.onnx")
 
-        return exporting.cached(_key(self.module, self.name), write) / "m.onnx"
+        return exporting.cached(key(self.module, self.name), write) / "m.onnx"
 
     def feeds(self) -> list[Feeds]:
         """Return the inputs of two calls, by name."""
@@ -97,7 +97,7 @@ def calibration(case: Case, count: int = 4) -> list[Feeds]:
 def original(case: Case) -> Path:
     """Return the export of a network in the cache, which must not be changed."""
     return (
-        exporting.cached(_key("tests.deployed.originals", case.name), lambda f: _export(case, f))
+        exporting.cached(key("tests.deployed.originals", case.name), lambda f: _export(case, f))
         / "m.onnx"
     )
 
@@ -125,7 +125,8 @@ def expected_warnings() -> Iterator[None]:
         yield
 
 
-def _key(module: str, name: str) -> str:
+def key(module: str, name: str) -> str:
+    """Return what a file in the cache depends on: its maker, the tests that it uses, packages."""
     digest = hashlib.sha256(repr((name, _versions())).encode())
     for file in sorted(exporting.sources(module)):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
