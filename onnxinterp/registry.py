@@ -79,6 +79,9 @@ ENGINE_KEYWORDS = frozenset(
 # attributes without meaning for the result: about memory, or statistics of a training
 IGNORED_ATTRIBUTES = frozenset({"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"})
 
+# attributes by which a file lets a runtime be less exact -> the value that does not
+ACCURACY_ATTRIBUTES = {"accuracy_level": 0}
+
 
 @dataclass(frozen=True, eq=False)
 class Kernel:

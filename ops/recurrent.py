@@ -171,7 +171,7 @@ def lstm(
         gates, R = _project(layer, k, X)
         f, g, _ = functions[3 * k : 3 * k + 3]
         h = unclipped[3 * k + 2]
-        return gates, _lstm_step(R, None if P is None else P[k], f, g, h, input_forget)
+        return gates, lstm_step(R, None if P is None else P[k], f, g, h, input_forget)
 
     return _run_cells(layer, cell, layout)
 
@@ -188,7 +188,7 @@ def _check_peepholes(P: Tensor | None, layer: Layer) -> None:
         raise ValueError(f"P must be {list(expected)}, got {list(P.shape)}")
 
 
-def _lstm_step(
+def lstm_step(
     R: Tensor, P: Tensor | None, f: Activation, g: Activation, h: Activation, coupled: int
 ) -> Step:
     def peep(gate: Tensor, peephole: Tensor | None, c: Tensor) -> Tensor:
