@@ -11,6 +11,7 @@ from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from tests.deployed.files import Deployed
+from tests.deployed.judging import HALF
 from tests.deployed.networks import CLASSIFIER, DECODER, DETECTOR, TAGGER
 from tests.deployed.pretrained import BERT
 from tests.exports.case import Case
@@ -23,7 +24,7 @@ def half(case: Case, **options: Any) -> Deployed:
     words = ", ".join(f"{k}={v}" for k, v in options.items())
     name = "_".join([case.name, *options])
     return Deployed(
-        f"half_{name}", "convert_float_to_float16", words, case, write, __name__, precise=False
+        f"half_{name}", "convert_float_to_float16", words, case, write, __name__, tolerance=HALF
     )
 
 

@@ -9,6 +9,7 @@ from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
 from tests.deployed.files import Deployed, Judge
+from tests.deployed.judging import HALF
 from tests.deployed.networks import DENOISER
 from tests.deployed.pretrained import BART, BERT, CLIP, CLIP_VISION, GPT2, SWIN, T5, VIT
 from tests.exports.case import Case
@@ -59,7 +60,7 @@ def optimized(
         write,
         __name__,
         judge,
-        precise=half is None,
+        tolerance=None if half is None else HALF,
     )
 
 

@@ -18,10 +18,12 @@ def test_outputs(file: Deployed) -> None:
     """A second comparison, with noise on a weight, has to fail: the first one is not blind."""
     wanted = judging.reference(file)
     found = judging.difference(file, file.path(), wanted)
-    assert judging.matches(file, found), str(found)
+    assert judging.matches(found, file.tolerance), str(found)
     name, noisy = judging.with_noise(file.path())
     found = judging.difference(file, noisy, wanted)
-    assert not judging.matches(file, found), f"10 % of noise on {name} goes unnoticed: {found}"
+    assert not judging.matches(found, file.tolerance), (
+        f"10 % of noise on {name} goes unnoticed: {found}"
+    )
 
 
 @pytest.mark.parametrize("file", quantized, ids=lambda f: f.name)

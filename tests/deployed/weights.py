@@ -17,6 +17,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import (
 )
 
 from tests.deployed.files import Deployed
+from tests.deployed.judging import ACTIVATIONS_IN_INT8
 from tests.deployed.networks import DECODER, EVEN_DECODER
 from tests.exports.case import Case
 
@@ -41,8 +42,11 @@ def nbits(
 
     algorithm = config.__name__.removesuffix("WeightOnlyQuantConfig")
     said = {**options, **(outer or {})}
+    tolerance = ACTIVATIONS_IN_INT8 if options.get("accuracy_level") == 4 else None
     words = ", ".join([algorithm, *(f"{k}={getattr(v, 'name', v)}" for k, v in said.items())])
-    return Deployed(f"nbits_{name}", "MatMulNBitsQuantizer", words, case, write, __name__)
+    return Deployed(
+        f"nbits_{name}", "MatMulNBitsQuantizer", words, case, write, __name__, tolerance=tolerance
+    )
 
 
 def bnb4(name: str, kind: int, block_size: int) -> Deployed:
