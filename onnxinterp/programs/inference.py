@@ -25,6 +25,7 @@ from onnxinterp.programs.linears import use_onednn
 from onnxinterp.programs.memory import reuse_memory
 from onnxinterp.programs.pieces import join_pieces
 from onnxinterp.programs.recurrent import use_cells
+from onnxinterp.programs.repeats import share_repeats
 from onnxinterp.programs.simplify import simplify
 
 
@@ -35,7 +36,7 @@ def for_inference(program: Program, device: torch.device) -> Program:
         program: as recorded without gradients.
         device: where it runs.
     """
-    program = use_cells(join_activations(join_pieces(fold(program))))
+    program = use_cells(join_activations(join_pieces(share_repeats(fold(program)))))
     if device.type == "cpu":
         program = use_onednn(choose_layouts(program))
     return reuse_memory(simplify(program))
@@ -51,9 +52,8 @@ def for_snapshot(program: Program, weights: Mapping[Value, Tensor]) -> Program:
     Returns:
         A program whose constants share no memory with the weights, nor its results with anything.
     """
-    program = own_results(
-        use_cells(join_activations(join_pieces(fold(program, weights, sys.maxsize))))
-    )
+    program = share_repeats(fold(program, weights, sys.maxsize))
+    program = own_results(use_cells(join_activations(join_pieces(program))))
     program = fold_batchnorm(program)
     memory = {t.untyped_storage().data_ptr() for t in weights.values()}
     for value, tensor in program.constants.items():
