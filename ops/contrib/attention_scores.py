@@ -89,6 +89,21 @@ def split_projection(
     return tuple(split_heads(x, heads) for x in projected.split(sizes, -1))
 
 
+def unpack(packed: Tensor, heads: int, count: int) -> tuple[Tensor, ...]:
+    """The parts of [..., heads, count, head]."""
+    if packed.shape[-3:-1] != (heads, count):
+        expected = f"[..., {heads}, {count}, head]"
+        raise ValueError(f"a packed input must be {expected}, got {list(packed.shape)}")
+    return packed.unbind(-2)
+
+
+def split_bias(bias: Tensor, width: int, v_width: int) -> tuple[Tensor, ...]:
+    """The biases of queries, keys and values."""
+    if bias.shape != (2 * width + v_width,):
+        raise ValueError(f"bias must be [{2 * width + v_width}], got {list(bias.shape)}")
+    return bias.split([width, width, v_width])
+
+
 def append(
     k: Tensor, v: Tensor, past: tuple[Tensor, Tensor] | None, position: Tensor | None = None
 ) -> Keys:

@@ -21,8 +21,10 @@ from onnxinterp.ops.contrib.attention_scores import (
     attend,
     attend_by_scores,
     follow_beams,
+    split_bias,
     split_heads,
     split_projection,
+    unpack,
 )
 from onnxinterp.ops.contrib.registration import contrib_op
 from onnxinterp.registry import sample
@@ -90,9 +92,9 @@ def _heads(
     Keys and values of cross attention, [batch, heads, length, head], have their biases already.
     """
     if query.ndim == 5 and key is value is None:
-        q, k, v = (x.flatten(2) for x in _unpack(query, heads, 3))
+        q, k, v = (x.flatten(2) for x in unpack(query, heads, 3))
     elif key is not None and key.ndim == 5 and value is None and bias is None:
-        q, (k, v) = query, (x.flatten(2) for x in _unpack(key, heads, 2))
+        q, (k, v) = query, (x.flatten(2) for x in unpack(key, heads, 2))
     elif key is not None and value is not None and key.ndim == value.ndim:
         q, k, v = query, key, value
     else:
@@ -101,26 +103,11 @@ def _heads(
     cached = k.ndim == 4
     if bias is not None:
         width = v.shape[1] * v.shape[3] if cached else v.shape[-1]
-        q_bias, k_bias, v_bias = _split_bias(bias, q.shape[-1], width)
+        q_bias, k_bias, v_bias = split_bias(bias, q.shape[-1], width)
         q = q + q_bias
         k, v = (k, v) if cached else (k + k_bias, v + v_bias)
     k, v = (k, v) if cached else (split_heads(k, heads), split_heads(v, heads))
     return split_heads(q, heads), k, v
-
-
-def _unpack(packed: Tensor, heads: int, count: int) -> tuple[Tensor, ...]:
-    """The parts of [batch, length, heads, count, head]."""
-    if packed.shape[2:4] != (heads, count):
-        expected = f"[batch, length, {heads}, {count}, head]"
-        raise ValueError(f"a packed input must be {expected}, got {list(packed.shape)}")
-    return packed.unbind(3)
-
-
-def _split_bias(bias: Tensor, width: int, v_width: int) -> tuple[Tensor, ...]:
-    """The biases of queries, keys and values."""
-    if bias.shape != (2 * width + v_width,):
-        raise ValueError(f"bias must be [{2 * width + v_width}], got {list(bias.shape)}")
-    return bias.split([width, width, v_width])
 
 
 @contrib_op("DecoderMaskedMultiHeadAttention")

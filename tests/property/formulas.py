@@ -46,4 +46,4 @@ def run_formula(case: OneNode) -> list[Any]:
     return list(results[: len(node.output)])
 
 
-from tests.property import formulas_attention  # noqa: E402, F401  # registers its formulas
+from tests.property import formulas_attention, formulas_packed  # noqa: E402, F401  # their formulas
