@@ -17,6 +17,7 @@ from onnxinterp.ops.contrib.attention_scores import (
     Scoring,
     append,
     attend,
+    filled_slots,
     follow_beams,
     project,
     split_heads,
@@ -57,7 +58,7 @@ def decoder_masked_self_attention(
     if mask_index is not None and mask_index.ndim != 2:
         raise ValueError(f"mask_index must be [batch, length], got {list(mask_index.shape)}")
     q, k, v = project(input, weights, bias, num_heads)
-    position = past_sequence_length if past_present_share_buffer else None
+    position = filled_slots(past_sequence_length, is_shared=bool(past_present_share_buffer))
     keys = append(k, v, unstack(past), position)
     followed = follow_beams(keys, cache_indirection)
     scoring = Scoring(scale, mask_filter_value)
@@ -89,26 +90,28 @@ def decoder_attention(
     cache has those of the past in self attention, and all of them in cross attention.
     """
     _check_layer(query, key, q_weight, kv_weight, bias)
-    hidden = query.shape[2]
-    x, q_bias, kv_bias = query.transpose(0, 1), bias[:hidden], bias[hidden:]
-    q = split_heads(functional.linear(x, q_weight.t(), q_bias), num_heads)
-    past = None
+    hidden, past = query.shape[2], None
     if use_past and has_layer_state:
         if key_cache is None or value_cache is None:
             raise ValueError("key_cache and value_cache must be given if the past is used")
         past = key_cache, value_cache
+    q = _project(query, q_weight, bias[:hidden], num_heads)
     if static_kv and past is not None:
         keys = Keys(*past)
     else:
-        source = key.transpose(0, 1) if static_kv else x
-        projected = functional.linear(source, kv_weight.t(), kv_bias)
-        k, v = (split_heads(part, num_heads) for part in projected.chunk(2, -1))
+        source = key if static_kv else query
+        k, v = _project(source, kv_weight, bias[hidden:], 2 * num_heads).chunk(2, 1)
         keys = append(k, v, past)
     mask = ~key_padding_mask if has_key_padding_mask and key_padding_mask is not None else None
     if mask is not None and mask.ndim != 2:
         raise ValueError(f"key_padding_mask must be [batch, length], got {list(mask.shape)}")
     y = attend(q, keys, mask, scoring=Scoring(None, mask_filter_value))
     return y.transpose(0, 1), keys.k, keys.v
+
+
+def _project(x: Tensor, weight: Tensor, bias: Tensor, heads: int) -> Tensor:
+    """[length, batch, hidden] as [batch, heads, length, head]."""
+    return split_heads(functional.linear(x.transpose(0, 1), weight.t(), bias), heads)
 
 
 def _check_layer(

@@ -55,7 +55,7 @@ def unpack_tokens(tokens: Tensor, token_offset: Tensor) -> Tensor:
     """[tokens, ...] as [batch, length, ...] with zeros in the places of padding."""
     places = _places(tokens, token_offset)
     rows = tokens.new_zeros((token_offset.numel(), *tokens.shape[1:]))
-    return rows.index_copy(0, places, tokens).unflatten(0, token_offset.shape)
+    return torch.unflatten(rows.index_copy(0, places, tokens), 0, token_offset.shape)
 
 
 def _places(tokens: Tensor, token_offset: Tensor) -> Tensor:

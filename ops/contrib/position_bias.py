@@ -82,9 +82,9 @@ def gated_relative_position_bias(
     wanted = (1, num_heads, length, length), (1, num_heads, 1, 1), (head,), weight.shape[1:]
     shapes = rel_pos.shape, eco_a.shape, weight.shape[:1], bias.shape
     if shapes != wanted or weight.ndim != 2 or weight.shape[1] % 2:
-        got = [list(t.shape) for t in (rel_pos, weight, bias, eco_a)]
-        raise ValueError(f"rel_pos, weight, bias and eco_a must fit {list(q.shape)}, got {got}")
-    gates = (q @ weight + bias).unflatten(-1, (2, -1)).sum(-1).sigmoid()
+        sizes = [list(t.shape) for t in (rel_pos, weight, bias, eco_a)]
+        raise ValueError(f"rel_pos, weight, bias and eco_a must fit {list(q.shape)}, got {sizes}")
+    gates = torch.unflatten(q @ weight + bias, -1, (2, -1)).sum(-1).sigmoid()
     update, reset = gates.chunk(2, -1)
     return (update * (reset * eco_a - 1) + 2) * rel_pos
 
