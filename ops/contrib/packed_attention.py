@@ -60,10 +60,10 @@ def unpack_tokens(tokens: Tensor, token_offset: Tensor) -> Tensor:
 
 def _places(tokens: Tensor, token_offset: Tensor) -> Tensor:
     """The places of tokens."""
-    if token_offset.ndim != 2 or token_offset.numel() < len(tokens):
-        expected = f"[batch, length] of {len(tokens)} tokens or more"
+    if token_offset.ndim != 2 or token_offset.numel() < tokens.shape[0]:
+        expected = f"[batch, length] of {tokens.shape[0]} tokens or more"
         raise ValueError(f"token_offset must be {expected}, got {list(token_offset.shape)}")
-    return token_offset.flatten()[: len(tokens)].to(torch.int64)
+    return token_offset.flatten()[: tokens.shape[0]].to(torch.int64)
 
 
 @contrib_op("PackedAttention")
@@ -105,9 +105,12 @@ def packed_multi_head_attention(
     q, k, v = query, key, value
     if query.ndim == 4 and key is value is None:
         q, k, v = (x.flatten(1) for x in unpack(query, num_heads, 3))
-    if k is None or v is None or not q.ndim == k.ndim == v.ndim == 2 or len(k) != len(q):
+    if k is None or v is None or not (q.ndim == k.ndim == v.ndim == 2):
         shapes = [x if x is None else list(x.shape) for x in (query, key, value)]
         raise ValueError(f"query, key and value must be [tokens, hidden], got {shapes}")
+    if not q.shape[0] == k.shape[0] == v.shape[0]:
+        tokens = [x.shape[0] for x in (q, k, v)]
+        raise ValueError(f"query, key and value must be of the same tokens, got {tokens}")
     if bias is not None:
         parts = split_bias(bias, q.shape[1], v.shape[1])
         q, k, v = (x + part for x, part in zip((q, k, v), parts, strict=True))
