@@ -16,6 +16,7 @@ from onnxinterp.ops.contrib.attention_scores import (
     Scoring,
     append,
     attend,
+    filled_slots,
     project,
 )
 from onnxinterp.ops.contrib.registration import contrib_op
@@ -50,9 +51,8 @@ def attention(
     """
     scoring = Scoring(scale, mask_filter_value, bool(unidirectional))
     qkv = project(input, weights, bias, num_heads, qkv_hidden_sizes)
-    position = past_sequence_length if past_present_share_buffer else None
-    if past_present_share_buffer and past is not None and position is None:
-        raise ValueError("a shared buffer needs past_sequence_length")
+    is_shared = past is not None and bool(past_present_share_buffer)
+    position = filled_slots(past_sequence_length, is_shared=is_shared)
     return attend_self(qkv, mask_index, past, attention_bias, position, scoring, n_outputs)
 
 

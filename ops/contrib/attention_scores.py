@@ -27,13 +27,13 @@ class Keys(NamedTuple):
         k: keys.
         v: values.
         past: how many are of the past; in a buffer a tensor.
-        count: how many slots of a buffer are filled; None where all are.
+        filled: how many slots of a buffer are filled; None where all are.
     """
 
     k: Tensor
     v: Tensor
     past: int | Tensor = 0
-    count: Tensor | None = None
+    filled: Tensor | None = None
 
 
 class Scoring(NamedTuple):
@@ -48,7 +48,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     """[batch, length, heads * head] as [batch, heads, length, head]."""
     if x.ndim != 3 or heads < 1 or x.shape[-1] < heads or x.shape[-1] % heads:
         raise ValueError(f"the input must be [batch, length, {heads} * head], got {list(x.shape)}")
-    return x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(1, 2)
+    return torch.unflatten(x, -1, (heads, x.shape[-1] // heads)).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
@@ -86,7 +86,22 @@ def split_projection(
         sizes = [width // 3] * 3
     if len(sizes) != 3 or sizes[0] != sizes[1] or min(sizes) < 1 or sum(sizes) != width:
         raise ValueError(f"sizes of queries, keys and values must add up to {width}, got {sizes}")
-    return tuple(split_heads(x, heads) for x in projected.split(sizes, -1))
+    return tuple(split_heads(x, heads) for x in torch.split(projected, sizes, -1))
+
+
+def unpack(packed: Tensor, heads: int, count: int) -> tuple[Tensor, ...]:
+    """The parts of [..., heads, count, head]."""
+    if packed.shape[-3:-1] != (heads, count):
+        expected = f"[..., {heads}, {count}, head]"
+        raise ValueError(f"a packed input must be {expected}, got {list(packed.shape)}")
+    return packed.unbind(-2)
+
+
+def split_bias(bias: Tensor, width: int, v_width: int) -> tuple[Tensor, ...]:
+    """The biases of queries, keys and values."""
+    if bias.shape != (2 * width + v_width,):
+        raise ValueError(f"bias must be [{2 * width + v_width}], got {list(bias.shape)}")
+    return torch.split(bias, [width, width, v_width])
 
 
 def append(
@@ -116,6 +131,13 @@ def append(
     return Keys(*buffers, position, position + k.shape[2])
 
 
+def filled_slots(position: Tensor | None, *, is_shared: bool) -> Tensor | None:
+    """How many slots of a buffer are filled; None where past keys are no buffer."""
+    if is_shared and position is None:
+        raise ValueError("a shared buffer needs past_sequence_length")
+    return position if is_shared else None
+
+
 def follow_beams(keys: Keys, sources: Tensor | None) -> Keys:
     """The past of each beam, whose keys are in the rows of other beams.
 
@@ -136,7 +158,7 @@ def follow_beams(keys: Keys, sources: Tensor | None) -> Keys:
 
     def gather(x: Tensor) -> Tensor:
         rows_of = index[:, :, None, :, None].expand(-1, -1, heads, -1, x.shape[-1])
-        return x.unflatten(0, (-1, beams)).gather(1, rows_of).flatten(0, 1)
+        return torch.unflatten(x, 0, (-1, beams)).gather(1, rows_of).flatten(0, 1)
 
     return keys._replace(k=gather(keys.k), v=gather(keys.v))
 
@@ -192,8 +214,8 @@ def score_bias(
         bias = (
             _masked(hidden, lowest, q.dtype) if bias is None else bias.masked_fill(hidden, lowest)
         )
-    if keys.count is not None:
-        free = columns >= keys.count
+    if keys.filled is not None:
+        free = columns >= keys.filled
         bias = _masked(free, -INF, q.dtype)[None] if bias is None else bias.masked_fill(free, -INF)
     return bias
 
@@ -247,7 +269,7 @@ def attend_by_scores(
     scoring: Scoring,
 ) -> tuple[Tensor, Tensor]:
     """The output as that of `attend`, and the scores as they go into the softmax."""
-    if keys.count is not None and mask is attention_bias is None:
+    if keys.filled is not None and mask is attention_bias is None:
         raise ValueError(
             "the scores of keys in a buffer need a mask, which says how many there are"
         )
@@ -260,12 +282,12 @@ def attend_by_scores(
 
 def _filled(q: Tensor, keys: Keys, mask: Tensor | None, attention_bias: Tensor | None) -> Keys:
     """Check that keys fit the queries; of a buffer, the slots that a mask or a bias says."""
-    k, v, _, count = keys
+    k, v, _, filled = keys
     if k.shape[:2] != q.shape[:2] or k.shape[3] != q.shape[3] or k.shape[:3] != v.shape[:3]:
         shapes = [list(x.shape) for x in (q, k, v)]
         raise ValueError(f"sizes of queries, keys and values must fit each other, got {shapes}")
     told = attention_bias if mask is None or mask.ndim == 1 else mask
-    if count is None or told is None or (told.ndim == 4 and told is mask):
+    if filled is None or told is None or (told.ndim == 4 and told is mask):
         return keys
     length = told.shape[-1]
     if not 0 < length <= k.shape[2]:

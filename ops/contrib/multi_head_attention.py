@@ -7,8 +7,6 @@ which has one query.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,9 +18,12 @@ from onnxinterp.ops.contrib.attention_scores import (
     append,
     attend,
     attend_by_scores,
+    filled_slots,
     follow_beams,
+    split_bias,
     split_heads,
     split_projection,
+    unpack,
 )
 from onnxinterp.ops.contrib.registration import contrib_op
 from onnxinterp.registry import sample
@@ -90,9 +91,9 @@ def _heads(
     Keys and values of cross attention, [batch, heads, length, head], have their biases already.
     """
     if query.ndim == 5 and key is value is None:
-        q, k, v = (x.flatten(2) for x in _unpack(query, heads, 3))
+        q, k, v = (x.flatten(2) for x in unpack(query, heads, 3))
     elif key is not None and key.ndim == 5 and value is None and bias is None:
-        q, (k, v) = query, (x.flatten(2) for x in _unpack(key, heads, 2))
+        q, (k, v) = query, (x.flatten(2) for x in unpack(key, heads, 2))
     elif key is not None and value is not None and key.ndim == value.ndim:
         q, k, v = query, key, value
     else:
@@ -101,26 +102,11 @@ def _heads(
     cached = k.ndim == 4
     if bias is not None:
         width = v.shape[1] * v.shape[3] if cached else v.shape[-1]
-        q_bias, k_bias, v_bias = _split_bias(bias, q.shape[-1], width)
+        q_bias, k_bias, v_bias = split_bias(bias, q.shape[-1], width)
         q = q + q_bias
         k, v = (k, v) if cached else (k + k_bias, v + v_bias)
     k, v = (k, v) if cached else (split_heads(k, heads), split_heads(v, heads))
     return split_heads(q, heads), k, v
-
-
-def _unpack(packed: Tensor, heads: int, count: int) -> tuple[Tensor, ...]:
-    """The parts of [batch, length, heads, count, head]."""
-    if packed.shape[2:4] != (heads, count):
-        expected = f"[batch, length, {heads}, {count}, head]"
-        raise ValueError(f"a packed input must be {expected}, got {list(packed.shape)}")
-    return packed.unbind(3)
-
-
-def _split_bias(bias: Tensor, width: int, v_width: int) -> tuple[Tensor, ...]:
-    """The biases of queries, keys and values."""
-    if bias.shape != (2 * width + v_width,):
-        raise ValueError(f"bias must be [{2 * width + v_width}], got {list(bias.shape)}")
-    return bias.split([width, width, v_width])
 
 
 @contrib_op("DecoderMaskedMultiHeadAttention")
@@ -149,23 +135,15 @@ def decoder_masked_multi_head_attention(
     Buffers hold keys as they are: onnxruntime's kernel for processors does not reorder them.
     """
     past, scoring = _pair(past_key, past_value), Scoring(scale, mask_filter_value)
-    if query.ndim != 3 or query.shape[1] != 1:
-        raise ValueError(f"query must be [batch, 1, hidden], got {list(query.shape)}")
     if mask_index is not None and mask_index.ndim != 2:
         raise ValueError(f"mask_index must be [batch, length], got {list(mask_index.shape)}")
-    if key is value is None:
-        if bias is not None and bias.shape != query.shape[2:]:
-            raise ValueError(f"bias must be {list(query.shape[2:])}, got {list(bias.shape)}")
-        q, k, v = split_projection(query if bias is None else query + bias, num_heads)
-    else:
-        q, k, v = _heads(query, key, value, bias, num_heads)
     if (key is None or key.ndim == 3) == (past is None):
         raise ValueError("self attention needs past_key, cross attention has none")
-    keys, present = Keys(k, v), (None, None)
+    q, k, v = _step_heads(query, key, value, bias, num_heads)
+    keys = Keys(k, v)
+    present: tuple[Tensor | None, Tensor | None] = (None, None)
     if past is not None:
-        position = past_sequence_length if past_present_share_buffer else None
-        if past_present_share_buffer and position is None:
-            raise ValueError("a shared buffer needs past_sequence_length")
+        position = filled_slots(past_sequence_length, is_shared=bool(past_present_share_buffer))
         keys = append(k, v, past, position)
         present = keys.k, keys.v
         keys = follow_beams(keys, cache_indirection)
@@ -176,47 +154,61 @@ def decoder_masked_multi_head_attention(
     return attend(q, keys, *masks, scoring=scoring), *present
 
 
+def _step_heads(
+    query: Tensor, key: Tensor | None, value: Tensor | None, bias: Tensor | None, heads: int
+) -> tuple[Tensor, ...]:
+    """Heads of one query; keys and values may be beside it, [batch, 1, 3 * hidden]."""
+    if query.ndim != 3 or query.shape[1] != 1:
+        raise ValueError(f"query must be [batch, 1, hidden], got {list(query.shape)}")
+    if key is not None or value is not None:
+        return _heads(query, key, value, bias, heads)
+    if bias is not None and bias.shape != query.shape[2:]:
+        raise ValueError(f"bias must be {list(query.shape[2:])}, got {list(bias.shape)}")
+    return split_projection(query if bias is None else query + bias, heads)
+
+
+def _draw_projections(d: Draw, kind: str, sizes: tuple[int, ...]) -> list[Tensor | None]:
+    """Queries, keys, values and their biases, in the layout that `kind` names."""
+    batch, queries, new, heads, head, v_head = sizes
+    keys, packed = (batch, heads, new, head), (batch, queries, heads, 3, head)
+    usual = [(batch, n, heads * h) for n, h in ((queries, head), (new, head), (new, v_head))]
+    shapes: dict[str, list[tuple[int, ...] | None]] = {
+        "cached": [usual[0], keys, keys],
+        "packed": [packed, None, None],
+        "packed keys": [usual[0], (batch, new, heads, 2, head), None],
+    }
+    inputs = [None if s is None else _draw(d, s) for s in shapes.get(kind, [*usual])]
+    bias = _draw(d, (heads * (2 * head + v_head),))
+    return [*inputs, d.maybe(bias) if kind != "packed keys" else None]
+
+
 @sample(multi_head_attention)
 def _(d: Draw) -> Call:
-    batch, queries, heads, head = d.integer(1, 3), d.integer(1, 4), d.integer(1, 3), d.integer(1, 3)
     kind = d.choice(["separate", "past", "buffer", "beams", "cached", "packed", "packed keys"])
-    queries = 1 if kind == "beams" else queries
-    new = queries if kind == "packed" else d.integer(1, 4)
-    new = 1 if kind == "beams" else new
+    batch, heads, head = d.integer(1, 3), d.integer(1, 3), d.integer(1, 3)
+    queries, new = (1, 1) if kind == "beams" else (d.integer(1, 4), d.integer(1, 4))
+    new = queries if kind == "packed" else new
     past = d.integer(1, 3) if kind in ("past", "buffer", "beams") else 0
-    v_head = d.integer(1, 3) if kind == "separate" else head
+    total, is_buffer = new + past, kind in ("buffer", "beams")
+    slots = total + d.integer(0, 2) if is_buffer else past
+    sizes = batch, queries, new, heads, head, d.integer(1, 3) if kind == "separate" else head
     scoring, all_masked = draw_scoring(d)
-    total, slots = new + past, new + past + (0 if kind == "past" else d.integer(0, 2))
-    shapes: dict[str, list[Any]] = {
-        "cached": [(batch, queries, heads * head), *[(batch, heads, new, head)] * 2],
-        "packed": [(batch, queries, heads, 3, head), None, None],
-        "packed keys": [(batch, queries, heads * head), (batch, new, heads, 2, head), None],
-    }
-    usual = [(batch, n, heads * h) for n, h in ((queries, head), (new, head), (new, v_head))]
-    inputs = [None if s is None else _draw(d, s) for s in shapes.get(kind, usual)]
     mask = draw_mask(d, batch, queries, total, "M", all_masked=all_masked)
     if kind == "beams":  # for which onnxruntime reads any mask as one of 0 and 1
         mask = _draw_key_mask(d, batch, total, all_masked)
     elif mask is not None and mask.shape == (2 * batch,):
         mask = None  # no left padding here
-    buffer = (batch, heads, slots if kind != "past" else past, head)
-    pasts = [_draw(d, buffer), _draw(d, buffer)] if past else [None, None]
-    bias = d.maybe(_draw(d, (heads * (2 * head + v_head),))) if kind != "packed keys" else None
-    is_buffer = kind in ("buffer", "beams")
-    attention_bias = d.maybe(_draw(d, (d.choice([1, batch]), d.choice([1, heads]), queries, total)))
-    outputs = 3 if past else d.choice([1, 3])
-    is_told = attention_bias is not None or (mask is not None and mask.ndim > 1) or not is_buffer
-    if is_told and _has_scores(d, scoring):
-        outputs = 4
+    bias = d.maybe(_draw(d, (d.choice([1, batch]), d.choice([1, heads]), queries, total)))
+    is_told = bias is not None or (mask is not None and mask.ndim > 1) or not is_buffer
+    buffer = batch, heads, slots, head
     return call(
-        *inputs,
-        bias,
+        *_draw_projections(d, kind, sizes),
         mask,
-        attention_bias,
-        *pasts,
+        bias,
+        *([_draw(d, buffer), _draw(d, buffer)] if past else [None, None]),
         torch.tensor([past], dtype=d.dtype("M")) if is_buffer else None,
         d.ints((1, batch, slots), 0, batch - 1, d.dtype("M")) if kind == "beams" else None,
-        outputs=outputs,
+        outputs=4 if is_told and _has_scores(d, scoring) else 3 if past else d.choice([1, 3]),
         num_heads=heads,
         unidirectional=d.maybe(d.integer(0, 1)),
         **scoring,

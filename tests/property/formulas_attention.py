@@ -28,7 +28,7 @@ def _merged(x: Array) -> Array:
     return x.transpose(0, 2, 1, 3).reshape(batch, length, heads * head)
 
 
-def _wide(*arrays: Array | None) -> list[Any]:
+def wide(*arrays: Array | None) -> list[Any]:
     return [None if a is None else np.asarray(a).astype(np.float64) for a in arrays]
 
 
@@ -56,7 +56,7 @@ def _is_seen(mask: Array | None, sizes: tuple[int, ...], at: tuple[int, ...], pa
     return bool(mask[entry, 0, past + query, key] > 0)
 
 
-def _attend(
+def attend(
     q: Array,
     k: Array,
     v: Array,
@@ -111,7 +111,7 @@ def attention(
     past_present_share_buffer: int = 0,
     **attributes: Any,
 ) -> tuple[Array, Array]:
-    x, weights, bias, past, attention_bias = _wide(x, weights, bias, past, attention_bias)
+    x, weights, bias, past, attention_bias = wide(x, weights, bias, past, attention_bias)
     projected = x @ weights + (0 if bias is None else bias)
     q_size, k_size, _ = qkv_hidden_sizes or [weights.shape[1] // 3] * 3
     parts = np.split(projected, [q_size, q_size + k_size], -1)
@@ -136,7 +136,7 @@ def _attend_self(
         present = new_k, new_v
     else:
         length = 0
-    y, _ = _attend(q, k, v, mask, attention_bias, length, **attributes)
+    y, _ = attend(q, k, v, mask, attention_bias, length, **attributes)
     differ = present[0].shape != present[1].shape  # then there is no second output
     return y, present[0] if differ else np.stack(present)
 
@@ -170,8 +170,8 @@ def multi_head_attention(
     **attributes: Any,
 ) -> tuple[Array, ...]:
     dtype = query.dtype
-    query, key, value, bias = _wide(query, key, value, bias)
-    past_key, past_value, attention_bias = _wide(past_key, past_value, attention_bias)
+    query, key, value, bias = wide(query, key, value, bias)
+    past_key, past_value, attention_bias = wide(past_key, past_value, attention_bias)
     if key is None:  # packed: [batch, length, heads, 3, head], or side by side
         parts = np.moveaxis(query, 3, 0) if query.ndim == 5 else np.split(query, 3, -1)
         query, key, value = (x.reshape(*x.shape[:2], -1) for x in parts)
@@ -191,7 +191,7 @@ def multi_head_attention(
         k, new_k = _cached(past_key, k, filled)
         v, new_v = _cached(past_value, v, filled)
         k, v = _beams(k, sources, past), _beams(v, sources, past)
-    y, scores = _attend(q, k, v, mask, attention_bias, past, **attributes)
+    y, scores = attend(q, k, v, mask, attention_bias, past, **attributes)
     with np.errstate(over="ignore"):  # the lowest number of float32 in a half
         return y, new_k, new_v, scores.astype(dtype)
 
@@ -234,8 +234,8 @@ def q_attention(
     num_heads: int,
     **attributes: Any,
 ) -> tuple[Array, Array]:
-    x, weights, bias, past = _wide(x, weights, bias, past)
-    x_scale, weight_scale = _wide(x_scale, weight_scale)
+    x, weights, bias, past = wide(x, weights, bias, past)
+    x_scale, weight_scale = wide(x_scale, weight_scale)
     x = (x - (0 if x_zero is None else x_zero.item())) * x_scale.item()
     weights = (weights - (0.0 if weight_zero is None else weight_zero)) * weight_scale
     parts = np.split(x @ weights + bias, 3, -1)

@@ -10,7 +10,11 @@ import warnings
 from collections.abc import Callable
 
 from tests.untrusted.calls import (
+<<<<<<< HEAD
     contrib_normalization,
+=======
+    contrib_attention,
+>>>>>>> attn
     edges,
     indices,
     integers,
@@ -21,7 +25,11 @@ from tests.untrusted.calls import (
 )
 from tests.untrusted.calls.one_node import Node, outcome
 
+<<<<<<< HEAD
 FILES = (integers, indices, windows, shapes, types, learning, edges, contrib_normalization)
+=======
+FILES = (integers, indices, windows, shapes, types, learning, edges, contrib_attention)
+>>>>>>> attn
 
 
 def nodes() -> dict[str, Node]:
