@@ -6,30 +6,16 @@ number among all of them begins its name.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
-from tests.untrusted.calls import (
-<<<<<<< HEAD
-    contrib_normalization,
-=======
-    contrib_attention,
->>>>>>> attn
-    edges,
-    indices,
-    integers,
-    learning,
-    shapes,
-    types,
-    windows,
-)
 from tests.untrusted.calls.one_node import Node, outcome
 
-<<<<<<< HEAD
-FILES = (integers, indices, windows, shapes, types, learning, edges, contrib_normalization)
-=======
-FILES = (integers, indices, windows, shapes, types, learning, edges, contrib_attention)
->>>>>>> attn
+FAMILIES = sorted(path.stem for path in Path(__file__).parent.glob("contrib_*.py"))
+NAMES = ("integers", "indices", "windows", "shapes", "types", "learning", "edges", *FAMILIES)
+FILES = [importlib.import_module(f"tests.untrusted.calls.{name}") for name in NAMES]
 
 
 def nodes() -> dict[str, Node]:
