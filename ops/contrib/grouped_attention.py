@@ -3,14 +3,14 @@
 The model builder of onnxruntime-genai writes it into every decoder.
 
 Shapes in this file: queries [batch, heads, length, head], keys and values [batch, kv_heads,
-columns, head], scores [batch, heads, length, columns]. After a step an entry of the batch has
-`totals` tokens, before it `starts`: its query i is at position starts + i.
+columns, head], scores [batch, heads, length, columns]. `starts` are the positions of the first
+queries of the entries of a batch, `ends` those of their last tokens.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,10 +74,7 @@ def group_query_attention(
     assert total_sequence_length is not None, "total_sequence_length must be given"
     total = total_sequence_length
     heads, values = split_heads(query, key, value, num_heads, kv_num_heads)
-    totals = _counts(seqlens_k, heads) + 1
-    fresh = heads.shape[1] if query_seqlens is None else _counts(query_seqlens, heads)
-    starts = (totals - fresh).clamp_min(0)
-    rows = starts + torch.arange(heads.shape[1], device=query.device)
+    starts, rows, ends = _extents(seqlens_k, query_seqlens, heads)
     if q_norm_weight is not None or k_norm_weight is not None:
         epsilons = q_norm_epsilon or qk_norm_epsilon, k_norm_epsilon or qk_norm_epsilon
         heads = _normalize(heads, num_heads, (q_norm_weight, k_norm_weight), epsilons)
@@ -85,14 +82,13 @@ def group_query_attention(
         places = _positions(position_ids, rows, total, query_seqlens is not None)
         heads = _rotate(heads, places, rows, (cos_cache, sin_cache), bool(rotary_interleaved))
     q, k = heads.transpose(1, 2).tensor_split((num_heads,), 1)
+    v = values.transpose(1, 2)
+    new = (k if k.shape[1] else v), v  # without new keys, those of the cache are attended to
     keys_in = quantizer(k_scale, k_quant_type, kv_cache_bit_width)
     values_in = quantizer(v_scale, v_quant_type, kv_cache_bit_width)
-    new = k, values.transpose(1, 2)
     window = local_window_size if sliding_window_cache else None
-    cached = update(
-        (past_key, past_value), new, (keys_in, values_in), starts, totals, total, window
-    )
-    allowed = visible(cached.positions, rows, totals, bool(causal), local_window_size)
+    cached = update((past_key, past_value), new, (keys_in, values_in), starts, ends, total, window)
+    allowed = visible(cached.positions, rows, ends, bool(causal), local_window_size)
     bias = _column_bias(attention_bias, q, total, cached.positions)
     sink = _sinks(head_sink, smooth_softmax, q)
     inputs = q, cached.keys, cached.values, allowed, bias
@@ -131,12 +127,23 @@ def split_heads(
     return torch.unflatten(joint, -1, (-1, width // heads)), values
 
 
-def _counts(counts: Tensor, heads: Tensor) -> Tensor:
-    """A count for each entry of the batch, [batch, 1]."""
-    if counts.numel() != heads.shape[0]:
-        expected = f"[{heads.shape[0]}]"
-        raise ValueError(f"lengths of entries must be {expected}, got {list(counts.shape)}")
-    return counts.reshape(-1, 1)
+def _extents(
+    seqlens_k: Tensor, query_seqlens: Tensor | None, heads: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions: of the first query of each entry, of all of them, and of the last token.
+
+    They are [batch, 1], [batch, length] and [batch, 1].
+    """
+    batch, length = heads.shape[:2]
+    for counts in (seqlens_k, query_seqlens):
+        if counts is not None and counts.numel() != batch:
+            raise ValueError(f"lengths of entries must be [{batch}], got {list(counts.shape)}")
+    ends = seqlens_k.reshape(-1, 1)
+    if query_seqlens is None and is_known(length) and length == 1:
+        return ends, ends, ends
+    new = length if query_seqlens is None else query_seqlens.reshape(-1, 1)
+    starts = (ends + 1 - new).clamp_min(0)
+    return starts, starts + torch.arange(length, device=ends.device), ends
 
 
 def _normalize(
@@ -179,17 +186,16 @@ def _positions(
     return torch.where(is_first, ahead, position_ids)
 
 
-def visible(positions: Tensor, rows: Tensor, totals: Tensor, causal: bool, window: int) -> Tensor:
+def visible(positions: Tensor, rows: Tensor, ends: Tensor, causal: bool, window: int) -> Tensor:
     """Which columns a row attends to, by their positions: [batch, 1, length, columns].
 
     A row of padding has the window of the last token; onnxruntime has two answers for it.
     """
-    last = torch.minimum(rows, totals - 1) if causal else totals - 1
-    last, columns = last.unsqueeze(-1), positions.unsqueeze(1)
+    last = torch.minimum(rows, ends) if causal and rows is not ends else ends
+    last = last[:, None, :, None]
+    columns = positions if positions.ndim == 1 else positions[:, None, None]
     allowed = columns <= last
-    if window > 0:
-        allowed = allowed & (columns > last - window)
-    return allowed.unsqueeze(1)
+    return allowed & (columns > last - window) if window > 0 else allowed
 
 
 def _rotate(
@@ -219,8 +225,8 @@ def _column_bias(bias: Tensor | None, q: Tensor, total: int, positions: Tensor) 
     sizes = (1, q.shape[0]), (1, heads), (q.shape[2],), (total,)
     if bias.ndim != 4 or any(n not in s for n, s in zip(bias.shape, sizes, strict=True)):
         raise ValueError(f"attention_bias must be {expected}, got {list(bias.shape)}")
-    if positions.shape[0] == 1:
-        return functional.pad(bias, (0, positions.shape[1] - bias.shape[3]))
+    if positions.ndim == 1:
+        return functional.pad(bias, (0, positions.shape[0] - bias.shape[3]))
     index = positions.clamp_max(bias.shape[3] - 1)[:, None, None, :]
     spread = bias.expand(q.shape[0], -1, -1, -1)
     return spread.gather(3, index.expand(*spread.shape[:3], -1))
@@ -253,6 +259,10 @@ def attend(
     """
     if not (qk_output or softcap) and sink is None:
         mask = allowed if bias is None else bias.where(allowed, -math.inf)
+        if bias is None and is_known(q.shape[2]) and q.shape[2] == 1:
+            # the queries of a group see the same keys, so they may be rows of one head
+            grouped = q.reshape(q.shape[0], keys.shape[1], -1, q.shape[3])
+            return fused(grouped, keys, values, mask, scale or None, False).reshape(q.shape), None
         return fused(q, keys, values, mask, scale or None, False), None
     groups = q.shape[1] // keys.shape[1]
     if groups > 1:
@@ -271,20 +281,42 @@ def attend(
     return weights @ values, weights if qk_output == 2 else scores.masked_fill(~allowed, 0)
 
 
-def _draw_lengths(d: Draw, whole: bool) -> tuple[int, int, int | None, int, Tensor]:
-    """Batch, new tokens, slots of the past, total length, and the lengths of entries less 1."""
-    steps = ["first", "first in a buffer", "token", "token in a buffer", "several"]
-    step = d.choice(steps if whole else steps[:1])
-    batch = 1 if step == "several" else d.integer(1, 3)
-    if step.startswith("first"):
+class _Step(NamedTuple):
+    """Sizes of a step: slots of the past, the total, of entries the total less 1, and the kind."""
+
+    batch: int
+    length: int
+    past: int | None
+    total: int
+    lengths: Tensor
+    kind: str
+    window: int | None
+
+
+def _draw_step(d: Draw, whole: bool) -> _Step:
+    kinds = ["first", "first in a buffer", "token", "token in a buffer", "several", "chunk"]
+    kind = d.choice([*kinds, "shared", "window"] if whole else kinds[:1])
+    batch = 1 if kind in ("several", "window") else d.integer(1, 3)
+    window = d.choice([None, -1, 1, 2])
+    if kind == "window":  # the slots are full: onnxruntime leaves free ones as they are
+        past, window = 3, d.integer(1, 3)
+        total = 3 + d.integer(0, 1) * (4 - window)
+        length = d.integer(1, total)
+        return _Step(1, length, past, total, torch.tensor([total - 1]).int(), kind, window)
+    if kind.startswith("first"):
         length = total = d.integer(1, 4)
         past = d.choice([None, 0] if whole else [None])
-        past = past if step == "first" else total + d.integer(0, 2)
-        return batch, length, past, total, d.ints((batch,), 0, total - 1, torch.int32)
-    length = d.integer(2, 3) if step == "several" else 1
+        past = past if kind == "first" else total + d.integer(0, 2)
+        # of padding in a window onnxruntime has two answers
+        least = total - 1 if window in (1, 2) else 0
+        lengths = d.ints((batch,), least, total - 1, torch.int32)
+        return _Step(batch, length, past, total, lengths, kind, window)
+    length = d.integer(1, 3) if kind in ("several", "chunk") else 1
     total = length + d.integer(1, 3)
-    past = total - length if step != "token in a buffer" else total + d.integer(0, 2)
-    return batch, length, past, total, d.ints((batch,), length - 1, total - 1, torch.int32)
+    past = total if kind == "shared" else total - length
+    past = total + d.integer(0, 2) if kind == "token in a buffer" else past
+    lengths = d.ints((batch,), length - 1, total - 1, torch.int32)
+    return _Step(batch, length, past, total, lengths, kind, window)
 
 
 def _draw_cache(d: Draw, shape: tuple[int, ...]) -> tuple[list[Tensor], dict[str, Any]]:
@@ -302,16 +334,17 @@ def _draw_cache(d: Draw, shape: tuple[int, ...]) -> tuple[list[Tensor], dict[str
 def _(d: Draw) -> Call:
     own, cached = d.dtype("T"), d.dtype("T_CACHE")
     fits = own is cached or (cached.itemsize == 1 and own is torch.float32)
-    batch, length, past, total, lengths = _draw_lengths(d, fits)
-    window = d.choice([None, -1, 1, 2])
-    if window in (1, 2) and length == total:
-        lengths = lengths.fill_(total - 1)  # padding in a window: onnxruntime has two answers
+    step = _draw_step(d, fits)
+    batch, length, past, total, lengths, kind, window = step
     kv_heads, groups, causal = d.integer(1, 2), d.integer(1, 2), d.choice([None, 1, 0])
+    causal = 1 if kind in ("chunk", "window") else causal
     heads, rotary = kv_heads * groups, d.boolean()
     head = d.choice([16, 32]) if rotary else d.choice([8, 16])
-    parts = [(batch, length, n * head) for n in (heads, kv_heads, kv_heads)]
+    head = 32 if kind == "window" and cached is torch.uint8 else head
+    new = 0 if kind == "shared" else length
+    parts = [(batch, length, heads * head), *[(batch, new, kv_heads * head)] * 2]
     inputs: list[Tensor | None] = [d.tensor(shape, lo=-1, hi=1) for shape in parts]
-    if d.boolean():
+    if kind != "shared" and d.boolean():
         inputs = [torch.cat([x for x in inputs if x is not None], -1), None, None]
     caches, quantized = _draw_cache(d, (batch, kv_heads, past or 0, head))
     scales: list[Tensor | None] = [None, None]
@@ -328,7 +361,7 @@ def _(d: Draw) -> Call:
     bias = d.maybe(d.tensor(scores, lo=-2, hi=2))
     # the types of outputs that no input has are those of a float32 model
     typed = (fits and past is not None) or own is torch.float32
-    qk_output = d.choice([None, 0, 1, 2] if typed else [None, 0])
+    qk_output = d.choice([None, 0, 1, 2] if typed and kind != "window" else [None, 0])
     # with a past and without presents, onnxruntime reads keys that it has not written
     outputs = 4 if qk_output else d.choice([3] if past is not None else [1, 3] if typed else [1])
     return call(
@@ -339,6 +372,9 @@ def _(d: Draw) -> Call:
         bias,
         d.maybe(d.tensor((heads,), lo=-2, hi=2)),
         *scales,
+        None,
+        None,
+        torch.full((batch,), length, dtype=torch.int32) if kind == "chunk" else None,
         outputs=outputs,
         causal=causal,
         do_rotary=1 if rotary else d.maybe(0),
@@ -348,6 +384,7 @@ def _(d: Draw) -> Call:
         qk_output=qk_output,
         rotary_interleaved=d.maybe(d.integer(0, 1)),
         scale=d.maybe(d.real(0.25, 1)),
+        sliding_window_cache=1 if kind == "window" else d.maybe(0),
         smooth_softmax=d.choice([None, -1, 0, 1]),
         softcap=d.choice([None, 0.0, 2.0]),
         **quantized,

@@ -8,11 +8,11 @@ them are 0, whatever a buffer held there. The cache of a sliding window has the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from onnxinterp.values import is_known
 
@@ -75,14 +75,15 @@ def check_cache(past_key: Tensor | None, past_value: Tensor | None, new: Tensor)
         got = [list(p.shape) for p in pasts]
         raise ValueError(f"past keys and values must be {expected}, got {got}")
     if any(p.dtype is not new.dtype for p in pasts):
-        got = [str(p.dtype) for p in pasts]
-        raise TypeError(f"past keys and values must be {new.dtype}, got {got}")
+        dtypes = [str(p.dtype) for p in pasts]
+        raise TypeError(f"past keys and values must be {new.dtype}, got {dtypes}")
 
 
 def count_slots(past: int, new: int, total: int) -> int:
     """The slots of the present: those of a buffer that has room, else those of past and new."""
     if not (is_known(past) and is_known(new) and is_known(total)):
-        return torch.sym_max(past, total)
+        either: int = torch.sym_max(past, total)  # type: ignore[assignment]  # a symbol
+        return either
     if total < 1 or (total > past and total != past + new):
         expected = f"{past + new}, or at most the {past} slots of the past"
         raise ValueError(f"total_sequence_length must be {expected}, got {total}")
@@ -97,7 +98,7 @@ class Cached(NamedTuple):
         values: theirs.
         present_key: the cache.
         present_value: the cache.
-        positions: of the columns, [batch or 1, columns]; BEYOND for one without a token.
+        positions: of the columns, [columns] or [batch, columns]; BEYOND where there is no token.
     """
 
     keys: Tensor
@@ -112,7 +113,7 @@ def update(
     new: tuple[Tensor, Tensor],
     quantizers: tuple[Quantizer | None, Quantizer | None],
     starts: Tensor,
-    totals: Tensor,
+    ends: Tensor,
     total: int,
     window: int | None,
 ) -> Cached:
@@ -122,103 +123,84 @@ def update(
         pasts: keys and values, [batch, heads, slots, head].
         new: keys and values, [batch, heads, length, head].
         quantizers: of keys and of values.
-        starts: the number of tokens that each entry had, [batch, 1].
-        totals: the number that it has now.
-        total: the largest one.
+        starts: the position of the first new token of each entry, [batch, 1].
+        ends: the position of its last token.
+        total: the largest number of tokens of an entry.
         window: the window of a cache that has only the latest tokens.
     """
     dtype = new[0].dtype
     stored = [x if q is None else q.quantize(x) for x, q in zip(new, quantizers, strict=True)]
     check_cache(*pasts, stored[0])
-    if window is None:
-        presents, positions = _whole(pasts, stored, starts, totals, total)
-        columns = presents
-        if is_known(total) and is_known(positions.shape[0]) and total < positions.shape[0]:
-            positions, columns = positions[:total], [x[:, :, :total] for x in presents]
-        positions = positions.unsqueeze(0)
-    else:
-        columns = [
-            torch.cat((p, x), 2) for p, x in zip(pasts, stored, strict=True) if p is not None
-        ]
-        if not columns:
-            raise ValueError("a sliding window must have a buffer as past")
-        slots = columns[0].shape[2] - stored[0].shape[2]
-        kept = Window.of(slots, window, stored[0].shape[2], starts, totals)
-        presents, positions = kept.present(columns), kept.positions
+    move = _whole if window is None else partial(_windowed, window=window)
+    columns, presents, positions = move(pasts, stored, starts, ends, total)
     keys, values = (
         x if q is None else q.dequantize(x, dtype) for x, q in zip(columns, quantizers, strict=True)
     )
     return Cached(keys, values, presents[0], presents[1], positions)
 
 
+Moved: TypeAlias = "tuple[list[Tensor], list[Tensor], Tensor]"  # columns, presents, positions
+
+
 def _whole(
-    pasts: Sequence[Tensor | None],
-    new: Sequence[Tensor],
-    starts: Tensor,
-    totals: Tensor,
-    total: int,
-) -> tuple[list[Tensor], Tensor]:
-    """The presents, and the numbers of their slots."""
+    pasts: Sequence[Tensor | None], new: Sequence[Tensor], starts: Tensor, ends: Tensor, total: int
+) -> Moved:
+    """A cache that has all tokens."""
     first, length = pasts[0], new[0].shape[2]
     past = 0 if first is None else first.shape[2]
     slots = torch.arange(count_slots(past, length, total), device=starts.device)
+    if first is None:
+        return list(new), list(new), slots
     if is_known(length) and length == 0:  # the cache of another layer, which has the new tokens
-        starts = totals
-    return [append(p, x, starts, slots) for p, x in zip(pasts, new, strict=True)], slots
+        starts = ends + 1
+    ahead = slots - starts
+    rows = torch.where(ahead < 0, slots, ahead.clamp_max(length) + past)
+    zero = new[0].new_zeros((*new[0].shape[:2], 1, new[0].shape[3]))
+    joined = (torch.cat((p, x, zero), 2) for p, x in zip(pasts, new, strict=True) if p is not None)
+    presents = [_pick(x, rows) for x in joined]
+    if is_known(total) and is_known(past) and total < past:
+        return [x[:, :, :total] for x in presents], presents, slots[:total]
+    return presents, presents, slots
 
 
-def append(past: Tensor | None, new: Tensor, starts: Tensor, slots: Tensor) -> Tensor:
-    """A whole cache with new rows in it.
+def _pick(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows of [batch, heads, length, head], other ones for each entry: [batch, rows]."""
+    if is_known(rows.shape[0]) and rows.shape[0] == 1:
+        return x.index_select(2, rows.reshape(-1))
+    index = rows[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
+    return x.gather(2, index)
 
-    Args:
-        past: [batch, heads, old slots, head]; None where there is none.
-        new: [batch, heads, length, head].
-        starts: the slot of the first new row of each entry, [batch, 1].
-        slots: the numbers of the slots of the result.
+
+def _windowed(
+    pasts: Sequence[Tensor | None],
+    new: Sequence[Tensor],
+    starts: Tensor,
+    ends: Tensor,
+    total: int,
+    *,
+    window: int,
+) -> Moved:
+    """A cache that has the latest tokens, in its first slots.
+
+    The columns are the slots of the past and then the new rows.
     """
-    if past is None:
-        return new
-    grown = functional.pad(past, (0, 0, 0, slots.shape[0] - past.shape[2]))
-    kept = grown.where((slots < starts)[:, None, :, None], 0)
-    rows = starts + torch.arange(new.shape[2], device=new.device)
-    return kept.scatter(2, rows[:, None, :, None].expand_as(new), new)
-
-
-class Window(NamedTuple):
-    """The cache of a sliding window: past and new rows side by side, and what stays of them.
-
-    Attributes:
-        positions: of the rows of past and new, [batch, slots + length]; far beyond all tokens for
-            rows without one.
-        kept: the rows that the present has, [batch, slots].
-        resident: which of its slots have a token, [batch, slots].
-    """
-
-    positions: Tensor
-    kept: Tensor
-    resident: Tensor
-
-    @classmethod
-    def of(cls, slots: int, window: int, new: int, starts: Tensor, totals: Tensor) -> Window:
-        """The window of entries that had `starts` tokens and have `totals`, both [batch, 1]."""
-        if slots < window or window < 1:
-            raise ValueError(f"a cache of {slots} slots must hold the window, got {window}")
-        slot = torch.arange(slots, device=starts.device)
-        before, after = (_resident(count, slots, window) for count in (starts, totals))
-        old = (starts - before + slot).where(slot < before, BEYOND)
-        added = starts + torch.arange(new, device=starts.device)
-        added = added.where(added < totals, BEYOND)
-        wanted = totals - after + slot
-        from_old, from_new = wanted - (starts - before), wanted - starts + slots
-        kept = torch.where(wanted < starts, from_old, from_new)
-        resident = slot < after
-        return cls(torch.cat((old, added), 1), kept.where(resident, 0), resident)
-
-    def present(self, rows: Sequence[Tensor]) -> list[Tensor]:
-        """What stays of rows, [batch, heads, slots + length, head]; free slots are 0."""
-        index = self.kept[:, None, :, None]
-        chosen = (x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3])) for x in rows)
-        return [x.where(self.resident[:, None, :, None], 0) for x in chosen]
+    del total
+    joined = [torch.cat((p, x), 2) for p, x in zip(pasts, new, strict=True) if p is not None]
+    added = new[0].shape[2]
+    slots = joined[0].shape[2] - added if joined else 0
+    if slots < window or window < 1:
+        raise ValueError(f"the past must have slots for a window of {window}, got {slots}")
+    slot = torch.arange(slots, device=starts.device)
+    before, after = (_resident(count, slots, window) for count in (starts, ends + 1))
+    old = (starts - before + slot).where(slot < before, BEYOND)
+    rows = starts + torch.arange(added, device=starts.device)
+    positions = torch.cat((old, rows.where(rows <= ends, BEYOND)), 1)
+    wanted = ends + 1 - after + slot
+    kept = torch.where(wanted < starts, wanted - starts + before, wanted - starts + slots)
+    resident = slot < after
+    kept = kept.where(resident, 0)
+    presents = [_pick(x, kept).where(resident[:, None, :, None], 0) for x in joined]
+    return joined, presents, positions
 
 
 BEYOND = 2**40  # the position of a row without a token: after all others

@@ -89,10 +89,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
         first, second = rotated.chunk(2, -1)
     real = torch.addcmul(first * cos, second, sin, value=-1)
     imaginary = torch.addcmul(second * cos, first, sin)
-    parts = [real, imaginary]
-    if interleaved:
-        parts = [torch.stack(parts, -1).flatten(-2)]
-    return torch.cat([*parts, x[..., width:]], -1) if rest or not interleaved else parts[0]
+    if not interleaved:
+        return torch.cat((real, imaginary, x[..., width:]) if rest else (real, imaginary), -1)
+    y = torch.stack((real, imaginary), -1).flatten(-2)
+    return torch.cat((y, x[..., width:]), -1) if rest else y
 
 
 @sample(rotary_embedding)
