@@ -43,3 +43,51 @@ def q_linear_reduce_mean(
     shift = 0 if y_zero is None else y_zero.reshape(()).astype(np.int32)
     y = np.rint(mean / y_scale.reshape(()).astype(np.float32)) + shift
     return np.asarray(np.clip(y, ends.min, ends.max).astype(data.dtype))
+
+
+@formula("MatMulInteger16")
+def mat_mul_integer_16(a: Array, b: Array) -> Array:
+    return np.asarray(np.matmul(a.astype(np.int64), b.astype(np.int64)).astype(np.int32))
+
+
+@formula("MatMulIntegerToFloat")
+def mat_mul_integer_to_float(
+    a: Array,
+    b: Array,
+    a_scale: Array,
+    b_scale: Array,
+    a_zero: Array | None = None,
+    b_zero: Array | None = None,
+    bias: Array | None = None,
+) -> Array:
+    """Of the types that onnxruntime runs on GPUs only: int8 before all others."""
+    factor = a_scale.astype(np.float32).reshape(()) * b_scale.astype(np.float32)
+    total = np.matmul(_less(a, a_zero), _less(b, b_zero)) * factor
+    return np.asarray((total if bias is None else total + bias).astype(a_scale.dtype))
+
+
+@formula("QGemm")
+def q_gemm(
+    a: Array,
+    a_scale: Array,
+    a_zero: Array,
+    b: Array,
+    b_scale: Array,
+    b_zero: Array,
+    c: Array | None = None,
+    y_scale: Array | None = None,
+    y_zero: Array | None = None,
+    *,
+    alpha: float = 1,
+    transA: int = 0,
+    transB: int = 0,
+) -> Array:
+    """C has the scale of the products; onnxruntime lacks a kernel for int8 times uint8."""
+    a, b = a.T if transA else a, b.T if transB else b
+    total = _less(a, a_zero) @ _less(b, b_zero) + (0 if c is None else c)
+    factor = np.float32(alpha) * a_scale * b_scale
+    if y_scale is None or y_zero is None:
+        return np.asarray((total * factor).astype(np.float32))
+    ends = np.iinfo(y_zero.dtype)
+    y = np.rint(total.astype(np.float32) * (factor / y_scale)) + y_zero.astype(np.int32)
+    return np.asarray(np.clip(y, ends.min, ends.max).astype(y_zero.dtype))
