@@ -106,6 +106,7 @@ class MissingOp:
         node: a node of this operator.
         served: the versions that have kernels.
         newest: the last opset that they support.
+        advice: why it has none, and what to do instead; "" if nothing is known.
     """
 
     domain: str
@@ -114,12 +115,14 @@ class MissingOp:
     node: str
     served: tuple[int, ...] = ()
     newest: int | None = None
+    advice: str = ""
 
     def __str__(self) -> str:
         name = f"{self.domain}::{self.op_type}" if self.domain else self.op_type
         where = f"required by node {self.node!r}"
         known = f"; kernels exist from opset {min(self.served)}" if self.served else ""
         known += f" to {self.newest}" if known and self.newest else ""
+        known += f"; {self.advice}" if self.advice else ""
         return f"{name} at opset {self.opset}, {where}{known}"
 
     def registration(self) -> str:

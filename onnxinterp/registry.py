@@ -79,6 +79,9 @@ ENGINE_KEYWORDS = frozenset(
 # attributes without meaning for the result: about memory, or statistics of a training
 IGNORED_ATTRIBUTES = frozenset({"consumed_inputs", "nodes_hitrates", "nodes_hitrates_as_tensor"})
 
+# attributes by which a file lets a runtime be less exact -> the value that does not
+ACCURACY_ATTRIBUTES = {"accuracy_level": 0}
+
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
@@ -268,6 +271,7 @@ HOST_RULES: dict[Function, Function] = {}
 SAMPLES: dict[Function, Function] = {}
 FUSIONS: dict[Function, list[Fusion]] = {}  # by the kernel of the last node
 COMMUTATIVE: set[Function] = set()
+REFUSED: dict[tuple[str, str], str] = {}  # operators without a kernel -> why, and what to do
 
 
 class KernelOptions(TypedDict, total=False):
@@ -324,6 +328,11 @@ def add_kernel(kernel: Kernel) -> None:
     if kernel.since in versions:
         raise ValueError(f"{kernel.op_type}-{kernel.since} is registered twice")
     versions[kernel.since] = kernel
+
+
+def refuse(*op_types: str, domain: str, advice: str) -> None:
+    """Declare why operators have no kernel, and what a user can do: errors say so."""
+    REFUSED.update({(domain, op_type): advice for op_type in op_types})
 
 
 def host(*functions: Callable[..., Any]) -> Callable[[F], F]:

@@ -69,6 +69,13 @@ def contrib_schemas() -> dict[str, dict[str, Any]]:
     return table
 
 
+def all_schemas() -> list[OpSchema]:
+    """ONNX's schemas in all versions, and those that onnxruntime adds."""
+    added = [(name, domain) for domain, names in contrib_schemas().items() for name in names]
+    schemas = [contrib_schema(*key) for key in added]
+    return [*onnx.defs.get_all_schemas_with_history(), *filter(None, schemas)]
+
+
 @cache
 def contrib_schema(op_type: str, domain: str) -> OpSchema | None:
     """The schema of an operator that onnxruntime adds; None where it adds none of that name."""

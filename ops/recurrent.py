@@ -9,6 +9,7 @@ peepholes and the like run cell by cell.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -174,7 +175,7 @@ def lstm(
         f, g, _ = functions[3 * k : 3 * k + 3]
         h = unclipped[3 * k + 2]
         peepholes = None if P is None else P[k]
-        return gates, lstm_step(lambda x: linear(x, R), peepholes, f, g, h, input_forget)
+        return gates, lstm_step(partial(linear, weight=R), peepholes, f, g, h, input_forget)
 
     return _run_cells(layer, cell, layout)
 

@@ -12,7 +12,7 @@ import hashlib
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -84,14 +84,19 @@ def export_file(
     key = _key(network, inputs, options)
     if key is None:
         raise ValueError(f"the export of {type(network).__qualname__} cannot be cached")
+    return cached(key, lambda folder: _export(network, inputs, folder, fresh, options)) / "m.onnx"
+
+
+def cached(key: str, write: Callable[[Path], object]) -> Path:
+    """Return the folder of a key in the cache, which `write` fills if it is not there yet."""
     place = FOLDER / key
     with open(FOLDER / f"{key}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may write it
         if not place.exists():
             with tempfile.TemporaryDirectory(dir=FOLDER, ignore_cleanup_errors=True) as part:
-                _export(network, inputs, Path(part), fresh, options)
+                write(Path(part))
                 Path(part).rename(place)
-    return place / "m.onnx"
+    return place
 
 
 def _export(
@@ -136,7 +141,7 @@ def _key(network: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any]
         if module._forward_hooks or module._forward_pre_hooks or roots - KNOWN_ROOTS:
             return None
         for base in type(module).__mro__:
-            files |= _sources(base.__module__)
+            files |= sources(base.__module__)
     for file in sorted(files):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:32]
@@ -180,8 +185,8 @@ def _tensors(tensors: tuple[Tensor, ...]) -> Iterator[str | bytes]:
 
 
 @cache
-def _sources(module: str) -> frozenset[Path]:
-    """The file of a module of the tests, and those of what it imports from the tests."""
+def sources(module: str) -> frozenset[Path]:
+    """Return the file of a module of the tests, and those of what it imports from the tests."""
     found: set[Path] = set()
     pending = [module]
     while pending:

@@ -18,6 +18,7 @@ from onnxinterp.graph.ir import Model, Node
 from onnxinterp.limits import Limits
 from onnxinterp.reading.source import read
 from onnxinterp.registry import KERNELS, lookup
+from onnxinterp.schemas import all_schemas
 
 EXAMPLES = """\
   onnxinterp ops
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
 def operators() -> list[Row]:
     """Return all operators that have a schema or a kernel, ai.onnx first."""
     versions: dict[tuple[str, str], list[onnx.defs.OpSchema]] = {k: [] for k in KERNELS}
-    for schema in onnx.defs.get_all_schemas_with_history():
+    for schema in all_schemas():
         domain = "" if schema.domain == AI_ONNX else schema.domain
         if not schema.deprecated:
             versions.setdefault((domain, schema.name), []).append(schema)

@@ -23,7 +23,7 @@ from onnxinterp.dtypes import CARRIER, onnx_name
 from onnxinterp.errors import InvalidModelError, MissingOp, UnsupportedOpError, plain
 from onnxinterp.graph.scopes import path_of
 from onnxinterp.lazy import lazy
-from onnxinterp.registry import KERNELS, Kernel
+from onnxinterp.registry import KERNELS, REFUSED, Kernel
 from onnxinterp.schemas import NEWEST
 
 
@@ -173,7 +173,8 @@ class Node:
         """The entry of this node in the list of unsupported operators."""
         versions = tuple(sorted(KERNELS.get((self.domain, self.op_type), {})))
         newest = NEWEST.get(self.domain)
-        return MissingOp(self.domain, self.op_type, self.opset, self.name, versions, newest)
+        advice = REFUSED.get((self.domain, self.op_type), "")
+        return MissingOp(self.domain, self.op_type, self.opset, self.name, versions, newest, advice)
 
 
 @dataclass(frozen=True, eq=False)

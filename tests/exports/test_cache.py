@@ -116,7 +116,7 @@ def test_versions_are_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_source_and_what_it_imports_are_part_of_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = {file.relative_to(exporting.ROOT).as_posix() for file in exporting._sources(__name__)}
+    names = {file.relative_to(exporting.ROOT).as_posix() for file in exporting.sources(__name__)}
     assert "tests/exports/test_cache.py" in names
     assert "tests/exports/modules/encoder.py" in names
     assert "tests/exports/seeding.py" in names, "which the encoder's case imports"
@@ -124,7 +124,7 @@ def test_the_source_and_what_it_imports_are_part_of_the_key(
     keys = []
     for text in ("WIDTH = 1", "WIDTH = 2"):
         changed.write_text(text)
-        monkeypatch.setattr(exporting, "_sources", lambda _: frozenset({changed}))
+        monkeypatch.setattr(exporting, "sources", lambda _: frozenset({changed}))
         keys.append(exporting.export_file(layers(), (X,), **OPTIONS))
     assert keys[0] != keys[1]
 

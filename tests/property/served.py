@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import onnx.defs
 from onnx.defs import OpSchema
 
 import onnxinterp  # noqa: F401  # fills the dispatch table
 from onnxinterp.registry import KERNELS, Kernel, lookup
-from onnxinterp.schemas import contrib_schema, contrib_schemas
+from onnxinterp.schemas import all_schemas
 
 
 def label(schema: OpSchema) -> str:
@@ -22,15 +21,6 @@ def kernel_of(schema: OpSchema) -> Kernel:
     kernel = lookup(schema.name, schema.since_version, schema.domain)
     assert kernel is not None, f"no kernel serves {label(schema)}"
     return kernel
-
-
-def all_schemas() -> list[OpSchema]:
-    """ONNX's schemas in all versions, and those that onnxruntime adds."""
-    added = ((name, d) for d, names in contrib_schemas().items() for name in names)
-    return [
-        *onnx.defs.get_all_schemas_with_history(),
-        *filter(None, (contrib_schema(name, domain) for name, domain in added)),
-    ]
 
 
 SCHEMAS: list[OpSchema] = sorted(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import NoneType
+from typing import get_args
+
 import onnx
 import pytest
 import torch
@@ -58,11 +61,16 @@ def test_attributes_are_the_schemas(schema: OpSchema) -> None:
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=label)
 def test_inputs_are_the_schemas(schema: OpSchema) -> None:
-    parameters = kernel_of(schema).parameters
-    assert len(parameters) == len(schema.inputs)
-    for parameter, wanted in zip(parameters, schema.inputs, strict=True):
+    kernel = kernel_of(schema)
+    assert len(kernel.parameters) == len(schema.inputs)
+    required = [
+        i for i, wanted in enumerate(schema.inputs) if wanted.option not in (OPTIONAL, VARIADIC)
+    ]
+    for index, (parameter, wanted) in enumerate(zip(kernel.parameters, schema.inputs, strict=True)):
         assert (parameter.kind is parameter.VAR_POSITIONAL) == (wanted.option is VARIADIC)
-        if wanted.option is OPTIONAL:
+        if wanted.option is OPTIONAL and index < max(required, default=0):  # Python has no default
+            assert NoneType in get_args(kernel.hints[parameter.name]), f"{wanted.name} is optional"
+        elif wanted.option is OPTIONAL:
             assert parameter.default is None, f"{wanted.name} is optional"
 
 

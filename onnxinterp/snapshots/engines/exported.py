@@ -11,6 +11,7 @@ from typing import NamedTuple
 import onnx
 
 from onnxinterp.errors import EngineError, OnnxError
+from onnxinterp.registry import ACCURACY_ATTRIBUTES
 from onnxinterp.snapshots.subject import Subject, check_file_suffices
 from onnxinterp.writing.save import in_memory
 
@@ -44,7 +45,8 @@ class Exported(NamedTuple):
 def export(module: Subject) -> Exported:
     """The file of a module with its current weights, and the outputs that it has now.
 
-    Initializers that a call might give are constants: such calls run in the module.
+    Attributes that let a runtime be less exact than the module do not: a snapshot is to compute the
+    same. Initializers that a call might give are constants: such calls run in the module.
 
     Raises:
         EngineError: a file cannot hold what the module computes with.
@@ -60,12 +62,27 @@ def export(module: Subject) -> Exported:
         kept.update(tensor.name for tensor in proto.graph.initializer)
     inputs = [i for i in proto.graph.input if i.name in kept]
     outputs = [o.name for o in proto.graph.output]
-    if tuple(outputs) == module.output_names and len(inputs) == len(proto.graph.input):
+    is_exact = not _require_exact(proto.graph)
+    is_whole = tuple(outputs) == module.output_names and len(inputs) == len(proto.graph.input)
+    if is_exact and is_whole:
         return Exported(content, files)
     _cut(proto.graph, module.output_names)
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
     return Exported(proto.SerializeToString(), files)
+
+
+def _require_exact(graph: onnx.GraphProto) -> bool:
+    """Set the attributes of `ACCURACY_ATTRIBUTES` to exact; whether one was not."""
+    changed = False
+    for node in graph.node:
+        for attribute in node.attribute:
+            exact = ACCURACY_ATTRIBUTES.get(attribute.name, attribute.i)
+            if attribute.i != exact:
+                attribute.i, changed = exact, True
+            for inner in (attribute.g, *attribute.graphs):
+                changed |= _require_exact(inner)
+    return changed
 
 
 def _cut(graph: onnx.GraphProto, outputs: Sequence[str]) -> None:

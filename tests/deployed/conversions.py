@@ -1,0 +1,60 @@
+"""Files of onnxruntime's smaller tools: float16, inferred shapes, sizes made fixed, preparation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from tests.deployed.files import Deployed
+from tests.deployed.judging import HALF
+from tests.deployed.networks import CLASSIFIER, DECODER, DETECTOR, TAGGER
+from tests.deployed.pretrained import BERT
+from tests.exports.case import Case
+
+
+def half(case: Case, **options: Any) -> Deployed:
+    def write(original: Path, path: Path) -> None:
+        onnx.save(convert_float_to_float16(onnx.load(original), **options), path)
+
+    words = ", ".join(f"{k}={v}" for k, v in options.items())
+    name = "_".join([case.name, *options])
+    return Deployed(
+        f"half_{name}", "convert_float_to_float16", words, case, write, __name__, tolerance=HALF
+    )
+
+
+def symbolic(case: Case) -> Deployed:
+    def write(original: Path, path: Path) -> None:
+        model = SymbolicShapeInference.infer_shapes(onnx.load(original), auto_merge=True)
+        onnx.save(model, path)
+
+    return Deployed(
+        f"symbolic_{case.name}", "symbolic_shape_infer", "auto_merge", case, write, __name__
+    )
+
+
+def prepared(case: Case) -> Deployed:
+    def write(original: Path, path: Path) -> None:
+        quant_pre_process(str(original), str(path), auto_merge=True)
+
+    return Deployed(
+        f"prepared_{case.name}", "quant_pre_process", "auto_merge", case, write, __name__
+    )
+
+
+FILES = (
+    half(CLASSIFIER),
+    half(DETECTOR, keep_io_types=True),
+    half(DECODER, op_block_list=["LayerNormalization"]),
+    half(BERT),
+    half(TAGGER, keep_io_types=True),
+    symbolic(BERT),
+    symbolic(DETECTOR),
+    prepared(CLASSIFIER),
+    prepared(BERT),
+)
