@@ -102,6 +102,8 @@ def upsample(
 ) -> Tensor:
     """The nearest element is that before; the scales are whole numbers for all four axes."""
     factors = [float(s) for s in scales or [1] * X.ndim]
+    if len(factors) != X.ndim:
+        raise ValueError(f"scales must be {X.ndim} numbers, got {scales}")
     return resize(
         X,
         scales=factors,

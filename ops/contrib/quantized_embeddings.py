@@ -38,6 +38,8 @@ def q_embed_layer_normalization(
     epsilon: float = 9.999999960041972e-13,
 ) -> tuple[Tensor, Tensor]:
     """The second output is the number of ones of each row of the mask, 0 without a mask."""
+    if input_ids.ndim != 2:
+        raise ValueError(f"input_ids must be [batch, steps], got {list(input_ids.shape)}")
     batch, steps = input_ids.shape
     hidden = word_embedding_quant.shape[-1]
     _check_tables(word_embedding_quant, position_embedding_quant, segment_embedding, hidden)

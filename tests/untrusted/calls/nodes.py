@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from tests.untrusted.calls import (
     contrib_normalization,
+    contrib_quantized,
     edges,
     indices,
     integers,
@@ -21,7 +22,17 @@ from tests.untrusted.calls import (
 )
 from tests.untrusted.calls.one_node import Node, outcome
 
-FILES = (integers, indices, windows, shapes, types, learning, edges, contrib_normalization)
+FILES = (
+    integers,
+    indices,
+    windows,
+    shapes,
+    types,
+    learning,
+    edges,
+    contrib_normalization,
+    contrib_quantized,
+)
 
 
 def nodes() -> dict[str, Node]:
