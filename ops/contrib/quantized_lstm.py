@@ -146,7 +146,7 @@ def _(d: Draw) -> Call:
         signed = d.dtype("T2") is torch.int8 and len(shape) > 1
         number = 0 if signed else d.integer(0, 40)
         zero = torch.full(shape, number, dtype=integers.dtype)
-        return integers, d.floats(shape, 0.01, 0.1), zero
+        return integers, d.floats(shape, 0.001, 0.015), zero
 
     (W, *of_W), (R, *of_R) = weight(size), weight(hidden)
     numbers = [d.real(0.25, 1) for _ in range(3 * n)]
