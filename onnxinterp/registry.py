@@ -36,7 +36,8 @@ Seven more keyword-only parameters are provided by the engine where a kernel dec
     output_type         the same for the first output
     straight_through    whether all readers of the first output accept floating-point numbers in
                         place of integers, so that gradients can pass
-    prepared            what `prepare` returned for the node's attributes when the model was loaded
+    prepared            what `prepare` returned for the node's attributes when the model was loaded,
+                        or `survey` for the model
     device              the device for new tensors
 """
 
@@ -114,6 +115,8 @@ class Kernel:
         prepare: computes `prepared` from attributes, once when a model is loaded. Its keyword-only
             parameters are the attributes, as the file stores them, tensors as numpy arrays. Tensors
             in the result, alone or in tuples, follow the module from device to device.
+        survey: computes `prepared` from the whole file instead, once when a model is loaded. It
+            gets the model and a function that reads a tensor of it as a numpy array.
         any_opset: the kernel also implements opsets before `since` (onnxruntime writes some
             operators into files of any opset).
         extra_body_outputs: number of subgraph outputs that are not outputs of the node (the
@@ -137,6 +140,7 @@ class Kernel:
     accepts_float_for_int: tuple[str, ...] = ()
     subgraph_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prepare: Callable[..., Any] | None = None
+    survey: Callable[[onnx.ModelProto, Callable[[onnx.TensorProto], Any]], Any] | None = None
     any_opset: bool = False
     extra_body_outputs: int = 0
 
@@ -289,6 +293,7 @@ class KernelOptions(TypedDict, total=False):
     accepts_float_for_int: tuple[str, ...]
     subgraph_of: Mapping[str, tuple[str, ...]]
     prepare: Callable[..., Any] | None
+    survey: Callable[[onnx.ModelProto, Callable[[onnx.TensorProto], Any]], Any] | None
     any_opset: bool
     extra_body_outputs: int
 

@@ -9,6 +9,7 @@ peepholes and the like run cell by cell.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -90,7 +91,7 @@ def gru(
     """Torch's GRU computes linear_before_reset=1; the default in ONNX is 0."""
     layer = layer_of(X, W, R, B, sequence_lens, [initial_h], 3, direction, hidden_size, layout)
     defaults = ("Sigmoid", "Tanh") * layer.n_directions
-    plain = _are(defaults, activations) and linear_before_reset
+    plain = are_activations(defaults, activations) and linear_before_reset
     if plain and clip is None and not torch.compiler.is_compiling():
         return run_native(layer, "gru", layout)
     functions = activations_of(activations or defaults, activation_alpha, activation_beta, clip, X)
@@ -156,9 +157,11 @@ def lstm(
     """The input of the last activation is not clipped, as in onnxruntime."""
     states = [initial_h, initial_c]
     layer = layer_of(X, W, R, B, sequence_lens, states, 4, direction, hidden_size, layout)
-    _check_peepholes(P, layer)
+    check_peepholes(P, layer)
     defaults = ("Sigmoid", "Tanh", "Tanh") * layer.n_directions
-    plain = _are(defaults, activations) and P is None and clip is None and not input_forget
+    plain = (
+        are_activations(defaults, activations) and P is None and clip is None and not input_forget
+    )
     # torch's layer does not return the cell state at the end of a sequence shorter than X
     plain = plain and (sequence_lens is None or n_outputs < 3)
     if plain and not torch.compiler.is_compiling():
@@ -171,7 +174,8 @@ def lstm(
         gates, R = _project(layer, k, X)
         f, g, _ = functions[3 * k : 3 * k + 3]
         h = unclipped[3 * k + 2]
-        return gates, lstm_step(R, None if P is None else P[k], f, g, h, input_forget)
+        peepholes = None if P is None else P[k]
+        return gates, lstm_step(partial(linear, weight=R), peepholes, f, g, h, input_forget)
 
     return _run_cells(layer, cell, layout)
 
@@ -182,22 +186,24 @@ def _project(layer: Layer, k: int, X: Tensor) -> tuple[Tensor, Tensor]:
     return linear(X, W, biases[0] + biases[1] if biases else None), R
 
 
-def _check_peepholes(P: Tensor | None, layer: Layer) -> None:
+def check_peepholes(P: Tensor | None, layer: Layer) -> None:
     expected = (layer.n_directions, 3 * layer.R.shape[2])
     if P is not None and P.shape != expected:
         raise ValueError(f"P must be {list(expected)}, got {list(P.shape)}")
 
 
 def lstm_step(
-    R: Tensor, P: Tensor | None, f: Activation, g: Activation, h: Activation, coupled: int
+    recur: Activation, P: Tensor | None, f: Activation, g: Activation, h: Activation, coupled: int
 ) -> Step:
+    """One step of an LSTM; `recur` is the product of the hidden state and R."""
+
     def peep(gate: Tensor, peephole: Tensor | None, c: Tensor) -> Tensor:
         return gate if peephole is None else gate + peephole * c
 
     def step(x: Tensor, states: States) -> States:
         hidden, c = states
         p_i, p_o, p_f = (None, None, None) if P is None else P.chunk(3)
-        x_i, x_o, x_f, x_c = (x + linear(hidden, R)).chunk(4, -1)
+        x_i, x_o, x_f, x_c = (x + recur(hidden)).chunk(4, -1)
         i = f(peep(x_i, p_i, c))
         forget = 1 - i if coupled else f(peep(x_f, p_f, c))
         c = forget * c + i * g(x_c)
@@ -206,7 +212,7 @@ def lstm_step(
     return step
 
 
-def _are(defaults: Sequence[str], names: Sequence[str] | None) -> bool:
+def are_activations(defaults: Sequence[str], names: Sequence[str] | None) -> bool:
     """Whether these are the activations of a node; their number is checked."""
     if names is not None and len(names) != len(defaults):
         raise ValueError(f"activations must be {len(defaults)} names, got {len(names)}")

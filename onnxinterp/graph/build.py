@@ -37,6 +37,7 @@ from onnxinterp.graph.tensor_attributes import (
     is_tensor,
     is_weight,
     prepare,
+    survey,
 )
 from onnxinterp.limits import REPEATED, Limits
 from onnxinterp.reading.validation.expansion import WIDTH
@@ -133,6 +134,7 @@ class _Builder:
         limits: Limits,
         payloads: Payloads,
     ) -> None:
+        self.proto = proto
         self.kernels = kernels
         self.limits = limits
         self.payloads = payloads
@@ -217,6 +219,9 @@ class _Builder:
                 self._extract(kernel, attributes, name, context)
             if kernel.prepare:
                 prepared = self._prepared(kernel, name, attributes)
+            elif kernel.survey:
+                key = ("survey", kernel.survey)
+                prepared = self._once(key, survey, kernel, name, self.proto, self.payloads)
         node = Node(
             *(fields.op_type, fields.domain, name, opset, inputs, outputs, attributes, kernel),
             scopes=fields.scopes or context.scopes,

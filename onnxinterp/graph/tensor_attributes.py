@@ -4,6 +4,7 @@ is_weight     whether a kernel may want the attribute as a tensor
 holder_of     what holds the elements of a weight
 copy_message  what is kept of another message, apart from the file
 prepare       the tables that a kernel makes of its attributes
+survey        what a kernel finds out about the whole file
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 from google.protobuf.message import Message
-from onnx import TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
 from onnxinterp.errors import InvalidModelError
 from onnxinterp.format.payloads import Payloads
@@ -63,5 +64,18 @@ def prepare(kernel: Kernel, label: str, attributes: Mapping[str, Any], payloads:
         return kernel.prepare(
             **{n: numpy_helper.to_array(v) if is_tensor(v) else v for n, v in given.items()}
         )
+    except Exception as error:
+        raise InvalidModelError(f"node {label!r} ({kernel.op_type}): {error}") from error
+
+
+def survey(kernel: Kernel, label: str, proto: ModelProto, payloads: Payloads) -> Any:
+    """What the kernel's `survey` returns.
+
+    Raises:
+        InvalidModelError: it does not accept the model.
+    """
+    assert kernel.survey is not None
+    try:
+        return kernel.survey(proto, lambda t: numpy_helper.to_array(payloads.inline(t)))
     except Exception as error:
         raise InvalidModelError(f"node {label!r} ({kernel.op_type}): {error}") from error

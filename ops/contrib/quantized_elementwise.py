@@ -28,6 +28,7 @@ from onnxinterp.ops.contrib.quantized_numbers import (
     wide,
 )
 from onnxinterp.ops.contrib.registration import contrib_op
+from onnxinterp.ops.eager import is_eager
 from onnxinterp.ops.quantization import (
     X_SETTINGS,
     dequantize_linear,
@@ -36,6 +37,8 @@ from onnxinterp.ops.quantization import (
 )
 from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
+
+MIN_IN_TABLE = 2**16  # elements from which on a table of all sums of two bytes is faster
 
 
 @contrib_op("QLinearAdd", frozen=settings("A", "B", "C"))
@@ -49,10 +52,7 @@ def q_linear_add(
     C_scale: Tensor = REQUIRED,
     C_zero_point: Tensor | None = None,
 ) -> Tensor:
-    """The zero points are one addend, and each product is added before it is rounded (fma).
-
-    A product of a byte and a float32 number is exact in float64, so that this is that rounding.
-    """
+    """The zero points are one addend, and each product is added before it is rounded (fma)."""
     dtype = wide(C_scale)
     a_ratio, b_ratio = (one(s, dtype) / one(C_scale, dtype) for s in (A_scale, B_scale))
     zeros = [
@@ -60,8 +60,18 @@ def q_linear_add(
         for z in (A_zero_point, B_zero_point, C_zero_point)
     ]
     shift = zeros[2] - (a_ratio * zeros[0] + b_ratio * zeros[1])
-    total = (B.double() * b_ratio.double() + shift.double()).to(dtype)
-    total = (A.double() * a_ratio.double() + total.double()).to(dtype)
+    if is_eager(A, B, shift, least=MIN_IN_TABLE) and A.shape == B.shape:
+        numbers = torch.arange(256, dtype=torch.uint8).view(A.dtype)
+        sums = _weighted_sum(numbers[:, None], numbers, a_ratio, b_ratio, shift)
+        places = A.view(torch.uint8).to(torch.int32).mul_(256).add_(B.view(torch.uint8))
+        return sums.flatten().index_select(0, places.flatten()).view(A.shape)
+    return _weighted_sum(A, B, a_ratio, b_ratio, shift)
+
+
+def _weighted_sum(A: Tensor, B: Tensor, a_ratio: Tensor, b_ratio: Tensor, shift: Tensor) -> Tensor:
+    """Products of a byte and a float32 number are exact in float64: each sum is rounded once."""
+    total = (B.double() * b_ratio.double() + shift.double()).to(shift.dtype)
+    total = (A.double() * a_ratio.double() + total.double()).to(shift.dtype)
     return quantize_shifted(total, None, A.dtype)
 
 

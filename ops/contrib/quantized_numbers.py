@@ -32,6 +32,8 @@ def wide(scale: Tensor) -> torch.dtype:
 
 def one(setting: Tensor, dtype: torch.dtype) -> Tensor:
     """A scale or zero point, which must be one number, as a number of `dtype`."""
+    if setting.numel() != 1:
+        raise ValueError(f"scale and zero point must be one number, got {list(setting.shape)}")
     return setting.reshape(()).to(dtype)
 
 

@@ -144,8 +144,15 @@ def _draw_matrices(d: Draw, types: tuple[str, str], rank: int) -> tuple[Tensor, 
 
 def _draw_columns(d: Draw, B: Tensor, type: str) -> tuple[Tensor, Tensor]:
     """Scale and zero point of the right factor."""
-    shape = d.choice([(), (1,), tuple(B.shape[-1:])])
+    columns = (*B.shape[:-2], 1, B.shape[-1]) if B.ndim > 2 else tuple(B.shape[-1:])
+    shape = d.choice([(), (1,), columns])
     return d.floats(shape, 0.1, 1), d.tensor(shape, type, -10, 10)
+
+
+def _draw_bias(d: Draw, B: Tensor, scale: Tensor, type: str) -> Tensor | None:
+    """A bias. For matrices B with a scale for each column, onnxruntime scales the bias as well."""
+    bias: Tensor = d.tensor(B.shape[-1:], type)
+    return d.maybe(bias) if B.ndim == 2 or scale.numel() == 1 else None
 
 
 @sample(q_gemm)
@@ -182,7 +189,7 @@ def _(d: Draw) -> Call:
         scale.to(d.dtype("T3")),
         d.maybe(d.tensor((), "T1", -10, 10)),
         d.maybe(zero),
-        d.maybe(d.tensor(B.shape[-1:], "T3")),
+        _draw_bias(d, B, scale, "T3"),
     )
 
 
@@ -191,7 +198,7 @@ def _(d: Draw) -> Call:
     _, B = _draw_matrices(d, ("", "T2"), 4)
     A = d.floats((*d.broadcastable(B.shape[:-2]), d.integer(1, 4), B.shape[-2]), d.real(-10, 5), 10)
     scale, zero = _draw_columns(d, B, "T2")
-    return call(A, B, scale, d.maybe(zero), d.maybe(d.tensor(B.shape[-1:], "T1")))
+    return call(A, B, scale, d.maybe(zero), _draw_bias(d, B, scale, "T1"))
 
 
 @sample(mat_mul_integer_16)

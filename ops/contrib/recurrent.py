@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -117,7 +118,8 @@ def attn_lstm(
     def one_direction(k: int, X: Tensor, states: States) -> tuple[Tensor, States]:
         inputs, R, *biases = layer.parameters(k)
         f, g, h = clipped[3 * k], clipped[3 * k + 1], unclipped[3 * k + 2]
-        cell = lstm_step(R, None if P is None else P[k], f, g, h, input_forget)
+        peepholes = None if P is None else P[k]
+        cell = lstm_step(partial(linear, weight=R), peepholes, f, g, h, input_forget)
         of_attention, attend = W[k, :, size:], memory.attend(k)
 
         def step(x: Tensor, states: States) -> States:

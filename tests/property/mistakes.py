@@ -41,6 +41,7 @@ def _scores_of_two(node: NodeProto, _opset: int, _types: Types) -> bool:
 
 
 ONNXRUNTIME: dict[str, Mistake] = {
+    "its tensors are in blocks of channels": lambda node, *_: node.domain == "com.microsoft.nchwc",
     "of two scores it reads the second, and gives 0 and 1 for the labels": _scores_of_two,
     "of the strings of a Loop it keeps those of the first iteration": lambda node, _, types: (
         node.op_type == "Loop" and STRING in types.values()
