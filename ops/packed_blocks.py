@@ -57,6 +57,42 @@ def check_shape(name: str, tensor: Tensor | None, *shapes: Sequence[int]) -> Non
         raise ValueError(f"{name} must be {wanted}, got {list(tensor.shape)}")
 
 
+class BlockRows:
+    """The rows of a matrix in blocks along its rows: (numbers - zero) * scale.
+
+    Attributes:
+        packed: [rows, blocks, bytes].
+        zero: the zero points if they are integers; [rows, blocks].
+        groups: the block of each column; by default a block has the next `block_size` columns.
+        columns: how many there are, without those that fill up the last block.
+        bits: of each number.
+    """
+
+    def __init__(
+        self, packed: Tensor, zero: Tensor | None, groups: Tensor | None, columns: int, bits: int
+    ) -> None:
+        self.packed, self.zero, self.groups = packed, zero, groups
+        self.columns, self.bits = columns, bits
+
+    def __call__(
+        self, first: int, last: int, scales: Tensor, float_zero: Tensor | None = None
+    ) -> Tensor:
+        """Rows `first` to before `last`; see `Rows`."""
+        dtype = wide(scales.dtype)
+        numbers = unpack(self.packed[first:last], self.bits).to(dtype)
+        scale = scales[first:last].to(dtype)
+        zero = self.zero if float_zero is None else float_zero
+        shift = None if zero is None else zero[first:last].to(dtype)
+        if self.groups is not None:
+            numbers, scale = numbers.flatten(1)[:, : self.columns], scale[:, self.groups]
+            shift = None if shift is None else shift[:, self.groups]
+        else:
+            scale = scale.unsqueeze(-1)
+            shift = None if shift is None else shift.unsqueeze(-1)
+        shifted = numbers - (2 ** (self.bits - 1) if shift is None else shift)
+        return (shifted * scale).flatten(1)[:, : self.columns]
+
+
 def product(
     x: Tensor, rows: Rows, size: tuple[int, int], *settings: Tensor | None, transposed: bool = True
 ) -> Tensor:
@@ -74,7 +110,7 @@ def product(
     if n_rows * n_columns < MIN_ELEMENTS or not _is_eager(x, *settings):
         return _times(x, rows(0, n_rows, *settings), transposed)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *settings)):
-        result: Tensor = _Product.apply(rows, size, transposed, x, *settings)  # type: ignore[no-untyped-call]  # untyped in torch
+        result: Tensor = _Product.apply(rows, size, transposed, x, *settings)
         return result
     return _by_parts(x, rows, size, transposed, settings)
 
@@ -128,7 +164,7 @@ class _Product(torch.autograd.Function):
         return _by_parts(xs[0], rows, size, transposed, xs[1:])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]  # of any number
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         x, *settings = ctx.saved_tensors
         for_x, *for_settings = ctx.needs_input_grad[3:]
         found = [None] * len(settings)
@@ -159,9 +195,9 @@ def _settings_gradients(
             held = list(settings)
             if not repeats:
                 for i in places:
-                    held[i] = settings[i].detach().requires_grad_()  # type: ignore[union-attr]  # it has a gradient
+                    held[i] = settings[i].detach().requires_grad_()  # type: ignore[union-attr]  # it has one
             part = ctx.rows(first, last, *held)
-            asked = [held[i] for i in places]
+            asked: list[Any] = [held[i] for i in places]
             slopes = torch.autograd.grad(
                 part, asked, slope.to(part.dtype), create_graph=repeats, allow_unused=True
             )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from onnxinterp.ops.contrib.registration import contrib_op
 from onnxinterp.ops.packed_blocks import (
+    BlockRows,
     check_block_size,
     check_shape,
     packed_size,
@@ -63,7 +64,7 @@ def mat_mul_n_bits(
             g_idx = g_idx[:K].long()
             zero = zero if zero is None or zero.is_floating_point() else None
         is_float = zero is not None and zero.is_floating_point()
-        matrix = _BlockRows(B, None if is_float else zero, g_idx, K, bits)
+        matrix = BlockRows(B, None if is_float else zero, g_idx, K, bits)
         Y = product(A, matrix, (N, K), scales.reshape(N, blocks), zero if is_float else None)
     return Y if bias is None else Y + bias
 
@@ -81,41 +82,6 @@ def _zero_points(zero: Tensor | None, size: tuple[int, int], bits: int) -> Tenso
     width = packed_size(blocks, bits)
     check_shape("zero_points", zero, (rows, width), (rows * width,))
     return unpack(zero.reshape(rows, width), bits)[:, :blocks]
-
-
-class _BlockRows:
-    """The rows of the matrix of a MatMulNBits.
-
-    Attributes:
-        packed: [rows, blocks, bytes].
-        zero: the zero points if they are integers; [rows, blocks].
-        groups: the block of each column; by default a block has the next `block_size` columns.
-        columns: how many there are, without those that fill up the last block.
-        bits: of each number.
-    """
-
-    def __init__(
-        self, packed: Tensor, zero: Tensor | None, groups: Tensor | None, columns: int, bits: int
-    ) -> None:
-        self.packed, self.zero, self.groups = packed, zero, groups
-        self.columns, self.bits = columns, bits
-
-    def __call__(
-        self, first: int, last: int, scales: Tensor, float_zero: Tensor | None = None
-    ) -> Tensor:
-        dtype = wide(scales.dtype)
-        numbers = unpack(self.packed[first:last], self.bits).to(dtype)
-        scale = scales[first:last].to(dtype)
-        zero = self.zero if float_zero is None else float_zero
-        shift = None if zero is None else zero[first:last].to(dtype)
-        if self.groups is not None:
-            numbers, scale = numbers.flatten(1)[:, : self.columns], scale[:, self.groups]
-            shift = None if shift is None else shift[:, self.groups]
-        else:
-            scale = scale.unsqueeze(-1)
-            shift = None if shift is None else shift.unsqueeze(-1)
-        shifted = numbers - (2 ** (self.bits - 1) if shift is None else shift)
-        return (shifted * scale).flatten(1)[:, : self.columns]
 
 
 FP4 = (0.0, 5.208333333e-03, 0.66666667, 1.0, 0.33333333, 0.5, 0.16666667, 0.25)
