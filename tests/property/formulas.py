@@ -56,3 +56,4 @@ def _import_families() -> None:
     for path in sorted(Path(__file__).parent.glob("formulas_*.py")):
         importlib.import_module(f"tests.property.{path.stem}")
 from tests.property import formulas_attention, formulas_packed  # noqa: E402, F401  # their formulas
+from tests.property import formulas_packed  # noqa: E402, F401  # registers its formulas

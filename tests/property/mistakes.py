@@ -40,8 +40,17 @@ def _scores_of_two(node: NodeProto, _opset: int, _types: Types) -> bool:
     return two and len(set(attributes["class_ids"])) > 1
 
 
+def _not_transposed(node: NodeProto, _opset: int, _types: Types) -> bool:
+    return node.op_type == "MatMulBnb4" and any(
+        a.name == "transB" and not a.i for a in node.attribute
+    )
+
+
 ONNXRUNTIME: dict[str, Mistake] = {
     "its tensors are in blocks of channels": lambda node, *_: node.domain == "com.microsoft.nchwc",
+    "it packs the matrix as if it were transposed, and reads memory that it has not set": (
+        _not_transposed
+    ),
     "of two scores it reads the second, and gives 0 and 1 for the labels": _scores_of_two,
     "of the strings of a Loop it keeps those of the first iteration": lambda node, _, types: (
         node.op_type == "Loop" and STRING in types.values()
