@@ -80,8 +80,9 @@ NOT_WIDENED = {
     "QuantizeLinear": ("T2", "T3"),
     "QLinearMatMul": ("T1", "T2", "T3"),
     "QLinearConv": ("T1", "T2", "T3"),
+    "com.microsoft::GridSample-1": ("T1",),
 }
-"""Type parameters whose range or bits the answer depends on."""
+"""Type parameters whose range or bits the answer depends on, or its type, untold by the schema."""
 
 MOVED_WHOLE = ("Unique", "NonZero")
 """Operators for which a complex number is one thing, not two parts."""
@@ -325,6 +326,7 @@ def widened(
 ) -> Iterator[OneNode]:
     """The same call in types that hold the same numbers: those that are drawn fit float32."""
     admitted = _admitted(schema)
+    kept = (*NOT_WIDENED.get(schema.name, ()), *NOT_WIDENED.get(label(schema), ()))
     for choice in range(3):
         types = dict(case.types)
         for parameter, elem_type in case.types.items():
@@ -332,7 +334,7 @@ def widened(
             read = elem_type == STRING and schema.name in ("Cast", "CastLike") and parameter == "T1"
             wider = [FLOAT] if read else wider
             masks = elem_type == TensorProto.BOOL and schema.name == "Attention"
-            if wider and not masks and parameter not in NOT_WIDENED.get(schema.name, ()):
+            if wider and not masks and parameter not in kept:
                 types[parameter] = wider[min(choice, len(wider) - 1)]
         if types == case.types:
             return
