@@ -1,10 +1,12 @@
 """Moved, selected and compared elements: operators that onnxruntime had before ONNX had them.
 
-Inverse, Trilu, Range, ExpandDims, Pad, GatherND, GridSample, Unique, CDist, UnfoldTensor.
+Inverse, Trilu, Range, ExpandDims, Pad, GatherND, GridSample, Unique, CDist, UnfoldTensor,
+IsAllFinite.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -108,6 +110,19 @@ def unfold_tensor(input: Tensor, *, dim: int = -1, size: int, step: int = 1) -> 
     return input.unfold(dim, size, step)
 
 
+@contrib_op("IsAllFinite")
+def is_all_finite(*input: Tensor, isinf_only: int = 0, isnan_only: int = 0) -> Tensor:
+    """Whether no element is nan, or infinite, or one of the two."""
+    if isinf_only and isnan_only:
+        raise ValueError("isinf_only and isnan_only must not both be set")
+    test = torch.isinf if isinf_only else torch.isnan if isnan_only else _is_not_finite
+    return ~torch.stack([test(x).any() for x in input]).any()
+
+
+def _is_not_finite(x: Tensor) -> Tensor:
+    return ~torch.isfinite(x)
+
+
 @sample(inverse)
 def _(d: Draw) -> Call:
     """The diagonal is large enough for all matrices to be invertible."""
@@ -199,3 +214,13 @@ def _(d: Draw) -> Call:
     dim = d.axis(x.ndim)
     size = d.integer(1, x.shape[dim])
     return call(x, dim=dim if dim != -1 else d.maybe(dim), size=size, step=d.maybe(d.integer(1, 3)))
+
+
+@sample(is_all_finite)
+def _(d: Draw) -> Call:
+    tensors = [d.tensor(d.shape(min_dims=1), "V") for _ in range(d.integer(1, 3))]
+    for x in tensors:
+        if x.numel():
+            x.view(-1)[0] = d.choice([0.0, math.inf, -math.inf, math.nan])
+    setting = d.choice([{}, {"isinf_only": 1}, {"isnan_only": 1}, {"isinf_only": 0}])
+    return call(*tensors, **setting)

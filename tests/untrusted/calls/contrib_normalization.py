@@ -155,4 +155,77 @@ def images() -> Iterator[Node]:
     yield refused("GridSample", [image, ones(1, 1, 1, 2)], mode="linear")
 
 
-GROUPS = (skips, embeddings, fused, elements, images)
+def diffusion() -> Iterator[Node]:
+    """Groups that do not divide, sums of other shapes, halves of odd sizes, biases elsewhere."""
+    image, scale = ones(1, 2, 2, 4), ones(4)
+    for name, rest in (("GroupNorm", []), ("SkipGroupNorm", [image])):
+        norm = partial(refused, name, activation=0)
+        for groups in (0, -1, 3, 8):
+            yield norm([image, scale, scale, *rest], groups=groups)
+        yield norm([image, scale, ones(1), *rest], groups=2)
+        yield norm([ones(2, 4), scale, scale, *rest], groups=2)
+        yield refused(name, [image, scale, scale, *rest], groups=2, activation=2)
+    skip = partial(refused, "SkipGroupNorm", activation=0, groups=2)
+    for other in (ones(1), ones(4), ones(2, 4), ones(1, 1), ones(1, 2, 1, 4), ones(2, 2, 2, 4)):
+        yield skip([image, scale, scale, other])
+    yield skip([image, scale, scale, image, ones(1)])
+    yield refused("BiasAdd", [image, ones(1), image])
+    yield refused("BiasAdd", [image, scale, scale])
+    yield refused("BiasSplitGelu", [ones(1, 1, 3), ones(3)])
+    yield refused("BiasSplitGelu", [ones(1, 1, 4), ones(1)])
+    soft = partial(refused, "BiasSoftmax")
+    for inner, bias in ((1, (2, 1)), (0, (2, 3)), (1, (1, 3, 4)), (0, (2, 1, 4)), (1, (5, 1, 4))):
+        yield soft([ones(2, 3, 4), ones(*bias)], axis=2, is_inner_broadcast=inner)
+    yield soft([ones(2, 3), ones(1, 2, 3)], is_inner_broadcast=0)
+    yield soft([ones(2, 3), ones(2, 3)], axis=2, is_inner_broadcast=0)
+
+
+def training() -> Iterator[Node]:
+    """Sums of other shapes, complex numbers without parts, indices beyond the table."""
+    for name in ("BiasDropout", "BitmaskBiasDropout"):
+        yield refused(name, [ones(2, 4), ones(1)])
+        yield refused(name, [ones(2, 4), ones(4), ones(4)])
+        yield refused(name, [ones(2, 4), ones(4), None, SCALAR(2, np.float32), SCALAR(True)])
+        yield either(name, [SCALAR(1, np.float32), SCALAR(1, np.float32)], outputs=2)
+    yield gives([[1] * 33, [2**32 - 1, 1]], "BitmaskDropout", [ones(33)], outputs=2)
+    for name in ("ComplexMul", "ComplexMulConj"):
+        for shape in ((3,), (1,), (2, 3), ()):
+            yield refused(name, [ones(*shape), ones(2)])
+            yield refused(name, [ones(2), ones(*shape)])
+        yield refused(name, [ones(2, 2), ones(3, 2)])
+    yield refused("Rfft", [ones(3)])
+    yield refused("Rfft", [ones(4)], signal_ndim=2)
+    yield refused("Rfft", [ones(4)], normalized=1)
+    yield refused("Rfft", [ones(4)], onesided=0)
+    yield refused("Rfft", [ones(0)])
+    yield refused("Irfft", [ones(4, 3)], signal_ndim=1)
+    yield refused("Irfft", [ones(2)], signal_ndim=1)
+    yield refused("Irfft", [ones(1, 2)], signal_ndim=1)
+    yield refused("IsAllFinite", [ones(2)], isinf_only=1, isnan_only=1)
+    for index in (3, -1, 2**40):
+        yield refused("TorchEmbedding", [ones(3, 2), i(index)])
+    yield refused("TorchEmbedding", [ones(3), i(0)])
+    yield refused("TorchEmbedding", [ones(3, 2), i(0), SCALAR(3)])
+
+
+def legacy() -> Iterator[Node]:
+    """Borders wider than the image, biases of other channels, attributes that are missing."""
+    image = ones(1, 2, 3, 3)
+    first = partial(one_node.refused, opset=9)
+    for border in ([1, 0], [-1, 0, 0, 0], [2, 0, 2, 0], [0, 2, 0, 2], [2**62, 0, 2**62, 0]):
+        yield first("Crop", [image], border=border)
+    for scale in ([1], [4, 1], [1, 4], [-1, 1], [2**62, 2**62]):
+        yield first("Crop", [image], border=[0, 0, 0, 0], scale=scale)
+    yield first("Crop", [image])
+    yield first("Crop", [image[0]], border=[0, 0, 0, 0])
+    yield first("ImageScaler", [image])
+    yield first("ImageScaler", [image], bias=[1.0])
+    yield first("ImageScaler", [image[0]], bias=[1.0, 1.0])
+    yield first("ScaledTanh", [image], alpha=1.0)
+    yield first("ParametricSoftplus", [image], beta=1.0)
+    yield first("DynamicSlice", [image, i(0), i(1), i(4)])
+    yield first("DynamicSlice", [image, i(0), i(1, 2), i(0)])
+    yield one_node.refused("MeanVarianceNormalization", [ones(2, 2)], opset=8)
+
+
+GROUPS = (skips, embeddings, fused, elements, images, diffusion, training, legacy)
