@@ -1,9 +1,9 @@
 """Activation functions.
 
 History: Relu, LeakyRelu, PRelu, Elu, Selu, Sigmoid, HardSigmoid, Softplus, Softsign 1; PRelu 7
-(the slope broadcasts as in numpy); Selu 6 (more exact constants); Shrink 9; ThresholdedRelu 10;
-Celu 12; HardSwish, Relu of integers 14; Mish 18; Gelu 20; Swish 24; SwiGLU 28; bfloat16 at 13, 16,
-22 or 28.
+(the slope broadcasts as in numpy); Selu 6 (more exact constants); Shrink 9; ThresholdedRelu 10
+(1 in onnxruntime); Celu 12; HardSwish, Relu of integers 14; Mish 18; Gelu 20; Swish 24; SwiGLU 28;
+bfloat16 at 13, 16, 22 or 28.
 """
 
 from __future__ import annotations
@@ -102,6 +102,9 @@ softsign = unary("Softsign", functional.softsign)
 @op("ThresholdedRelu", since=10)
 def thresholded_relu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
     return torch.where(alpha < X, X, 0)
+
+
+thresholded_relu_1 = older(thresholded_relu, since=1)  # onnxruntime's, before ONNX had it
 
 
 @op("Shrink", since=9)

@@ -3,7 +3,8 @@
 History: InstanceNormalization 1, 6 (without a hint about memory), 22 (bfloat16). LayerNormalization
 17; onnxruntime's optimizer writes it and SimplifiedLayerNormalization at any opset.
 RMSNormalization 23. GroupNormalization 18 (scale and bias per group), 21 (per channel).
-MeanVarianceNormalization 9, 13 (bfloat16). LpNormalization 1, 22 (bfloat16). LRN 1, 13 (bfloat16).
+MeanVarianceNormalization 1 (onnxruntime's own), 9, 13 (bfloat16). LpNormalization 1, 22 (bfloat16).
+LRN 1, 13 (bfloat16).
 """
 
 from __future__ import annotations
@@ -201,6 +202,20 @@ def mean_variance_normalization(X: Tensor, *, axes: list[int] = [0, 2, 3]) -> Te
     return centred / (centred.square().mean(axes, keepdim=True).sqrt() + 1e-9)
 
 
+@op("MeanVarianceNormalization", since=1)
+def mean_variance_normalization_1(
+    input: Tensor, *, across_channels: int = 0, normalize_variance: int = 1
+) -> Tensor:
+    """Of onnxruntime, before ONNX had it: images only; a variance of 0 gives nan."""
+    if input.ndim != 4:
+        raise ValueError(f"input must be 4-D, got {list(input.shape)}")
+    axes = [0, 1, 2, 3] if across_channels else [0, 2, 3]
+    centred = input - input.mean(axes, keepdim=True)
+    if not normalize_variance:
+        return centred
+    return centred / centred.square().mean(axes, keepdim=True).sqrt()
+
+
 @op("LpNormalization", since=1)
 def lp_normalization(input: Tensor, *, axis: int = -1, p: Literal[1, 2] = 2) -> Tensor:
     """The result is 0 where the norm is 0."""
@@ -271,6 +286,15 @@ def _(d: Draw) -> Call:
     shape = d.shape(min_dims=4, min_side=2)
     order = d.ints((math.prod(shape),), 0, 2**31 - 1).argsort()  # elements that all differ
     return call(order.reshape(shape).to(d.dtype()), axes=d.maybe(d.axes(4, min_size=1)))
+
+
+@sample(mean_variance_normalization_1)
+def _(d: Draw) -> Call:
+    """The first column stands apart, so that no variance is near 0."""
+    x = d.tensor((*d.shape(2, 2), *d.shape(2, 2, min_side=2)), lo=-1, hi=1)
+    x[..., :1] += 4
+    flags = {n: d.maybe(d.integer(0, 1)) for n in ("across_channels", "normalize_variance")}
+    return call(x, **flags)
 
 
 @sample(lp_normalization)

@@ -1,4 +1,7 @@
-"""Sums of embeddings, normalized: the first node of a BERT that onnxruntime optimized."""
+"""Embeddings: EmbedLayerNormalization, the first node of a BERT that onnxruntime optimized.
+
+TorchEmbedding is nn.Embedding in graphs that onnxruntime exports for training.
+"""
 
 from __future__ import annotations
 
@@ -80,6 +83,21 @@ def _check_tables(gamma: Tensor, beta: Tensor, *tables: Tensor | None) -> None:
             raise ValueError(f"an embedding must be {wanted}, got {list(table.shape)}")
 
 
+@contrib_op("TorchEmbedding", strings=False)
+def torch_embedding(
+    weight: Tensor,
+    indices: Tensor,
+    padding_idx: int | None = None,
+    scale_grad_by_freq: bool | None = None,
+) -> Tensor:
+    """The last two inputs change gradients only."""
+    if weight.ndim != 2:
+        raise ValueError(f"weight must be 2-D, got {list(weight.shape)}")
+    scales = bool(scale_grad_by_freq)
+    rows: Tensor = functional.embedding(indices, weight, padding_idx, scale_grad_by_freq=scales)
+    return rows
+
+
 @sample(embed_layer_normalization)
 def _(d: Draw) -> Call:
     """The first column stands apart, so that no variance is near 0. onnxruntime wants 2 outputs."""
@@ -108,3 +126,14 @@ def _(d: Draw) -> Call:
         mask_index_type=d.maybe(d.integer(0, 1)),
         outputs=d.integer(2, 3),
     )
+
+
+@sample(torch_embedding)
+def _(d: Draw) -> Call:
+    """Different indices but that of the padding, so that gradients are the slopes."""
+    rows = d.integer(2, 6)
+    order = d.permutation(rows)
+    indices = torch.tensor(order[1:]).reshape(d.choice([(-1,), (1, -1)]))
+    weight = d.tensor((rows, d.integer(1, 4)))
+    scaled = d.maybe(torch.tensor(d.boolean()))
+    return call(weight, indices, d.maybe(order[0]), scaled)

@@ -81,8 +81,9 @@ NOT_WIDENED = {
     "QuantizeLinear": ("T2", "T3"),
     "QLinearMatMul": ("T1", "T2", "T3"),
     "QLinearConv": ("T1", "T2", "T3"),
+    "com.microsoft::GridSample-1": ("T1",),
 }
-"""Type parameters whose range or bits the answer depends on."""
+"""Type parameters whose range or bits the answer depends on, or its type, untold by the schema."""
 
 PACKED = ("MatMulNBits", "GatherBlockQuantized", "QMoE")
 """Operators of which bytes hold several numbers."""
@@ -344,6 +345,7 @@ def widened(
 ) -> Iterator[OneNode]:
     """The same call in types that hold the same numbers: those that are drawn fit float32."""
     admitted = _admitted(schema)
+    kept = (*NOT_WIDENED.get(schema.name, ()), *NOT_WIDENED.get(label(schema), ()))
     for choice in range(3):
         types = dict(case.types)
         for parameter, elem_type in case.types.items():
@@ -352,12 +354,7 @@ def widened(
             wider = [FLOAT] if read else wider
             masks = elem_type == TensorProto.BOOL and schema.name == "Attention"
             packed = elem_type == TensorProto.UINT8 and schema.name in PACKED
-            if (
-                wider
-                and not masks
-                and not packed
-                and parameter not in NOT_WIDENED.get(schema.name, ())
-            ):
+            if wider and not (masks or packed) and parameter not in kept:
                 types[parameter] = wider[min(choice, len(wider) - 1)]
         if types == case.types:
             return
