@@ -114,7 +114,7 @@ class Kernel:
         any_opset: the kernel also implements opsets before `since` (onnxruntime writes some
             operators into files of any opset).
         extra_body_outputs: number of subgraph outputs that are not outputs of the node (the
-            condition of a Loop).
+            condition of a Loop); None where the one has nothing to do with the other.
     """
 
     function: Callable[..., Any]
@@ -135,7 +135,7 @@ class Kernel:
     subgraph_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prepare: Callable[..., Any] | None = None
     any_opset: bool = False
-    extra_body_outputs: int = 0
+    extra_body_outputs: int | None = 0
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         """A kernel of this package is pickled as its key: not all functions have a global name."""
@@ -286,7 +286,7 @@ class KernelOptions(TypedDict, total=False):
     subgraph_of: Mapping[str, tuple[str, ...]]
     prepare: Callable[..., Any] | None
     any_opset: bool
-    extra_body_outputs: int
+    extra_body_outputs: int | None
 
 
 def op(

@@ -38,6 +38,7 @@ from tests.property.formulas import run_formula
 from tests.property.one_node import OneNode, one_node
 from tests.property.served import label
 from tests.property.terms import in_terms
+from tests.property.undefined import defined
 
 onnxruntime.set_default_logger_severity(4)
 
@@ -75,6 +76,7 @@ WIDER = {
 """Element type -> types whose arithmetic is the same for the small numbers that are drawn."""
 
 NOT_WIDENED = {
+    "BeamSearch": ("F",),
     "BitCast": ("T1",),
     "CastLike": ("T2",),
     "QuantizeLinear": ("T2", "T3"),
@@ -109,7 +111,7 @@ def run_onnxruntime(case: OneNode) -> list[Any]:
     )
     if any(v.type in NARROW for v in (*session.get_inputs(), *session.get_outputs())):
         return list(Reference(case.model)(case.torch_feeds()).values())
-    answer = session.run(None, case.feeds)
+    answer = defined(case, session.run(None, case.feeds))
     return [to_lane(r if dtype is None else r.astype(dtype)) for r in answer]
 
 
