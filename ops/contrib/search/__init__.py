@@ -12,6 +12,6 @@ onnxruntime's convert_generation.py writes these nodes. The subgraphs are called
 all sequences have ended, so the number of calls depends on data.
 """
 
-from onnxinterp.ops.contrib.search import beam, greedy
+from onnxinterp.ops.contrib.search import beam, greedy, whisper
 
-__all__ = ["beam", "greedy"]
+__all__ = ["beam", "greedy", "whisper"]

@@ -1,4 +1,4 @@
-"""BeamSearch: the most probable of several sequences, of GPT-2 or of T5."""
+"""BeamSearch: the most probable of several sequences, of GPT-2, T5 or Whisper."""
 
 from __future__ import annotations
 
@@ -6,17 +6,27 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.ops.contrib.registration import contrib_op
-from onnxinterp.ops.contrib.search.decoders import DECODING, EncoderDecoder, GptDecoder, Layout
+from onnxinterp.ops.contrib.search.decoders import (
+    EncoderDecoder,
+    GptDecoder,
+    Layout,
+    layout_of,
+    t5_model,
+    whisper_model,
+)
 from onnxinterp.ops.contrib.search.graphs import (
+    Vocabulary,
     draw_ending,
     draw_mask,
     draw_tokens,
     draw_vocabulary,
     gpt_decoder,
     t5_graphs,
+    whisper_graphs,
 )
 from onnxinterp.ops.contrib.search.greedy import check_length
 from onnxinterp.ops.contrib.search.hypotheses import BeamScorer
@@ -27,7 +37,6 @@ from onnxinterp.values import Host, Scalar, Subgraph
 
 MAX_BEAMS = 128  # as in onnxruntime
 UNLIKELY = -1e9  # the score of all beams but the first at the start, which would be equal
-GPT, T5 = 0, 1
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class Search:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Sequences, their scores, and the scores of all candidates at each step."""
         sequences, length = model.sequences, model.sequences.shape[1]
+        check_length(sequences, self.max_length)
         rows = sequences.shape[0]
         batch = rows // self.beams
         scorer = BeamScorer(
@@ -92,7 +102,7 @@ class Search:
         return found, best.to(self.dtype or best.dtype), steps.to(self.dtype or best.dtype)
 
 
-@contrib_op("BeamSearch", data_shaped=True, **DECODING)
+@contrib_op("BeamSearch", data_shaped=True, prepare=layout_of, extra_body_outputs=None)
 def beam_search(
     input_ids: Tensor,
     max_length: Scalar,
@@ -104,8 +114,8 @@ def beam_search(
     vocab_mask: Tensor | None = None,
     prefix_vocab_mask: Tensor | None = None,
     attention_mask: Tensor | None = None,
-    decoder_input_ids: Tensor | None = None,  # noqa: ARG001  # of Whisper
-    logits_processor: Scalar | None = None,  # noqa: ARG001
+    decoder_input_ids: Tensor | None = None,
+    logits_processor: Scalar | None = None,
     *,
     decoder: Subgraph,
     decoder_start_token_id: int = -1,
@@ -124,22 +134,20 @@ def beam_search(
     The length includes the prompt, and not the token that ends the sequence. The third output is
     undefined in onnxruntime, and 0 here, for steps after all sequences have ended.
     """
-    if model_type not in (GPT, T5):
-        raise ValueError(f"model_type must be 0 (GPT-2) or 1 (T5), got {model_type}")
     beams = int(num_beams)
     search = Search(
         beams=beams,
         count=int(num_return_sequences),
         max_length=int(max_length),
         vocab_size=vocab_size,
-        length_penalty=_number(length_penalty),
+        length_penalty=number_of(length_penalty),
         early_stopping=early_stopping == 1,
         pad=pad_token_id,
         dtype=next((h.dtype for h in (length_penalty, repetition_penalty) if h is not None), None),
     )
     search.check()
     rules = Rules(
-        repetition_penalty=_number(repetition_penalty),
+        repetition_penalty=number_of(repetition_penalty),
         ngram_size=no_repeat_ngram_size,
         vocab_mask=vocab_mask,
         prefix_vocab_mask=prefix_vocab_mask,
@@ -147,30 +155,29 @@ def beam_search(
         eos=eos_token_id,
     )
     model: GptDecoder | EncoderDecoder
-    if model_type == GPT:
-        check_length(input_ids, max_length)
-        model = GptDecoder(
-            *(decoder, init_decoder, prepared, input_ids, attention_mask, pad_token_id, beams)
-        )
-    else:
-        if encoder is None or decoder_start_token_id < 0:
-            raise ValueError("a T5 model must have an encoder and decoder_start_token_id")
-        start = torch.full_like(input_ids[:, :1], decoder_start_token_id)
-        check_length(start, max_length)
-        if attention_mask is None:
-            attention_mask = (input_ids != pad_token_id).cumsum(1).clamp(max=1).int()
-        inputs = (input_ids, attention_mask)
-        model = EncoderDecoder(
-            *(encoder, decoder, prepared, inputs, start, (attention_mask,), beams)
-        )
+    match model_type:
+        case 0:
+            model = GptDecoder(
+                *(decoder, init_decoder, prepared, input_ids, attention_mask, pad_token_id, beams)
+            )
+        case 1:
+            own = (input_ids, attention_mask, decoder_start_token_id, pad_token_id, beams)
+            model = t5_model(encoder, decoder, prepared, *own)
+        case 2 if logits_processor != 1:
+            tokens = (decoder_input_ids, decoder_start_token_id)
+            model = whisper_model(encoder, decoder, prepared, input_ids, *tokens, beams)
+        case 2:
+            raise ValueError("timestamps need the attributes of WhisperBeamSearch")
+        case _:
+            raise ValueError(f"model_type must be 0 (GPT-2), 1 (T5) or 2, got {model_type}")
     return search.run(model, rules)
 
 
-def _number(value: Host | None) -> float:
+def number_of(value: Host | None) -> float:
     return 1.0 if value is None else float(value.numbers[0])
 
 
-def draw_search(d: Draw, length: int, rows: tuple[int, ...]) -> tuple[Any, ...]:
+def draw_search(d: Draw, length: int, batch: int) -> tuple[Vocabulary, list[Any], dict[str, Any]]:
     """The vocabulary of a search, its inputs behind the first, and its common attributes."""
     own, beams = draw_vocabulary(d), d.integer(1, 3)
     most, ending = length + d.integer(1, 5), draw_ending(d, own)
@@ -184,7 +191,7 @@ def draw_search(d: Draw, length: int, rows: tuple[int, ...]) -> tuple[Any, ...]:
         d.real(0.5, 2),  # likewise
         d.maybe(d.real(0.5, 2)),
         ending.vocab_mask,
-        draw_mask(d, *rows, own.vocab),
+        draw_mask(d, batch, own.vocab),
     ]
     attributes = {
         "eos_token_id": ending.eos,
@@ -199,8 +206,12 @@ def draw_search(d: Draw, length: int, rows: tuple[int, ...]) -> tuple[Any, ...]:
 
 @sample(beam_search)
 def _(d: Draw) -> Call:
-    batch, length, is_t5 = d.integer(1, 3), d.integer(1, 4), d.boolean()
-    own, inputs, attributes = draw_search(d, 1 if is_t5 else length, (batch,))
+    batch, length = d.integer(1, 3), d.integer(1, 4)
+    if d.elem_type("F") != TensorProto.INT32:
+        _, features, inputs, attributes = draw_whisper(d, batch, length)
+        return call(features, *inputs, d.maybe(0), model_type=2, **attributes)
+    is_t5 = d.boolean()
+    own, inputs, attributes = draw_search(d, 1 if is_t5 else length, batch)
     if is_t5:
         is_new = d.boolean()
         if not is_new and inputs[0] == 2:
@@ -217,3 +228,19 @@ def _(d: Draw) -> Call:
         d.maybe(d.ints((batch, length), 0, 1, torch.int32)),
         **attributes,
     )
+
+
+def draw_whisper(
+    d: Draw, batch: int, length: int
+) -> tuple[Vocabulary, Tensor, list[Any], dict[str, Any]]:
+    """The vocabulary, features, the other inputs up to the first tokens, and attributes."""
+    given = d.boolean()
+    first = length if given else 1
+    own, inputs, attributes = draw_search(d, first, batch)
+    inputs[0] = max(inputs[0], first + 2)  # onnxruntime does not run the decoder for one token
+    tokens = draw_tokens(d, own, batch, length) if given else None
+    generator = torch.Generator().manual_seed(own.seed)
+    features = torch.randn((batch, own.size, d.integer(1, 3)), generator=generator)
+    attributes.update(whisper_graphs(own, d.boolean()))
+    attributes.update(decoder_start_token_id=d.integer(0, own.vocab - 1))
+    return own, features.to(d.dtype("F")), [*inputs, None, tokens], attributes

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxinterp.registry import KernelOptions
 from onnxinterp.values import Host, Shape, Subgraph
 
 UNSUPPORTED = ("past_sequence_length", "beam_width", "cache_indirection")
@@ -52,10 +51,6 @@ def layout_of(*, decoder: Any) -> Layout:
     if unsupported:
         raise ValueError(f"a decoder whose past and present share memory: {unsupported[0]!r}")
     return Layout(names, tuple([value.shape for value in decoder.inputs]))
-
-
-DECODING: KernelOptions = {"prepare": layout_of, "extra_body_outputs": None}
-"""What a kernel declares that calls these subgraphs."""
 
 
 class GptDecoder:
@@ -185,6 +180,50 @@ class EncoderDecoder:
 
     def _spread(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return [t.repeat_interleave(self.beams, 0) for t in tensors]
+
+
+def t5_model(
+    encoder: Subgraph | None,
+    decoder: Subgraph,
+    layout: Layout,
+    input_ids: Tensor,
+    mask: Tensor | None,
+    start: int,
+    pad: int,
+    beams: int,
+) -> EncoderDecoder:
+    """T5: it reads tokens, of which only padding on the left is masked, if there is no mask."""
+    if encoder is None or start < 0:
+        raise ValueError("the model must have an encoder and decoder_start_token_id")
+    if input_ids.ndim != 2 or (mask is not None and mask.shape != input_ids.shape):
+        raise ValueError("input_ids and attention_mask must be [batch, length]")
+    if mask is None:
+        mask = (input_ids != pad).cumsum(1).clamp(max=1).int()
+    first = torch.full_like(input_ids[:, :1], start)
+    return EncoderDecoder(encoder, decoder, layout, (input_ids, mask), first, (mask,), beams)
+
+
+def whisper_model(
+    encoder: Subgraph | None,
+    decoder: Subgraph,
+    layout: Layout,
+    features: Tensor,
+    tokens: Tensor | None,
+    start: int,
+    beams: int,
+) -> EncoderDecoder:
+    """Whisper: it reads features, and its decoder begins with `tokens`, or with `start`."""
+    if encoder is None or (tokens is None and start < 0):
+        raise ValueError("the model must have an encoder, and tokens to start with")
+    if features.ndim != 3 or not features.is_floating_point():
+        got = f"{features.dtype} {list(features.shape)}"
+        raise ValueError(f"input_ids must be 3-D floating-point features, got {got}")
+    batch = features.shape[0]
+    if tokens is None:
+        tokens = torch.full((batch, 1), start, dtype=torch.int32, device=features.device)
+    if tokens.ndim != 2 or tokens.shape[0] != batch:
+        raise ValueError(f"decoder_input_ids must be [{batch}, length], got {list(tokens.shape)}")
+    return EncoderDecoder(encoder, decoder, layout, (features,), tokens, (), beams)
 
 
 def _takes_all(layout: Layout) -> bool:

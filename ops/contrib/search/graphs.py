@@ -197,3 +197,16 @@ def t5_graphs(own: Vocabulary, is_new: bool, takes_all: bool) -> dict[str, onnx.
     decoder = own.filled(DECODER, tokens="S" if takes_all else "1", shared=shared, more=more)
     decoder.node[-3].input[0] = "weighted"
     return {"encoder": encoder, "decoder": decoder}
+
+
+def whisper_graphs(own: Vocabulary, takes_states: bool) -> dict[str, onnx.GraphProto]:
+    """Encoder and decoder in the layout of Whisper; the features have the size of the vectors.
+
+    Args:
+        own: the sizes.
+        takes_states: whether the states of the encoder are an input of the decoder, unused.
+    """
+    inputs = f"float[B,{own.size},E] encoder_input_ids, int32[B,S] decoder_input_ids"
+    encoder = own.filled(ENCODER, inputs=inputs, read=READ_FEATURES)
+    states = f"float[B,E,{own.size}] encoder_hidden_states," if takes_states else ""
+    return {"encoder": encoder, "decoder": own.filled(DECODER, tokens="1", shared=states, more="")}

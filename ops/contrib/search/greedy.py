@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.ops.contrib.registration import contrib_op
-from onnxinterp.ops.contrib.search.decoders import DECODING, GptDecoder, Layout
+from onnxinterp.ops.contrib.search.decoders import GptDecoder, Layout, layout_of
 from onnxinterp.ops.contrib.search.graphs import (
     Vocabulary,
     draw_ending,
@@ -31,7 +31,7 @@ MAX_LENGTH = 4096  # tokens of a sequence, as in onnxruntime
 Choose = Callable[[Tensor], Tensor]  # [batch, vocab] scores -> [batch] tokens
 
 
-@contrib_op("GreedySearch", data_shaped=True, **DECODING)
+@contrib_op("GreedySearch", data_shaped=True, prepare=layout_of, extra_body_outputs=None)
 def greedy_search(
     input_ids: Tensor,
     max_length: Scalar,
@@ -111,7 +111,7 @@ def _search(
     return functional.pad(sequences, [0, max_length - sequences.shape[1]], value=pad)
 
 
-@contrib_op("Sampling", data_shaped=True, **{**DECODING, "random": True})
+@contrib_op("Sampling", random=True, data_shaped=True, prepare=layout_of, extra_body_outputs=None)
 def sampling(
     input_ids: Tensor,
     max_length: Scalar,
