@@ -120,7 +120,7 @@ class Kernel:
         any_opset: the kernel also implements opsets before `since` (onnxruntime writes some
             operators into files of any opset).
         extra_body_outputs: number of subgraph outputs that are not outputs of the node (the
-            condition of a Loop).
+            condition of a Loop); None where the one has nothing to do with the other.
     """
 
     function: Callable[..., Any]
@@ -142,7 +142,7 @@ class Kernel:
     prepare: Callable[..., Any] | None = None
     survey: Callable[[onnx.ModelProto, Callable[[onnx.TensorProto], Any]], Any] | None = None
     any_opset: bool = False
-    extra_body_outputs: int = 0
+    extra_body_outputs: int | None = 0
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         """A kernel of this package is pickled as its key: not all functions have a global name."""
@@ -295,7 +295,7 @@ class KernelOptions(TypedDict, total=False):
     prepare: Callable[..., Any] | None
     survey: Callable[[onnx.ModelProto, Callable[[onnx.TensorProto], Any]], Any] | None
     any_opset: bool
-    extra_body_outputs: int
+    extra_body_outputs: int | None
 
 
 def op(

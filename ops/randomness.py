@@ -19,7 +19,7 @@ from onnxinterp.testing.samples import Call, Draw, call, draw_reals
 from onnxinterp.versions import forwards
 
 
-def _generator(seed: float | None, device: torch.device) -> torch.Generator | None:
+def generator_of(seed: float | None, device: torch.device) -> torch.Generator | None:
     if seed is None or device.type == "meta" or torch.compiler.is_dynamo_compiling():
         return None
     return torch.Generator(device).manual_seed(int(seed))
@@ -35,7 +35,7 @@ def random_normal(
     shape: list[int],
     device: torch.device,
 ) -> Tensor:
-    generator = _generator(seed, device)
+    generator = generator_of(seed, device)
     return mean + scale * torch.randn(shape, generator=generator, dtype=dtype, device=device)
 
 
@@ -49,7 +49,7 @@ def random_uniform(
     shape: list[int],
     device: torch.device,
 ) -> Tensor:
-    generator, span = _generator(seed, device), high - low
+    generator, span = generator_of(seed, device), high - low
     return low + span * torch.rand(shape, generator=generator, dtype=dtype, device=device)
 
 
@@ -75,7 +75,7 @@ def random_uniform_like(
 def bernoulli(
     input: Tensor, *, dtype: torch.dtype | None = None, seed: float | None = None
 ) -> Tensor:
-    drawn = torch.bernoulli(input, generator=_generator(seed, input.device))
+    drawn = torch.bernoulli(input, generator=generator_of(seed, input.device))
     return drawn.to(dtype or input.dtype)
 
 
@@ -88,7 +88,7 @@ def multinomial(
     seed: float | None = None,
 ) -> Tensor:
     """The input has logarithms of unnormalized probabilities."""
-    generator = _generator(seed, input.device)
+    generator = generator_of(seed, input.device)
     drawn = torch.multinomial(input.softmax(1), sample_size, replacement=True, generator=generator)
     return drawn.to(dtype)
 

@@ -163,7 +163,8 @@ def _memory(
     outside = None
     if lengths is not None:
         steps = torch.arange(M.shape[1], device=M.device)
-        outside = steps >= within(lengths, M.shape[1])[:, None]
+        last = within(lengths - 1, M.shape[1] - 1)  # a memory of no steps raises
+        outside = steps > last[:, None]
     return Memory(QW, M @ MW[:, None], V, M, outside, AW)
 
 

@@ -110,7 +110,8 @@ class Operator:
         attributes: name -> type; None where it may have any.
         untyped_attributes: names of attributes that may have any type.
         required_attributes: names of attributes that must be given.
-        extra_body_outputs: number of outputs of its subgraphs that are not outputs of the node.
+        extra_body_outputs: number of outputs of its subgraphs that are not outputs of the node;
+            None where they may have any number.
         has_schema: whether this comes from a schema.
     """
 
@@ -122,7 +123,7 @@ class Operator:
     attributes: Mapping[str, int] | None = None
     untyped_attributes: frozenset[str] = frozenset()
     required_attributes: frozenset[str] = frozenset()
-    extra_body_outputs: int = 0
+    extra_body_outputs: int | None = 0
     has_schema: bool = False
 
     def check_arity(self, inputs: Sequence[str], n_outputs: int) -> str:

@@ -228,7 +228,7 @@ class _Validator:
                 raise InvalidModelError(f"has an attribute {name!r} that {wrong}")
         if wrong := operator.check_attributes(attributes):
             raise InvalidModelError(wrong)
-        if operator.has_schema:
+        if operator.has_schema and operator.extra_body_outputs is not None:
             _check_subgraphs(attributes, n_outputs + operator.extra_body_outputs)
         self._count(operator, attributes, place, scopes)
         return len(inputs) + len(attributes)

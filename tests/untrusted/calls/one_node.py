@@ -128,6 +128,8 @@ def _run(node: Node, constant: bool) -> Any:
     results = [helper.make_empty_tensor_value_info(name) for name in outputs]
     graph = helper.make_graph([made], "one", infos, results, initializers)
     imports = [helper.make_opsetid(node.domain, node.opset)]
+    if any(isinstance(a, onnx.GraphProto) for a in node.attributes.values()) and node.domain:
+        imports.append(helper.make_opsetid("", 21))
     module = OnnxModule(helper.make_model(graph, opset_imports=imports, ir_version=10))
     given = {name: _fed(x) for name, x in feeds.items() if name in module.input_names}
     got = module(**given)
