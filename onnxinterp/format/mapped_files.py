@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import platform
+import sys
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from onnxinterp.errors import ChangedFileError
+
+USUAL_NO_RESERVE = 0x4000  # of Linux on most processors; Python names it from 3.13 on
+USUAL_PROCESSORS = ("x86_64", "aarch64", "riscv64", "s390x")
+NO_RESERVE: int | None = getattr(mmap, "MAP_NORESERVE", None) or (
+    USUAL_NO_RESERVE if sys.platform == "linux" and platform.machine() in USUAL_PROCESSORS else None
+)
+"""Linux refuses to map a file larger than its memory if all pages might be written to."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class MappedFiles:
             path: its name.
         """
         info = os.fstat(file.fileno())
-        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        pages = _private_map(file)
         identity, state = (info.st_dev, info.st_ino), (info.st_size, info.st_mtime_ns)
         self._files.append(MappedFile(os.path.abspath(path), weakref.ref(pages), identity, state))
         return pages
@@ -104,9 +113,17 @@ class MappedFiles:
                 gone = True
             elif file.changed(pages):
                 raise ChangedFileError(
-                    f"the external data {file.path!r} were changed since they were mapped, and "
+                    f"the weights in {file.path!r} were changed since they were mapped, and "
                     "perhaps weights with them; load the model again, and replace files instead of "
                     "writing into them"
                 )
         if gone:
             self._files = [file for file in self._files if file.pages() is not None]
+
+
+def _private_map(file: BinaryIO) -> mmap.mmap:
+    """The pages of a file; those that are written to become copies."""
+    if NO_RESERVE is None:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    pages = mmap.PROT_READ | mmap.PROT_WRITE
+    return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | NO_RESERVE, prot=pages)

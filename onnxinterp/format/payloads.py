@@ -14,6 +14,7 @@ number: a tensor that has it where it is expected is the right one.
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import secrets
 import weakref
@@ -255,15 +256,18 @@ class Payloads:
     Args:
         tensors: those that they belong to.
         source: the bytes of the model.
+        pages: the file of the model, mapped, if tensors are to stay in it.
     """
 
     def __init__(
         self,
         tensors: Sequence[CutTensor] = (),
         source: SourceFile | bytes = b"",
+        pages: mmap.mmap | None = None,
     ) -> None:
         self._tensors = {id(t.message): t for t in tensors}  # alive: each id stays its own
         self._source = source
+        self._pages = pages
 
     def __iter__(self) -> Iterator[CutTensor]:
         return iter(self._tensors.values())
@@ -272,6 +276,18 @@ class Payloads:
         """The number of bytes of the payload of a tensor; None if it was not cut out."""
         cut = self._tensors.get(id(tensor))
         return None if cut is None else cut.stop - cut.start
+
+    def mapped(self, tensor: TensorProto, alignment: int) -> tuple[mmap.mmap, int] | None:
+        """The mapped file and where the payload of a tensor starts in it; None: it must be read.
+
+        Args:
+            tensor: the tensor.
+            alignment: what its start must be a multiple of.
+        """
+        cut = self._tensors.get(id(tensor))
+        if cut is None or self._pages is None or cut.start % alignment:
+            return None
+        return self._pages, cut.start
 
     def read(self, tensor: TensorProto) -> Pages:
         """The payload of a tensor, which was cut out, in memory of its own."""

@@ -80,9 +80,7 @@ class TensorReader:
             return self._external(proto, kind, shape)
         if (size := self.payloads.size(proto)) is not None:
             check_tensor(proto, size)
-            if kind in NATIVE:
-                return _from_buffer(self.payloads.read(proto), CARRIER[kind], shape)
-            return _decoded(self.payloads.inline(proto))
+            return self._payload(proto, kind, shape)
         raw = proto.raw_data if proto.HasField("raw_data") else None
         check_tensor(proto, None if raw is None else len(raw))
         if kind == STRING:
@@ -133,6 +131,20 @@ class TensorReader:
         inside.ClearField("data_location")
         inside.raw_data = bytes(data[where.offset : where.offset + where.length])
         return inside
+
+    def is_own(self, proto: TensorProto) -> bool:
+        """Whether a tensor is read to memory of its own, because its data were cut out."""
+        found = self.payloads.size(proto) is not None
+        return found and self.payloads.mapped(proto, _alignment(proto.data_type)) is None
+
+    def _payload(self, proto: TensorProto, kind: int, shape: tuple[int, ...]) -> Tensor:
+        """A tensor whose data were cut out of the model."""
+        if kind not in NATIVE:
+            return _decoded(self.payloads.inline(proto))
+        found = self.payloads.mapped(proto, _alignment(kind))
+        if found is None:
+            return _from_buffer(self.payloads.read(proto), CARRIER[kind], shape)
+        return _from_buffer(found[0], CARRIER[kind], shape, found[1])
 
     @staticmethod
     def _strings(proto: TensorProto, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -195,6 +207,11 @@ def flat_positions(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
         return indices
     strides = [int(np.prod(shape[i + 1 :], dtype=object)) for i in range(len(shape))]
     return (indices * torch.tensor(strides)).sum(1)
+
+
+def _alignment(kind: int) -> int:
+    """What the address of an element must be a multiple of; types that are decoded have none."""
+    return CARRIER[kind].itemsize if kind in NATIVE else 1
 
 
 def _own_copy(data: bytes) -> Pages:

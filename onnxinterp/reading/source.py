@@ -27,6 +27,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx import TensorProto
 
 from onnxinterp.errors import InvalidModelError, UnsafeModelError
+from onnxinterp.format.available_memory import available_bytes
 from onnxinterp.format.files import open_model
 from onnxinterp.format.payloads import Outline, Payloads, SourceFile, is_as_written, outline
 from onnxinterp.format.signatures import describe
@@ -40,6 +41,7 @@ from onnxinterp.reading.validation import validate
 from onnxinterp.registry import Kernel
 
 BLOCK_BYTES = 2**24  # read at once from a file object
+MIN_MAPPED_BYTES = 2**26  # of a file that is mapped where memory is short
 NO_KERNELS: Mapping[str, Kernel] = MappingProxyType({})
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | onnx.ModelProto"
 Content: TypeAlias = "bytes | mmap.mmap | Wire | Outline | None"
@@ -139,21 +141,38 @@ def _parse_file(
         if not size:  # files in /proc, too
             raise InvalidModelError(f"{path} is {describe(b'')}")
         reader, pages = TensorReader(folder, limits), _mapped(file)
-        if lean and (found := _parse_lean(pages, reader, SourceFile(file, str(path)))) is not None:
-            return found
+        if lean:
+            own = reader.mapped.map(file, path) if is_large(size) else None
+            found = _parse_lean(pages, reader, SourceFile(file, str(path)), own)
+            if found is not None:
+                return found
         data = file.read(size + 1)  # a copy: parsed pages of a map would stay in memory
         if len(data) != size:
             raise InvalidModelError(f"{path} was changed while it was read")
         return Read(_parse_bytes(data, str(path)), reader, pages)
 
 
-def _parse_lean(data: Buffer, reader: TensorReader, source: SourceFile | bytes) -> Read | None:
+def is_large(size: int) -> bool:
+    """Whether a file is mapped, because a copy of it would take more than half of the memory."""
+    if size < MIN_MAPPED_BYTES:
+        return False
+    available = available_bytes()
+    return available is not None and size > available // 2
+
+
+def _parse_lean(
+    data: Buffer,
+    reader: TensorReader,
+    source: SourceFile | bytes,
+    pages: mmap.mmap | None = None,
+) -> Read | None:
     """Parse a model without the data of its large tensors; None if that is not possible.
 
     Args:
         data: its bytes.
         reader: for its tensors.
         source: where their data are read from.
+        pages: the file, mapped, if they are to stay in it.
     """
     found = outline(data)
     if found is None:
@@ -168,7 +187,7 @@ def _parse_lean(data: Buffer, reader: TensorReader, source: SourceFile | bytes) 
     tensors = found.find(model)
     if tensors is None:
         return None
-    reader.payloads = Payloads(tensors, source)
+    reader.payloads = Payloads(tensors, source, pages)
     return Read(model, reader, found)
 
 

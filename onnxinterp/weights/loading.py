@@ -79,7 +79,7 @@ def own_tensors(model: Model, reader: TensorReader) -> set[str]:
     return {
         name
         for name, stored in model.tensors.items()
-        if isinstance(stored, onnx.TensorProto) and reader.payloads.size(stored) is not None
+        if isinstance(stored, onnx.TensorProto) and reader.is_own(stored)
     }
 
 

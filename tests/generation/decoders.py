@@ -45,6 +45,7 @@ def decoder(
     hidden: str = "-1e9",
     names: Mapping[str, str] = BUILDER,
     width: int | str = "s",
+    head: int | str = HEAD,
     gqa: str = "",
 ) -> onnx.ModelProto:
     """A decoder.
@@ -56,14 +57,15 @@ def decoder(
         hidden: the score of what a row must not see.
         names: of the inputs and outputs of the cache, by `past_key_0` and so on.
         width: what the file declares as the length of input_ids.
+        head: what it declares as the size of a head.
         gqa: further attributes of GroupQueryAttention.
     """
     ids = [f"int64[b, {width}] input_ids"]
     ids += ["int64[b, t] attention_mask"] * mask
     ids += [f"int64[b, {width}] position_ids"] * positions
     parts = [f"{kind}_{i}" for i in range(LAYERS) for kind in ("key", "value")]
-    pasts = [f"float[b, {KV_HEADS}, p, {HEAD}] past_{part}" for part in parts]
-    presents = [f"float[b, {KV_HEADS}, t, {HEAD}] present_{part}" for part in parts]
+    pasts = [f"float[b, {KV_HEADS}, p, {head}] past_{part}" for part in parts]
+    presents = [f"float[b, {KV_HEADS}, t, {head}] present_{part}" for part in parts]
     cached = cache != "none"
     inputs = ", ".join(ids + pasts * cached)
     outputs = ", ".join([f"float[b, {width}, {VOCABULARY}] logits"] + presents * cached)

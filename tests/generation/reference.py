@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from tests.generation.decoders import HEAD, KV_HEADS
+
 
 class Loop:
     """A decoder in onnxruntime; prompts have no padding, and each runs by itself."""
@@ -25,7 +27,7 @@ class Loop:
         """The new tokens, and the logits that they were chosen by [count, vocabulary]."""
         tokens, logits = list(prompt), []
         pasts = [i for i in self.inputs if i.name.startswith("past")]
-        cache = {i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32) for i in pasts}
+        cache = {i.name: np.zeros((1, KV_HEADS, 0, HEAD), np.float32) for i in pasts}
         follows = [n for n in self.outputs if n.startswith("present")]
         new = list(prompt)
         for _ in range(count):

@@ -25,6 +25,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "concatenated, padding is NaN": {"hidden": "-inf"},
     "concatenated, no positions": {"positions": False},
     "concatenated, no mask": {"mask": False, "positions": False},
+    "shared": {"cache": "shared"},
+    "shared, no size of heads": {"cache": "shared", "head": "d"},
     "no cache": {"cache": "none"},
     "no cache, tokens alone": {"cache": "none", "mask": False, "positions": False},
     "no cache, fixed length": {"cache": "none", "width": 16},
@@ -68,6 +70,30 @@ def test_tokens_are_those_of_onnxruntime(layout: str, expected: Any) -> None:
         assert found.dtype == torch.int64
         assert torch.equal(found[:, :-COUNT], batch["input_ids"])
         assert found[:, -COUNT:].tolist() == wanted
+
+
+@pytest.mark.parametrize("gqa", ["", ", local_window_size = 3"])
+def test_a_buffer_grows_in_steps(gqa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With masks as long as the buffer, onnxruntime computes the same."""
+    monkeypatch.setattr(onnxinterp.generation.decoder, "SLOTS", 4)
+    model = decoder("shared", gqa=gqa)
+    module, loop, batch = OnnxModule(model), Loop(model), padded("left")
+    wanted = [loop(prompt, COUNT)[0] for prompt in PROMPTS]
+    sizes: list[tuple[int, int]] = []
+
+    def note(_: Any, __: Any, given: dict[str, torch.Tensor]) -> None:
+        sizes.append((given["attention_mask"].shape[1], given["past_key_values.0.key"].shape[2]))
+
+    handle = module.register_forward_pre_hook(note, with_kwargs=True)
+    found = onnxinterp.generate(module, **batch, max_new_tokens=COUNT)
+    assert found[:, -COUNT:].tolist() == wanted
+    assert sizes == [(4, 8), *[(8, 8)] * 4, *[(12, 12)] * 3]
+    handle.remove()
+    example = (torch.ones(2, 1).long(), torch.ones(2, 4).long(), torch.ones(2, 1).long())
+    cache = [torch.zeros(2, 2, 4, 16)] * 4
+    snapshot = module.optimize(*example, *cache, engine="onnxruntime", cache=False)
+    found = onnxinterp.generate(snapshot, **batch, max_new_tokens=COUNT)
+    assert found[:, -COUNT:].tolist() == wanted
 
 
 def test_logits_are_those_of_onnxruntime(
