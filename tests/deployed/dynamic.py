@@ -10,6 +10,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from tests.deployed.files import Deployed
 from tests.deployed.networks import CLASSIFIER, DECODER, TAGGER
+from tests.deployed.older import GPT2_PAST
 from tests.deployed.optimized import optimize
 from tests.deployed.pretrained import BERT, GPT2
 from tests.exports.case import Case
@@ -81,5 +82,6 @@ FILES = (
         "bert",
         op_types_to_quantize=["EmbedLayerNormalization", "Attention", "MatMul"],
     ),
+    dynamic("gpt2_past_attention", GPT2_PAST, S8, "gpt2"),
     dynamic("gpt2_attention", GPT2, S8, "gpt2", seed=16),
 )

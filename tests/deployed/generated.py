@@ -81,7 +81,7 @@ class Generated:
 def save_checkpoint(file: Generated, folder: Path) -> None:
     """Write a seeded checkpoint and a tokenizer, as from_pretrained reads them."""
     chosen = getattr(transformers, file.kind)
-    settings = chosen.config_class(**{**COMMON, **file.settings})
+    settings = chosen.config_class(**_settings(file.settings))
     model = chosen(settings)
     seed_weights(model)
     model.save_pretrained(folder)
@@ -93,6 +93,13 @@ def save_checkpoint(file: Generated, folder: Path) -> None:
         pad_token="<pad>",
     )
     tokenizer.save_pretrained(folder)
+
+
+def _settings(own: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a checkpoint; those of a model that sees are in a part of them."""
+    if "text_config" in own:
+        return {**own, "text_config": {**COMMON, **own["text_config"]}}
+    return {**COMMON, **own}
 
 
 def build(file: Generated, checkpoint: Path, folder: Path) -> None:
@@ -131,7 +138,7 @@ def calls(path: Path, answer: Callable[[Feeds], list[Any]]) -> Iterator[tuple[Fe
         offered = {
             "input_ids": generator.integers(3, VOCABULARY, (1, count)),
             "attention_mask": np.ones((1, total), np.int64),
-            "position_ids": np.arange(done, total)[None],
+            "position_ids": _positions(types, done, total),
         }
         feeds = {**{name: x for name, x in offered.items() if name in types}, **state}
         found = answer(feeds)
@@ -139,6 +146,13 @@ def calls(path: Path, answer: Callable[[Feeds], list[Any]]) -> Iterator[tuple[Fe
         named = dict(zip(outputs, found, strict=True))
         state = {n: named[f"present.{n.partition('.')[2]}"] for n in state}
         done = total
+
+
+def _positions(types: dict[str, Any], start: int, end: int) -> np.ndarray:
+    """Return positions of tokens: [1, n], or [3, 1, n] of a model that sees."""
+    axes = len(types["position_ids"].shape.dim) if "position_ids" in types else 2
+    found = np.arange(start, end)[None]
+    return found if axes == 2 else np.broadcast_to(found, (3, *found.shape)).copy()
 
 
 def _sizes(path: Path) -> dict[str, int]:
@@ -188,6 +202,38 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_experts": 4,
             "num_dense_layers": 1,
         },
+    ),
+}
+LINEAR = {
+    **HEADS,
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5,
+        "mrope_section": [2, 1, 1],
+        "mrope_interleaved": True,
+    },
+}
+SEEING = {
+    "vision_config": {
+        "depth": 1,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+    },
+}
+SHARED_EXPERT = {**EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 32}
+ARCHITECTURES |= {
+    "qwen3_5": ("Qwen3_5ForConditionalGeneration", {**SEEING, "text_config": LINEAR}),
+    "qwen3_5_moe": (
+        "Qwen3_5MoeForConditionalGeneration",
+        {**SEEING, "text_config": {**LINEAR, **SHARED_EXPERT}},
     ),
 }
 VARIANTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
