@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.timing import MEMORY_STATUS, run_in_fresh_process, time_candidates, use_one_thread
 from onnxinterp import OnnxModule
+from onnxinterp.generation.cache import EmptyCache
+from onnxinterp.generation.model import Model
 
-ELEMENTS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 PEAK = (
     MEMORY_STATUS
     + """
@@ -34,11 +36,11 @@ torch.set_num_threads(1)
 torch.randn(64, 64) @ torch.randn(64, 64)
 before = status("VmHWM")
 path, past, tokens = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-arrays = feeds(path, past, tokens)
 module = OnnxModule(path).eval()
 with torch.inference_mode():
+    inputs = feeds(module, past, tokens)
     for _ in range(6):
-        module(**{name: torch.from_numpy(x) for name, x in arrays.items()})
+        module(**inputs)
 print(status("VmHWM") - before)
 """
 )
@@ -57,22 +59,16 @@ def open_session(path: str | Path, *, optimize: bool = True) -> Any:
     return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
 
 
-def feeds(path: str | Path, past: int, tokens: int) -> dict[str, np.ndarray[Any, Any]]:
+def feeds(module: OnnxModule, past: int, tokens: int) -> dict[str, Tensor]:
     """The inputs of a step of `tokens` tokens after `past` others, batch 1."""
-    random = np.random.default_rng(0)
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    for info in open_session(path).get_inputs():
-        if info.name == "input_ids":
-            arrays[info.name] = random.integers(3, 200, (1, tokens))
-        elif info.name == "attention_mask":
-            arrays[info.name] = np.ones((1, past + tokens), np.int64)
-        elif info.name == "position_ids":
-            arrays[info.name] = np.arange(past, past + tokens)[None]
-        else:
-            _batch, heads, _length, size = info.shape
-            cache = random.standard_normal((1, heads, past, size))
-            arrays[info.name] = cache.astype(ELEMENTS[info.type])
-    return arrays
+    torch.manual_seed(0)
+    model = Model(module)
+    ids, mask = torch.randint(3, 200, (1, tokens)), torch.ones(1, past + tokens)
+    positions = torch.arange(past, past + tokens)[None]
+    inputs = model.inputs(ids, mask, positions, logits=1, first=False)
+    for part, empty in zip(model.layout.cache, EmptyCache(model)(1, past), strict=True):
+        inputs[part.info.name] = torch.randn(empty.shape).to(empty.dtype)
+    return inputs
 
 
 def main() -> None:
@@ -91,9 +87,9 @@ def main() -> None:
 
 def row(path: Path, past: int, tokens: int, rounds: int) -> str:
     """One row of the table; times of program and snapshot are ratios."""
-    arrays = feeds(path, past, tokens)
-    inputs = {name: torch.from_numpy(x) for name, x in arrays.items()}
     module, session = OnnxModule(path).eval(), open_session(path)
+    inputs = feeds(module, past, tokens)
+    arrays = {name: x.numpy() for name, x in inputs.items()}
     with torch.inference_mode():
         snapshot = module.optimize(**inputs, cache=False)
         calls: dict[str, Callable[[], object]] = {

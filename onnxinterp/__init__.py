@@ -17,6 +17,7 @@ from onnxinterp.errors import (
     UnsafeModelError,
     UnsupportedOpError,
 )
+from onnxinterp.generation import generate, stream
 from onnxinterp.limits import Limits
 from onnxinterp.module import OnnxModule
 from onnxinterp.registry import host, op
@@ -48,9 +49,11 @@ __all__ = [
     "Subgraph",
     "UnsafeModelError",
     "UnsupportedOpError",
+    "generate",
     "host",
     "op",
     "reinsert_batchnorm",
     "reinsert_normalization",
     "replace_head",
+    "stream",
 ]

@@ -11,10 +11,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from onnxinterp.cli import convert, demo, finetune, inspect, ops, profile, verify
+from onnxinterp.cli import convert, demo, finetune, generate, inspect, ops, profile, verify
 from onnxinterp.errors import OnnxError
 
-COMMANDS = (demo, finetune, convert, verify, profile, inspect, ops)
+COMMANDS = (demo, finetune, convert, verify, generate, profile, inspect, ops)
 
 EPILOG = """\
 examples:

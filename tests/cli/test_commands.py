@@ -16,7 +16,8 @@ Captured = pytest.CaptureFixture[str]
 
 
 def test_the_documented_commands_exist() -> None:
-    assert set(NAMES) == {"demo", "finetune", "convert", "verify", "profile", "inspect", "ops"}
+    names = {"demo", "finetune", "convert", "verify", "generate", "profile", "inspect", "ops"}
+    assert set(NAMES) == names
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,6 +48,10 @@ def test_main_help_lists_every_command(capsys: Captured) -> None:
         ["verify", "m.onnx", "--input_shape", "x:1,two"],
         ["verify", "m.onnx", "--input_shape", "x:1,-2"],
         ["demo", "--epochs", "0"],
+        ["generate", "m.onnx"],
+        ["generate", "m.onnx", "--ids", "1,two"],
+        ["generate", "m.onnx", "--ids", "1", "--prompt", "two"],
+        ["generate", "m.onnx", "--ids", "1", "--max-new-tokens", "0"],
     ],
 )
 def test_wrong_usage_exits_2(arguments: list[str], capsys: Captured) -> None:
@@ -62,11 +67,15 @@ def test_wrong_usage_exits_2(arguments: list[str], capsys: Captured) -> None:
         (["verify", "{absent}"], "No such file"),
         (["inspect", "{absent}"], "No such file"),
         (["profile", "{absent}"], "No such file"),
+        (["generate", "{absent}", "--prompt", "text"], "No such file"),
+        (["generate", "{absent}", "--ids", "1"], "No such file"),
         (["ops", "--missing", "{absent}"], "No such file"),
         (["convert", "--onnx_path", "{absent}", "--pytorch_path", "{out}"], "No such file"),
         (["verify", "{broken}"], "cannot be parsed"),
         (["inspect", "{broken}"], "cannot be parsed"),
         (["profile", "{broken}"], "cannot be parsed"),
+        (["generate", "{broken}", "--ids", "1"], "cannot be parsed"),
+        (["generate", "{digits}", "--ids", "1"], "no input is 'input_ids'; its inputs are image"),
         (["verify", "{unserved}"], "my.domain::Foo at opset 1"),
         (["profile", "{unserved}"], "my.domain::Foo at opset 1"),
         (["convert", "--onnx_path", "{unserved}", "--pytorch_path", "{out}"], "my.domain::Bar"),
@@ -152,7 +161,8 @@ def test_missing_extras_print_the_install_command(
 def test_importing_the_library_does_not_import_the_commands() -> None:
     code = (
         "import sys, onnxinterp\n"
-        "names = ('onnxinterp.cli', 'onnxinterp.verify', 'onnxruntime', 'rich', 'onnxoptimizer')\n"
+        "names = ('onnxinterp.cli', 'onnxinterp.verify', 'onnxruntime', 'rich', 'onnxoptimizer',"
+        "    'tokenizers')\n"
         "assert not [n for n in names if n in sys.modules], sorted(sys.modules)\n"
         "import onnxinterp.cli\n"
         "assert not [n for n in names[2:] if n in sys.modules], sorted(sys.modules)\n"

@@ -44,7 +44,7 @@ def test_importing_it_imports_no_extra() -> None:
     code = (
         "import sys, onnxinterp; "
         "print([m for m in ('onnxruntime', 'onnxoptimizer', 'rich', 'PIL', 're2',"
-        " 'hypothesis', 'sympy')"
+        " 'hypothesis', 'sympy', 'tokenizers')"
         " if m in sys.modules])"
     )
     result = subprocess.run(

@@ -7,7 +7,10 @@ absent) and the attributes that the node has, and returns the outputs in order.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from onnx.helper import get_attribute_value
@@ -37,6 +40,7 @@ def run_formula(case: OneNode) -> list[Any]:
     Raises:
         KeyError: it has none.
     """
+    _import_families()
     node = case.model.graph.node[0]
     function = FORMULAS[node.domain, node.op_type]
     attributes = {a.name: get_attribute_value(a) for a in node.attribute}
@@ -46,4 +50,8 @@ def run_formula(case: OneNode) -> list[Any]:
     return list(results[: len(node.output)])
 
 
-from tests.property import formulas_normalization  # noqa: E402, F401  # registers its formulas
+@cache
+def _import_families() -> None:
+    """The files beside this one that are named after it register their formulas."""
+    for path in sorted(Path(__file__).parent.glob("formulas_*.py")):
+        importlib.import_module(f"tests.property.{path.stem}")

@@ -19,6 +19,8 @@ SOFTMAX_FAMILY = ("Softmax", "LogSoftmax", "Hardmax")
 RECURRENT = ("RNN", "GRU", "LSTM")
 T123 = ("T1", "T2", "T3")
 INTEGERS = {TensorProto.INT8, TensorProto.UINT8}
+BIAS_OF_BEAMS = {"MultiHeadAttention": (5, 9), "DecoderMaskedMultiHeadAttention": (4, 9)}
+"""Operator -> its inputs `attention_bias` and `cache_indirection`."""
 RARE_OPTIONS = ("activations", "activation_alpha", "activation_beta", "clip")
 
 
@@ -51,6 +53,14 @@ ONNXRUNTIME: dict[str, Mistake] = {
     ),
     "beside a mask of integers it forgets the window": lambda node, _, types: (
         node.op_type == "Attention" and types.get("U") not in (*FLOATING, TensorProto.BOOL, None)
+    ),
+    "it dies of queries, keys and values in one tensor": lambda node, _opset, _types: (
+        node.op_type == "DecoderMaskedMultiHeadAttention" and not any(node.input[1:3])
+    ),
+    "it takes the attention bias of another beam": lambda node, _opset, _types: (
+        node.op_type in BIAS_OF_BEAMS
+        and all(node.input[i] for i in BIAS_OF_BEAMS[node.op_type] if i < len(node.input))
+        and len(node.input) > max(BIAS_OF_BEAMS[node.op_type])
     ),
 }
 

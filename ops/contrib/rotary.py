@@ -1,0 +1,119 @@
+"""Rotary position embedding with tables of cosines and sines: RotaryEmbedding.
+
+Exporters of language models write it, and onnxruntime's optimizer where it finds its parts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxinterp.ops.contrib.registration import contrib_op
+from onnxinterp.registry import sample
+from onnxinterp.testing.samples import Call, Draw, call
+from onnxinterp.values import Flag
+
+
+@contrib_op("RotaryEmbedding", frozen=("cos_cache", "sin_cache"))
+def rotary_embedding(
+    input: Tensor,
+    position_ids: Tensor,
+    cos_cache: Tensor,
+    sin_cache: Tensor,
+    *,
+    interleaved: Flag | None = None,
+    is_packed_batching: Flag | None = None,
+    num_heads: int | None = None,
+    rotary_embedding_dim: int | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """A single position is that of the first token. onnxruntime ignores `scale` and packing."""
+    del is_packed_batching, scale
+    check_tables(cos_cache, sin_cache)
+    x = token_heads(input, num_heads, rotary_embedding_dim, 2 * cos_cache.shape[1])
+    if rotary_embedding_dim and rotary_embedding_dim != 2 * cos_cache.shape[1]:
+        got = f"{list(cos_cache.shape)} for {rotary_embedding_dim} channels"
+        raise ValueError(f"the tables must have a column for two rotated channels, got {got}")
+    if position_ids.shape == (1,):
+        position_ids = position_ids + torch.arange(x.shape[1], device=x.device)
+        position_ids = position_ids.expand(x.shape[:2])
+    elif position_ids.shape != x.shape[:2]:
+        expected = f"[1] or {list(x.shape[:2])}"
+        raise ValueError(f"position_ids must be {expected}, got {list(position_ids.shape)}")
+    cos, sin = look_up(position_ids.unsqueeze(-1), cos_cache, sin_cache)
+    y = rotate(x, cos, sin, bool(interleaved))
+    return y.transpose(1, 2) if input.ndim == 4 else y.flatten(2)
+
+
+def check_tables(cos_cache: Tensor, sin_cache: Tensor) -> None:
+    """Check that both tables are [positions, pairs]."""
+    if cos_cache.ndim != 2 or cos_cache.shape != sin_cache.shape:
+        got = f"{list(cos_cache.shape)} and {list(sin_cache.shape)}"
+        raise ValueError(f"the tables must be [positions, pairs], got {got}")
+
+
+def token_heads(x: Tensor, heads: int | None, rotated: int | None, head_size: int) -> Tensor:
+    """The input as [batch, length, heads, head].
+
+    Without a number of heads, the heads of a 3-D input are as wide as the tables.
+    """
+    if x.ndim not in (3, 4) or (rotated and not heads):
+        got = f"{list(x.shape)} and {heads} heads"
+        raise ValueError(f"input must be 3-D or 4-D, with heads for a partial rotation, got {got}")
+    if x.ndim == 4:
+        return x.transpose(1, 2)
+    shape = (heads, -1) if heads else (-1, head_size)
+    return torch.unflatten(x, -1, shape)
+
+
+def look_up(positions: Tensor, cos_cache: Tensor, sin_cache: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines at positions, [*positions, pairs]; a position beyond the tables raises."""
+    return functional.embedding(positions, cos_cache), functional.embedding(positions, sin_cache)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """Rotate pairs of the first channels of x; the remaining ones are copied.
+
+    A pair is two neighbours if `interleaved`, else element i of each half. `cos` and `sin`
+    broadcast to [..., pairs].
+    """
+    width = 2 * cos.shape[-1]
+    if width > x.shape[-1]:
+        raise ValueError(f"at most {x.shape[-1]} channels can be rotated, got {width}")
+    rest = x.shape[-1] - width
+    rotated = x[..., :width] if rest else x
+    if interleaved:
+        first, second = rotated[..., 0::2], rotated[..., 1::2]
+    else:
+        first, second = rotated.chunk(2, -1)
+    real = torch.addcmul(first * cos, second, sin, value=-1)
+    imaginary = torch.addcmul(second * cos, first, sin)
+    parts = [real, imaginary]
+    if interleaved:
+        parts = [torch.stack(parts, -1).flatten(-2)]
+    return torch.cat([*parts, x[..., width:]], -1) if rest or not interleaved else parts[0]
+
+
+@sample(rotary_embedding)
+def _(d: Draw) -> Call:
+    batch, length, heads, pairs = [d.integer(1, 3) for _ in range(4)]
+    head = 2 * pairs + d.choice([0, 2])
+    partial = head > 2 * pairs
+    x = d.tensor((batch, length, heads * head))
+    counted = partial or d.boolean()
+    if counted and d.boolean():
+        x = x.reshape(batch, length, heads, head).transpose(1, 2)
+    rows = length + 2
+    single = d.boolean()
+    return call(
+        x,
+        d.ints((1,) if single else (batch, length), 0, 2 if single else rows - 1),
+        d.tensor((rows, pairs), lo=-1, hi=1),
+        d.tensor((rows, pairs), lo=-1, hi=1),
+        interleaved=d.maybe(d.integer(0, 1)),
+        is_packed_batching=d.maybe(d.integer(0, 1)),
+        num_heads=heads if counted else None,
+        rotary_embedding_dim=2 * pairs if partial else d.maybe(0),
+        scale=d.maybe(d.real(0.5, 2)),
+    )
