@@ -16,14 +16,18 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 import transformers
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
+from onnxinterp import OnnxModule
 from tests import exporting
+from tests.deployed import judging
 from tests.deployed.files import Feeds, key
 from tests.deployed.judging import ACTIVATIONS_IN_INT8
 from tests.exports.seeding import seed_weights
+from tests.zoo.comparison import Difference, compare
 
 VOCABULARY = 64
 PROMPT = 5  # tokens
@@ -170,6 +174,22 @@ def _sizes(path: Path) -> dict[str, int]:
 def _empty(kind: onnx.TypeProto.Tensor, sizes: dict[str, int]) -> np.ndarray:
     shape = [sizes[d.dim_param] if d.dim_param else d.dim_value for d in kind.shape.dim]
     return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+
+
+def answers(path: Path) -> list[tuple[Feeds, list[Any]]]:
+    """Return onnxruntime's outputs for a prompt and the steps after it, with their inputs."""
+    session = judging.session(path)
+    return list(calls(path, lambda feeds: session.run(None, feeds)))
+
+
+def difference(module: OnnxModule, wanted: list[tuple[Feeds, list[Any]]]) -> Difference:
+    """Return the worst difference over all calls, each with onnxruntime's own state."""
+    found = []
+    with torch.no_grad():
+        for feeds, _ in wanted:
+            outputs = module(*(torch.from_numpy(feeds[name]) for name in module.input_names))
+            found.append([output.numpy() for output in outputs])
+    return compare(found, [outputs for _, outputs in wanted])
 
 
 EXACT = ("accuracy_level=1",)  # the builder's own choice is 4: activations in int8
