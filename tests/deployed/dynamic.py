@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from tests.deployed.files import Deployed
+from tests.deployed.files import Deployed, original
 from tests.deployed.networks import CLASSIFIER, DECODER, TAGGER
 from tests.deployed.older import GPT2_PAST
 from tests.deployed.optimized import optimize
@@ -31,11 +31,11 @@ def dynamic(
 ) -> Deployed:
     """Return a file of quantize_dynamic, of the original or of the optimizer's file."""
 
-    def write(original: Path, path: Path) -> None:
-        source = original
+    def write(path: Path) -> None:
+        source = original(case)
         if optimized:
             source = path.with_name("optimized.onnx")
-            optimize(original, source, optimized)
+            optimize(original(case), source, optimized)
         quantize_dynamic(
             source,
             path,

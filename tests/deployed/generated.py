@@ -17,9 +17,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-import transformers
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 
 from onnxinterp import OnnxModule
 from tests import exporting
@@ -84,6 +81,10 @@ class Generated:
 
 def save_checkpoint(file: Generated, folder: Path) -> None:
     """Write a seeded checkpoint and a tokenizer, as from_pretrained reads them."""
+    import transformers  # takes seconds; not when the tests are collected
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
     chosen = getattr(transformers, file.kind)
     settings = chosen.config_class(**_settings(file.settings))
     model = chosen(settings)

@@ -182,6 +182,16 @@ class Denoiser(nn.Module):
         return self.leave(F.silu(self.norm_out(x)))
 
 
+class Algebra(nn.Module):
+    """What torch's older exporter writes in operators of onnxruntime if it is asked to."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        inverse = torch.linalg.inv(x @ x.transpose(-1, -2) + torch.eye(x.size(-2)))
+        grid = torch.tanh(x).unsqueeze(-1).expand(-1, -1, -1, 2)
+        sampled = F.grid_sample(x.unsqueeze(1), grid, align_corners=False)
+        return F.gelu(inverse) + inverse.triu(1) + inverse.tril(), sampled
+
+
 def case(
     name: str,
     network: type[nn.Module],
@@ -201,6 +211,15 @@ DETECTOR = case("detector", Detector, (IMAGE,), {"n": 2}, {"n": 1}, outputs=("ma
 TAGGER = case("tagger", Tagger, (Input("ids", ("t", 2), tokens(VOCABULARY)),), {"t": 5}, {"t": 9})
 DECODER = case("decoder", Decoder, (WORDS,), {"n": 2, "t": 5}, {"n": 1, "t": 3})
 EVEN_DECODER = case("even_decoder", EvenDecoder, (WORDS,), {"n": 2, "t": 5}, {"n": 1, "t": 3})
+ALGEBRA = case(
+    "algebra",
+    Algebra,
+    (Input("x", ("n", 4, 4), floats),),
+    {"n": 2},
+    {"n": 3},
+    outputs=("y", "sampled"),
+    opset=13,
+)
 DENOISER = case(
     "denoiser",
     Denoiser,

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnxruntime.transformers.convert_to_packing_mode import PackingMode
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.onnx_model import OnnxModel
 from onnxruntime.transformers.optimizer import optimize_model
 
-from tests.deployed.files import Deployed, Judge
+from tests.deployed.files import Deployed, Judge, original
 from tests.deployed.judging import HALF
 from tests.deployed.networks import DENOISER
 from tests.deployed.older import GPT2_PAST
@@ -33,7 +32,7 @@ HEADS, WIDTH = 4, 32
 
 
 def optimize(
-    original: Path,
+    source: Path,
     path: Path,
     kind: str,
     half: dict[str, Any] | None = None,
@@ -46,7 +45,7 @@ def optimize(
         assert hasattr(chosen, name), name
         setattr(chosen, name, value)
     sizes = {"num_heads": HEADS, "hidden_size": WIDTH} if kind not in ("unet", "swin") else {}
-    made = optimize_model(str(original), kind, optimization_options=chosen, **{**sizes, **options})
+    made = optimize_model(str(source), kind, optimization_options=chosen, **{**sizes, **options})
     if half is not None:
         made.convert_float_to_float16(**half)
     made.save_model_to_file(str(path))
@@ -61,8 +60,8 @@ def optimized(
     judge: Judge = "the file",
     **options: Any,
 ) -> Deployed:
-    def write(original: Path, path: Path) -> None:
-        optimize(original, path, kind, half, fusions, **options)
+    def write(path: Path) -> None:
+        optimize(original(case), path, kind, half, fusions, **options)
 
     said = {**options, **(fusions or {}), **(half or {})}
     words = [f"{k}={v}" for k, v in said.items()]
@@ -90,8 +89,10 @@ def unet(name: str, **fusions: bool) -> Deployed:
 def packed(name: str, **fusions: bool) -> Deployed:
     """Return the optimizer's file after convert_to_packing_mode, which removes padding."""
 
-    def write(original: Path, path: Path) -> None:
-        optimize(original, path, "bert", fusions=fusions)
+    def write(path: Path) -> None:
+        from onnxruntime.transformers.convert_to_packing_mode import PackingMode  # and sympy
+
+        optimize(original(BERT_FULL), path, "bert", fusions=fusions)
         model = PackingMode(OnnxModel(onnx.load(path)))
         model.convert(use_symbolic_shape_infer=True)
         model.model.save_model_to_file(str(path))

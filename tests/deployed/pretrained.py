@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 
 from tests.exports.case import Case, Input, floats, prefix_mask, tokens
@@ -51,6 +50,8 @@ IMAGES = ({"n": 2}, {"n": 1})
 
 def model(kind: str, config: dict[str, Any]) -> nn.Module:
     """Return a model of a class of transformers, in the form that exporters want."""
+    import transformers  # takes seconds; not when the tests are collected
+
     chosen = getattr(transformers, kind)
     settings = chosen.config_class(**config, attn_implementation="eager")
     return chosen(settings)
