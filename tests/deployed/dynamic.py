@@ -8,8 +8,9 @@ from typing import Any
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from tests.deployed.files import Deployed
+from tests.deployed.files import Deployed, original
 from tests.deployed.networks import CLASSIFIER, DECODER, TAGGER
+from tests.deployed.older import GPT2_PAST
 from tests.deployed.optimized import optimize
 from tests.deployed.pretrained import BERT, GPT2
 from tests.exports.case import Case
@@ -30,11 +31,11 @@ def dynamic(
 ) -> Deployed:
     """Return a file of quantize_dynamic, of the original or of the optimizer's file."""
 
-    def write(original: Path, path: Path) -> None:
-        source = original
+    def write(path: Path) -> None:
+        source = original(case)
         if optimized:
             source = path.with_name("optimized.onnx")
-            optimize(original, source, optimized)
+            optimize(original(case), source, optimized)
         quantize_dynamic(
             source,
             path,
@@ -81,5 +82,6 @@ FILES = (
         "bert",
         op_types_to_quantize=["EmbedLayerNormalization", "Attention", "MatMul"],
     ),
+    dynamic("gpt2_past_attention", GPT2_PAST, S8, "gpt2"),
     dynamic("gpt2_attention", GPT2, S8, "gpt2", seed=16),
 )

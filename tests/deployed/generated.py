@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-import transformers
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+import torch
 
+from onnxinterp import OnnxModule
 from tests import exporting
+from tests.deployed import judging
 from tests.deployed.files import Feeds, key
 from tests.deployed.judging import ACTIVATIONS_IN_INT8
 from tests.exports.seeding import seed_weights
+from tests.zoo.comparison import Difference, compare
 
 VOCABULARY = 64
 PROMPT = 5  # tokens
@@ -80,8 +81,12 @@ class Generated:
 
 def save_checkpoint(file: Generated, folder: Path) -> None:
     """Write a seeded checkpoint and a tokenizer, as from_pretrained reads them."""
+    import transformers  # takes seconds; not when the tests are collected
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
     chosen = getattr(transformers, file.kind)
-    settings = chosen.config_class(**{**COMMON, **file.settings})
+    settings = chosen.config_class(**_settings(file.settings))
     model = chosen(settings)
     seed_weights(model)
     model.save_pretrained(folder)
@@ -93,6 +98,13 @@ def save_checkpoint(file: Generated, folder: Path) -> None:
         pad_token="<pad>",
     )
     tokenizer.save_pretrained(folder)
+
+
+def _settings(own: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a checkpoint; those of a model that sees are in a part of them."""
+    if "text_config" in own:
+        return {**own, "text_config": {**COMMON, **own["text_config"]}}
+    return {**COMMON, **own}
 
 
 def build(file: Generated, checkpoint: Path, folder: Path) -> None:
@@ -131,7 +143,7 @@ def calls(path: Path, answer: Callable[[Feeds], list[Any]]) -> Iterator[tuple[Fe
         offered = {
             "input_ids": generator.integers(3, VOCABULARY, (1, count)),
             "attention_mask": np.ones((1, total), np.int64),
-            "position_ids": np.arange(done, total)[None],
+            "position_ids": _positions(types, done, total),
         }
         feeds = {**{name: x for name, x in offered.items() if name in types}, **state}
         found = answer(feeds)
@@ -139,6 +151,13 @@ def calls(path: Path, answer: Callable[[Feeds], list[Any]]) -> Iterator[tuple[Fe
         named = dict(zip(outputs, found, strict=True))
         state = {n: named[f"present.{n.partition('.')[2]}"] for n in state}
         done = total
+
+
+def _positions(types: dict[str, Any], start: int, end: int) -> np.ndarray:
+    """Return positions of tokens: [1, n], or [3, 1, n] of a model that sees."""
+    axes = len(types["position_ids"].shape.dim) if "position_ids" in types else 2
+    found = np.arange(start, end)[None]
+    return found if axes == 2 else np.broadcast_to(found, (3, *found.shape)).copy()
 
 
 def _sizes(path: Path) -> dict[str, int]:
@@ -156,6 +175,22 @@ def _sizes(path: Path) -> dict[str, int]:
 def _empty(kind: onnx.TypeProto.Tensor, sizes: dict[str, int]) -> np.ndarray:
     shape = [sizes[d.dim_param] if d.dim_param else d.dim_value for d in kind.shape.dim]
     return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+
+
+def answers(path: Path) -> list[tuple[Feeds, list[Any]]]:
+    """Return onnxruntime's outputs for a prompt and the steps after it, with their inputs."""
+    session = judging.session(path)
+    return list(calls(path, lambda feeds: session.run(None, feeds)))
+
+
+def difference(module: OnnxModule, wanted: list[tuple[Feeds, list[Any]]]) -> Difference:
+    """Return the worst difference over all calls, each with onnxruntime's own state."""
+    found = []
+    with torch.no_grad():
+        for feeds, _ in wanted:
+            outputs = module(*(torch.from_numpy(feeds[name]) for name in module.input_names))
+            found.append([output.numpy() for output in outputs])
+    return compare(found, [outputs for _, outputs in wanted])
 
 
 EXACT = ("accuracy_level=1",)  # the builder's own choice is 4: activations in int8
@@ -188,6 +223,38 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_experts": 4,
             "num_dense_layers": 1,
         },
+    ),
+}
+LINEAR = {
+    **HEADS,
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5,
+        "mrope_section": [2, 1, 1],
+        "mrope_interleaved": True,
+    },
+}
+SEEING = {
+    "vision_config": {
+        "depth": 1,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+    },
+}
+SHARED_EXPERT = {**EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 32}
+ARCHITECTURES |= {
+    "qwen3_5": ("Qwen3_5ForConditionalGeneration", {**SEEING, "text_config": LINEAR}),
+    "qwen3_5_moe": (
+        "Qwen3_5MoeForConditionalGeneration",
+        {**SEEING, "text_config": {**LINEAR, **SHARED_EXPERT}},
     ),
 }
 VARIANTS: dict[str, tuple[str, str, tuple[str, ...]]] = {

@@ -14,6 +14,7 @@ from tests.exports.case import Case, Input, floats, tokens
 VOCABULARY = 50
 WIDTH = 64
 LABELS = 7
+CONTEXT = 24  # width of what a denoiser is told to draw
 
 
 class Classifier(nn.Module):
@@ -130,25 +131,65 @@ class Geglu(nn.Module):
         return self.out(h * F.gelu(gate))
 
 
+class Mixing(nn.Module):
+    """Attention of diffusers: projections without biases; to the context, or to the rows."""
+
+    def __init__(self, width: int, context: int, heads: int = 8) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(context, width, bias=False)
+        self.value = nn.Linear(context, width, bias=False)
+        self.out = nn.Linear(width, width)
+
+    def _split(self, x: Tensor) -> Tensor:
+        b, s, c = x.shape
+        x = x.reshape(b, s, self.heads, c // self.heads).permute(0, 2, 1, 3)
+        return x.reshape(b * self.heads, s, c // self.heads)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        b, s, c = x.shape
+        q, k = self._split(self.query(x)), self._split(self.key(context))
+        scores = (q @ k.transpose(-1, -2)) * (c // self.heads) ** -0.5
+        mixed = scores.softmax(-1) @ self._split(self.value(context))
+        mixed = mixed.reshape(b, self.heads, s, c // self.heads).permute(0, 2, 1, 3)
+        return self.out(mixed.reshape(b, s, c))
+
+
 class Denoiser(nn.Module):
-    """A residual block and a gated transformer block on 32 channels, as in Stable Diffusion."""
+    """A residual block and a transformer block, in the sizes that fusions for GPUs want."""
 
     def __init__(self, channels: int = 320, groups: int = 32) -> None:
         super().__init__()
         self.enter = nn.Conv2d(4, channels, 3, padding=1)
         self.block = Residual(channels, groups)
-        self.norm = nn.LayerNorm(channels)
+        self.norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(3)])
+        self.self_mixing = Mixing(channels, channels)
+        self.cross_mixing = Mixing(channels, CONTEXT)
         self.gated = Geglu(channels, 4 * channels)
         self.norm_out = nn.GroupNorm(groups, channels)
         self.leave = nn.Conv2d(channels, 4, 3, padding=1)
 
-    def forward(self, sample: Tensor, time: Tensor) -> Tensor:
+    def forward(self, sample: Tensor, time: Tensor, context: Tensor) -> Tensor:
         x = self.block(self.enter(sample), time)
         b, c, h, w = x.shape
         rows = x.permute(0, 2, 3, 1).reshape(b, h * w, c)
-        rows = rows + self.gated(self.norm(rows))
+        normed = self.norms[0](rows)
+        rows = self.self_mixing(normed, normed) + rows
+        rows = self.cross_mixing(self.norms[1](rows), context) + rows
+        rows = self.gated(self.norms[2](rows)) + rows
         x = rows.reshape(b, h, w, c).permute(0, 3, 1, 2)
         return self.leave(F.silu(self.norm_out(x)))
+
+
+class Algebra(nn.Module):
+    """What torch's older exporter writes in operators of onnxruntime if it is asked to."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        inverse = torch.linalg.inv(x @ x.transpose(-1, -2) + torch.eye(x.size(-2)))
+        grid = torch.tanh(x).unsqueeze(-1).expand(-1, -1, -1, 2)
+        sampled = F.grid_sample(x.unsqueeze(1), grid, align_corners=False)
+        return F.gelu(inverse) + inverse.triu(1) + inverse.tril(), sampled
 
 
 def case(
@@ -170,10 +211,23 @@ DETECTOR = case("detector", Detector, (IMAGE,), {"n": 2}, {"n": 1}, outputs=("ma
 TAGGER = case("tagger", Tagger, (Input("ids", ("t", 2), tokens(VOCABULARY)),), {"t": 5}, {"t": 9})
 DECODER = case("decoder", Decoder, (WORDS,), {"n": 2, "t": 5}, {"n": 1, "t": 3})
 EVEN_DECODER = case("even_decoder", EvenDecoder, (WORDS,), {"n": 2, "t": 5}, {"n": 1, "t": 3})
+ALGEBRA = case(
+    "algebra",
+    Algebra,
+    (Input("x", ("n", 4, 4), floats),),
+    {"n": 2},
+    {"n": 3},
+    outputs=("y", "sampled"),
+    opset=13,
+)
 DENOISER = case(
     "denoiser",
     Denoiser,
-    (Input("sample", ("n", 4, 6, 6), floats), Input("time", ("n", 8), floats)),
-    {"n": 2},
-    {"n": 1},
+    (
+        Input("sample", ("n", 4, 6, 6), floats),
+        Input("time", ("n", 8), floats),
+        Input("encoder_hidden_states", ("n", "t", CONTEXT), floats),
+    ),
+    {"n": 2, "t": 5},
+    {"n": 1, "t": 3},
 )

@@ -1,23 +1,13 @@
-"""The networks that files are made of."""
+"""The networks that files are made of: an export depends on all of these modules."""
 
 from __future__ import annotations
 
-from tests.deployed.networks import CLASSIFIER, DECODER, DENOISER, DETECTOR, EVEN_DECODER, TAGGER
-from tests.deployed.pretrained import BART, BERT, CLIP, CLIP_VISION, GPT2, SWIN, T5, VIT
+from tests.deployed import networks, older, pretrained
+from tests.exports.case import Case
 
-ORIGINALS = (
-    CLASSIFIER,
-    DETECTOR,
-    TAGGER,
-    DECODER,
-    DENOISER,
-    EVEN_DECODER,
-    BERT,
-    GPT2,
-    VIT,
-    CLIP,
-    CLIP_VISION,
-    T5,
-    BART,
-    SWIN,
+ORIGINALS = tuple(
+    found
+    for module in (networks, older, pretrained)
+    for found in vars(module).values()
+    if isinstance(found, Case)
 )

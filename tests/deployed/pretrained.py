@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 
 from tests.exports.case import Case, Input, floats, prefix_mask, tokens
@@ -35,6 +34,10 @@ def positions(shape: tuple[int, ...], *_: Any) -> Tensor:
     return torch.arange(shape[1]).expand(shape).contiguous()
 
 
+def everything(shape: tuple[int, ...], *_: Any) -> Tensor:
+    return torch.ones(shape, dtype=torch.long)
+
+
 IDS = Input("input_ids", ("n", "t"), tokens(VOCABULARY))
 MASK = Input("attention_mask", ("n", "t"), prefix_mask)
 SEGMENTS = Input("token_type_ids", ("n", "t"), tokens(2))
@@ -47,6 +50,8 @@ IMAGES = ({"n": 2}, {"n": 1})
 
 def model(kind: str, config: dict[str, Any]) -> nn.Module:
     """Return a model of a class of transformers, in the form that exporters want."""
+    import transformers  # takes seconds; not when the tests are collected
+
     chosen = getattr(transformers, kind)
     settings = chosen.config_class(**config, attn_implementation="eager")
     return chosen(settings)
@@ -78,6 +83,17 @@ BERT = case(
     max_position_embeddings=16,
     **SMALL,
 )
+BERT_FULL = case(
+    "bert_full",
+    "BertModel",
+    (IDS, Input("attention_mask", ("n", "t"), everything), SEGMENTS),
+    TEXTS,
+    "last_hidden_state",
+    vocab_size=VOCABULARY,
+    max_position_embeddings=16,
+    **SMALL,
+)
+"""Without padding: what packed attention leaves in the rows of padding is not the original's."""
 GPT2 = case(
     "gpt2",
     "GPT2LMHeadModel",
@@ -158,4 +174,32 @@ SWIN = case(
     depths=[2, 2],
     num_heads=[2, 4],
     window_size=4,
+)
+WHISPER = case(
+    "whisper",
+    "WhisperForConditionalGeneration",
+    (
+        Input("input_features", ("n", 8, 24), floats),
+        TARGET,
+        Input("decoder_attention_mask", ("n", "s"), prefix_mask),
+        Input("decoder_position_ids", ("n", "s"), positions),
+    ),
+    TEXTS,
+    "logits",
+    vocab_size=VOCABULARY,
+    d_model=32,
+    encoder_layers=2,
+    decoder_layers=2,
+    encoder_attention_heads=4,
+    decoder_attention_heads=4,
+    encoder_ffn_dim=48,
+    decoder_ffn_dim=48,
+    num_mel_bins=8,
+    max_source_positions=12,
+    max_target_positions=16,
+    use_cache=False,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=0,
+    decoder_start_token_id=1,
 )

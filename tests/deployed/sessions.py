@@ -8,7 +8,7 @@ import onnxruntime
 from onnxruntime import GraphOptimizationLevel
 
 from tests.deployed import dynamic, static
-from tests.deployed.files import Deployed
+from tests.deployed.files import Deployed, original
 from tests.deployed.networks import CLASSIFIER, DETECTOR, TAGGER
 from tests.deployed.pretrained import BERT, GPT2, VIT
 from tests.exports.case import Case
@@ -31,8 +31,8 @@ def save(source: Path, path: Path, level: str) -> None:
 
 
 def saved(case: Case, level: str) -> Deployed:
-    def write(original: Path, path: Path) -> None:
-        save(original, path, level)
+    def write(path: Path) -> None:
+        save(original(case), path, level)
 
     return Deployed(
         f"saved_{case.name}_{level}",
@@ -45,7 +45,7 @@ def saved(case: Case, level: str) -> Deployed:
 
 
 def saved_quantized(file: Deployed, level: str) -> Deployed:
-    def write(_: Path, path: Path) -> None:
+    def write(path: Path) -> None:
         save(file.path(), path, level)
 
     return Deployed(

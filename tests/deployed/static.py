@@ -13,7 +13,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from tests.deployed.files import Deployed, Feeds, calibration
+from tests.deployed.files import Deployed, Feeds, calibration, original
 from tests.deployed.networks import CLASSIFIER, DECODER, DETECTOR
 from tests.exports.case import Case
 
@@ -47,9 +47,9 @@ def static(
     """
     reduced = (activations, weights) == (U8, S8)
 
-    def write(original: Path, path: Path) -> None:
+    def write(path: Path) -> None:
         quantize_static(
-            original,
+            original(case),
             path,
             Calibration(case),
             quant_format=form,

@@ -16,7 +16,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import (
     RTNWeightOnlyQuantConfig,
 )
 
-from tests.deployed.files import Deployed
+from tests.deployed.files import Deployed, original
 from tests.deployed.judging import ACTIVATIONS_IN_INT8
 from tests.deployed.networks import DECODER, EVEN_DECODER
 from tests.exports.case import Case
@@ -33,9 +33,9 @@ def nbits(
 ) -> Deployed:
     """Return a file of MatMulNBitsQuantizer with an algorithm's configuration."""
 
-    def write(original: Path, path: Path) -> None:
+    def write(path: Path) -> None:
         quantizer = MatMulNBitsQuantizer(
-            onnx.load(original), algo_config=config(**options), **(outer or {})
+            onnx.load(original(case)), algo_config=config(**options), **(outer or {})
         )
         quantizer.process()
         quantizer.model.save_model_to_file(str(path))
@@ -50,8 +50,8 @@ def nbits(
 
 
 def bnb4(name: str, kind: int, block_size: int) -> Deployed:
-    def write(original: Path, path: Path) -> None:
-        quantizer = MatMulBnb4Quantizer(onnx.load(original), kind, block_size)
+    def write(path: Path) -> None:
+        quantizer = MatMulBnb4Quantizer(onnx.load(original(DECODER)), kind, block_size)
         quantizer.process()
         quantizer.model.save_model_to_file(str(path))
 
