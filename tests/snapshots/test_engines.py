@@ -124,6 +124,24 @@ def test_files_of_the_first_ir_versions_have_all_initializers_as_inputs() -> Non
     torch.testing.assert_close(fast(x), right(module, x))
 
 
+def test_attributes_that_allow_less_exact_results_do_not_allow_them() -> None:
+    """MatMulNBits with accuracy_level 4 rounds its input to 8 bits in onnxruntime."""
+    text = """
+    g (float[n, 16] x) => (float[n, 1] y)
+    <uint8[1, 1, 8] w = {1, 35, 69, 103, 137, 171, 205, 239}, float[1, 1] s = {0.37}>
+    {
+        y = com.microsoft.MatMulNBits <K = 16, N = 1, block_size = 16, accuracy_level = 4> (x, w, s)
+    }
+    """
+    module, x = OnnxModule(parse(text)), torch.randn(3, 16)
+    fast = module.optimize(x, engine="onnxruntime", cache=False)
+    torch.testing.assert_close(fast(x), right(module, x), rtol=1e-6, atol=1e-6)
+    levels = [
+        a.i for a in onnx.ModelProto.FromString(export(module).content).graph.node[0].attribute
+    ]
+    assert 4 not in levels
+
+
 def test_nodes_that_outputs_do_not_need_are_removed() -> None:
     module = OnnxModule(
         parse(
@@ -206,6 +224,11 @@ if "openvino" in QUICK:
         x = torch.tensor([1, 2]) if text == SQUARES else torch.ones(2)
         with pytest.raises(EngineError, match="openvino: the model computes"):
             OnnxModule(parse(text)).optimize(x, engine="openvino")
+
+    def test_openvino_refuses_operators_of_onnxruntime() -> None:
+        text = "g (float[n] x) => (float[n] y) { y = com.microsoft.QuickGelu (x) }"
+        with pytest.raises(EngineError, match="com.microsoft::QuickGelu .* is not relied on"):
+            OnnxModule(parse(text)).optimize(torch.ones(2), engine="openvino")
 
     def test_openvino_leaves_large_integers_to_the_module() -> None:
         module = OnnxModule(parse("g (int64[n] x) => (float[n] y) { y = Cast<to=1>(x) }"))

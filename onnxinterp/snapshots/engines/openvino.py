@@ -2,7 +2,8 @@
 
 It would compute in bfloat16 where the processor can, so it is told to use float32. It computes
 integers of 64 bits in 32, compares integers as floats of 32 bits, and computes doubles in floats:
-such models are refused.
+such models are refused. So are those with operators of onnxruntime: it translates a part of them,
+and a decoder with GroupQueryAttention ended the process.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from onnxinterp.errors import EngineError
 from onnxinterp.extras import require
+from onnxinterp.schemas import CONTRIB
 from onnxinterp.snapshots.engines import Options, Runner
 from onnxinterp.snapshots.engines.exported import Exported, export
 from onnxinterp.snapshots.engines.integers import (
@@ -80,6 +82,14 @@ class Compiled:
         return tuple(found)
 
 
+def _check_operators(module: Subject) -> None:
+    """Check that all operators are ONNX's own."""
+    for node in module._plans.graph.walk():
+        if node.domain in CONTRIB:
+            operator = f"{node.domain}::{node.op_type}"
+            raise EngineError(f"OpenVINO's {operator} (node {node.name!r}) is not relied on")
+
+
 def prepare(module: Subject, inputs: tuple[Tensor, ...], options: Options) -> Runner:
     """Compile the module's file with its current weights for the sizes of the inputs.
 
@@ -94,6 +104,7 @@ def prepare(module: Subject, inputs: tuple[Tensor, ...], options: Options) -> Ru
             raise EngineError(
                 f"input {info.name!r} must be {info} on cpu, got {kind} on {x.device}"
             )
+    _check_operators(module)
     exported = export(module)
     check_no_doubles(module)
     check_integers(module, inputs)
