@@ -14,6 +14,7 @@ from onnxinterp import OnnxModule
 from onnxinterp.snapshots import EngineError
 from onnxinterp.snapshots.engines import exported, integers
 from onnxinterp.snapshots.engines import onnxruntime as ort
+from onnxinterp.snapshots.engines.exported import export
 from tests.models import parse
 from tests.snapshots.conftest import QUICK
 from tests.snapshots.models import FIXED, MLP, mlp, right, rows
@@ -227,7 +228,7 @@ if "openvino" in QUICK:
 
     def test_openvino_refuses_operators_of_onnxruntime() -> None:
         text = "g (float[n] x) => (float[n] y) { y = com.microsoft.QuickGelu (x) }"
-        with pytest.raises(EngineError, match="com.microsoft::QuickGelu .* is not relied on"):
+        with pytest.raises(EngineError, match=r"com.microsoft::QuickGelu .* is not relied on"):
             OnnxModule(parse(text)).optimize(torch.ones(2), engine="openvino")
 
     def test_openvino_leaves_large_integers_to_the_module() -> None:
