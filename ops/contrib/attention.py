@@ -92,10 +92,11 @@ def draw_scoring(d: Draw, type: str = "T") -> tuple[dict[str, float | None], boo
     """The attributes of the scores, and whether all keys of a query may be masked.
 
     Of scores near -10000, and of halves near -64, the digits depend on the order of additions. The
-    lowest number is what exporters take over from models.
+    lowest number is what exporters take over from models; it absorbs scores, and so their slopes.
     """
     value = d.choice([None, -10000.0, -64.0, LOWEST])
-    exact = value in (-64.0, LOWEST) and d.dtype(type).itemsize > 2
+    exact = value == LOWEST and d.dtype(type) is torch.float32
+    exact = exact or (value == -64 and d.dtype(type).itemsize > 2)
     return {"scale": d.choice([None, 0.0, 0.5, -0.5]), "mask_filter_value": value}, exact
 
 

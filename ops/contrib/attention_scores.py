@@ -252,7 +252,8 @@ def attend(
     keys = _filled(q, keys, mask, attention_bias)
     scale = scoring.scale or None
     attention = functional.scaled_dot_product_attention
-    if scoring.is_causal and is_square and mask is attention_bias is None:
+    is_triangle = scoring.is_causal and is_square and mask is attention_bias is None
+    if is_triangle and not (scale and scale < 0):  # torch would scale -inf to inf
         y = attention(q, keys.k, keys.v, is_causal=True, scale=scale)
     else:
         bias = score_bias(q, keys, mask, attention_bias, scoring)

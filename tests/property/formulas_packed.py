@@ -55,9 +55,9 @@ def packed_attention(
     x, weights, bias = wide(x, weights, bias)
     q_size, k_size, _ = qkv_hidden_sizes or [weights.shape[1] // 3] * 3
     parts = np.split(x @ weights + bias, [q_size, q_size + k_size], -1)
-    return packed_multi_head_attention(
-        *parts, None, offsets, cumulated, attention_bias, **attributes
-    )
+    q, k, v = parts
+    inputs = q, k, v, None, offsets, cumulated, attention_bias
+    return packed_multi_head_attention(*inputs, **attributes)
 
 
 @formula("PackedMultiHeadAttention")
@@ -120,10 +120,10 @@ def decoder_masked_self_attention(
 ) -> tuple[Array, Array]:
     """As MultiHeadAttention after the projection; the keys in a buffer are in no special order."""
     x, weights, bias = wide(x, weights, bias)
-    parts = np.split(x @ weights + bias, 3, -1)
+    q, k, v = np.split(x @ weights + bias, 3, -1)
     filled = past_length if past_present_share_buffer else None
-    cached = past[0], past[1], filled, sources
-    y, *present, _ = multi_head_attention(*parts, None, mask, attention_bias, *cached, **attributes)
+    masks, cached = (mask, attention_bias), (past[0], past[1], filled, sources)
+    y, *present, _ = multi_head_attention(q, k, v, None, *masks, *cached, **attributes)
     return y, np.stack(present)
 
 
@@ -154,10 +154,8 @@ def decoder_attention(
     if static_kv and past[0] is not None:
         (k, v), past = wide(*past), (None, None)
     seen = ~mask if mask is not None and has_mask else None
-    masked = None, seen, None
-    y, *present, _ = multi_head_attention(
-        q, k, v, *masked, *past, num_heads=num_heads, **attributes
-    )
+    inputs = q, k, v, None, seen, None, *past
+    y, *present, _ = multi_head_attention(*inputs, num_heads=num_heads, **attributes)
     return y.swapaxes(0, 1), *present
 
 
