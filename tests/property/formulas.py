@@ -44,3 +44,6 @@ def run_formula(case: OneNode) -> list[Any]:
     results = function(*(values[name] if name else None for name in node.input), **attributes)
     results = results if isinstance(results, tuple) else (results,)
     return list(results[: len(node.output)])
+
+
+from tests.property import formulas_rotary as formulas_rotary  # noqa: E402 - it registers there
