@@ -1,6 +1,7 @@
-"""Rotary position embedding with tables of cosines and sines: RotaryEmbedding.
+"""Rotary position embedding with tables of cosines and sines.
 
-Exporters of language models write it, and onnxruntime's optimizer where it finds its parts.
+Exporters of language models write RotaryEmbedding, and onnxruntime's optimizer where it finds its
+parts. MRotaryEmbedding is that of models that see images, GemmaRotaryEmbedding an early form.
 """
 
 from __future__ import annotations
@@ -44,6 +45,71 @@ def rotary_embedding(
     cos, sin = look_up(position_ids.unsqueeze(-1), cos_cache, sin_cache)
     y = rotate(x, cos, sin, bool(interleaved))
     return y.transpose(1, 2) if input.ndim == 4 else y.flatten(2)
+
+
+@contrib_op("MRotaryEmbedding", frozen=("cos_cache", "sin_cache"))
+def m_rotary_embedding(
+    input: Tensor,
+    position_ids: Tensor,
+    cos_cache: Tensor,
+    sin_cache: Tensor,
+    *,
+    interleaved: Flag | None = None,
+    is_packed_batching: Flag | None = None,
+    mrope_layout: Flag | None = None,
+    mrope_section: list[int],
+    num_heads: int | None = None,
+    rotary_embedding_dim: int | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Each pair has one of three positions: time, height or width.
+
+    The sections say how many pairs have each of them, one after another; in layout 1 they alternate
+    and the pairs after them have the time. `scale` is that of the rotated channels.
+    """
+    del is_packed_batching
+    check_tables(cos_cache, sin_cache)
+    pairs = cos_cache.shape[1]
+    x = token_heads(input, num_heads, rotary_embedding_dim, 2 * pairs)
+    if rotary_embedding_dim not in (None, 0, 2 * pairs):
+        raise ValueError(f"rotary_embedding_dim must be {2 * pairs}, got {rotary_embedding_dim}")
+    if len(mrope_section) != 3 or min(mrope_section) < 0 or sum(mrope_section) != pairs:
+        raise ValueError(f"mrope_section must be 3 parts of {pairs}, got {mrope_section}")
+    if position_ids.shape != (3, *x.shape[:2]):
+        expected = [3, *x.shape[:2]]
+        raise ValueError(f"position_ids must be {expected}, got {list(position_ids.shape)}")
+    streams = look_up(position_ids, cos_cache, sin_cache)  # [3, batch, length, pairs] each
+    kinds = _interleaved(mrope_section) if mrope_layout else _chunked(mrope_section)
+    index = torch.tensor(kinds, device=x.device).expand(1, *x.shape[:2], -1)
+    cos, sin = (s.gather(0, index).squeeze(0).unsqueeze(2) for s in streams)
+    if scale is not None:
+        cos, sin = cos * scale, sin * scale
+    y = rotate(x, cos, sin, bool(interleaved))
+    return y.transpose(1, 2) if input.ndim == 4 else y.flatten(2)
+
+
+def _chunked(section: list[int]) -> list[int]:
+    """The kind of position of each pair, one kind after another."""
+    return [kind for kind, count in enumerate(section) for _ in range(count)]
+
+
+def _interleaved(section: list[int]) -> list[int]:
+    """The kind of position of each pair, in turns."""
+    pairs = range(sum(section))
+    return [i % 3 if i % 3 and i < 3 * section[i % 3] else 0 for i in pairs]
+
+
+@contrib_op("GemmaRotaryEmbedding")
+def gemma_rotary_embedding(
+    emb: Tensor, q: Tensor, q_rot: Tensor, k: Tensor, k_rot: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Queries and keys times the cosines, and their rotated halves times the sines."""
+    shape = (q.shape[0], *q.shape[2:]) if q.ndim == 4 else None
+    if emb.shape != shape or any(x.shape != q.shape for x in (q_rot, k, k_rot)):
+        got = [list(x.shape) for x in (emb, q, q_rot, k, k_rot)]
+        raise ValueError(f"emb must fit queries and keys of one 4-D shape, got {got}")
+    cos, sin = (t.to(q.dtype).unsqueeze(1) for t in (emb.cos(), emb.sin()))
+    return q * cos + q_rot * sin, k * cos + k_rot * sin
 
 
 def check_tables(cos_cache: Tensor, sin_cache: Tensor) -> None:
@@ -117,3 +183,35 @@ def _(d: Draw) -> Call:
         rotary_embedding_dim=2 * pairs if partial else d.maybe(0),
         scale=d.maybe(d.real(0.5, 2)),
     )
+
+
+@sample(m_rotary_embedding)
+def _(d: Draw) -> Call:
+    batch, length, heads = [d.integer(1, 3) for _ in range(3)]
+    section = [d.integer(0, 2), d.integer(0, 2), d.integer(1, 2)]
+    pairs = sum(section)
+    head = 2 * pairs + d.choice([0, 2])
+    partial = head > 2 * pairs
+    x = d.tensor((batch, length, heads * head))
+    if d.boolean():
+        x = x.reshape(batch, length, heads, head).transpose(1, 2)
+    return call(
+        x,
+        d.ints((3, batch, length), 0, 4),
+        d.tensor((5, pairs), lo=-1, hi=1),
+        d.tensor((5, pairs), lo=-1, hi=1),
+        interleaved=d.maybe(d.integer(0, 1)),
+        is_packed_batching=d.maybe(0),
+        mrope_layout=d.maybe(d.integer(0, 1)),
+        mrope_section=section,
+        num_heads=heads,
+        rotary_embedding_dim=2 * pairs if partial else d.maybe(0),
+        scale=d.maybe(d.real(0.5, 2)),
+    )
+
+
+@sample(gemma_rotary_embedding)
+def _(d: Draw) -> Call:
+    batch, heads, length, width = [d.integer(1, 3) for _ in range(4)]
+    states = [d.tensor((batch, heads, length, width), lo=-2, hi=2) for _ in range(4)]
+    return call(d.tensor((batch, length, width), "U", lo=-4, hi=4), *states, outputs=2)
