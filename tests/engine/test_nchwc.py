@@ -94,7 +94,7 @@ def right(model: onnx.ModelProto, x: torch.Tensor) -> Array:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    answer: Array = session.run(None, {"x": x.numpy()})[0]
+    (answer,) = session.run(None, {"x": x.numpy()})
     return answer
 
 
