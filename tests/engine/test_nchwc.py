@@ -21,12 +21,15 @@ Array = np.ndarray[Any, Any]
 
 
 def draw(*shape: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed + sum(shape)).standard_normal(shape).astype(np.float32)
+    drawn = np.random.default_rng(seed + sum(shape)).standard_normal(shape)
+    return np.asarray(drawn, np.float32)
 
 
 def fill_up(x: Array, block: int, axes: Sequence[int]) -> Array:
     """X with zeros to whole blocks along some axes."""
-    return np.pad(x, [(0, -n % block if a in axes else 0) for a, n in enumerate(x.shape)])
+    return np.asarray(
+        np.pad(x, [(0, -n % block if a in axes else 0) for a, n in enumerate(x.shape)])
+    )
 
 
 def to_blocks(w: Array, block: int, depthwise: bool = False) -> Array:
@@ -94,8 +97,7 @@ def right(model: onnx.ModelProto, x: torch.Tensor) -> Array:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    (answer,) = session.run(None, {"x": x.numpy()})
-    return answer
+    return np.asarray(session.run(None, {"x": x.numpy()})[0])
 
 
 def assert_right(module: OnnxModule, channels: Sequence[int]) -> None:

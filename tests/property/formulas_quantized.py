@@ -141,7 +141,7 @@ def nhwc_fused_conv(
     elif activation == b"LeakyRelu":
         y = np.where(y < 0, y * activation_params[0], y)
     elif activation == b"Clip":
-        y = np.clip(y, *activation_params)
+        y = np.clip(y, activation_params[0], activation_params[1])
     elif activation:
         raise ValueError(f"no formula for {activation!r}")
     return y.astype(x.dtype)
