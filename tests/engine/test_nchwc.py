@@ -37,11 +37,12 @@ def to_blocks(w: Array, block: int, depthwise: bool = False) -> Array:
     if depthwise or w.shape[1] < block:
         w = fill_up(w, block, [0])
         m, c, *kernel = w.shape
-        return w.reshape(m // block, block, c, *kernel).transpose(0, 2, 3, 4, 1).reshape(w.shape)
+        parts = w.reshape(m // block, block, c, *kernel).transpose(0, 2, 3, 4, 1)
+        return np.asarray(parts.reshape(w.shape))
     w = fill_up(w, block, [0, 1])
     m, c, *kernel = w.shape
     parts = w.reshape(m // block, block, c // block, block, *kernel)
-    return parts.transpose(0, 2, 4, 5, 3, 1).reshape(w.shape)
+    return np.asarray(parts.transpose(0, 2, 4, 5, 3, 1).reshape(w.shape))
 
 
 def network(channels: Sequence[int], block: int | None) -> onnx.ModelProto:
