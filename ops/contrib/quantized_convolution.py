@@ -22,7 +22,7 @@ from onnxinterp.versions import forwards
 @contrib_op("QLinearConv", frozen=settings("x", "w", "y"))
 @forwards(q_linear_conv)
 def q_linear_conv_contrib(
-    x: Tensor, *inputs: Tensor | None, channels_last: Flag = 0, **attributes: Any
+    x: Tensor, *inputs: Any, channels_last: Flag = 0, **attributes: Any
 ) -> Tensor:
     if not channels_last:
         return q_linear_conv(x, *inputs, **attributes)

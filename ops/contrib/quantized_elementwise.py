@@ -226,7 +226,7 @@ def _(d: Draw) -> Call:
 def _(d: Draw) -> Call:
     shape = d.shape(min_dims=1)
     axis = d.axis(len(shape))
-    parts = []
+    parts: list[Tensor] = []
     for _ in range(d.integer(1, 3)):
         sides = list(shape)
         sides[axis] = d.integer(1, 3)

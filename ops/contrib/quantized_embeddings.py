@@ -79,9 +79,13 @@ def _(d: Draw) -> Call:
     has_segments = d.boolean()
     rows = {"word_embedding": 7, "position_embedding": steps + d.integer(0, 2)}
     rows["segment_embedding"] = 2
-    tables = {n: d.tensor((count, hidden), "T2", -128, 255) for n, count in rows.items()}
+    tables: dict[str, Tensor | None] = {
+        n: d.tensor((count, hidden), "T2", -128, 255) for n, count in rows.items()
+    }
     tables |= {n: d.tensor((hidden,), "T2", -128, 255) for n in ("gamma", "beta")}
-    pairs = {n: draw_settings(d, "T2") for n in TABLES}
+    pairs: dict[str, tuple[Tensor | None, Tensor | None]] = {
+        n: draw_settings(d, "T2") for n in TABLES
+    }
     if not has_segments:
         tables["segment_embedding"] = None
         pairs["segment_embedding"] = None, None

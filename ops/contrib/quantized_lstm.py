@@ -2,7 +2,8 @@
 
 W is [directions, input, 4 * hidden] and R [directions, hidden, 4 * hidden], transposed against
 LSTM. X is quantized once, up to the end of the longest sequence; the hidden state anew at each
-step, over the whole batch.
+step, over the whole batch, as onnxruntime does with one thread (several threads take parts of the
+batch, and each quantizes its own).
 """
 
 from __future__ import annotations

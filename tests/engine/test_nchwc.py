@@ -21,12 +21,15 @@ Array = np.ndarray[Any, Any]
 
 
 def draw(*shape: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed + sum(shape)).standard_normal(shape).astype(np.float32)
+    drawn = np.random.default_rng(seed + sum(shape)).standard_normal(shape)
+    return np.asarray(drawn, np.float32)
 
 
 def fill_up(x: Array, block: int, axes: Sequence[int]) -> Array:
     """X with zeros to whole blocks along some axes."""
-    return np.pad(x, [(0, -n % block if a in axes else 0) for a, n in enumerate(x.shape)])
+    return np.asarray(
+        np.pad(x, [(0, -n % block if a in axes else 0) for a, n in enumerate(x.shape)])
+    )
 
 
 def to_blocks(w: Array, block: int, depthwise: bool = False) -> Array:
@@ -34,11 +37,12 @@ def to_blocks(w: Array, block: int, depthwise: bool = False) -> Array:
     if depthwise or w.shape[1] < block:
         w = fill_up(w, block, [0])
         m, c, *kernel = w.shape
-        return w.reshape(m // block, block, c, *kernel).transpose(0, 2, 3, 4, 1).reshape(w.shape)
+        parts = w.reshape(m // block, block, c, *kernel).transpose(0, 2, 3, 4, 1)
+        return np.asarray(parts.reshape(w.shape))
     w = fill_up(w, block, [0, 1])
     m, c, *kernel = w.shape
     parts = w.reshape(m // block, block, c // block, block, *kernel)
-    return parts.transpose(0, 2, 4, 5, 3, 1).reshape(w.shape)
+    return np.asarray(parts.transpose(0, 2, 4, 5, 3, 1).reshape(w.shape))
 
 
 def network(channels: Sequence[int], block: int | None) -> onnx.ModelProto:
@@ -94,8 +98,7 @@ def right(model: onnx.ModelProto, x: torch.Tensor) -> Array:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    answer: Array = session.run(None, {"x": x.numpy()})[0]
-    return answer
+    return np.asarray(session.run(None, {"x": x.numpy()})[0])
 
 
 def assert_right(module: OnnxModule, channels: Sequence[int]) -> None:

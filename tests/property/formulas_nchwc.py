@@ -42,8 +42,9 @@ def conv(
             place = ((o // BLOCK * c + i) * height * width + h * width + v) * BLOCK + o % BLOCK
         plain[o, i, h, v] = flat[place]
     assert m % BLOCK == 0
-    last = [None if t is None else np.moveaxis(t, 1, -1) for t in (x, z)]
-    y = nhwc_fused_conv(last[0], plain, b, last[1], group=group, **attributes)
+    rest = None if z is None else np.moveaxis(z, 1, -1)
+    x = np.moveaxis(x, 1, -1)
+    y: Array = nhwc_fused_conv(x, plain, b, rest, group=group, **attributes)
     return np.moveaxis(y, -1, 1)
 
 

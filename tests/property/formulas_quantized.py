@@ -112,8 +112,10 @@ def _convolve(x: Array, w: Array, b: Array | None, attributes: dict[str, Any]) -
         )
         for m in range(filters):
             first = m // (filters // group) * side
-            part = np.moveaxis(x[(slice(None), *window, slice(first, first + side))], -1, 1)
-            y[(slice(None), *place, m)] = (part * w[m]).reshape(n, -1).sum(1)
+            index = (slice(None), *window, slice(first, first + side))
+            part = np.moveaxis(x[index], -1, 1)
+            target = (slice(None), *place, m)
+            y[target] = (part * w[m]).reshape(n, -1).sum(1)
     return y if b is None else y + b
 
 
@@ -141,7 +143,7 @@ def nhwc_fused_conv(
     elif activation == b"LeakyRelu":
         y = np.where(y < 0, y * activation_params[0], y)
     elif activation == b"Clip":
-        y = np.clip(y, *activation_params)
+        y = np.clip(y, activation_params[0], activation_params[1])
     elif activation:
         raise ValueError(f"no formula for {activation!r}")
     return y.astype(x.dtype)
