@@ -78,9 +78,10 @@ class Packed:
 
     def of(self, experts: Tensor) -> Packed:
         """Those of some experts."""
-        held = self.packed, self.scales, self.zero, self.bias
-        some = [None if t is None else t.index_select(0, experts) for t in held]
-        return Packed(*some, self.columns, self.bits)  # type: ignore[arg-type]  # None where it was
+        zero = None if self.zero is None else self.zero.index_select(0, experts)
+        bias = None if self.bias is None else self.bias.index_select(0, experts)
+        packed, scales = (t.index_select(0, experts) for t in (self.packed, self.scales))
+        return Packed(packed, scales, zero, bias, self.columns, self.bits)
 
     def __call__(self, x: Tensor) -> Tensor:
         """As of `Dense`, one expert after the other."""

@@ -41,7 +41,7 @@ def script(name: str) -> ModuleType:
 
 def test_each_is_short_and_tested_here() -> None:
     scripts = {p.stem: p.read_text() for p in FOLDER.glob("*.py")}
-    assert set(scripts) == {"new_classes", "text_labels", "int8", "lora"}
+    assert set(scripts) == {"new_classes", "text_labels", "int8", "lora", "lora_4bit"}
     assert all(len(text.splitlines()) <= 80 for text in scripts.values())
     assert all(f"python examples/{name}.py [EPOCHS]" in text for name, text in scripts.items())
 
@@ -87,3 +87,18 @@ def test_lora(capsys: Captured) -> None:
         "rank 2: 678 trainable parameters, the 6186 of the model are frozen"
         in capsys.readouterr().out
     )
+
+
+def test_lora_4bit() -> None:
+    pytest.importorskip("onnxruntime")
+    before, beside, merged = script("lora_4bit").main(epochs=9)
+    assert before < 0.2
+    assert 0.7 < beside == pytest.approx(merged, abs=0.01)
+    packed, adapted = (
+        {t.name: t for t in onnx.load(f"{name}.onnx").graph.initializer}
+        for name in ("packed", "adapted")
+    )
+    assert all(adapted[name] == tensor for name, tensor in packed.items())
+    operators = [n.op_type for n in onnx.load("merged.onnx").graph.node]
+    assert "MatMulNBits" not in operators
+    assert operators.count("MatMul") == 2
