@@ -93,8 +93,8 @@ class Layout:
 
         "none" where a file has no way to say what is padding: prompts of each length are run by
         themselves. Without a cache, padding on the right is behind all that a token sees.
-        GroupQueryAttention takes lengths, and expects the tokens of a row first; with a cache that is
-        a window, it takes no padding.
+        GroupQueryAttention takes lengths, and expects the tokens of a row first. It takes no
+        padding where its cache is a window.
         """
         if not self.cache or self.shares_buffers:
             masked = not self.cache or "attention_mask" in self.inputs
