@@ -44,7 +44,7 @@ class EmptyCache:
         sizes = list(past.sizes)
         sizes[past.batch_axis] = rows
         if past.length_axis is not None:
-            sizes[past.length_axis] = max(slots, past.window or 0)
+            sizes[past.length_axis] = past.window or slots
         if past.reader is not None and sizes[3] is None:
             sizes[3] = self._widths.get(_symbol(past), 0)  # of a part that does not read it
         shape = [size for size in sizes if size is not None]

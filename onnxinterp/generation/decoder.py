@@ -207,13 +207,17 @@ class Buffered(Cached):
     def step(self, tokens: Tensor) -> Tensor:
         """Run one token of each row; the mask has the tokens of a row first, as the cache has."""
         slots = self._slots()
-        grown = [slots - past.shape[2] for past in self._cache]  # one with a window may be longer
-        pairs = zip(self._cache, grown, strict=True)
-        self._cache = [pad(past, (0, 0, 0, more)) if more > 0 else past for past, more in pairs]
+        pasts = zip(self._model.layout.cache, self._cache, strict=True)
+        self._cache = [past if info.window else _lengthened(past, slots) for info, past in pasts]
         width = self._width + 1 if self._model.layout.branches else slots
         places = torch.arange(width, device=tokens.device)
         self._mask = places <= self._lengths[:, None]
         return self._append(tokens)
+
+
+def _lengthened(past: Tensor, slots: int) -> Tensor:
+    """A buffer [rows, heads, slots, head] with so many slots."""
+    return past if past.shape[2] == slots else pad(past, (0, 0, 0, slots - past.shape[2]))
 
 
 def _lengths(prompts: Sequence[Tensor]) -> Tensor:

@@ -59,7 +59,7 @@ class Past:
 
     @property
     def window(self) -> int | None:
-        """The least length of a buffer that may lose older positions; None: it holds all."""
+        """The length of a buffer that holds the last positions alone; None: it holds all."""
         attributes = self.reader.attributes if self.reader is not None else {}
         return attributes["local_window_size"] if attributes.get("sliding_window_cache") else None
 
@@ -93,11 +93,13 @@ class Layout:
 
         "none" where a file has no way to say what is padding: prompts of each length are run by
         themselves. Without a cache, padding on the right is behind all that a token sees.
-        GroupQueryAttention takes lengths, and expects the tokens of a row first.
+        GroupQueryAttention takes lengths, and expects the tokens of a row first. It takes no
+        padding where its cache is a window.
         """
         if not self.cache or self.shares_buffers:
             masked = not self.cache or "attention_mask" in self.inputs
-            return "right" if masked and not self.last_only else "none"
+            windows = any(past.window for past in self.cache)
+            return "right" if masked and not windows and not self.last_only else "none"
         has_states = any(past.length_axis is None for past in self.cache)
         known = "attention_mask" in self.inputs and "position_ids" in self.inputs
         return "left" if known and not has_states else "none"

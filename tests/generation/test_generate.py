@@ -96,6 +96,21 @@ def test_a_buffer_grows_in_steps(gqa: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert found[:, -COUNT:].tolist() == wanted
 
 
+def test_a_cache_that_is_a_window_keeps_its_length() -> None:
+    window = ", local_window_size = 3"
+    loop = Loop(decoder("shared", gqa=window))
+    module = OnnxModule(decoder("shared", gqa=f"{window}, sliding_window_cache = 1"))
+    lengths: set[int] = set()
+
+    def note(_: Any, __: Any, given: dict[str, torch.Tensor]) -> None:
+        lengths.add(given["past_key_values.1.value"].shape[2])
+
+    module.register_forward_pre_hook(note, with_kwargs=True)
+    found = onnxinterp.generate(module, **padded("right"), max_new_tokens=COUNT)
+    assert found[:, -COUNT:].tolist() == [loop(prompt, COUNT)[0] for prompt in PROMPTS]
+    assert lengths == {3}
+
+
 def test_logits_are_those_of_onnxruntime(
     module: OnnxModule, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
