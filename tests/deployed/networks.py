@@ -42,15 +42,18 @@ class Classifier(nn.Module):
 
 
 class Detector(nn.Module):
-    """Convolutions that onnxruntime lays out in blocks of channels: strides, pools, upsampling."""
+    """Convolutions that onnxruntime lays out in blocks of channels: strides, pools, upsampling.
+
+    24 channels are three blocks of 8, or two of 16 with a rest: the saved file tells which.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
-        self.body = nn.Conv2d(16, 16, 3, padding=1)
-        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
-        self.out = nn.Conv2d(16, 16, 1)
-        self.head = nn.Linear(16, LABELS)
+        self.stem = nn.Conv2d(3, 24, 3, stride=2, padding=1)
+        self.body = nn.Conv2d(24, 24, 3, padding=1)
+        self.depthwise = nn.Conv2d(24, 24, 3, padding=1, groups=24)
+        self.out = nn.Conv2d(24, 24, 1)
+        self.head = nn.Linear(24, LABELS)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = F.relu(self.stem(x))
@@ -185,7 +188,12 @@ class Denoiser(nn.Module):
 class Algebra(nn.Module):
     """What torch's older exporter writes in operators of onnxruntime if it is asked to."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixing = nn.Linear(4, 4)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.mixing(x)
         inverse = torch.linalg.inv(x @ x.transpose(-1, -2) + torch.eye(x.size(-2)))
         grid = torch.tanh(x).unsqueeze(-1).expand(-1, -1, -1, 2)
         sampled = F.grid_sample(x.unsqueeze(1), grid, align_corners=False)

@@ -78,6 +78,7 @@ QUANTIZED = [
 ]
 FILES = (
     *(saved(case, level) for case in (CLASSIFIER, DETECTOR, BERT) for level in LEVELS),
-    *(saved(case, level) for case in (TAGGER, VIT, GPT2) for level in ("extended", "all")),
+    *(saved(case, level) for case in (TAGGER, GPT2) for level in ("extended", "all")),
+    saved(VIT, "extended"),
     *(saved_quantized(file, level) for file in QUANTIZED for level in ("extended", "all")),
 )
