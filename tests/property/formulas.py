@@ -55,4 +55,3 @@ def _import_families() -> None:
     """The files beside this one that are named after it register their formulas."""
     for path in sorted(Path(__file__).parent.glob("formulas_*.py")):
         importlib.import_module(f"tests.property.{path.stem}")
-from tests.property import formulas_rotary as formulas_rotary  # noqa: E402 - it registers there
