@@ -80,7 +80,7 @@ def group_query_attention(
         heads = _normalize(heads, num_heads, (q_norm_weight, k_norm_weight), epsilons)
     if do_rotary:
         places = _positions(position_ids, rows, total, query_seqlens is not None)
-        heads = _rotate(heads, places, rows, (cos_cache, sin_cache), bool(rotary_interleaved))
+        heads = rotate_heads(heads, places, rows, (cos_cache, sin_cache), bool(rotary_interleaved))
     q, k = heads.transpose(1, 2).tensor_split((num_heads,), 1)
     v = values.transpose(1, 2)
     new = (k if k.shape[1] else v), v  # without new keys, those of the cache are attended to
@@ -198,7 +198,7 @@ def visible(positions: Tensor, rows: Tensor, ends: Tensor, causal: bool, window:
     return allowed & (columns > last - window) if window > 0 else allowed
 
 
-def _rotate(
+def rotate_heads(
     heads: Tensor,
     positions: Tensor | None,
     rows: Tensor,
@@ -259,7 +259,7 @@ def attend(
     """
     if not (qk_output or softcap) and sink is None:
         mask = allowed if bias is None else bias.where(allowed, -math.inf)
-        if bias is None and is_known(q.shape[2]) and q.shape[2] == 1:
+        if mask.shape[1] == 1 and is_known(q.shape[2]) and q.shape[2] == 1:
             # the queries of a group see the same keys, so they may be rows of one head
             grouped = q.reshape(q.shape[0], keys.shape[1], -1, q.shape[3])
             return fused(grouped, keys, values, mask, scale or None, False).reshape(q.shape), None
