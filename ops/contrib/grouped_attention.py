@@ -114,7 +114,7 @@ def split_heads(
         raise ValueError(f"query must be [batch, length, {every} * head], got {list(query.shape)}")
     if key is None or value is None:
         packed = torch.unflatten(query, -1, (every, -1))
-        joint, values = packed.split((heads + kv_heads, kv_heads), 2)
+        joint, values = torch.split(packed, [heads + kv_heads, kv_heads], 2)
         return joint, values
     batch, length, width = query.shape
     is_shared = is_known(key.shape[1]) and key.shape[1] == 0
@@ -299,10 +299,10 @@ def _draw_step(d: Draw, whole: bool) -> _Step:
     batch = 1 if kind in ("several", "window") else d.integer(1, 3)
     window = d.choice([None, -1, 1, 2])
     if kind == "window":  # the slots are full: onnxruntime leaves free ones as they are
-        past, window = 3, d.integer(1, 3)
-        total = 3 + d.integer(0, 1) * (4 - window)
+        width = d.integer(1, 3)
+        total = 3 + d.integer(0, 1) * (4 - width)
         length = d.integer(1, total)
-        return _Step(1, length, past, total, torch.tensor([total - 1]).int(), kind, window)
+        return _Step(1, length, 3, total, torch.tensor([total - 1]).int(), kind, width)
     if kind.startswith("first"):
         length = total = d.integer(1, 4)
         past = d.choice([None, 0] if whole else [None])
