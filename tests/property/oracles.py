@@ -82,7 +82,6 @@ NOT_WIDENED = {
     "QuantizeLinear": ("T2", "T3"),
     "QLinearMatMul": ("T1", "T2", "T3"),
     "QLinearConv": ("T1", "T2", "T3"),
-    "WhisperBeamSearch": ("F",),
 }
 """Type parameters whose range or bits the answer depends on."""
 

@@ -143,7 +143,7 @@ def beam_search(
         length_penalty=number_of(length_penalty),
         early_stopping=early_stopping == 1,
         pad=pad_token_id,
-        dtype=next((h.dtype for h in (length_penalty, repetition_penalty) if h is not None), None),
+        dtype=scores_dtype(length_penalty, repetition_penalty),
     )
     search.check()
     rules = Rules(
@@ -171,6 +171,12 @@ def beam_search(
         case _:
             raise ValueError(f"model_type must be 0 (GPT-2), 1 (T5) or 2, got {model_type}")
     return search.run(model, rules)
+
+
+def scores_dtype(*penalties: Host | None) -> torch.dtype | None:
+    """The dtype of scores: float16 if the penalties have it, else that of the logits (None)."""
+    halves = (p is not None and p.dtype is torch.float16 for p in penalties)
+    return torch.float16 if any(halves) else None
 
 
 def number_of(value: Host | None) -> float:
