@@ -36,6 +36,7 @@ from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Scalar, Subgraph
 
 MAX_BEAMS = 128  # as in onnxruntime
+FORBIDDEN = -1e30  # what is added to the score of a forbidden token is lost
 UNLIKELY = -1e9  # the score of all beams but the first at the start, which would be equal
 
 
@@ -87,7 +88,9 @@ class Search:
         totals, history = totals.flatten(), []
         while True:
             is_first = sequences.shape[1] == length
-            scores = rules.apply(logits.log_softmax(1), sequences, is_first) + totals[:, None]
+            scores = rules.apply(logits.log_softmax(1), sequences, is_first)
+            counts = (scores > FORBIDDEN) | (totals[:, None] < FORBIDDEN)
+            scores = scores + torch.where(counts, totals[:, None], 0)
             candidates = scores.reshape(batch, self.beams, -1)
             history.append(candidates)
             totals, tokens, sources = scorer.choose(sequences, candidates)
@@ -187,8 +190,9 @@ def draw_search(d: Draw, length: int, batch: int) -> tuple[Vocabulary, list[Any]
     """The vocabulary of a search, its inputs behind the first, and its common attributes."""
     own, beams = draw_vocabulary(d), d.integer(1, 3)
     most, ending = length + d.integer(1, 5), draw_ending(d, own)
-    d.elem_type("T")  # of the penalties
-    outputs = d.integer(1, 3 if ending.eos >= own.vocab else 2)
+    # beams of UNLIKELY scores have no exact slope
+    has_steps = ending.eos >= own.vocab and d.dtype("T") is not torch.float64
+    outputs = d.integer(1, 3 if has_steps else 2)
     inputs = [
         most,
         d.integer(0, most - 1) if ending.eos < own.vocab else 0,  # obligatory in onnxruntime
