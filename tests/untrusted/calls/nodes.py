@@ -9,10 +9,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from tests.untrusted.calls import edges, indices, integers, learning, shapes, types, windows
+from tests.untrusted.calls import (
+    contrib_packed,
+    edges,
+    indices,
+    integers,
+    learning,
+    shapes,
+    types,
+    windows,
+)
 from tests.untrusted.calls.one_node import Node, outcome
 
-FILES = (integers, indices, windows, shapes, types, learning, edges)
+FILES = (integers, indices, windows, shapes, types, learning, edges, contrib_packed)
 
 
 def nodes() -> dict[str, Node]:
