@@ -4,9 +4,10 @@ A product with one row is a sum of the rows of W.T [columns, rows of W], weighte
 the row. torch has that sum for rows of 2, 4 and 8 bits, exact in float32, for embedding bags. Of
 each block of columns it is one bag; the scales multiply the bags.
 
-Such rows are another layout of the matrix, of the same size, which is made when a matrix is read
-the second time and is stored as long as the matrix lives. All of them have `MAX_BYTES`, so that a
-large model does not take its memory twice.
+Such rows are another layout of the matrix, of the same size. They are made when a matrix is read
+the second time, since nothing tells whether it is a constant, and are stored as long as it lives.
+So the first product differs from later ones in the last bits. All rows together have at most
+`MAX_BYTES`, so that a large model does not take its memory twice.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def _matrix(
     if any(t.is_inference() for t in tensors):
         return None  # they have no version that tells of changes
     versions = [bits, *(t._version for t in tensors)]
-    found = ENTRIES.get(packed)
+    found: Entry | None = ENTRIES.get(packed)
     if found is None or found.versions != versions or not _are(found.settings, tensors[1:]):
         ENTRIES[packed] = Entry(versions, [ref(t) for t in tensors[1:]], None)
         return None
@@ -116,7 +117,8 @@ def _matrix(
         used = sum(e.matrix.n_bytes() for e in ENTRIES.values() if e.matrix is not None)
         if used + 2 * packed.numel() > MAX_BYTES:
             return None
-        found = found._replace(matrix=_made(packed, *unpacked(), bits))
+        with torch._C.DisableTorchFunction():  # a program that is recorded must not repeat it
+            found = found._replace(matrix=_made(packed, *unpacked(), bits))
         ENTRIES[packed] = found
     return found.matrix
 

@@ -55,20 +55,20 @@ def mat_mul_n_bits(
     blocks = -(-K // block_size)
     if B.ndim == 3 and not B.numel():
         Y = A.new_zeros((*A.shape[:-1], N))
-    else:
-        check_shape("B", B, (N, blocks, block_size * bits // 8))
-        check_shape("scales", scales, (N, blocks), (N * blocks,))
+        return Y if bias is None else Y + bias
+    check_shape("B", B, (N, blocks, block_size * bits // 8))
+    check_shape("scales", scales, (N, blocks), (N * blocks,))
 
-        def settings() -> tuple[Tensor, Tensor | None]:
-            return scales.reshape(N, blocks), _zero_points(zero_points, (N, blocks), bits)
+    def settings() -> tuple[Tensor, Tensor | None]:
+        return scales.reshape(N, blocks), _zero_points(zero_points, (N, blocks), bits)
 
-        Y = None
-        if g_idx is None:
-            Y = few_rows_product(A, B, (scales, zero_points), settings, bits)
-        if Y is None:
-            matrix, floats = _matrix(B, *settings(), g_idx, K, bits)
-            Y = product(A, matrix, (N, K), *floats)
-    return Y if bias is None else Y + bias
+    found = None
+    if g_idx is None:
+        found = few_rows_product(A, B, (scales, zero_points), settings, bits)
+    if found is None:
+        matrix, floats = _matrix(B, *settings(), g_idx, K, bits)
+        found = product(A, matrix, (N, K), *floats)
+    return found if bias is None else found + bias
 
 
 def _matrix(

@@ -36,8 +36,9 @@ def test_gradients_are_those_of_the_plain_expression() -> None:
     x, scales = torch.randn(3, K), torch.rand(N, K // BLOCK)
     zero, bias = torch.rand(N, K // BLOCK) * 15, torch.randn(N)
     leaves = [t.double().requires_grad_() for t in (x, scales, zero, bias)]
-    got = mat_mul_n_bits(leaves[0], packed, *leaves[1:3], None, leaves[3], **attributes)
-    want = leaves[0] @ plain(packed, leaves[1], leaves[2]).T + leaves[3]
+    x, scales, zero, bias = leaves
+    got = mat_mul_n_bits(x, packed, scales, zero, None, bias, **attributes)
+    want = x @ plain(packed, scales, zero).T + bias
     torch.testing.assert_close(got, want)
     loss = [(y**2).sum() for y in (got, want)]
     first = [torch.autograd.grad(each, leaves, create_graph=True) for each in loss]
