@@ -165,7 +165,8 @@ class _Product(torch.autograd.Function):
         return _by_parts(xs[0], rows, size, transposed, xs[1:])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        (gradient,) = grad_outputs
         x, *settings = ctx.saved_tensors
         for_x, *for_settings = ctx.needs_input_grad[3:]
         found = [None] * len(settings)
