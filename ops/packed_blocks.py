@@ -57,6 +57,24 @@ def check_shape(name: str, tensor: Tensor | None, *shapes: tuple[int, ...]) -> N
         raise ValueError(f"{name} must be {wanted}, got {list(tensor.shape)}")
 
 
+def unpack_zero_points(zero: Tensor | None, size: tuple[int, int], bits: int) -> Tensor | None:
+    """One zero point for each block [rows, blocks], whatever its form in the file.
+
+    They are floats or integers; None is the middle of the numbers.
+    """
+    if zero is None:
+        return None
+    rows, blocks = size
+    if zero.is_floating_point():
+        if bits == 8:
+            raise TypeError("zero_points must be uint8 for 8 bits, got floats")
+        check_shape("zero_points", zero, size, (rows * blocks,))
+        return zero.reshape(size)
+    width = packed_size(blocks, bits)
+    check_shape("zero_points", zero, (rows, width), (rows * width,))
+    return unpack(zero.reshape(rows, width), bits)[:, :blocks]
+
+
 class BlockRows:
     """The rows of a matrix in blocks along its rows: (numbers - zero) * scale.
 
@@ -91,6 +109,32 @@ class BlockRows:
             shift = None if shift is None else shift.unsqueeze(-1)
         shifted = numbers - (2 ** (self.bits - 1) if shift is None else shift)
         return (shifted * scale).flatten(1)[:, : self.columns]
+
+
+def block_product(
+    x: Tensor,
+    packed: Tensor,
+    scales: Tensor,
+    zero: Tensor | None,
+    bits: int,
+    groups: Tensor | None = None,
+) -> Tensor:
+    """The product x @ W.T with a matrix in blocks.
+
+    Args:
+        x: [..., columns].
+        packed: [rows, blocks, bytes].
+        scales: [rows, blocks].
+        zero: zero points [rows, blocks]; None for the middle of the numbers.
+        bits: of each number.
+        groups: as in `BlockRows`.
+    """
+    floats = [scales]
+    if zero is not None and zero.is_floating_point():
+        floats.append(zero)
+        zero = None
+    matrix = BlockRows(packed, zero, groups, x.shape[-1], bits)
+    return product(x, matrix, (packed.shape[0], x.shape[-1]), *floats)
 
 
 def product(

@@ -12,7 +12,6 @@ So the first product differs from later ones in the last bits. All rows together
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 from weakref import ref
@@ -23,7 +22,8 @@ from torch.nn import functional
 from torch.utils.weak import WeakIdKeyDictionary
 
 from onnxinterp.ops.eager import is_captured, is_eager
-from onnxinterp.ops.packed_blocks import unpack
+from onnxinterp.ops.opaque import Opaque
+from onnxinterp.ops.packed_blocks import block_product, unpack, unpack_zero_points
 
 MAX_BYTES = 16 * 2**20  # of the rows of all matrices
 MAX_ROWS = 8  # of a product; for more, dequantizing once is faster
@@ -72,54 +72,62 @@ ENTRIES: Any = WeakIdKeyDictionary()
 """Packed matrix -> its `Entry`."""
 
 
-def few_rows_product(
-    x: Tensor,
-    packed: Tensor,
-    settings: tuple[Tensor, Tensor | None],
-    unpacked: Callable[[], tuple[Tensor, Tensor | None]],
-    bits: int,
-) -> Tensor | None:
-    """The product of x [..., columns] and W.T; None where it is computed otherwise.
+def is_few(
+    x: Tensor, packed: Tensor, scales: Tensor, zero_points: Tensor | None, bits: int
+) -> bool:
+    """Whether `few_rows_product` computes the product x @ W.T.
 
     Args:
-        x: a few rows of float32.
+        x: [..., columns].
         packed: the matrix; [rows, blocks, bytes].
-        settings: scales and zero points as the node has them.
-        unpacked: returns them with the shape [rows, blocks]; without zero points, the middle of
-            the numbers is 0.
+        scales: of blocks, as the node has them.
+        zero_points: likewise.
         bits: of each number.
     """
     columns = x.shape[-1]
     if is_captured() or not columns or not 0 < x.numel() <= MAX_ROWS * columns:
-        return None
-    if not x.dtype is settings[0].dtype is torch.float32 or not is_eager(x, packed, *settings):
-        return None
-    matrix = _matrix(packed, settings, unpacked, bits) if _is_available(bits) else None
-    return None if matrix is None else _product(x, matrix)
+        return False
+    if not x.dtype is scales.dtype is torch.float32:
+        return False
+    return is_eager(x, packed, scales, zero_points) and _is_available(bits)
 
 
-def _matrix(
-    packed: Tensor,
-    settings: tuple[Tensor, Tensor | None],
-    unpacked: Callable[[], tuple[Tensor, Tensor | None]],
-    bits: int,
-) -> Matrix | None:
+@Opaque
+def few_rows_product(
+    x: Tensor, packed: Tensor, scales: Tensor, zero_points: Tensor | None, bits: int
+) -> Tensor:
+    """The product x @ W.T, by the rows of W.T where they are made; arguments as for `is_few`."""
+    matrix = _matrix(packed, scales, zero_points, bits)
+    if matrix is not None:
+        return _product(x, matrix)
+    settings = _settings(packed, scales, zero_points, bits)
+    return block_product(x, packed, *settings, bits)
+
+
+def _settings(
+    packed: Tensor, scales: Tensor, zero_points: Tensor | None, bits: int
+) -> tuple[Tensor, Tensor | None]:
+    """Scales and zero points as [rows, blocks]."""
+    rows, blocks = packed.shape[:2]
+    return scales.reshape(rows, blocks), unpack_zero_points(zero_points, (rows, blocks), bits)
+
+
+def _matrix(packed: Tensor, scales: Tensor, zero_points: Tensor | None, bits: int) -> Matrix | None:
     """The rows of a matrix, from its second product on."""
-    tensors = [t for t in (packed, *settings) if t is not None]
-    if any(t.is_inference() for t in tensors):
+    settings = [scales] if zero_points is None else [scales, zero_points]
+    if any(t.is_inference() for t in (packed, *settings)):
         return None  # they have no version that tells of changes
-    versions = [bits, *(t._version for t in tensors)]
+    versions = [bits, packed._version, *(t._version for t in settings)]
     found: Entry | None = ENTRIES.get(packed)
-    if found is None or found.versions != versions or not _are(found.settings, tensors[1:]):
-        ENTRIES[packed] = Entry(versions, [ref(t) for t in tensors[1:]], None)
+    if found is None or found.versions != versions or not _are(found.settings, settings):
+        ENTRIES[packed] = Entry(versions, [ref(t) for t in settings], None)
         return None
     if found.matrix is None:
         used = sum(e.matrix.n_bytes() for e in ENTRIES.values() if e.matrix is not None)
         if used + 2 * packed.numel() > MAX_BYTES:
             return None
-        with torch._C.DisableTorchFunction():  # a program that is recorded must not repeat it
-            found = found._replace(matrix=_made(packed, *unpacked(), bits))
-        ENTRIES[packed] = found
+        made = _made(packed, *_settings(packed, scales, zero_points, bits), bits)
+        ENTRIES[packed] = found = found._replace(matrix=made)
     return found.matrix
 
 

@@ -20,7 +20,7 @@ def names(*lines: str) -> frozenset[str]:
 METADATA = names(
     "shape dtype device ndim layout size dim numel nelement is_floating_point is_complex",
     "is_signed element_size itemsize nbytes __len__ is_cuda is_meta is_sparse is_quantized",
-    "is_nested result_type",
+    "is_nested result_type is_cpu is_inference",
 )
 """What tensors tell about themselves that depends on sizes and types alone."""
 OPERATORS_IN_PLACE = names("add sub mul truediv floordiv mod pow and or xor lshift rshift matmul")

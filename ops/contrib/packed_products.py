@@ -14,15 +14,15 @@ from torch import Tensor
 
 from onnxinterp.ops.contrib.registration import contrib_op
 from onnxinterp.ops.packed_blocks import (
-    BlockRows,
+    block_product,
     check_block_size,
     check_shape,
     packed_size,
     product,
-    unpack,
+    unpack_zero_points,
     wide,
 )
-from onnxinterp.ops.packed_rows import few_rows_product
+from onnxinterp.ops.packed_rows import few_rows_product, is_few
 from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
 
@@ -58,52 +58,23 @@ def mat_mul_n_bits(
         return Y if bias is None else Y + bias
     check_shape("B", B, (N, blocks, block_size * bits // 8))
     check_shape("scales", scales, (N, blocks), (N * blocks,))
-
-    def settings() -> tuple[Tensor, Tensor | None]:
-        return scales.reshape(N, blocks), _zero_points(zero_points, (N, blocks), bits)
-
-    found = None
-    if g_idx is None:
-        found = few_rows_product(A, B, (scales, zero_points), settings, bits)
-    if found is None:
-        matrix, floats = _matrix(B, *settings(), g_idx, K, bits)
-        found = product(A, matrix, (N, K), *floats)
-    return found if bias is None else found + bias
+    if g_idx is None and is_few(A, B, scales, zero_points, bits):
+        Y = few_rows_product(A, B, scales, zero_points, bits)
+    else:
+        zero = unpack_zero_points(zero_points, (N, blocks), bits)
+        if g_idx is not None:
+            g_idx = _groups(g_idx, K, blocks * block_size, bits)
+            zero = zero if zero is None or zero.is_floating_point() else None
+        Y = block_product(A, B, scales.reshape(N, blocks), zero, bits, g_idx)
+    return Y if bias is None else Y + bias
 
 
-def _matrix(
-    packed: Tensor,
-    scales: Tensor,
-    zero: Tensor | None,
-    groups: Tensor | None,
-    columns: int,
-    bits: int,
-) -> tuple[BlockRows, list[Tensor]]:
-    """The rows of W, and the floats that they are computed from."""
-    is_float = zero is not None and zero.is_floating_point()
-    if groups is not None:
-        if bits != 4:
-            raise ValueError(f"bits must be 4 with g_idx, got {bits}")
-        check_shape("g_idx", groups, (columns,), (packed.shape[1] * packed.shape[2] * 2,))
-        groups = groups[:columns].long()
-        zero = zero if is_float else None
-    matrix = BlockRows(packed, None if is_float else zero, groups, columns, bits)
-    return matrix, [scales, zero] if is_float and zero is not None else [scales]
-
-
-def _zero_points(zero: Tensor | None, size: tuple[int, int], bits: int) -> Tensor | None:
-    """One zero point for each block, as floats or as integers, whatever its form in the file."""
-    if zero is None:
-        return None
-    rows, blocks = size
-    if zero.is_floating_point():
-        if bits == 8:
-            raise TypeError("zero_points must be uint8 for 8 bits, got floats")
-        check_shape("zero_points", zero, size, (rows * blocks,))
-        return zero.reshape(size)
-    width = packed_size(blocks, bits)
-    check_shape("zero_points", zero, (rows, width), (rows * width,))
-    return unpack(zero.reshape(rows, width), bits)[:, :blocks]
+def _groups(groups: Tensor, columns: int, padded: int, bits: int) -> Tensor:
+    """The block of each column."""
+    if bits != 4:
+        raise ValueError(f"bits must be 4 with g_idx, got {bits}")
+    check_shape("g_idx", groups, (columns,), (padded,))
+    return groups[:columns].long()
 
 
 FP4 = (0.0, 5.208333333e-03, 0.66666667, 1.0, 0.33333333, 0.5, 0.16666667, 0.25)
