@@ -139,7 +139,7 @@ def varlen_causal_conv_with_state(
 @sample(causal_conv_with_state)
 def _(d: Draw) -> Call:
     batch, length, k, dilation = [d.integer(1, 3) for _ in range(4)]
-    last, size = d.boolean(), d.shape(1, 2) if d.boolean() else d.shape(1, 1)
+    last, size = d.boolean(), [d.integer(1, 4) for _ in range(d.integer(1, 2))]
     channels = size if last else size[:1]
     count, kept = math.prod(channels), (k - 1) * dilation
     shape = (batch, length, *channels) if last else (batch, *channels, length)

@@ -7,6 +7,7 @@ so.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -142,7 +143,7 @@ def engram_gate(
         functional.rms_norm(widened(x), width, None, epsilon) * widened(s)
         for x, s in ((key, key_norm_scale), (query, query_norm_scale))
     ]
-    dot = (normed[0] * normed[1]).sum(-1, keepdim=True) * width[0] ** -0.5
+    dot = (normed[0] * normed[1]).sum(-1, keepdim=True) / math.sqrt(width[0])
     gate = (dot.sign() * dot.abs().clamp_min(1e-6).sqrt()).sigmoid()
     gated = gate * widened(value).unsqueeze(2)
     if n_outputs == 1:

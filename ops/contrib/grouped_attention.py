@@ -80,7 +80,7 @@ def group_query_attention(
         heads = _normalize(heads, num_heads, (q_norm_weight, k_norm_weight), epsilons)
     if do_rotary:
         places = _positions(position_ids, rows, total, query_seqlens is not None)
-        heads = _rotate(heads, places, rows, (cos_cache, sin_cache), bool(rotary_interleaved))
+        heads = rotate_heads(heads, places, rows, (cos_cache, sin_cache), bool(rotary_interleaved))
     q, k = heads.transpose(1, 2).tensor_split((num_heads,), 1)
     v = values.transpose(1, 2)
     new = (k if k.shape[1] else v), v  # without new keys, those of the cache are attended to
@@ -114,7 +114,7 @@ def split_heads(
         raise ValueError(f"query must be [batch, length, {every} * head], got {list(query.shape)}")
     if key is None or value is None:
         packed = torch.unflatten(query, -1, (every, -1))
-        joint, values = packed.split((heads + kv_heads, kv_heads), 2)
+        joint, values = torch.split(packed, [heads + kv_heads, kv_heads], 2)
         return joint, values
     batch, length, width = query.shape
     is_shared = is_known(key.shape[1]) and key.shape[1] == 0
@@ -198,7 +198,7 @@ def visible(positions: Tensor, rows: Tensor, ends: Tensor, causal: bool, window:
     return allowed & (columns > last - window) if window > 0 else allowed
 
 
-def _rotate(
+def rotate_heads(
     heads: Tensor,
     positions: Tensor | None,
     rows: Tensor,
@@ -259,7 +259,7 @@ def attend(
     """
     if not (qk_output or softcap) and sink is None:
         mask = allowed if bias is None else bias.where(allowed, -math.inf)
-        if bias is None and is_known(q.shape[2]) and q.shape[2] == 1:
+        if mask.shape[1] == 1 and is_known(q.shape[2]) and q.shape[2] == 1:
             # the queries of a group see the same keys, so they may be rows of one head
             grouped = q.reshape(q.shape[0], keys.shape[1], -1, q.shape[3])
             return fused(grouped, keys, values, mask, scale or None, False).reshape(q.shape), None
@@ -299,10 +299,10 @@ def _draw_step(d: Draw, whole: bool) -> _Step:
     batch = 1 if kind in ("several", "window") else d.integer(1, 3)
     window = d.choice([None, -1, 1, 2])
     if kind == "window":  # the slots are full: onnxruntime leaves free ones as they are
-        past, window = 3, d.integer(1, 3)
-        total = 3 + d.integer(0, 1) * (4 - window)
+        width = d.integer(1, 3)
+        total = 3 + d.integer(0, 1) * (4 - width)
         length = d.integer(1, total)
-        return _Step(1, length, past, total, torch.tensor([total - 1]).int(), kind, window)
+        return _Step(1, length, 3, total, torch.tensor([total - 1]).int(), kind, width)
     if kind.startswith("first"):
         length = total = d.integer(1, 4)
         past = d.choice([None, 0] if whole else [None])

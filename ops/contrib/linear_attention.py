@@ -124,7 +124,9 @@ def gated_delta_net(
     batched = [_batched(x, ragged, initial_state).flatten(2) for x in rows]
     past = None if initial_state is None else initial_state.transpose(-1, -2)
     y, state = layers.linear_attention(
-        *batched[:3],
+        batched[0],
+        batched[1],
+        batched[2],
         past,
         batched[3] if is_gated else None,
         batched[-1] if is_delta else None,

@@ -17,14 +17,14 @@ class Ragged(NamedTuple):
     """Where the tokens of a batch of sequences are.
 
     Attributes:
-        index: the place of token i of each sequence, [batch, tokens].
+        rows: the place of token i of each sequence, [batch, tokens].
         valid: whether it has one.
         request: the sequence of each token.
         place: the number of the token in it.
         lengths: of the sequences.
     """
 
-    index: Tensor
+    rows: Tensor
     valid: Tensor
     request: Tensor
     place: Tensor
@@ -39,14 +39,14 @@ class Ragged(NamedTuple):
         every = torch.arange(tokens, device=cumulative.device)
         starts, ends = cumulative[:-1].long(), cumulative[1:].long()
         lengths = ends - starts
-        index = (starts.unsqueeze(1) + every).clamp(0, tokens - 1)
+        rows = (starts.unsqueeze(1) + every).clamp(0, tokens - 1)
         request = torch.searchsorted(ends, every, right=True).clamp_max(ends.shape[0] - 1)
         place = (every - starts[request]).clamp(0, tokens - 1)
-        return cls(index, every < lengths.unsqueeze(1), request, place, lengths)
+        return cls(rows, every < lengths.unsqueeze(1), request, place, lengths)
 
     def pad(self, x: Tensor) -> Tensor:
         """[tokens, ...] as [batch, tokens, ...], with 0 after the end of a sequence."""
-        padded = x[self.index]
+        padded = x[self.rows]
         return padded.where(self.valid.reshape(*self.valid.shape, *[1] * (x.ndim - 1)), 0)
 
     def pack(self, y: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Rotary position embedding with tables of cosines and sines.
 
 Exporters of language models write RotaryEmbedding, and onnxruntime's optimizer where it finds its
-parts. MRotaryEmbedding is that of models that see images, GemmaRotaryEmbedding an early form.
+parts. MRotaryEmbedding is that of models that see images.
 """
 
 from __future__ import annotations
@@ -97,19 +97,6 @@ def _interleaved(section: list[int]) -> list[int]:
     """The kind of position of each pair, in turns."""
     pairs = range(sum(section))
     return [i % 3 if i % 3 and i < 3 * section[i % 3] else 0 for i in pairs]
-
-
-@contrib_op("GemmaRotaryEmbedding")
-def gemma_rotary_embedding(
-    emb: Tensor, q: Tensor, q_rot: Tensor, k: Tensor, k_rot: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Queries and keys times the cosines, and their rotated halves times the sines."""
-    shape = (q.shape[0], *q.shape[2:]) if q.ndim == 4 else None
-    if emb.shape != shape or any(x.shape != q.shape for x in (q_rot, k, k_rot)):
-        got = [list(x.shape) for x in (emb, q, q_rot, k, k_rot)]
-        raise ValueError(f"emb must fit queries and keys of one 4-D shape, got {got}")
-    cos, sin = (t.to(q.dtype).unsqueeze(1) for t in (emb.cos(), emb.sin()))
-    return q * cos + q_rot * sin, k * cos + k_rot * sin
 
 
 def check_tables(cos_cache: Tensor, sin_cache: Tensor) -> None:
@@ -208,10 +195,3 @@ def _(d: Draw) -> Call:
         rotary_embedding_dim=2 * pairs if partial else d.maybe(0),
         scale=d.maybe(d.real(0.5, 2)),
     )
-
-
-@sample(gemma_rotary_embedding)
-def _(d: Draw) -> Call:
-    batch, heads, length, width = [d.integer(1, 3) for _ in range(4)]
-    states = [d.tensor((batch, heads, length, width), lo=-2, hi=2) for _ in range(4)]
-    return call(d.tensor((batch, length, width), "U", lo=-4, hi=4), *states, outputs=2)

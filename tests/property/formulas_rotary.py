@@ -1,4 +1,4 @@
-"""Formulas of rotations and gates that onnxruntime has on GPUs only."""
+"""Formulas of a gate and of an attention over blocks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,6 @@ from typing import Any
 import numpy as np
 
 from tests.property.formulas import formula
-
-
-@formula("GemmaRotaryEmbedding")
-def gemma_rotary_embedding(emb: Any, q: Any, q_rot: Any, k: Any, k_rot: Any) -> Any:
-    cos, sin = np.cos(emb)[:, None], np.sin(emb)[:, None]
-    results = q * cos + q_rot * sin, k * cos + k_rot * sin
-    return tuple(x.astype(q.dtype) for x in results)
 
 
 @formula("SwiGLU")
@@ -36,43 +29,63 @@ def swiglu(
     return (activated * (linear + activation_beta)).astype(gate.dtype)
 
 
-@formula("GroupQueryAttention")
-def group_query_attention(
+@formula("SparseAttention")
+def sparse_attention(
     query: Any,
     key: Any,
     value: Any,
     past_key: Any,
     past_value: Any,
-    seqlens_k: Any,
+    block_rows: Any,
+    block_columns: Any,
     total: Any,
-    *rest: Any,
+    totals: Any,
+    cos: Any = None,
+    sin: Any = None,
+    *,
     num_heads: int,
     kv_num_heads: int,
-    qk_norm_epsilon: float = 1e-6,
-    q_norm_epsilon: float | None = None,
-    k_norm_epsilon: float | None = None,
+    sparse_block_size: int,
+    do_rotary: int = 0,
+    rotary_interleaved: int = 0,
+    scale: float | None = None,
 ) -> Any:
-    """A first step with normed queries and keys, which onnxruntime has on GPUs only."""
-    assert past_key is None
-    assert past_value is None
-    assert total == query.shape[1]
-    weights = rest[7:9]
-    epsilons = q_norm_epsilon or qk_norm_epsilon, k_norm_epsilon or qk_norm_epsilon
+    """Onnxruntime has it on CPUs too, where the past and the present are one buffer."""
     batch, length, _ = query.shape
-    counts = num_heads, kv_num_heads, kv_num_heads
-    heads = [
-        x.astype(np.float64).reshape(batch, length, n, -1)
-        for x, n in zip((query, key, value), counts, strict=True)
-    ]
-    for part, (weight, epsilon) in enumerate(zip(weights, epsilons, strict=True)):
-        square = np.mean(heads[part] ** 2, -1, keepdims=True)
-        heads[part] = heads[part] / np.sqrt(square + epsilon) * weight
-    q, k, v = heads
-    y = np.zeros_like(q)
+    joined = query if key is None else np.concatenate([query, key, value], -1)
+    heads = joined.astype(np.float64).reshape(batch, length, num_heads + 2 * kv_num_heads, -1)
+    present_key, present_value = past_key.astype(np.float64), past_value.astype(np.float64)
+    y = np.zeros((batch, length, num_heads, heads.shape[-1]))
+    for b, row in np.ndindex(batch, length):
+        position = max(totals[b] - length, 0) + row
+        if do_rotary:
+            turned = heads[b, row, : num_heads + kv_num_heads]
+            turned[:] = _turned(turned, cos[position], sin[position], rotary_interleaved)
+        present_key[b, :, position] = heads[b, row, num_heads : num_heads + kv_num_heads]
+        present_value[b, :, position] = heads[b, row, num_heads + kv_num_heads :]
     for b, row, head in np.ndindex(batch, length, num_heads):
-        seen = min(row, seqlens_k[b]) + 1
-        group = head // (num_heads // kv_num_heads)
-        scores = k[b, :seen, group] @ q[b, row, head] / np.sqrt(q.shape[-1])
-        weights_of_row = np.exp(scores - scores.max())
-        y[b, row, head] = weights_of_row / weights_of_row.sum() @ v[b, :seen, group]
-    return y.reshape(query.shape).astype(query.dtype)
+        position = min(max(totals[b] - length, 0) + row, totals[b] - 1)
+        layout, group = head % len(block_rows), head // (num_heads // kv_num_heads)
+        block = (max(totals[b] - length, 0) + row) // sparse_block_size
+        chosen = block_columns[layout, block_rows[layout, block] : block_rows[layout, block + 1]]
+        slots = [t for t in range(position + 1) if t // sparse_block_size in chosen]
+        if not slots:
+            continue
+        scores = present_key[b, group, slots] @ heads[b, row, head]
+        scores = scores * (scale or heads.shape[-1] ** -0.5)
+        weights = np.exp(scores - scores.max())
+        y[b, row, head] = weights / weights.sum() @ present_value[b, group, slots]
+    results = y.reshape(batch, length, -1), present_key, present_value
+    return tuple(x.astype(query.dtype) for x in results)
+
+
+def _turned(x: Any, cos: Any, sin: Any, interleaved: int) -> Any:
+    """Pairs of all channels, rotated."""
+    half = x.shape[-1] // 2
+    first, second = slice(half), slice(half, None)
+    if interleaved:
+        first, second = slice(0, None, 2), slice(1, None, 2)
+    y = np.empty_like(x)
+    y[..., first] = x[..., first] * cos - x[..., second] * sin
+    y[..., second] = x[..., second] * cos + x[..., first] * sin
+    return y

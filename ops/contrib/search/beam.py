@@ -36,6 +36,7 @@ from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Host, Scalar, Subgraph
 
 MAX_BEAMS = 128  # as in onnxruntime
+FORBIDDEN = -1e30  # what is added to the score of a forbidden token is lost
 UNLIKELY = -1e9  # the score of all beams but the first at the start, which would be equal
 
 
@@ -87,7 +88,9 @@ class Search:
         totals, history = totals.flatten(), []
         while True:
             is_first = sequences.shape[1] == length
-            scores = rules.apply(logits.log_softmax(1), sequences, is_first) + totals[:, None]
+            scores = rules.apply(logits.log_softmax(1), sequences, is_first)
+            counts = (scores > FORBIDDEN) | (totals[:, None] < FORBIDDEN)
+            scores = scores + torch.where(counts, totals[:, None], 0)
             candidates = scores.reshape(batch, self.beams, -1)
             history.append(candidates)
             totals, tokens, sources = scorer.choose(sequences, candidates)
@@ -143,7 +146,7 @@ def beam_search(
         length_penalty=number_of(length_penalty),
         early_stopping=early_stopping == 1,
         pad=pad_token_id,
-        dtype=next((h.dtype for h in (length_penalty, repetition_penalty) if h is not None), None),
+        dtype=scores_dtype(length_penalty, repetition_penalty),
     )
     search.check()
     rules = Rules(
@@ -173,6 +176,12 @@ def beam_search(
     return search.run(model, rules)
 
 
+def scores_dtype(*penalties: Host | None) -> torch.dtype | None:
+    """The dtype of scores: float16 if the penalties have it, else that of the logits (None)."""
+    halves = (p is not None and p.dtype is torch.float16 for p in penalties)
+    return torch.float16 if any(halves) else None
+
+
 def number_of(value: Host | None) -> float:
     return 1.0 if value is None else float(value.numbers[0])
 
@@ -181,8 +190,9 @@ def draw_search(d: Draw, length: int, batch: int) -> tuple[Vocabulary, list[Any]
     """The vocabulary of a search, its inputs behind the first, and its common attributes."""
     own, beams = draw_vocabulary(d), d.integer(1, 3)
     most, ending = length + d.integer(1, 5), draw_ending(d, own)
-    d.elem_type("T")  # of the penalties
-    outputs = d.integer(1, 3 if ending.eos >= own.vocab else 2)
+    # beams of UNLIKELY scores have no exact slope
+    has_steps = ending.eos >= own.vocab and d.dtype("T") is not torch.float64
+    outputs = d.integer(1, 3 if has_steps else 2)
     inputs = [
         most,
         d.integer(0, most - 1) if ending.eos < own.vocab else 0,  # obligatory in onnxruntime

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from onnxinterp.ops.contrib.registration import contrib_op
-from onnxinterp.ops.contrib.search.beam import Search, draw_whisper, number_of
+from onnxinterp.ops.contrib.search.beam import (
+    Search,
+    draw_whisper,
+    number_of,
+    scores_dtype,
+)
 from onnxinterp.ops.contrib.search.decoders import Layout, layout_of, whisper_model
 from onnxinterp.ops.contrib.search.logits import LOWEST, Rules, next_scores
 from onnxinterp.registry import sample
@@ -26,14 +31,14 @@ class Timestamps:
     Attributes:
         beginning: the token of time 0; those behind it are later times.
         eos: the token that ends a sequence; those before it are words.
-        never: tokens that are not chosen.
-        not_inside: tokens that are not chosen behind the first timestamp.
+        never: tokens that are not chosen; None for none.
+        not_inside: tokens that are not chosen behind the first timestamp, likewise.
     """
 
     beginning: int
     eos: int
-    never: tuple[int, ...]
-    not_inside: tuple[int, ...]
+    never: tuple[int | None, ...]
+    not_inside: tuple[int | None, ...]
 
     def __call__(self, scores: Tensor, sequences: Tensor) -> Tensor:
         """The scores [rows, vocab] for sequences [rows, length]."""
@@ -66,8 +71,9 @@ class Timestamps:
         return torch.where(found.any(1, keepdim=True), sequences.gather(1, place), 0)
 
 
-def _any_of(token: Tensor, ids: tuple[int, ...]) -> Tensor:
-    return torch.isin(token, torch.tensor(ids, device=token.device))
+def _any_of(token: Tensor, ids: tuple[int | None, ...]) -> Tensor:
+    known = [n for n in ids if n is not None]
+    return torch.isin(token, torch.tensor(known, dtype=token.dtype, device=token.device))
 
 
 @contrib_op("WhisperBeamSearch", data_shaped=True, prepare=layout_of, extra_body_outputs=None)
@@ -125,15 +131,14 @@ def whisper_beam_search(
         length_penalty=number_of(length_penalty),
         early_stopping=early_stopping == 1,
         pad=pad_token_id,
-        dtype=next((h.dtype for h in (length_penalty, repetition_penalty) if h is not None), None),
+        dtype=scores_dtype(length_penalty, repetition_penalty),
     )
     search.check()
-    inside = (decoder_start_token_id, translate_token_id, transcribe_token_id)
     times = Timestamps(
         beginning=-1 if beginning_timestamp_token_id is None else beginning_timestamp_token_id,
         eos=eos_token_id,
-        never=_known(no_timestamps_token_id, start_of_lm_token_id),
-        not_inside=_known(*inside),
+        never=(no_timestamps_token_id, start_of_lm_token_id),
+        not_inside=(decoder_start_token_id, translate_token_id, transcribe_token_id),
     )
     rules = Rules(
         repetition_penalty=number_of(repetition_penalty),
@@ -153,10 +158,6 @@ def whisper_beam_search(
         silence = _silence(first, no_speech_token_id)
     found = search.run(model, rules)
     return (*found, None, silence)
-
-
-def _known(*tokens: int | None) -> tuple[int, ...]:
-    return tuple([token for token in tokens if token is not None])
 
 
 def _silence(logits: Tensor, token: int | None) -> Tensor:

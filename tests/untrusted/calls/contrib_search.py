@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxinterp.ops.contrib.search.graphs import Vocabulary, gpt_decoder, t5_graphs
+from onnxinterp.ops.contrib.search.graphs import Vocabulary, gpt_decoder, t5_graphs, whisper_graphs
 from tests.untrusted.calls.one_node import (
     NAN,
     SCALAR,
@@ -138,6 +138,27 @@ def beams() -> Iterator[Node]:
     yield refused("BeamSearch", own, **t5, decoder_start_token_id=7)
 
 
+def whisper() -> Iterator[Node]:
+    """Features that are tokens, and timestamps that are none."""
+    graphs = whisper_graphs(OWN, False)
+    own: dict[str, Any] = {**SEARCH, **graphs, "decoder_start_token_id": 1}
+    features, rest = ones(1, 2, 3), [number(4), None, number(1), number(1)]
+    heard: list[Any] = [features, *rest]
+    times: list[Any] = [*heard, *[None] * 6, number(1)]
+    for bad in (PROMPT, features[0], features.astype(I32), ones(1, 3, 3)):
+        yield refused("WhisperBeamSearch", [bad, *rest], **own)
+    yield refused("WhisperBeamSearch", heard, **own, model_type=1)
+    yield refused("WhisperBeamSearch", heard, **own, decoder_output_cross_qk=1)
+    yield refused("WhisperBeamSearch", heard, **own, outputs=5)
+    yield refused("WhisperBeamSearch", heard, **{**own, "decoder_start_token_id": -1})
+    yield refused("WhisperBeamSearch", [*heard, *[None] * 5, np.ones((2, 1), I32)], **own)
+    yield refused("BeamSearch", times, **own, model_type=2)
+    for first in (None, -1, 0, 5):
+        given = {} if first is None else {"beginning_timestamp_token_id": first}
+        yield refused("WhisperBeamSearch", times, **own, **given)
+    yield either("WhisperBeamSearch", times, **own, beginning_timestamp_token_id=3)
+
+
 def decoders() -> Iterator[Node]:
     """Subgraphs that are no decoders, or share the memory of their caches."""
     for graph in (
@@ -154,4 +175,4 @@ def decoders() -> Iterator[Node]:
     yield refused("GreedySearch", [PROMPT, number(4)], **{**SEARCH, "decoder": unknown})
 
 
-GROUPS = (strings, alignment, layers, searches, beams, decoders)
+GROUPS = (strings, alignment, layers, searches, beams, whisper, decoders)
