@@ -50,9 +50,9 @@ def check_block_size(block_size: int) -> None:
         raise ValueError(f"block_size must be a power of 2 and at least 16, got {block_size}")
 
 
-def check_shape(name: str, tensor: Tensor | None, *shapes: Sequence[int]) -> None:
+def check_shape(name: str, tensor: Tensor | None, *shapes: tuple[int, ...]) -> None:
     """Check that a tensor has one of the shapes, if it is there."""
-    if tensor is not None and list(tensor.shape) not in [list(s) for s in shapes]:
+    if tensor is not None and tensor.shape not in shapes:  # a size equals a tuple
         wanted = " or ".join(str(list(s)) for s in shapes)
         raise ValueError(f"{name} must be {wanted}, got {list(tensor.shape)}")
 
@@ -106,7 +106,8 @@ def product(
         transposed: whether the product is x @ W.T.
     """
     n_rows, n_columns = size
-    check_shape("A", x, (*x.shape[:-1], n_columns if transposed else n_rows))
+    if not x.ndim or x.shape[-1] != (n_columns if transposed else n_rows):
+        raise ValueError(f"A must have {n_columns} columns, got {list(x.shape)}")
     if n_rows * n_columns < MIN_ELEMENTS or not _is_eager(x, *settings):
         return _times(x, rows(0, n_rows, *settings), transposed)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *settings)):
@@ -164,7 +165,8 @@ class _Product(torch.autograd.Function):
         return _by_parts(xs[0], rows, size, transposed, xs[1:])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        (gradient,) = grad_outputs
         x, *settings = ctx.saved_tensors
         for_x, *for_settings = ctx.needs_input_grad[3:]
         found = [None] * len(settings)

@@ -58,7 +58,7 @@ def _q4_0(block: Tensor) -> Tensor:
 
 def _q5_0(block: Tensor) -> Tensor:
     fifth = _bits(block[..., 2:6]).mT.flatten(-2)
-    return _half(block, 0) * (_halves(block[..., 6:]) + 16 * fifth).float().sub(16)
+    return _half(block, 0) * ((_halves(block[..., 6:]) + 16 * fifth).float() - 16)
 
 
 def _q8_0(block: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def _q5_k(block: Tensor) -> Tensor:
     last = settings[..., 8:]
     scale = torch.cat((low[..., :4], (last & 15) | (high[..., :4] << 4)), -1)
     offset = torch.cat((low[..., 4:], (last >> 4) | (high[..., 4:] << 4)), -1)
-    four = _bits(block[..., 48:].unflatten(-1, (4, 32)), 4).flatten(-3, -2)
+    four = _bits(torch.unflatten(block[..., 48:], -1, (4, 32)), 4).flatten(-3, -2)
     numbers = four + 16 * _bits(block[..., 16:48])
     scales = (_half(block, 0) * scale.float()).unsqueeze(-1)
     offsets = (_half(block, 2) * offset.float()).unsqueeze(-1)
@@ -81,11 +81,11 @@ def _q5_k(block: Tensor) -> Tensor:
 
 def _q6_k(block: Tensor) -> Tensor:
     """16 parts of 16, each with a scale of 8 bits."""
-    four = _bits(block[..., :128].unflatten(-1, (2, 64)), 4).flatten(-2)
-    two = _bits(block[..., 128:192].unflatten(-1, (2, 32)), 2).flatten(-2)
+    four = _bits(torch.unflatten(block[..., :128], -1, (2, 64)), 4).flatten(-2)
+    two = _bits(torch.unflatten(block[..., 128:192], -1, (2, 32)), 2).flatten(-2)
     numbers = (four + 16 * two).flatten(-2).float() - 32
     scale = block[..., 192:208].contiguous().view(torch.int8).float() * _half(block, 208)
-    return (numbers.unflatten(-1, (16, 16)) * scale.unsqueeze(-1)).flatten(-2)
+    return (torch.unflatten(numbers, -1, (16, 16)) * scale.unsqueeze(-1)).flatten(-2)
 
 
 def _iq4(packed: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def _iq4_xs(block: Tensor) -> Tensor:
     high = _bits(block[..., 2:4], 2).mT.flatten(-2)
     low = _bits(block[..., 4:8], 4).mT.flatten(-2)
     scale = _half(block, 0) * ((low | (high << 4)).float() - 32)
-    return (scale.unsqueeze(-1) * _iq4(block[..., 8:].unflatten(-1, (8, 16)))).flatten(-2)
+    return (scale.unsqueeze(-1) * _iq4(torch.unflatten(block[..., 8:], -1, (8, 16)))).flatten(-2)
 
 
 FORMATS = {
@@ -134,7 +134,7 @@ def gather_packed(
     check_shape("data", data, (data.shape[0], K // form.size * form.n_bytes))
     places = indices.long().flatten()
     places = torch.where((places >= 0) & (places < data.shape[0]), places, 0)
-    blocks = data.index_select(0, places).unflatten(1, (-1, form.n_bytes))
+    blocks = torch.unflatten(data.index_select(0, places), 1, (-1, form.n_bytes))
     return form.numbers(blocks).to(output_dtype).reshape((*indices.shape, K))
 
 

@@ -302,15 +302,8 @@ def _mixture(
     """The sum of the experts of each token, by their weights.
 
     A few tokens go through copies of the matrices of their experts, many through all experts:
-    which rows go where depends on data, and so would the sizes of parts.
-
-    Args:
-        input: [..., hidden].
-        values: the weights; [tokens, k].
-        experts: of these weights.
-        first: the first layer.
-        second: the second one.
-        activation: between them.
+    which rows go where depends on data, and so would the sizes of parts. `values` are the weights
+    of `experts`; both are [tokens, k].
     """
     dtype = wide(input.dtype) if input.is_cpu else input.dtype
     x = input.reshape(-1, input.shape[-1]).to(dtype)

@@ -92,8 +92,8 @@ def _check_settings(
             1 if s == 1 and i != along else b
             for i, (s, b) in enumerate(zip(scales.shape, blocks, strict=True))
         ]
-    check_shape("scales", scales, blocks)
-    check_shape("zero_points", zero_points, [*blocks[:-1], packed_size(blocks[-1], bits)])
+    check_shape("scales", scales, tuple(blocks))
+    check_shape("zero_points", zero_points, (*blocks[:-1], packed_size(blocks[-1], bits)))
 
 
 def _selected(x: Tensor, axis: int, places: Tensor) -> Tensor:

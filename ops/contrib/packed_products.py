@@ -22,6 +22,7 @@ from onnxinterp.ops.packed_blocks import (
     unpack,
     wide,
 )
+from onnxinterp.ops.packed_rows import few_rows_product
 from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
 
@@ -48,25 +49,46 @@ def mat_mul_n_bits(
     zero points are ignored as in onnxruntime: they are 8.
     """
     check_block_size(block_size)
-    check_shape("A", A, (*A.shape[:-1], K))
+    if not A.ndim or A.shape[-1] != K:
+        raise ValueError(f"A must have {K} columns, got {list(A.shape)}")
     check_shape("bias", bias, (N,))
     blocks = -(-K // block_size)
     if B.ndim == 3 and not B.numel():
         Y = A.new_zeros((*A.shape[:-1], N))
-    else:
-        check_shape("B", B, (N, blocks, block_size * bits // 8))
-        check_shape("scales", scales, (N, blocks), (N * blocks,))
-        zero = _zero_points(zero_points, (N, blocks), bits)
-        if g_idx is not None:
-            if bits != 4:
-                raise ValueError(f"bits must be 4 with g_idx, got {bits}")
-            check_shape("g_idx", g_idx, (K,), (blocks * block_size,))
-            g_idx = g_idx[:K].long()
-            zero = zero if zero is None or zero.is_floating_point() else None
-        is_float = zero is not None and zero.is_floating_point()
-        matrix = BlockRows(B, None if is_float else zero, g_idx, K, bits)
-        Y = product(A, matrix, (N, K), scales.reshape(N, blocks), zero if is_float else None)
-    return Y if bias is None else Y + bias
+        return Y if bias is None else Y + bias
+    check_shape("B", B, (N, blocks, block_size * bits // 8))
+    check_shape("scales", scales, (N, blocks), (N * blocks,))
+
+    def settings() -> tuple[Tensor, Tensor | None]:
+        return scales.reshape(N, blocks), _zero_points(zero_points, (N, blocks), bits)
+
+    found = None
+    if g_idx is None:
+        found = few_rows_product(A, B, (scales, zero_points), settings, bits)
+    if found is None:
+        matrix, floats = _matrix(B, *settings(), g_idx, K, bits)
+        found = product(A, matrix, (N, K), *floats)
+    return found if bias is None else found + bias
+
+
+def _matrix(
+    packed: Tensor,
+    scales: Tensor,
+    zero: Tensor | None,
+    groups: Tensor | None,
+    columns: int,
+    bits: int,
+) -> tuple[BlockRows, list[Tensor]]:
+    """The rows of W, and the floats that they are computed from."""
+    is_float = zero is not None and zero.is_floating_point()
+    if groups is not None:
+        if bits != 4:
+            raise ValueError(f"bits must be 4 with g_idx, got {bits}")
+        check_shape("g_idx", groups, (columns,), (packed.shape[1] * packed.shape[2] * 2,))
+        groups = groups[:columns].long()
+        zero = zero if is_float else None
+    matrix = BlockRows(packed, None if is_float else zero, groups, columns, bits)
+    return matrix, [scales, zero] if is_float and zero is not None else [scales]
 
 
 def _zero_points(zero: Tensor | None, size: tuple[int, int], bits: int) -> Tensor | None:

@@ -83,11 +83,8 @@ NOT_WIDENED = {
     "QuantizeLinear": ("T2", "T3"),
     "QLinearMatMul": ("T1", "T2", "T3"),
     "QLinearConv": ("T1", "T2", "T3"),
-<<<<<<< HEAD
     "com.microsoft::GridSample-1": ("T1",),
     "WhisperBeamSearch": ("F",),
-=======
->>>>>>> misc
 }
 """Type parameters whose range or bits the answer depends on, or its type, untold by the schema."""
 

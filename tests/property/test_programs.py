@@ -28,7 +28,10 @@ from tests.property.served import NEWEST, label
 FOUND: dict[str, set[str]] = defaultdict(set)
 """What becomes of an operator -> operators; "program", "whole step: why" or "none: why"."""
 SAMPLES = 1
-CONVOLVED = ("Conv", "ConvTranspose", "DeformConv", "CausalConvWithState", "FusedConv")
+CONVOLVED = (
+    *("Conv", "ConvTranspose", "DeformConv", "CausalConvWithState", "FusedConv"),
+    "MatMulNBits",  # which has another function from the second product with a matrix on
+)
 
 
 def case_of(schema: OpSchema, seed: int, constants: str) -> OneNode:
