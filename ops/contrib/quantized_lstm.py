@@ -74,7 +74,7 @@ def dynamic_quantize_lstm(
 
     def walk_direction(k: int, X: Tensor, states: States) -> tuple[Tensor, States]:
         gates = of_W[k](X if layer.lengths is None else _used(X, layer.lengths))
-        bias = None if B is None else sum(B[k].chunk(2))
+        bias = None if B is None else torch.add(*B[k].chunk(2))
         f, g = functions[3 * k : 3 * k + 2]
         rest = None if P is None else P[k], f, g, unclipped[3 * k + 2], input_forget, bias
         if layer.lengths is None:
