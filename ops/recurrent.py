@@ -193,9 +193,18 @@ def check_peepholes(P: Tensor | None, layer: Layer) -> None:
 
 
 def lstm_step(
-    recur: Activation, P: Tensor | None, f: Activation, g: Activation, h: Activation, coupled: int
+    recur: Activation,
+    P: Tensor | None,
+    f: Activation,
+    g: Activation,
+    h: Activation,
+    coupled: int,
+    bias: Tensor | None = None,
 ) -> Step:
-    """One step of an LSTM; `recur` is the product of the hidden state and R."""
+    """One step of an LSTM; `recur` is the product of the hidden state and R.
+
+    A bias is added last here; it may be part of x as well.
+    """
 
     def peep(gate: Tensor, peephole: Tensor | None, c: Tensor) -> Tensor:
         return gate if peephole is None else gate + peephole * c
@@ -203,7 +212,9 @@ def lstm_step(
     def step(x: Tensor, states: States) -> States:
         hidden, c = states
         p_i, p_o, p_f = (None, None, None) if P is None else P.chunk(3)
-        x_i, x_o, x_f, x_c = (x + recur(hidden)).chunk(4, -1)
+        gates = x + recur(hidden)
+        gates = gates if bias is None else gates + bias
+        x_i, x_o, x_f, x_c = gates.chunk(4, -1)
         i = f(peep(x_i, p_i, c))
         forget = 1 - i if coupled else f(peep(x_f, p_f, c))
         c = forget * c + i * g(x_c)

@@ -39,15 +39,15 @@ def linear_attention(
     state_window: int = 0,
     update_rule: UpdateRule = "gated_delta",
 ) -> tuple[Tensor, Tensor]:
-    """As ONNX's; there may also be fewer queries than keys."""
+    """As ONNX's; heads of queries and of keys may also be fewer than those of values."""
     if state_window:
         raise ValueError(f"state_window must be 0, got {state_window}")
     if q_num_heads <= 0 or kv_num_heads <= 0 or max(q_num_heads, kv_num_heads) % q_num_heads:
         got = f"{q_num_heads} and {kv_num_heads}"
         raise ValueError(f"heads of queries and keys must divide each other, got {got}")
+    key = _repeat_heads(key, query.shape[-1] // q_num_heads, kv_num_heads)
     if kv_num_heads > q_num_heads:
-        heads = torch.unflatten(query, -1, (q_num_heads, -1))
-        query = heads.repeat_interleave(kv_num_heads // q_num_heads, 2).flatten(2)
+        query = _repeat_heads(query, query.shape[-1] // q_num_heads, kv_num_heads)
         q_num_heads = kv_num_heads
     return layers.linear_attention(
         query,
@@ -62,6 +62,16 @@ def linear_attention(
         scale=scale,
         update_rule=update_rule,
     )
+
+
+def _repeat_heads(x: Tensor, size: int, count: int) -> Tensor:
+    """Repeat heads of this size, side by side, until there are so many."""
+    present = x.shape[-1] // max(size, 1)
+    if present in (0, count):
+        return x
+    if count % present:
+        raise ValueError(f"heads must divide {count}, got {present} of size {size}")
+    return torch.unflatten(x, -1, (present, size)).repeat_interleave(count // present, 2).flatten(2)
 
 
 @contrib_op("GatedDeltaNet")
@@ -195,9 +205,10 @@ def _(d: Draw) -> Call:
     q_heads, kv_heads = (heads, heads * groups) if d.boolean() else (heads * groups, heads)
     decay = d.tensor((batch, length, d.choice([kv_heads, kv_heads * k])), lo=-2, hi=0)
     beta = d.tensor((batch, length, d.choice([kv_heads, 1])), lo=0, hi=1)
+    key_heads = d.choice([kv_heads, heads])  # heads: fewer than those of values, as in Qwen 3.5
     return call(
         d.tensor((batch, length, q_heads * k), lo=-1, hi=1),
-        d.tensor((batch, length, kv_heads * k), lo=-1, hi=1),
+        d.tensor((batch, length, key_heads * k), lo=-1, hi=1),
         d.tensor((batch, length, kv_heads * v), lo=-1, hi=1),
         d.tensor((batch, kv_heads, k, v), "S", lo=-1, hi=1),
         decay if rule.startswith("gated") else None,

@@ -3,17 +3,19 @@
 W is [directions, input, 4 * hidden] and R [directions, hidden, 4 * hidden], transposed against
 LSTM. X is quantized once, up to the end of the longest sequence; the hidden state anew at each
 step, over the whole batch, as onnxruntime does with one thread (several threads take parts of the
-batch, and each quantizes its own).
+batch, and each quantizes its own). Sums and activations are rounded as in onnxruntime, so that the
+states are equal bit for bit: see `rational_activations.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from onnxinterp.ops.contrib.quantized_numbers import REQUIRED, settings, wide
+from onnxinterp.ops.contrib.rational_activations import rational_activations
 from onnxinterp.ops.contrib.registration import contrib_op
 from onnxinterp.ops.integer_products import mat_mul_integer
 from onnxinterp.ops.quantization import dynamic_quantize_linear
@@ -66,22 +68,41 @@ def dynamic_quantize_lstm(
     defaults = ("Sigmoid", "Tanh", "Tanh") * layer.n_directions
     are_activations(defaults, activations)  # checks their number
     given = activations or defaults, activation_alpha, activation_beta
-    functions, unclipped = (activations_of(*given, bound, X) for bound in (clip, None))
+    functions, unclipped = (_activations(*given, bound, X) for bound in (clip, None))
     if layer.is_empty:
         return layer.empty_results()
 
     def walk_direction(k: int, X: Tensor, states: States) -> tuple[Tensor, States]:
         gates = of_W[k](X if layer.lengths is None else _used(X, layer.lengths))
-        if B is not None:
-            gates = gates + sum(B[k].chunk(2))
+        bias = None if B is None else torch.add(*B[k].chunk(2))
         f, g = functions[3 * k : 3 * k + 2]
-        rest = None if P is None else P[k], f, g, unclipped[3 * k + 2], input_forget
+        rest = None if P is None else P[k], f, g, unclipped[3 * k + 2], input_forget, bias
         if layer.lengths is None:
             return walk(lstm_step(of_R[k], *rest), gates, states, None)
         step = _masked_step(lambda recur: lstm_step(recur, *rest), of_R[k])
         return walk(step, _with_mask(gates, layer.lengths), states, layer.lengths)
 
     return run(layer, walk_direction)
+
+
+def _activations(
+    names: Sequence[str],
+    alpha: Sequence[float] | None,
+    beta: Sequence[float] | None,
+    clip: float | None,
+    like: Tensor,
+) -> list[Product]:
+    """Activations with onnxruntime's roundings, where the type is one that it computes in."""
+    found = activations_of(names, alpha, beta, clip, like)
+    if like.dtype is not torch.float32:
+        return found
+    rational = rational_activations(like)
+
+    def clipped(function: Product) -> Product:
+        return function if clip is None else lambda x: function(x.clamp(-clip, clip))
+
+    pairs = zip(names, found, strict=True)
+    return [clipped(rational[n.lower()]) if n.lower() in rational else f for n, f in pairs]
 
 
 def _with_mask(gates: Tensor, lengths: Tensor) -> Tensor:

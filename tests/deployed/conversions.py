@@ -70,7 +70,7 @@ FILES = (
         __name__,
     ),
     half(CLASSIFIER),
-    half(DETECTOR, keep_io_types=True),
+    half(CLASSIFIER, keep_io_types=True),
     half(DECODER, op_block_list=["LayerNormalization"]),
     half(BERT),
     half(TAGGER, keep_io_types=True),

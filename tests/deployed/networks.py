@@ -44,19 +44,21 @@ class Classifier(nn.Module):
 class Detector(nn.Module):
     """Convolutions that onnxruntime lays out in blocks of channels: strides, pools, upsampling.
 
-    24 channels are three blocks of 8, or two of 16 with a rest: the saved file tells which.
+    24 channels are three blocks of 8, or two of 16 with a rest: the saved file tells which. Pools
+    are laid out in blocks where these are whole.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 24, 3, stride=2, padding=1)
-        self.body = nn.Conv2d(24, 24, 3, padding=1)
-        self.depthwise = nn.Conv2d(24, 24, 3, padding=1, groups=24)
-        self.out = nn.Conv2d(24, 24, 1)
-        self.head = nn.Linear(24, LABELS)
+        self.stem = nn.Conv2d(3, 24, 3, padding=1)
+        self.widen = nn.Conv2d(24, 32, 3, stride=2, padding=1)
+        self.body = nn.Conv2d(32, 32, 3, padding=1)
+        self.depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+        self.out = nn.Conv2d(32, 32, 1)
+        self.head = nn.Linear(32, LABELS)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = F.relu(self.stem(x))
+        x = F.relu(self.widen(F.relu(self.stem(x))))
         y = F.max_pool2d(F.relu(self.body(x) + x), 3, stride=2, padding=1)
         y = F.leaky_relu(self.depthwise(y), 0.1)
         y = F.interpolate(F.avg_pool2d(y, 3, stride=1, padding=1), scale_factor=2.0)

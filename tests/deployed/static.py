@@ -107,7 +107,7 @@ FILES = (
         calibrate_method=CalibrationMethod.Distribution,
         op_types_to_quantize=["MatMul"],
     ),
-    static("detector", DETECTOR, QDQ, U8, U8),
+    static("detector", DETECTOR, QDQ, U8, U8, seed=23),
     static("decoder", DECODER, QDQ, U8, U8, seed=5),
     static(
         "decoder_per_channel", DECODER, QDQ, S8, S8, {"MatMulConstBOnly": True}, per_channel=True
