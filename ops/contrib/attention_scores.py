@@ -194,7 +194,7 @@ def score_bias(
     q: Tensor, keys: Keys, mask: Tensor | None, attention_bias: Tensor | None, scoring: Scoring
 ) -> Tensor | None:
     """The numbers that are added to the scores; None for zeros."""
-    queries, length = q.shape[2], keys.k.shape[2]
+    length = keys.k.shape[2]
     bias = attention_bias
     if bias is not None:
         sizes = (*q.shape[:3], length)
@@ -206,18 +206,23 @@ def score_bias(
         seen = seen_keys(mask, q, length, keys.past)
         filled = _masked(~seen, _within(scoring.mask_filter_value, q.dtype), q.dtype)
         bias = filled if bias is None else bias + filled
-    columns = torch.arange(length, device=q.device)
     if scoring.is_causal:
-        rows = torch.arange(queries, device=q.device).unsqueeze(-1)
-        hidden = (columns > rows + keys.past) & (rows < queries - 1)
-        lowest = _within(LOWEST, q.dtype)
+        hidden, lowest = _hidden(q, keys), _within(LOWEST, q.dtype)
         bias = (
             _masked(hidden, lowest, q.dtype) if bias is None else bias.masked_fill(hidden, lowest)
         )
     if keys.filled is not None:
-        free = columns >= keys.filled
+        free = torch.arange(length, device=q.device) >= keys.filled
         bias = _masked(free, -INF, q.dtype)[None] if bias is None else bias.masked_fill(free, -INF)
     return bias
+
+
+def _hidden(q: Tensor, keys: Keys) -> Tensor:
+    """True for keys after a query, [q_length, length]; the last query sees all keys."""
+    queries = q.shape[2]
+    rows = torch.arange(queries, device=q.device).unsqueeze(-1)
+    columns = torch.arange(keys.k.shape[2], device=q.device)
+    return (columns > rows + keys.past) & (rows < queries - 1)
 
 
 def _within(value: float | None, dtype: torch.dtype) -> float:
@@ -278,6 +283,8 @@ def attend_by_scores(
     scores = q @ keys.k.transpose(-1, -2) * (scoring.scale or q.shape[-1] ** -0.5)
     bias = score_bias(q, keys, mask, attention_bias, scoring)
     scores = scores if bias is None else scores + bias
+    if scoring.is_causal:  # the lowest number replaces a score, which has no slope then
+        scores = scores.masked_fill(_hidden(q, keys), _within(LOWEST, q.dtype))
     return merge_heads(scores.softmax(-1) @ keys.v), scores
 
 

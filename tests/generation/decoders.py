@@ -58,7 +58,7 @@ def decoder(
         names: of the inputs and outputs of the cache, by `past_key_0` and so on.
         width: what the file declares as the length of input_ids.
         head: what it declares as the size of a head.
-        gqa: further attributes of GroupQueryAttention.
+        gqa: further attributes of GroupQueryAttention; `do_rotary` brings tables of angles.
     """
     ids = [f"int64[b, {width}] input_ids"]
     ids += ["int64[b, t] attention_mask"] * mask
@@ -82,6 +82,10 @@ def decoder(
         weight = rng.standard_normal(shape).astype(np.float32) / shape[0] ** 0.5
         weight = weight * 8 if name in ("tokens", "places") else weight
         model.graph.initializer.append(numpy_helper.from_array(weight, name))
+    if "do_rotary" in gqa:
+        angles = np.outer(np.arange(CONTEXT), 0.5 ** np.arange(HEAD // 2))
+        for name, table in (("cosines", np.cos(angles)), ("sines", np.sin(angles))):
+            model.graph.initializer.append(numpy_helper.from_array(table.astype(np.float32), name))
     return renamed(model, names)
 
 
@@ -142,6 +146,7 @@ def _lengths() -> str:
 
 
 def _shared(gqa: str) -> str:
+    tables = ", cosines, sines" if "do_rotary" in gqa else ""
     return "".join(
         f"""
         query{i} = MatMul(x{i}, q{i})
@@ -149,7 +154,8 @@ def _shared(gqa: str) -> str:
         value{i} = MatMul(x{i}, v{i})
         y{i}, present_key_{i}, present_value_{i} = com.microsoft.GroupQueryAttention
             <num_heads = {HEADS}, kv_num_heads = {KV_HEADS}{gqa}>
-            (query{i}, key{i}, value{i}, past_key_{i}, past_value_{i}, lengths, total_length)
+            (query{i}, key{i}, value{i}, past_key_{i}, past_value_{i},
+             lengths, total_length{tables})
         {_end(i)}"""
         for i in range(LAYERS)
     )
