@@ -1,6 +1,7 @@
 """What concerns all tests: the command line, hypothesis profiles, and processes of their own.
 
 pytest tests/property                                   every day: few examples, repeatable
+pytest tests/property --hypothesis-profile=shrink       the same, failures reduced to the smallest
 pytest tests/property --hypothesis-profile=nightly      2,000 examples, new ones each night
 """
 
@@ -11,7 +12,7 @@ import secrets
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests import exporting
 from tests.processes import fork as fork
@@ -20,12 +21,14 @@ from tests.processes import fork as fork
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(
     "day",
-    max_examples=20,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=SLOW,
+    phases=[Phase.explicit, Phase.generate],  # shrinking a known failure takes up to a minute
 )
+settings.register_profile("shrink", settings.get_profile("day"), phases=list(Phase))
 settings.register_profile("nightly", max_examples=2000, deadline=None, suppress_health_check=SLOW)
 settings.load_profile("day")
 
