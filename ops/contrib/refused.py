@@ -1,6 +1,7 @@
 """The operators of com.microsoft that stay without a kernel: why, and what a user can do.
 
-They belong to one device or one serving engine, whose memory layout or protocol is their meaning.
+Most of them belong to one device or one serving engine, whose memory layout or protocol is their
+meaning.
 """
 
 from onnxinterp.registry import refuse
@@ -55,4 +56,16 @@ refuse(
     "QuantizeBFP",
     domain=MICROSOFT,
     advice="its numbers are in a format of one device; quantize the float model in the QDQ format",
+)
+refuse(
+    "MatMulFpQ4",
+    domain=MICROSOFT,
+    advice="its matrix is packed in an undocumented form for a few processors; quantize the float "
+    "model with MatMulNBits",
+)
+refuse(
+    "SparseToDenseMatMul",
+    domain=MICROSOFT,
+    advice="it needs a sparse tensor as an input of the graph; export the model with MatMul, whose "
+    "weights may be sparse in the file",
 )

@@ -1,7 +1,8 @@
 """Rotary position embedding with tables of cosines and sines.
 
 Exporters of language models write RotaryEmbedding, and onnxruntime's optimizer where it finds its
-parts. MRotaryEmbedding is that of models that see images.
+parts. MRotaryEmbedding is that of models that see images. GemmaRotaryEmbedding has angles in place
+of tables; RMSNormRotary normalizes heads before it rotates them.
 """
 
 from __future__ import annotations
@@ -86,6 +87,80 @@ def m_rotary_embedding(
         cos, sin = cos * scale, sin * scale
     y = rotate(x, cos, sin, bool(interleaved))
     return y.transpose(1, 2) if input.ndim == 4 else y.flatten(2)
+
+
+@contrib_op("GemmaRotaryEmbedding")
+def gemma_rotary_embedding(
+    emb: Tensor, q: Tensor, q_rot: Tensor, k: Tensor, k_rot: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Angles, [batch, length, head], and heads beside their halves in exchange."""
+    for x, turned in ((q, q_rot), (k, k_rot)):
+        fits = x.ndim == 4 and emb.shape == (x.shape[0], *x.shape[2:])
+        if not fits or turned.shape != x.shape:
+            got = [list(t.shape) for t in (emb, x, turned)]
+            raise ValueError(f"angles must be those of [batch, heads, length, head], got {got}")
+    cos, sin = (angle.to(q.dtype).unsqueeze(1) for angle in (emb.cos(), emb.sin()))
+    return q * cos + q_rot * sin, k * cos + k_rot * sin
+
+
+@contrib_op(
+    "RMSNormRotary",
+    frozen=("cosine", "sine"),
+    infer_output_type=lambda attributes, _types: 10 if attributes.get("output_fp16") else 16,
+)
+def rms_norm_rotary(
+    X: Tensor,
+    scale: Tensor,
+    position_ids: Tensor,
+    cosine: Tensor,
+    sine: Tensor,
+    prefill_numerics: Tensor | None = None,
+    *,
+    epsilon: float = 9.999999974752427e-07,
+    flatten_batch: Flag = 0,
+    input_start: int = 0,
+    input_width: int = 0,
+    output_fp16: Flag = 0,
+    rotary_embedding_dim: int,
+    use_fp32_arithmetic: Flag = 1,
+    output_type: torch.dtype,
+    n_outputs: int,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Heads [batch, length, heads, width], or a slice of the last axis.
+
+    Where all is bfloat16, what is rotated is rounded to it. The modes of less exact steps change
+    nothing: sums and products are those of float32.
+    """
+    del use_fp32_arithmetic
+    check_tables(cosine, sine)
+    width = input_width or (X.shape[-1] - input_start if X.ndim else 0)
+    if X.ndim != 4 or input_start < 0 or not 0 < width <= X.shape[-1] - input_start:
+        raise ValueError(f"X must be 4-D with {width} channels, got {list(X.shape)}")
+    if scale.shape != (width,) or (prefill_numerics is not None and prefill_numerics.numel() != 1):
+        raise ValueError(f"scale must be [{width}] and a mode one number, got {list(scale.shape)}")
+    if rotary_embedding_dim < 2 or rotary_embedding_dim != 2 * cosine.shape[1]:
+        raise ValueError(
+            f"the tables must rotate {rotary_embedding_dim} channels, got {cosine.shape}"
+        )
+    x = X[..., input_start : input_start + width].to(scale.dtype)
+    normalized = functional.rms_norm(x, scale.shape, scale, epsilon)
+    if not output_fp16 and X.dtype is cosine.dtype is torch.bfloat16:
+        normalized = normalized.to(X.dtype).to(scale.dtype)
+    positions = _of_tokens(position_ids, X, bool(flatten_batch)).unsqueeze(-1)
+    cos, sin = (t.to(scale.dtype) for t in look_up(positions, cosine, sine))
+    y = rotate(normalized, cos, sin, interleaved=False).flatten(2).to(output_type)
+    y = y.flatten(0, 1).unsqueeze(0) if flatten_batch else y
+    return y if n_outputs == 1 else (y, normalized)
+
+
+def _of_tokens(positions: Tensor, x: Tensor, is_flat: bool) -> Tensor:
+    """The position of each token; a single one says too little of a batch as one sequence."""
+    batch, length = x.shape[:2]
+    if positions.numel() == 1 and (batch == 1 or not is_flat):
+        return positions.reshape(()) + torch.arange(length, device=x.device).expand(batch, -1)
+    if positions.shape != (batch, length):
+        raise ValueError(f"positions must be {[batch, length]}, got {list(positions.shape)}")
+    return positions
 
 
 def _chunked(section: list[int]) -> list[int]:
@@ -194,4 +269,42 @@ def _(d: Draw) -> Call:
         num_heads=heads,
         rotary_embedding_dim=2 * pairs if partial else d.maybe(0),
         scale=d.maybe(d.real(0.5, 2)),
+    )
+
+
+@sample(gemma_rotary_embedding)
+def _(d: Draw) -> Call:
+    batch, heads, length, head = [d.integer(1, 3) for _ in range(4)]
+    whole = (batch, heads, length, head)
+    return call(
+        d.tensor((batch, length, head), "U", lo=-3, hi=3),
+        *[d.tensor(whole, lo=-2, hi=2) for _ in range(4)],
+        outputs=d.integer(1, 2),
+    )
+
+
+@sample(rms_norm_rotary)
+def _(d: Draw) -> Call:
+    batch, length, heads, pairs = [d.integer(1, 3) for _ in range(4)]
+    width, start, rest = 2 * pairs + d.choice([0, 1, 2]), d.choice([0, 0, 2]), d.choice([0, 3])
+    is_single = d.boolean()
+    flat = d.choice([None, 0] if is_single and batch > 1 else [None, 0, 1])
+    x = d.tensor((batch, length, heads, start + width + rest), lo=-1, hi=1)
+    x[..., start : start + 1] += 4  # so that no root mean square is near 0
+    table = (length + 2, pairs)
+    return call(
+        x,
+        d.tensor((width,), "F", lo=0.5, hi=1),
+        d.ints((1,) if is_single else (batch, length), 0, 2),
+        d.tensor(table, "TCos", lo=-1, hi=1),
+        d.tensor(table, "TCos", lo=-1, hi=1),
+        d.maybe(d.ints((), 0, 1, torch.int32)),
+        epsilon=d.maybe(d.real(0.25, 1)),
+        flatten_batch=flat,
+        input_start=start or d.maybe(0),
+        input_width=width if rest else d.choice([None, 0, width]),
+        output_fp16=1 if d.elem_type("TOut") == 10 else d.maybe(0),
+        rotary_embedding_dim=2 * pairs,
+        use_fp32_arithmetic=d.maybe(d.integer(0, 1)),
+        outputs=d.integer(1, 2),
     )
