@@ -6,8 +6,10 @@ each block of columns it is one bag; the scales multiply the bags.
 
 Such rows are another layout of the matrix, of the same size. They are made when a matrix is read
 the second time, since nothing tells whether it is a constant, and are stored as long as it lives.
-So the first product differs from later ones in the last bits. All rows together have at most
-`MAX_BYTES`, so that a large model does not take its memory twice.
+So the first product differs from later ones in the last bits. What writes to the packed numbers
+behind torch's back (`.data`, an array that shares the memory) is not noticed.
+
+All rows together have at most `MAX_BYTES`, so that a large model does not take its memory twice.
 """
 
 from __future__ import annotations
@@ -60,11 +62,15 @@ class Entry(NamedTuple):
     Attributes:
         versions: the number of bits, and the versions of the tensors it is made of.
         settings: the scales and zero points among them.
+        data: those of the packed matrix: as long as they live, no others are at their address.
+        values: what the settings were when the rows were made.
         matrix: the rows; None at first, and where there is no room for them.
     """
 
     versions: list[int]
     settings: list[ref[Tensor]]
+    data: Tensor
+    values: list[Tensor]
     matrix: Matrix | None
 
 
@@ -108,25 +114,35 @@ def _matrix(
     tensors = [t for t in (packed, *settings) if t is not None]
     if any(t.is_inference() for t in tensors):
         return None  # they have no version that tells of changes
-    versions = [bits, *(t._version for t in tensors)]
-    found: Entry | None = ENTRIES.get(packed)
-    if found is None or found.versions != versions or not _are(found.settings, tensors[1:]):
-        ENTRIES[packed] = Entry(versions, [ref(t) for t in tensors[1:]], None)
-        return None
-    if found.matrix is None:
-        used = sum(e.matrix.n_bytes() for e in ENTRIES.values() if e.matrix is not None)
-        if used + 2 * packed.numel() > MAX_BYTES:
+    with torch._C.DisableTorchFunction():  # a program that is recorded must not repeat it
+        versions = [bits, *(t._version for t in tensors)]
+        found: Entry | None = ENTRIES.get(packed)
+        if found is None or found.versions != versions or not _is_of(found, tensors):
+            settings = [ref(t) for t in tensors[1:]]
+            ENTRIES[packed] = Entry(versions, settings, packed.detach(), [], None)
             return None
-        with torch._C.DisableTorchFunction():  # a program that is recorded must not repeat it
-            found = found._replace(matrix=_made(packed, *unpacked(), bits))
-        ENTRIES[packed] = found
+        if found.matrix is None:
+            used = sum(e.matrix.n_bytes() for e in ENTRIES.values() if e.matrix is not None)
+            if used + 2 * packed.numel() > MAX_BYTES:
+                return None
+            values = [t.detach().clone() for t in tensors[1:]]
+            found = found._replace(values=values, matrix=_made(packed, *unpacked(), bits))
+            ENTRIES[packed] = found
     return found.matrix
 
 
-def _are(references: list[ref[Tensor]], tensors: list[Tensor]) -> bool:
-    """Whether these are the tensors that are referred to."""
-    same = len(references) == len(tensors)
-    return same and all(r() is t for r, t in zip(references, tensors, strict=True))
+def _is_of(entry: Entry, tensors: list[Tensor]) -> bool:
+    """Whether an entry is of these tensors, and of their data now.
+
+    Versions do not tell of `.data`, nor of what shares memory. Settings are small: they are
+    compared. Of the matrix only its address is.
+    """
+    packed, *settings = tensors
+    if entry.data.data_ptr() != packed.data_ptr() or len(entry.settings) != len(settings):
+        return False
+    if not all(r() is t for r, t in zip(entry.settings, settings, strict=True)):
+        return False
+    return not entry.values or all(map(torch.equal, settings, entry.values))
 
 
 def _made(packed: Tensor, scales: Tensor, zero: Tensor | None, bits: int) -> Matrix:
