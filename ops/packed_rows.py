@@ -6,8 +6,10 @@ each block of columns it is one bag; the scales multiply the bags.
 
 Such rows are another layout of the matrix, of the same size. They are made when a matrix is read
 the second time, since nothing tells whether it is a constant, and are stored as long as it lives.
-So the first product differs from later ones in the last bits. All rows together have at most
-`MAX_BYTES`, so that a large model does not take its memory twice.
+So the first product differs from later ones in the last bits. What writes to the packed numbers
+behind torch's back (`.data`, an array that shares the memory) is not noticed.
+
+All rows together have at most `MAX_BYTES`, so that a large model does not take its memory twice.
 """
 
 from __future__ import annotations
@@ -60,11 +62,15 @@ class Entry(NamedTuple):
     Attributes:
         versions: the number of bits, and the versions of the tensors it is made of.
         settings: the scales and zero points among them.
+        data: those of the packed matrix: as long as they live, no others are at their address.
+        values: what the settings were when the rows were made.
         matrix: the rows; None at first, and where there is no room for them.
     """
 
     versions: list[int]
     settings: list[ref[Tensor]]
+    data: Tensor
+    values: list[Tensor]
     matrix: Matrix | None
 
 
@@ -117,24 +123,34 @@ def _matrix(packed: Tensor, scales: Tensor, zero_points: Tensor | None, bits: in
     settings = [scales] if zero_points is None else [scales, zero_points]
     if any(t.is_inference() for t in (packed, *settings)):
         return None  # they have no version that tells of changes
-    versions = [bits, packed._version, *(t._version for t in settings)]
+    tensors = [packed, *settings]
+    versions = [bits, *(t._version for t in tensors)]
     found: Entry | None = ENTRIES.get(packed)
-    if found is None or found.versions != versions or not _are(found.settings, settings):
-        ENTRIES[packed] = Entry(versions, [ref(t) for t in settings], None)
+    if found is None or found.versions != versions or not _is_of(found, tensors):
+        ENTRIES[packed] = Entry(versions, [ref(t) for t in settings], packed.detach(), [], None)
         return None
     if found.matrix is None:
         used = sum(e.matrix.n_bytes() for e in ENTRIES.values() if e.matrix is not None)
         if used + 2 * packed.numel() > MAX_BYTES:
             return None
         made = _made(packed, *_settings(packed, scales, zero_points, bits), bits)
-        ENTRIES[packed] = found = found._replace(matrix=made)
+        values = [t.detach().clone() for t in settings]
+        ENTRIES[packed] = found = found._replace(values=values, matrix=made)
     return found.matrix
 
 
-def _are(references: list[ref[Tensor]], tensors: list[Tensor]) -> bool:
-    """Whether these are the tensors that are referred to."""
-    same = len(references) == len(tensors)
-    return same and all(r() is t for r, t in zip(references, tensors, strict=True))
+def _is_of(entry: Entry, tensors: list[Tensor]) -> bool:
+    """Whether an entry is of these tensors, and of their data now.
+
+    Versions do not tell of `.data`, nor of what shares memory. Settings are small: they are
+    compared. Of the matrix only its address is.
+    """
+    packed, *settings = tensors
+    if entry.data.data_ptr() != packed.data_ptr() or len(entry.settings) != len(settings):
+        return False
+    if not all(r() is t for r, t in zip(entry.settings, settings, strict=True)):
+        return False
+    return not entry.values or all(map(torch.equal, settings, entry.values))
 
 
 def _made(packed: Tensor, scales: Tensor, zero: Tensor | None, bits: int) -> Matrix:

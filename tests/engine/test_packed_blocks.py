@@ -125,6 +125,35 @@ def test_a_few_rows_by_sums_of_rows(bits: int, columns: int, with_zero: bool) ->
             torch.testing.assert_close(got, x @ matrix.T, rtol=1e-4, atol=1e-2)
 
 
+def test_rows_are_those_of_the_data_at_each_call() -> None:
+    """Versions do not tell of `.data`, nor of an array that shares the memory."""
+    packed, attributes = arguments()
+    x, scales = torch.randn(1, K), torch.rand(N, K // BLOCK)
+    array, other = scales.numpy(), arguments()[0]
+
+    def replace_scales() -> None:
+        scales.data = torch.rand(N, K // BLOCK)
+
+    def replace_matrix() -> None:
+        packed.data = other ^ 255
+
+    changes = (
+        lambda: scales.data.mul_(3),
+        lambda: array.__imul__(2),
+        replace_scales,
+        replace_matrix,
+    )
+    with torch.no_grad():
+        for change in changes:
+            for _ in range(3):
+                mat_mul_n_bits(x, packed, scales, **attributes)
+            assert packed_rows.ENTRIES[packed].matrix is not None
+            change()
+            want = x @ plain(packed, scales, None, attributes["bits"]).T
+            got = mat_mul_n_bits(x, packed, scales, **attributes)
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-2)
+
+
 def test_rows_are_forgotten_with_their_matrix_and_have_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
