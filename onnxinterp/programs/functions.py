@@ -55,6 +55,18 @@ def name_of(func: Any) -> str:
     return name.partition(".")[0]
 
 
+def for_compiler(func: Any) -> Any:
+    """A function as torch's compiler knows it.
+
+    It knows functions of torch, not what those that are written in Python call inside: of the
+    latter, the operator.
+    """
+    name = getattr(func, "__name__", "")
+    is_builtin = getattr(torch._C._VariableFunctions, name, None) is func
+    is_inside = is_builtin and getattr(torch, name, None) is not func
+    return getattr(torch.ops.aten, name, func) if is_inside else func
+
+
 def is_property(func: Any) -> bool:
     """Whether a function reads a property of a tensor."""
     return bool(func.__name__ == "__get__")

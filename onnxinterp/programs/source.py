@@ -17,6 +17,7 @@ import keyword
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from onnxinterp.programs.aliases import is_torch
 from onnxinterp.programs.calls import Call, Check, Program, Value
-from onnxinterp.programs.functions import name_of
+from onnxinterp.programs.functions import for_compiler, name_of
 
 FILE = "<onnxinterp program>"
 OWN_NAMES = re.compile(r"[xwcv]\d+|program|weights|slice|_")
@@ -57,7 +58,8 @@ def with_defaults(program: Program) -> Callable[..., tuple[Any, ...]]:
 
     What they would be are defaults of keyword arguments.
     """
-    writer = _Writer(program)
+    calls = [replace(call, function=for_compiler(call.function)) for call in program.calls]
+    writer = _Writer(replace(program, calls=calls))
     head, rest = writer.source().split("\n", 1)
     names = [name for name in writer.variables if name not in DEFINED]
     scope: dict[str, Any] = {"DeviationError": DeviationError}

@@ -119,6 +119,14 @@ def test_only_the_plan_of_the_current_mode_is_made() -> None:
     assert made == [False, True, True, False], "the plans of both modes are kept"
 
 
+def test_compiling_knows_what_functions_in_python_call() -> None:
+    net = module(f"""{HEADER} g (float[n, 4] x, float[4, 3] w) => (float[n, 3] y)
+    {{ y = Einsum<equation = "ab,bc->ac">(x, w) }}""")
+    x, w = torch.randn(2, 4), torch.randn(4, 3)
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x, w), x @ w)
+
+
 def test_compiling_finds_the_plan_of_the_training_mode() -> None:
     net = module(MODES)
     compiled = torch.compile(net.train(), fullgraph=True, backend="eager")
