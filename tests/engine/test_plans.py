@@ -120,8 +120,8 @@ def test_only_the_plan_of_the_current_mode_is_made() -> None:
 
 
 def test_compiling_knows_what_functions_in_python_call() -> None:
-    net = module("""g (float[n, 4] x, float[4, 3] w) => (float[n, 3] y)
-    { y = Einsum<equation = "ab,bc->ac">(x, w) }""")
+    net = module(f"""{HEADER} g (float[n, 4] x, float[4, 3] w) => (float[n, 3] y)
+    {{ y = Einsum<equation = "ab,bc->ac">(x, w) }}""")
     x, w = torch.randn(2, 4), torch.randn(4, 3)
     compiled = torch.compile(net, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x, w), x @ w)
