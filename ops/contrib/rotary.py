@@ -210,6 +210,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     if width > x.shape[-1]:
         raise ValueError(f"at most {x.shape[-1]} channels can be rotated, got {width}")
     rest = x.shape[-1] - width
+    if not (rest or interleaved):  # a program makes the factors once for all layers
+        cosines, sines = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+        return torch.addcmul(x * cosines, x.roll(width // 2, -1), sines)
     rotated = x[..., :width] if rest else x
     if interleaved:
         first, second = rotated[..., 0::2], rotated[..., 1::2]
