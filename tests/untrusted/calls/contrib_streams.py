@@ -118,10 +118,12 @@ def projections() -> Iterator[Node]:
     yield refused("MatMulNBitsMlp", [x, None, ones(1), *weights], **mlp)
     yield refused("MatMulNBitsMlp", [x, None, None, *weights], **own, activation="evil")
     lora: list[Any] = [x, packed, scales, packed, scales, np.zeros((2, 1, 8), np.uint8), scales]
+    adapters = {**own, "lora_bits": 4, "lora_block_size": 16}
+    yield gives([[0.0, 0.0]], "MatMulNBitsQLoRA", lora, **adapters)
     for place, bad in ((4, ones(3, 1)), (4, ones(2)), (5, packed[0]), (6, ones(2, 2))):
-        yield refused("MatMulNBitsQLoRA", _changed(place, bad, lora), **own, lora_bits=4)
+        yield refused("MatMulNBitsQLoRA", _changed(place, bad, lora), **adapters)
     for size in (0, -16, 2**40):
-        yield refused("MatMulNBitsQLoRA", lora, **own, lora_bits=4, lora_block_size=size)
+        yield refused("MatMulNBitsQLoRA", lora, **{**adapters, "lora_block_size": size})
     half, four = np.ones((1, 4), np.float16), np.full((2, 2), 0x22, np.uint8)
     of_block, one = np.full((2, 1), 0x38, np.uint8), full(1)
     small: list[Any] = [half, four, of_block, one]
