@@ -118,8 +118,8 @@ def _matrix(
         versions = [bits, *(t._version for t in tensors)]
         found: Entry | None = ENTRIES.get(packed)
         if found is None or found.versions != versions or not _is_of(found, tensors):
-            settings = [ref(t) for t in tensors[1:]]
-            ENTRIES[packed] = Entry(versions, settings, packed.detach(), [], None)
+            references = [ref(t) for t in tensors[1:]]
+            ENTRIES[packed] = Entry(versions, references, packed.detach(), [], None)
             return None
         if found.matrix is None:
             used = sum(e.matrix.n_bytes() for e in ENTRIES.values() if e.matrix is not None)
