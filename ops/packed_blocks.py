@@ -102,8 +102,9 @@ class BlockRows:
         zero = self.zero if float_zero is None else float_zero
         shift = None if zero is None else zero[first:last].to(dtype)
         if self.groups is not None:
-            numbers, scale = numbers.flatten(1)[:, : self.columns], scale[:, self.groups]
-            shift = None if shift is None else shift[:, self.groups]
+            numbers = numbers.flatten(1)[:, : self.columns]
+            scale = scale.index_select(1, self.groups)  # which refuses negative ones
+            shift = None if shift is None else shift.index_select(1, self.groups)
         else:
             scale = scale.unsqueeze(-1)
             shift = None if shift is None else shift.unsqueeze(-1)

@@ -6,8 +6,8 @@ each block of columns it is one bag; the scales multiply the bags.
 
 Such rows are another layout of the matrix, of the same size. They are made when a matrix is read
 the second time, since nothing tells whether it is a constant, and are stored as long as it lives.
-So the first product differs from later ones in the last bits. What writes to the packed numbers
-behind torch's back (`.data`, an array that shares the memory) is not noticed.
+So the first product differs from later ones in the last bits. A sum over the packed numbers and the
+settings tells of changes that torch does not know: of `.data`, or of an array that shares memory.
 
 All rows together have at most `MAX_BYTES`, so that a large model does not take its memory twice.
 """
@@ -63,6 +63,7 @@ class Entry(NamedTuple):
         versions: the number of bits, and the versions of the tensors it is made of.
         settings: the scales and zero points among them.
         data: those of the packed matrix: as long as they live, no others are at their address.
+        total: the sum over them when the rows were made.
         values: what the settings were when the rows were made.
         matrix: the rows; None at first, and where there is no room for them.
     """
@@ -70,6 +71,7 @@ class Entry(NamedTuple):
     versions: list[int]
     settings: list[ref[Tensor]]
     data: Tensor
+    total: int
     values: list[Tensor]
     matrix: Matrix | None
 
@@ -127,7 +129,7 @@ def _matrix(packed: Tensor, scales: Tensor, zero_points: Tensor | None, bits: in
     versions = [bits, *(t._version for t in tensors)]
     found: Entry | None = ENTRIES.get(packed)
     if found is None or found.versions != versions or not _is_of(found, tensors):
-        ENTRIES[packed] = Entry(versions, [ref(t) for t in settings], packed.detach(), [], None)
+        ENTRIES[packed] = Entry(versions, [ref(t) for t in settings], packed.detach(), 0, [], None)
         return None
     if found.matrix is None:
         used = sum(e.matrix.n_bytes() for e in ENTRIES.values() if e.matrix is not None)
@@ -135,22 +137,32 @@ def _matrix(packed: Tensor, scales: Tensor, zero_points: Tensor | None, bits: in
             return None
         made = _made(packed, *_settings(packed, scales, zero_points, bits), bits)
         values = [t.detach().clone() for t in settings]
-        ENTRIES[packed] = found = found._replace(values=values, matrix=made)
+        total = _checksum(packed)
+        ENTRIES[packed] = found = found._replace(total=total, values=values, matrix=made)
     return found.matrix
 
 
 def _is_of(entry: Entry, tensors: list[Tensor]) -> bool:
     """Whether an entry is of these tensors, and of their data now.
 
-    Versions do not tell of `.data`, nor of what shares memory. Settings are small: they are
-    compared. Of the matrix only its address is.
+    Versions do not tell of `.data`, nor of what shares memory.
     """
     packed, *settings = tensors
     if entry.data.data_ptr() != packed.data_ptr() or len(entry.settings) != len(settings):
         return False
     if not all(r() is t for r, t in zip(entry.settings, settings, strict=True)):
         return False
-    return not entry.values or all(map(torch.equal, settings, entry.values))
+    if entry.matrix is None:
+        return True
+    return entry.total == _checksum(packed) and all(map(torch.equal, settings, entry.values))
+
+
+def _checksum(packed: Tensor) -> int:
+    """The sum over a matrix, 8 bytes as one number, modulo 2**64."""
+    flat = packed.reshape(-1)
+    if flat.numel() % 8 == 0 and flat.data_ptr() % 8 == 0 and flat.storage_offset() % 8 == 0:
+        flat = flat.view(torch.int64)
+    return int(flat.sum(dtype=torch.int64))
 
 
 def _made(packed: Tensor, scales: Tensor, zero: Tensor | None, bits: int) -> Matrix:

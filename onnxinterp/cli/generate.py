@@ -70,9 +70,10 @@ def run(options: argparse.Namespace) -> int:
 def tokens(string: str) -> list[int]:
     """Parse `1,15043,29892`."""
     try:
-        return [int(part) for part in string.split(",")]
-    except ValueError:
+        found: list[int] = torch.tensor([int(part) for part in string.split(",")]).tolist()
+    except ValueError:  # one of more than 64 bits is no token, either
         raise argparse.ArgumentTypeError(f"must be numbers like 1,2,3, got {string!r}") from None
+    return found
 
 
 def _tokenizer(model: Path) -> Any:

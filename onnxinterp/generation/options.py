@@ -92,7 +92,8 @@ class Options:
         """
         most = DEFAULT_NEW_TOKENS if self.max_length is None else self.max_length - length
         if self.max_new_tokens is not None:
-            most = min(self.max_new_tokens, most) if self.max_length else self.max_new_tokens
+            given = self.max_new_tokens
+            most = given if self.max_length is None else min(given, most)
         if most < 1:
             limits = f"max_new_tokens={self.max_new_tokens}, max_length={self.max_length}"
             raise InputError(f"no token may follow a prompt of {length} tokens: {limits}")
@@ -110,6 +111,8 @@ class Options:
             raise InputError(f"{given[0]} has no effect with do_sample=False")
         if self.seed is not None and self.generator is not None:
             raise InputError("seed and generator cannot be combined")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**64:
+            raise InputError(f"seed must be a number of 64 bits, got {self.seed}")
         do_sample = bool(given) if self.do_sample is None else self.do_sample
         if self.num_return_sequences > 1 and not do_sample:
             raise InputError("num_return_sequences needs do_sample=True: all would be equal")
@@ -132,6 +135,8 @@ class Options:
         ends = [eos] if isinstance(eos, int) else list(eos)
         pad = found.pad if self.pad_token_id is None else self.pad_token_id
         pad = next(iter(ends), None) if pad is None else pad
+        if any(not -(2**63) <= token < 2**63 for token in (*ends, pad or 0)):
+            raise InputError(f"tokens must be numbers of 64 bits, got {ends} and {pad}")
         strings = None
         if self.stop_strings:
             if self.tokenizer is None:

@@ -189,13 +189,14 @@ def _positions(
 def visible(positions: Tensor, rows: Tensor, ends: Tensor, causal: bool, window: int) -> Tensor:
     """Which columns a row attends to, by their positions: [batch, 1, length, columns].
 
-    A row of padding has the window of the last token; onnxruntime has two answers for it.
+    A row of padding has the window of the last token; onnxruntime has two answers for it. Nothing
+    is visible in a window of 0, and a negative number is none.
     """
     last = torch.minimum(rows, ends) if causal and rows is not ends else ends
     last = last[:, None, :, None]
     columns = positions if positions.ndim == 1 else positions[:, None, None]
     allowed = columns <= last
-    return allowed & (columns > last - window) if window > 0 else allowed
+    return allowed & (columns > last - window) if window >= 0 else allowed
 
 
 def rotate_heads(
@@ -255,8 +256,9 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """The output, and the scores or, with `qk_output` 2, the weights; 0 where not allowed.
 
-    It is 0 for a query without any key.
+    It is 0 for a query without any key. A `softcap` that is not positive is none.
     """
+    softcap = None if softcap is None or softcap <= 0 else softcap
     if not (qk_output or softcap) and sink is None:
         mask = allowed if bias is None else bias.where(allowed, -math.inf)
         if mask.shape[1] == 1 and is_known(q.shape[2]) and q.shape[2] == 1:
@@ -297,7 +299,7 @@ def _draw_step(d: Draw, whole: bool) -> _Step:
     kinds = ["first", "first in a buffer", "token", "token in a buffer", "several", "chunk"]
     kind = d.choice([*kinds, "shared", "window"] if whole else kinds[:1])
     batch = 1 if kind in ("several", "window") else d.integer(1, 3)
-    window = d.choice([None, -1, 1, 2])
+    window = d.choice([None, -1, 0, 1, 2])
     if kind == "window":  # the slots are full: onnxruntime leaves free ones as they are
         width = d.integer(1, 3)
         total = 3 + d.integer(0, 1) * (4 - width)
@@ -308,7 +310,7 @@ def _draw_step(d: Draw, whole: bool) -> _Step:
         past = d.choice([None, 0] if whole else [None])
         past = past if kind == "first" else total + d.integer(0, 2)
         # of padding in a window onnxruntime has two answers
-        least = total - 1 if window in (1, 2) else 0
+        least = total - 1 if window in (0, 1, 2) else 0
         lengths = d.ints((batch,), least, total - 1, torch.int32)
         return _Step(batch, length, past, total, lengths, kind, window)
     length = d.integer(1, 3) if kind in ("several", "chunk") else 1
@@ -386,6 +388,6 @@ def _(d: Draw) -> Call:
         scale=d.maybe(d.real(0.25, 1)),
         sliding_window_cache=1 if kind == "window" else d.maybe(0),
         smooth_softmax=d.choice([None, -1, 0, 1]),
-        softcap=d.choice([None, 0.0, 2.0]),
+        softcap=d.choice([None, 0.0, 2.0, -2.0]),
         **quantized,
     )

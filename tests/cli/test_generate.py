@@ -58,6 +58,11 @@ def test_tokens_are_continued_without_a_tokenizer(model: Path, capsys: Captured)
     assert capsys.readouterr().out == "4,5,1\n"
 
 
+def test_tokens_of_more_than_64_bits_are_refused(model: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(["generate", str(model), "--ids", str(2**70)])
+
+
 def test_tokens_are_drawn(model: Path, capsys: Captured) -> None:
     arguments = ["generate", str(model), "--ids", "2,3", "--temperature", "9", "--max-new-tokens"]
     outputs = set()

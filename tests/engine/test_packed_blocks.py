@@ -141,6 +141,8 @@ def test_rows_are_those_of_the_data_at_each_call() -> None:
         lambda: scales.data.mul_(3),
         lambda: array.__imul__(2),
         replace_scales,
+        lambda: packed.data.bitwise_xor_(90),
+        lambda: packed.numpy().__setitem__((3, 2, 1), 0 if packed[3, 2, 1] else 1),
         replace_matrix,
     )
     with torch.no_grad():

@@ -241,6 +241,10 @@ def test_a_module_in_half_precision_has_its_cache(module: OnnxModule) -> None:
         ({"num_return_sequences": 2}, "needs do_sample"),
         ({"num_return_sequences": 0}, "must be 1 or more"),
         ({"stop_strings": "a"}, "need a tokenizer"),
+        ({"seed": 2**64}, "seed must be a number of 64 bits"),
+        ({"eos_token_id": 2**70}, "tokens must be numbers of 64 bits"),
+        ({"pad_token_id": 2**63, "eos_token_id": 1}, "tokens must be numbers of 64 bits"),
+        ({"max_length": 0, "max_new_tokens": 2}, "no token may follow"),
     ],
 )
 def test_wrong_arguments_are_named(

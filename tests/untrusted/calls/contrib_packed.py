@@ -51,6 +51,7 @@ def products() -> Iterator[Node]:
     yield _product(REFUSED, a, u(2, 1, 8), s, u(2, 2))
     yield _product(REFUSED, a, u(2, 1, 8), s, f([1.0, 1.0]))
     yield _product(REFUSED, a, u(2, 1, 8), s, None, np.full(16, 7, np.int32))
+    yield _product(REFUSED, a, u(2, 1, 8), s, None, np.full(16, -1, np.int32))
     yield _product(REFUSED, a, u(2, 1, 8), s, None, np.zeros(3, np.int32))
     yield _product(REFUSED, a, u(2, 1, 8), s, None, None, f([1.0]))
     yield _product(REFUSED, np.float32(1), u(2, 1, 8), s)
