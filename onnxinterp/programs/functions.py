@@ -62,7 +62,8 @@ def for_compiler(func: Any) -> Any:
     latter, the operator.
     """
     name = getattr(func, "__name__", "")
-    is_builtin = getattr(torch._C._VariableFunctions, name, None) is func
+    builtins = getattr(torch._C, "_VariableFunctions")  # noqa: B009 - no attribute for checkers
+    is_builtin = getattr(builtins, name, None) is func
     is_inside = is_builtin and getattr(torch, name, None) is not func
     return getattr(torch.ops.aten, name, func) if is_inside else func
 
