@@ -14,7 +14,7 @@ from onnxinterp.ops.contrib.key_value_cache import check_cache
 from onnxinterp.ops.contrib.registration import contrib_op
 from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag
+from onnxinterp.values import Flag, is_known
 
 
 @contrib_op("SparseAttention", frozen=("cos_cache", "sin_cache"))
@@ -60,6 +60,7 @@ def sparse_attention(
         heads = rotate_heads(heads, rows, rows, (cos_cache, sin_cache), bool(rotary_interleaved))
     q, k = heads.transpose(1, 2).tensor_split((num_heads,), 1)
     check_cache(past_key, past_value, k)
+    _check_total(total_sequence_length, past_key.shape[2])
     slots = torch.arange(total_sequence_length, device=query.device)
     index, used = rows[:, None, :, None].expand_as(k), (slots <= ends)[:, None, :, None]
     presents = [
@@ -77,6 +78,11 @@ def sparse_attention(
     inputs = q, keys, values, allowed, None
     y, _ = attend(*inputs, scale=scale, softcap=None, sink=None, qk_output=0)
     return y.transpose(1, 2).flatten(2), presents[0], presents[1]
+
+
+def _check_total(total: int, slots: int) -> None:
+    if is_known(total) and is_known(slots) and not 0 < total <= slots:
+        raise ValueError(f"total_sequence_length must be 1 to {slots}, got {total}")
 
 
 def _block_mask(rows: Tensor, columns: Tensor, size: int, slots: int) -> Tensor:
