@@ -63,7 +63,7 @@ def _all_if_none(axes: Sequence[int], x: Tensor) -> list[int]:
     return list(axes) or list(range(x.ndim))
 
 
-@contrib_op("QLinearSoftmax", frozen=settings("X", "x", "y"))
+@contrib_op("QLinearSoftmax", frozen=("X_scale", "x_zero_point", *settings("y")))
 def q_linear_softmax(
     X: Tensor,
     X_scale: Tensor,

@@ -84,7 +84,6 @@ NOT_WIDENED = {
     "QLinearMatMul": ("T1", "T2", "T3"),
     "QLinearConv": ("T1", "T2", "T3"),
     "com.microsoft::GridSample-1": ("T1",),
-    "WhisperBeamSearch": ("F",),
 }
 """Type parameters whose range or bits the answer depends on, or its type, untold by the schema."""
 

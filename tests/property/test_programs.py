@@ -30,6 +30,7 @@ FOUND: dict[str, set[str]] = defaultdict(set)
 SAMPLES = 1
 CONVOLVED = (
     *("Conv", "ConvTranspose", "DeformConv", "CausalConvWithState", "FusedConv"),
+    *("MatMulNBitsMlp", "MatMulNBitsQkv", "MatMulNBitsQLoRA"),
     "MatMulNBits",  # which has another function from the second product with a matrix on
 )
 
