@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from onnx.helper import get_attribute_value
+from onnxruntime.capi import onnxruntime_pybind11_state
 
+from onnxinterp.schemas import NCHWC
 from tests.property.one_node import OneNode
 
 Formula: TypeAlias = Callable[..., Any]
@@ -32,6 +34,23 @@ def formula(op_type: str, domain: str = "com.microsoft") -> Callable[[F], F]:
         return function
 
     return register
+
+
+def is_judged_by_formula(op_type: str, domain: str) -> bool:
+    """Whether an operator has a formula, and onnxruntime no kernel for its tensors on CPUs.
+
+    Formulas of other operators judge what the kernels refuse. Tensors of the domain of blocked
+    convolutions are in blocks there.
+    """
+    _import_families()
+    has_kernel = (domain, op_type) in _cpu_kernels() and domain != NCHWC
+    return (domain, op_type) in FORMULAS and not has_kernel
+
+
+@cache
+def _cpu_kernels() -> frozenset[tuple[str, str]]:
+    kernels = onnxruntime_pybind11_state.get_all_opkernel_def()
+    return frozenset((k.domain, k.op_name) for k in kernels if k.provider == "CPUExecutionProvider")
 
 
 def run_formula(case: OneNode) -> list[Any]:
