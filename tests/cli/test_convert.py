@@ -46,7 +46,6 @@ def test_weights_only(two_inputs: Path, tmp_path: Path, capsys: Captured) -> Non
     assert load_file(target).keys() == OnnxModule(two_inputs).weights.keys()
 
 
-@pytest.mark.capture
 def test_exported_program_keeps_dynamic_sizes(
     two_inputs: Path, tmp_path: Path, capsys: Captured
 ) -> None:
@@ -60,7 +59,6 @@ def test_exported_program_keeps_dynamic_sizes(
             torch.testing.assert_close(ours, want)
 
 
-@pytest.mark.capture
 def test_exported_program_fixes_given_shapes(two_inputs: Path, tmp_path: Path) -> None:
     target = tmp_path / "pair.pt2"
     assert convert(two_inputs, target, "--input_shape", "x:1,3", "y:1,2") == 0

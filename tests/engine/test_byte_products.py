@@ -244,7 +244,6 @@ def test_onnxruntime_answers_the_same() -> None:
         assert len(want.unique()) > 50
 
 
-@pytest.mark.capture
 def test_a_captured_graph_has_portable_functions() -> None:
     """It may run on another processor."""
     model = node("MatMulInteger", [TensorProto.UINT8, TensorProto.INT8])

@@ -12,11 +12,11 @@ from tests.exports.comparison import as_tuple, disagreements
 from tests.exports.conftest import OLDEST_AND_NEWEST, Subject
 from tests.exports.exporting import dynamic_shapes
 
-pytestmark = pytest.mark.capture
 TRACED = ("encoder", "decoder", "tagger")
 oldest_and_newest = pytest.mark.parametrize("subject", OLDEST_AND_NEWEST, indirect=True)
 
 
+@pytest.mark.capture
 @oldest_and_newest
 def test_compiles_whole_and_seldom(subject: Subject) -> None:
     case, network = subject.case, subject.case.module()
