@@ -7,6 +7,7 @@ from pathlib import Path
 
 FILE = Path(__file__).with_name("known_failures.txt")
 ALWAYS = "always"
+BY_CHANCE = "by chance: "  # before the reason of what depends on the processor, too
 
 
 @dataclass(frozen=True)
