@@ -266,7 +266,7 @@ def test_loading_takes_time_in_proportion(make: Callable[[int], bytes]) -> None:
         start = time.process_time()
         OnnxModule(data)
         seconds.append(time.process_time() - start)
-    assert seconds[1] < 25 * seconds[0], seconds  # 10 in proportion, 100 if each node saw all
+    assert seconds[1] < 50 * seconds[0], seconds  # 10 in proportion, 100 if each node saw all
 
 
 def test_a_long_chain_runs_and_has_gradients() -> None:
