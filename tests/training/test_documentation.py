@@ -41,8 +41,15 @@ INT8 = """<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[2,3
 }"""
 
 
+PACKED = """<ir_version: 8, opset_import: ["": 17]> g (float[2,16] x) => (float[2,2] y)
+<uint8[2,1,8] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16},
+ float[2,1] scale = {0.5, 0.25}> {
+    y = com.microsoft.MatMulNBits <K = 16, N = 2, block_size = 16> (x, w, scale)
+}"""
+
+
 def write_models(network: Network, x: Tensor) -> None:
-    """The files that the examples open: one whose normalization was folded, tied, quantized."""
+    """The files that the examples open: with folded normalization, tied, quantized, packed."""
     shutil.copy(export_file(network.eval(), (x,), dynamo=False, opset_version=17), "folded.onnx")
     merged = onnx.parser.parse_model(MERGED)
     merged.graph.initializer[0].name = "a.norm.weight"
@@ -50,6 +57,7 @@ def write_models(network: Network, x: Tensor) -> None:
         node.input[1] = "a.norm.weight"
     onnx.save(merged, "merged.onnx")
     onnx.save(onnx.parser.parse_model(INT8), "int8.onnx")
+    onnx.save(onnx.parser.parse_model(PACKED), "packed.onnx")
 
 
 def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,6 +66,7 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_models(network, x)
     names = {
         "torch": torch,
+        "onnx": onnx,
         "network": network,
         "x": x,
         "calibration_batch": x,
@@ -66,14 +75,14 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "replace_head": replace_head,
     }
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 10
+    assert len(blocks) == 11
     ends: list[OnnxModule] = []
     for block in blocks:
         with expected_warnings(), torch.enable_grad():
             exec(block, names)
         if isinstance(names.get("m"), OnnxModule):
             ends.append(names["m"])
-    named, _, headed, merged, layered, _, normalized, untied, quantized = ends
+    named, _, headed, merged, adapted, layered, _, normalized, untied, quantized = ends
     assert isinstance(layered.get_submodule("head"), nn.Linear)
     for name, weight in network.named_parameters():
         assert torch.equal(named.get_parameter(name), weight)
@@ -83,6 +92,8 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(
         OnnxModule("tuned.onnx").weights["head.weight"], merged.weights["head.weight"]
     )
+    assert {n for n, w in adapted.weights.items() if w.requires_grad} == {"w.lora_A", "w.lora_B"}
+    assert [n.op_type for n in onnx.load("float.onnx").graph.node] == ["MatMul"]
     assert len(normalized.train().freeze_statistics()) == 8
     assert len(untied.weights) == 2
     assert {n for n, w in quantized.weights.items() if w.requires_grad} == {"weight", "scale"}
