@@ -14,12 +14,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.speed.engines import session
 from benchmarks.timing import MEMORY_STATUS, run_in_fresh_process, time_candidates, use_one_thread
 from onnxinterp import OnnxModule
 from onnxinterp.generation.cache import EmptyCache
@@ -44,19 +44,6 @@ with torch.inference_mode():
 print(status("VmHWM") - before)
 """
 )
-
-
-def open_session(path: str | Path, *, optimize: bool = True) -> Any:
-    """A session of one thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    if not optimize:
-        levels = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
 
 
 def feeds(module: OnnxModule, past: int, tokens: int) -> dict[str, Tensor]:
@@ -87,19 +74,19 @@ def main() -> None:
 
 def row(path: Path, past: int, tokens: int, rounds: int) -> str:
     """One row of the table; times of program and snapshot are ratios."""
-    module, session = OnnxModule(path).eval(), open_session(path)
+    module, runtime = OnnxModule(path).eval(), session(path, 1)
     inputs = feeds(module, past, tokens)
     arrays = {name: x.numpy() for name, x in inputs.items()}
     with torch.inference_mode():
         snapshot = module.optimize(**inputs, cache=False)
         calls: dict[str, Callable[[], object]] = {
-            "onnxruntime": lambda: session.run(None, arrays),
+            "onnxruntime": lambda: runtime.run(None, arrays),
             "program": lambda: module(**inputs),
             "snapshot": lambda: snapshot(**inputs),
         }
         times = time_candidates(calls, rounds=rounds)
         logits = module(**inputs)[0].numpy()
-    expected = open_session(path, optimize=False).run(None, arrays)[0]
+    expected = session(path, 1, optimize=False).run(None, arrays)[0]
     error = float(np.abs(logits - expected).max())
     ratios = [times[n].minimum / times["onnxruntime"].minimum for n in ("program", "snapshot")]
     size = sum(p.stat().st_size for p in path.parent.glob(f"{path.name}*")) / 2**20

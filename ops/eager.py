@@ -22,6 +22,13 @@ def is_captured() -> bool:
     return bool(torch.compiler.is_compiling() or _len_torch_dispatch_stack() or is_traced())
 
 
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Whether plain tensors are computed now, without transforms and forward derivatives."""
+    if is_captured() or peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
+        return False
+    return all(t is None or type(t) in PLAIN for t in tensors)
+
+
 def is_eager(x: Tensor, *others: Tensor | None, least: int = 0) -> bool:
     """Whether plain tensors on the CPU are computed now, for nobody else, and without gradients.
 
@@ -33,14 +40,10 @@ def is_eager(x: Tensor, *others: Tensor | None, least: int = 0) -> bool:
         others: further ones.
         least: number of elements of x from which on the answer may be true.
     """
-    if is_captured() or x.numel() < least or peek_interpreter_stack() is not None:
-        return False
-    if forward_ad._current_level >= 0:
+    if not is_plain(x, *others) or x.numel() < least:
         return False
     may_need_grad = torch.is_grad_enabled()
     for t in (x, *others):
-        if t is None:
-            continue
-        if type(t) not in PLAIN or not t.is_cpu or (may_need_grad and t.is_floating_point()):
+        if t is not None and (not t.is_cpu or (may_need_grad and t.is_floating_point())):
             return False
     return True

@@ -13,10 +13,8 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch._C._functorch import peek_interpreter_stack
-from torch.autograd import forward_ad
 
-from onnxinterp.ops.eager import PLAIN, is_captured
+from onnxinterp.ops.eager import is_plain
 
 Rows: TypeAlias = Callable[..., Tensor]
 """(first, last, *settings) -> the rows from `first` to before `last` of a matrix, as floats."""
@@ -153,7 +151,7 @@ def product(
     n_rows, n_columns = size
     if not x.ndim or x.shape[-1] != (n_columns if transposed else n_rows):
         raise ValueError(f"A must have {n_columns} columns, got {list(x.shape)}")
-    if n_rows * n_columns < MIN_ELEMENTS or not _is_eager(x, *settings):
+    if n_rows * n_columns < MIN_ELEMENTS or not is_plain(x, *settings):
         return _times(x, rows(0, n_rows, *settings), transposed)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *settings)):
         result: Tensor = _Product.apply(rows, size, transposed, x, *settings)
@@ -166,13 +164,6 @@ def _times(x: Tensor, matrix: Tensor, transposed: bool) -> Tensor:
     dtype = matrix.dtype if x.is_cpu else x.dtype
     matrix = matrix.to(dtype)
     return (x.to(dtype) @ (matrix.mT if transposed else matrix)).to(x.dtype)
-
-
-def _is_eager(*tensors: Tensor | None) -> bool:
-    """Whether plain tensors are computed now, and without forward derivatives."""
-    if is_captured() or peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
-        return False
-    return all(t is None or type(t) in PLAIN for t in tensors)
 
 
 def _parts(size: tuple[int, int]) -> list[tuple[int, int]]:

@@ -7,8 +7,8 @@ was when the program was recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -69,6 +69,13 @@ class Call:
     def reads(self) -> Iterator[Value]:
         """The values among its arguments."""
         return values_in((self.args, self.kwargs))
+
+    def reading(self, others: Mapping[Value, Value]) -> Call:
+        """The call that reads other values in the place of some."""
+        if not any(value in others for value in self.reads()):
+            return self
+        args, kwargs = in_place_of((self.args, self.kwargs), others)
+        return replace(self, args=args, kwargs=kwargs)
 
 
 @dataclass(eq=False, slots=True)
@@ -150,3 +157,10 @@ def mapped(structure: Any, change: Callable[[Any], Any]) -> Any:
         bounds = (structure.start, structure.stop, structure.step)
         return slice(*[mapped(bound, change) for bound in bounds])
     return change(structure)
+
+
+def in_place_of(structure: Any, others: Mapping[Value, Value]) -> Any:
+    """The same nested structure, with other values in the place of some."""
+    return mapped(
+        structure, lambda leaf: others.get(leaf, leaf) if isinstance(leaf, Value) else leaf
+    )

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from onnxinterp.programs.aliases import Families, is_random, is_torch, writes, written_families
-from onnxinterp.programs.calls import Call, Check, Program, Value, mapped, values_in
+from onnxinterp.programs.calls import Call, Check, Program, Value, in_place_of, values_in
 from onnxinterp.programs.functions import name_of
 
 
@@ -33,7 +33,7 @@ def join_pieces(program: Program) -> Program:
     same: dict[Value, Value] = {}
     calls = []
     for call in program.calls:
-        call = _with(call, same)
+        call = call.reading(same)
         around_it = families.of_all([*call.reads(), *filter(None, call.results)])
         if not around_it & kept and not isinstance(call, Check):
             for result, found in _pieces(call, pieces):
@@ -42,7 +42,7 @@ def join_pieces(program: Program) -> Program:
                     same[result] = found[0].source
             _note_axis(call, around, same)
         calls.append(call)
-    outputs = mapped(program.outputs, lambda leaf: _found(leaf, same))
+    outputs = in_place_of(program.outputs, same)
     calls = without_unread(calls, outputs)
     return replace(program, calls=calls, outputs=outputs)
 
@@ -59,18 +59,6 @@ def without_unread(calls: Sequence[Call], outputs: Any) -> list[Call]:
         read.update(call.reads())
         found.append(call)
     return found[::-1]
-
-
-def _found(leaf: Any, same: dict[Value, Value]) -> Any:
-    return same.get(leaf, leaf) if isinstance(leaf, Value) else leaf
-
-
-def _with(call: Call, same: dict[Value, Value]) -> Call:
-    """The call, with values that are the same in place of others."""
-    if not any(value in same for value in call.reads()):
-        return call
-    args = mapped(call.args, lambda leaf: _found(leaf, same))
-    return replace(call, args=args, kwargs=mapped(call.kwargs, lambda leaf: _found(leaf, same)))
 
 
 def _is_all(rows: Rows) -> bool:

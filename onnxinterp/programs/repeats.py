@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from onnxinterp.programs.aliases import Families, is_random, is_torch, written_families
-from onnxinterp.programs.calls import Call, Check, Program, Value, mapped, values_in
+from onnxinterp.programs.calls import Call, Check, Program, Value, values_in
 from onnxinterp.programs.functions import name_of
 
 MAX_COMPARED_ELEMENTS = 256  # of constants whose elements are compared
@@ -30,11 +30,7 @@ def share_repeats(program: Program) -> Program:
     made: dict[Hashable, list[Value | None]] = {}
     calls = []
     for call in program.calls:
-        if any(value in same for value in call.reads()):
-            args = mapped(call.args, lambda leaf: _shared(leaf, same))
-            call = replace(
-                call, args=args, kwargs=mapped(call.kwargs, lambda leaf: _shared(leaf, same))
-            )
+        call = call.reading(same)
         around = families.of_all([*call.reads(), *filter(None, call.results)])
         if _is_pure(call) and not around & own:
             key = (call.function, _key(call.args), _key(call.kwargs), call.is_many)
@@ -51,10 +47,6 @@ def _is_pure(call: Call) -> bool:
     """Whether the results are determined by the arguments, and nothing else happens."""
     is_plain = is_torch(call) and not isinstance(call, Check) and None not in call.results
     return is_plain and not is_random(name_of(call.function))
-
-
-def _shared(leaf: Any, same: dict[Value, Value]) -> Any:
-    return same.get(leaf, leaf) if isinstance(leaf, Value) else leaf
 
 
 def _equal_constants(program: Program) -> dict[Value, Value]:

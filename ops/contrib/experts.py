@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.dtypes import REAL
-from onnxinterp.ops.contrib.registration import contrib_op
+from onnxinterp.ops.contrib.registration import REQUIRED, contrib_op
 from onnxinterp.ops.eager import is_captured
 from onnxinterp.ops.packed_blocks import (
     BlockRows,
@@ -33,8 +33,6 @@ from onnxinterp.testing.samples import Call, Draw, call, draw_reals
 
 Activation: TypeAlias = Literal["relu", "gelu", "silu", "swiglu", "identity"]
 Bits: TypeAlias = Literal[2, 4, 8]
-REQUIRED: Any = None
-"""Of an input after optional ones: the schema requires it."""
 QMOE_SETTINGS = ("fc1_scales", "fc2_scales")
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.ops.contrib.quantized_numbers import (
-    REQUIRED,
     centred,
     dequantize,
     draw_quantized,
@@ -27,7 +26,7 @@ from onnxinterp.ops.contrib.quantized_numbers import (
     settings,
     wide,
 )
-from onnxinterp.ops.contrib.registration import contrib_op
+from onnxinterp.ops.contrib.registration import REQUIRED, contrib_op
 from onnxinterp.ops.eager import is_eager
 from onnxinterp.ops.quantization import (
     X_SETTINGS,

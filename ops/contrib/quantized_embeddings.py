@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxinterp.ops.contrib.quantized_numbers import REQUIRED, dequantize, draw_settings, settings
-from onnxinterp.ops.contrib.registration import contrib_op
+from onnxinterp.ops.contrib.quantized_numbers import dequantize, draw_settings, settings
+from onnxinterp.ops.contrib.registration import REQUIRED, contrib_op
 from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.contrib.quantized_numbers import REQUIRED, settings, wide
+from onnxinterp.ops.contrib.quantized_numbers import settings, wide
 from onnxinterp.ops.contrib.rational_activations import rational_activations
-from onnxinterp.ops.contrib.registration import contrib_op
+from onnxinterp.ops.contrib.registration import REQUIRED, contrib_op
 from onnxinterp.ops.integer_products import mat_mul_integer
 from onnxinterp.ops.quantization import dynamic_quantize_linear
 from onnxinterp.ops.recurrent import EDGED, SMOOTH, are_activations, check_peepholes, lstm_step

@@ -8,16 +8,11 @@ module of float64, of float64.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from onnxinterp.ops.quantization import round_to_dtype
 from onnxinterp.testing.samples import Draw
-
-REQUIRED: Any = None
-"""The default of a required input after an optional one, which Python cannot declare."""
 
 
 def settings(*tensors: str) -> tuple[str, ...]:

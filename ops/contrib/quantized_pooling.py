@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.ops.contrib.quantized_numbers import (
-    REQUIRED,
     centred,
     dequantize,
     draw_quantized,
@@ -25,7 +24,7 @@ from onnxinterp.ops.contrib.quantized_numbers import (
     settings,
     wide,
 )
-from onnxinterp.ops.contrib.registration import contrib_op
+from onnxinterp.ops.contrib.registration import REQUIRED, contrib_op
 from onnxinterp.ops.max_pooling import max_pool
 from onnxinterp.ops.pooling import pad_to_fit, spatial_axes
 from onnxinterp.ops.quantization import round_to_dtype

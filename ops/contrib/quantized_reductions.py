@@ -14,7 +14,6 @@ from onnx import TensorProto
 from torch import Tensor
 
 from onnxinterp.ops.contrib.quantized_numbers import (
-    REQUIRED,
     dequantize,
     draw_quantized,
     draw_settings,
@@ -22,7 +21,7 @@ from onnxinterp.ops.contrib.quantized_numbers import (
     quantize,
     settings,
 )
-from onnxinterp.ops.contrib.registration import contrib_op
+from onnxinterp.ops.contrib.registration import REQUIRED, contrib_op
 from onnxinterp.ops.quantization import round_to_dtype
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import sample

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxinterp.registry import F, KernelOptions, op
 from onnxinterp.schemas import MICROSOFT
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # typing has it from Python 3.11 on
+
+REQUIRED: Any = None
+"""The default of a required input after an optional one, which Python cannot declare."""
 
 
 def contrib_op(
