@@ -26,6 +26,8 @@ TOOL = "torch.jit.trace"
 def quiet() -> Iterator[None]:
     """Silence what torch says of TorchScript: it is asked for by name."""
     with warnings.catch_warnings():
+        for message in ("You are using the legacy TorchScript", "The feature will be removed"):
+            warnings.filterwarnings("ignore", message, DeprecationWarning)  # of torch.onnx
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)")
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         yield
