@@ -44,6 +44,16 @@ def net(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def scores(net: Path, tmp_path: Path) -> Path:
+    """The network without ArgMax, which ncnn lacks."""
+    model = onnx.load(net)
+    del model.graph.output[1], model.graph.node[-1]
+    path = tmp_path / "scores.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
 def normalized(tmp_path: Path) -> Path:
     path = tmp_path / "norm.onnx"
     onnx.save(model_of(NORMALIZED), path)

@@ -48,10 +48,10 @@ def test_dynamic_dimensions_are_named_and_compared_at_two_sizes(
 @pytest.mark.filterwarnings("ignore")  # of executorch
 @pytest.mark.parametrize("suffix", FIXED)
 def test_sizes_are_fixed_where_the_tool_wants_to_know_them(
-    suffix: str, net: Path, tmp_path: Path
+    suffix: str, scores: Path, tmp_path: Path
 ) -> None:
     need(suffix)
-    found = deploy.convert(net, tmp_path / f"out{suffix}", shapes={"x": (2, 4)})
+    found = deploy.convert(scores, tmp_path / f"out{suffix}", shapes={"x": (2, 4)})
     assert found.ok
     assert (found.dims, len(found.reports)) == ({}, 1)
 
