@@ -8,12 +8,12 @@ sizes it must know while the dimensions of the inputs vary: then they are fixed.
 
 from __future__ import annotations
 
-import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
@@ -128,12 +128,12 @@ def _torchscript(subject: Subject, tensors: tuple[Any, ...]) -> tuple[onnx.Model
 def _traced(
     subject: Subject, module: torch.nn.Module, tensors: tuple[Any, ...], dims: Dims
 ) -> onnx.ModelProto:
-    file = io.BytesIO()
     axes = {
         name: {axis: dim or f"{name}_{axis}" for axis, dim in found.items()}
         for name, found in dims.items()
     }
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), TemporaryDirectory(prefix="onnxinterp-") as folder:
+        file = Path(folder, "model.onnx")
         torch.onnx.export(
             module,
             tensors,
@@ -146,7 +146,7 @@ def _traced(
             training=torch.onnx.TrainingMode.PRESERVE,  # a program has no train() and eval()
             do_constant_folding=False,  # which belongs to this mode
         )
-    return onnx.load_from_string(file.getvalue())
+        return onnx.load(file)
 
 
 EXPORTERS = {"dynamo": _dynamo, "torchscript": _torchscript}

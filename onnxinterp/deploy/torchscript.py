@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.jit._trace import TracerWarning
 
 from onnxinterp.deploy.errors import reported
 from onnxinterp.deploy.subject import Dims, Subject
@@ -29,7 +30,7 @@ def quiet() -> Iterator[None]:
         for message in ("You are using the legacy TorchScript", "The feature will be removed"):
             warnings.filterwarnings("ignore", message, DeprecationWarning)  # of torch.onnx
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)")
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=TracerWarning)
         yield
 
 
@@ -42,7 +43,9 @@ def write(subject: Subject, path: Path) -> Dims:
     inputs = subject.tensors(TOOL)
     file = io.BytesIO()
     with quiet(), torch.no_grad(), reported(f"{TOOL} cannot capture the model"):
-        traced = torch.jit.trace(subject.module, inputs, check_trace=True)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]  # untyped in torch
+            subject.module, inputs, check_trace=True
+        )
         torch.jit.save(traced, file)
     atomic_write(path, lambda out: out.write(file.getbuffer()))
     return subject.dims
@@ -51,5 +54,5 @@ def write(subject: Subject, path: Path) -> Dims:
 def load(path: Path) -> Callable[..., Any]:
     """The module of a `.ts`."""
     with quiet():
-        module: Callable[..., Any] = torch.jit.load(path)
+        module: Callable[..., Any] = torch.jit.load(path)  # type: ignore[no-untyped-call]
     return module
