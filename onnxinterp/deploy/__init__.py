@@ -1,0 +1,1 @@
+"""Models for other runtimes: a module in, files out that have been run and compared."""
