@@ -119,8 +119,11 @@ class NcnnModel:
         if list(array.shape) != note["shape"]:
             shapes = f"{note['shape']}, got {list(array.shape)}"
             raise InputError(f"input {note['name']!r} must be of shape {shapes}")
-        kind = np.float32 if note["dtype"] == "float32" else np.int32
-        return np.ascontiguousarray(array, kind)
+        if note["dtype"] == "float32":
+            return np.ascontiguousarray(array, np.float32)
+        if array.size and np.abs(array).max() > np.iinfo(np.int32).max:
+            raise InputError(f"input {note['name']!r} must fit 32 bits in ncnn")
+        return np.ascontiguousarray(array, np.int32)
 
     def _bind(self, args: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
         names = [note["name"] for note in self.inputs]

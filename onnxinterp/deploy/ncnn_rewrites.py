@@ -128,12 +128,17 @@ def rewritten(model: FixedModel, nodes: Sequence[onnx.NodeProto], context: Conte
     graph = helper.make_graph(
         nodes,
         "rewritten",
-        [value_info(name, model.values[name]) for name in model.inputs],
+        [value_info(name, as_float_or_int(model.values[name])) for name in model.inputs],
         [value_info(name, model.values[name]) for name in model.outputs],
         [numpy_helper.from_array(np.asarray(stored[n]), n) for n in reads if n not in computed],
     )
     imports = [helper.make_opsetid("", min(context.opset, OPSET))]
     return helper.make_model(graph, opset_imports=imports, ir_version=8)
+
+
+def as_float_or_int(value: Array) -> Array:
+    """A value in the types of ncnn, which have 32 bits."""
+    return value.astype(np.int32) if value.dtype == np.int64 else value
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
@@ -177,16 +182,34 @@ def _with(node: onnx.NodeProto, *without: str, **changed: Any) -> onnx.NodeProto
     return helper.make_node(node.op_type, node.input, node.output, node.name, **(kept | changed))
 
 
-@rewrites("Conv", "MaxPool")
+@rewrites("Conv")
 def explicit_pads(node: onnx.NodeProto, context: Context) -> list[onnx.NodeProto] | None:
     """`auto_pad` as pads."""
     given = attributes(node)
-    if node.op_type == "MaxPool" and len(node.output) > 1:
-        raise Refused("indices of maxima are not converted")
     if given.get("auto_pad", "NOTSET") == "NOTSET":
         return None
     kernel = given.get("kernel_shape") or context.shape(node.input[1])[2:]
     return [_with(node, "auto_pad", pads=_pads(node, context, kernel))]
+
+
+@rewrites("MaxPool")
+def maximum_of_lowest(node: onnx.NodeProto, context: Context) -> list[onnx.NodeProto] | None:
+    """Unequal pads: zeros, and the lowest float added to them."""
+    given = attributes(node)
+    kernel = given["kernel_shape"]
+    rank = len(kernel)
+    if len([name for name in node.output if name]) > 1:
+        raise Refused("indices of maxima are not converted")
+    pads = _pads(node, context, kernel)
+    if pads[:rank] == pads[rank:]:
+        return [_with(node, "auto_pad", pads=pads)] if "auto_pad" in given else None
+    shape = context.shape(node.input[0])
+    widths = [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)]
+    lowest = np.finfo(np.float32).min
+    edge = np.pad(np.zeros((1, 1, *shape[2:])), widths, constant_values=lowest)
+    links: list[Link] = [*_zeros_around(context, shape, pads), ("Add", [context.add(edge)], {})]
+    how = {n: v for n, v in given.items() if n not in ("auto_pad", "pads")}
+    return context.chain(node, *links, ("MaxPool", [], how))
 
 
 @rewrites("AveragePool")
@@ -529,7 +552,7 @@ def by_instances(node: onnx.NodeProto, context: Context) -> list[onnx.NodeProto]
     if by_channel[0].size == groups:
         by_channel = [v.repeat(shape[1] // groups) for v in by_channel]
     scale, bias = (context.add(v.reshape(1, -1, *ones)) for v in by_channel)
-    flat, back = (context.add(s, np.int64) for s in ((shape[0], groups, -1), shape))
+    flat, back = (context.add(s, np.int64) for s in ((shape[0], groups, -1, 1), shape))
     norm = [context.add(np.ones(groups)), context.add(np.zeros(groups))]
     how = {"epsilon": given.get("epsilon", 1e-5)}
     links: list[Link] = [("Reshape", [flat], {}), ("InstanceNormalization", norm, how)]
