@@ -1,7 +1,7 @@
 """A model at known input sizes: what does not depend on data is a constant.
 
-Exporters compute shapes in the graph. For inputs of known sizes these values are numbers, and the nodes
-that compute them disappear. What remains is what a runtime for devices has to know.
+Exporters compute shapes in the graph. For inputs of known sizes these values are numbers, and the
+nodes that compute them disappear. What remains is what a runtime for devices has to know.
 
     freeze    a model and inputs -> a `FixedModel`: its graph, and the value of everything in it
     cut       the part of a fixed model that computes other outputs

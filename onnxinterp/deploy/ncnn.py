@@ -3,12 +3,12 @@
     write    module and inputs -> `model.param` and `model.bin`, compared with the module
     load     the files -> an `NcnnModel`, called with arrays by name
 
-The model is fixed at the sizes of the inputs (`fixed_sizes`), rewritten where pnnx or ncnn would be wrong
-(`ncnn_rewrites`), converted without float16, run, and compared. Where the answer differs, the
+The model is fixed at the sizes of the inputs (`fixed_sizes`), rewritten where pnnx or ncnn would be
+wrong (`ncnn_rewrites`), converted without float16, run, and compared. Where the answer differs, the
 conversion of parts of the model finds the first operator that does, and the error names it.
 
-Behind the layers, which ncnn counts, the `.param` file has a line of notes for `load`: names, shapes and batch
-axes. ncnn does not read that line.
+Behind the layers, which ncnn counts, the `.param` file has a line of notes for `load`: names,
+shapes and batch axes. ncnn does not read that line.
 """
 
 from __future__ import annotations
@@ -167,9 +167,15 @@ def write(
         InputError: inputs do not fit.
         MissingExtraError: pnnx or ncnn is not installed.
     """
-    require("pnnx", "ncnn"), require("ncnn", "ncnn")
-    named = inputs if isinstance(inputs, Mapping) else dict(zip(module.input_names, inputs))
-    named = {name: torch.as_tensor(named[name]).detach().cpu() for name in module.input_names}
+    require("pnnx", "ncnn")
+    require("ncnn", "ncnn")
+    names = module.input_names
+    if len(inputs) != len(names):
+        raise InputError(f"inputs must be {', '.join(names)}, got {len(inputs)} of them")
+    given = inputs if isinstance(inputs, Mapping) else dict(zip(names, inputs, strict=True))
+    if missing := [name for name in names if name not in given]:
+        raise InputError(f"inputs must be {', '.join(names)}, got no {missing[0]}")
+    named = {name: torch.as_tensor(given[name]).detach().cpu() for name in names}
     _check_types(named)
     with export(module).on_disk() as file:
         model = freeze(onnx.load(file), named)
@@ -211,11 +217,12 @@ def _rewrite(model: FixedModel) -> onnx.ModelProto:
     constants = {tensor.name for tensor in model.proto.graph.initializer}
     context = Context(model.values, constants, opset)
     nodes: list[onnx.NodeProto] = []
-    for node in model.proto.graph.node:
-        try:
+    node = model.proto.graph.node[0]
+    try:
+        for node in model.proto.graph.node:
             nodes += rewrite_node(node, context)
-        except Refused as refusal:
-            raise NcnnError(f"{_describe(node)}: {refusal}") from None
+    except Refused as refusal:
+        raise NcnnError(f"{_describe(node)}: {refusal}") from None
     return rewritten(model, nodes, context)
 
 

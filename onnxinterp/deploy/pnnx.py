@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from onnxinterp.deploy.fixed_sizes import Array, FixedModel
-from onnxinterp.deploy.ncnn_rewrites import as_float_or_int
+from onnxinterp.deploy.ncnn_context import as_float_or_int
 from onnxinterp.errors import OnnxError
 from onnxinterp.extras import require
 
@@ -51,7 +51,12 @@ def convert(
     files = [f"in{number}.npy" for number in range(len(inputs))]
     for file, value in zip(files, inputs.values(), strict=True):
         np.save(folder / file, as_float_or_int(value))
-    command = [require("pnnx", "ncnn").EXEC_PATH, "model.onnx", f"input={','.join(files)}", "fp16=0"]
+    command = [
+        require("pnnx", "ncnn").EXEC_PATH,
+        "model.onnx",
+        f"input={','.join(files)}",
+        "fp16=0",
+    ]
     pipe, merged = subprocess.PIPE, subprocess.STDOUT
     done = subprocess.run(
         command, cwd=folder, stdout=pipe, stderr=merged, timeout=TIMEOUT_SECONDS, check=False

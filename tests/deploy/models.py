@@ -36,6 +36,8 @@ def small_model(
         else:
             weight = value / np.sqrt(max(1, value[0].size)) if is_float else value
             name = info.name
-            model.graph.initializer.append(numpy_helper.from_array(weight.astype(value.dtype), name))
+            model.graph.initializer.append(
+                numpy_helper.from_array(weight.astype(value.dtype), name)
+            )
             model.graph.input.remove(info)
     return model, given

@@ -6,6 +6,7 @@ import os
 import warnings
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ pytest.importorskip("pnnx", reason="needs the extra ncnn")
 pytest.importorskip("ncnn", reason="needs the extra ncnn")
 
 from onnxinterp.deploy import ncnn  # noqa: E402  # after the check that its packages are here
+from onnxinterp.deploy.fixed_sizes import freeze  # noqa: E402
 
 MAX_MSE = 1e-7
 layers = keras.layers
@@ -54,10 +56,9 @@ def residual():
 
 
 def sequence():
-    """Convolutions over time, LSTM, layer normalization."""
+    """Convolutions over time, LSTM."""
     x = steps = keras.Input((6, 5), batch_size=1, name="steps")
     x = layers.Conv1D(8, 3, padding="same", activation="relu")(x)
-    x = layers.LayerNormalization()(x)
     x = layers.LSTM(7, return_sequences=True)(x)
     return keras.Model(steps, layers.Dense(4)(x))
 
@@ -122,9 +123,12 @@ def test_each_link_computes_what_keras_does(chain, tmp_path):
     assert mse(numpy_list(ncnn.load(tmp_path / "x.param")(x)), want) < MAX_MSE
 
 
-def test_torch_exports_the_module_for_ncnn(chain, tmp_path):
+@pytest.mark.capture
+def test_torch_exports_the_module_of_fixed_sizes(chain, tmp_path):
     path, x, want = chain
-    module, inputs = OnnxModule(path), (torch.from_numpy(x),)
+    inputs = (torch.from_numpy(x),)
+    (name,) = OnnxModule(path).input_names
+    module = OnnxModule(freeze(onnx.load(path), {name: inputs[0]}).proto)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter
         torch.onnx.export(module, inputs, str(tmp_path / "torch.onnx"), dynamo=True, verbose=False)
@@ -138,6 +142,10 @@ def test_noise_on_one_weight_is_seen(chain, tmp_path):
     module = OnnxModule(path)
     weight = max(module.parameters(), key=torch.Tensor.numel)
     with torch.no_grad():
-        weight += 0.1 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        weight += (
+            0.1
+            * weight.std()
+            * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        )
     ncnn.write(module, [torch.from_numpy(x)], tmp_path / "x.param")
     assert mse(numpy_list(ncnn.load(tmp_path / "x.param")(x)), want) > 10 * MAX_MSE

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from onnxinterp import OnnxModule
 from onnxinterp.deploy import ncnn_rewrites
-from onnxinterp.errors import InputError, InvalidModelError
 from tests.deploy.models import small_model
 
 pytest.importorskip("pnnx", reason="needs the extra ncnn")
 pytest.importorskip("ncnn", reason="needs the extra ncnn")
 
-from onnxinterp.deploy import ncnn  # noqa: E402  # after the check that its packages are here
+from onnxinterp.deploy import ncnn  # after the check that its packages are here
 
 X = "float[1,3,8,9] x"
 REWRITTEN = {  # what is rewritten -> graph; with the node as it is, pnnx or ncnn is wrong
@@ -66,7 +64,7 @@ KEPT = {  # what pnnx and ncnn get right
     "Conv of a batch": "(float[2,3,8,9] x, float[4,3,3,3] w) => (float y)"
     "{ y = Conv<pads=[1,1,1,1]>(x, w) }",
     "Gemm": "(float[2,5] x, float[4,5] w, float[4] b) => (float y) { y = Gemm<transB=1>(x, w, b) }",
-    "two inputs": f"({X}, float[1,3,1,1] z) => (float y, float s) {{ y = Mul(x, z) s = Sub(x, z) }}",
+    "two inputs": f"({X}, float[1,3,1,1] z) => (float y, float s){{ y = Mul(x, z) s = Sub(x, z) }}",
     "a scalar": f"({X}) => (float y) {{ y = ReduceMean<keepdims=0>(x) }}",
     "Embedding": "(int64[1,3] x, float[5,4] w) => (float y) { h = Gather(w, x) y = Relu(h) }",
     "shapes in the graph": f"({X}) => (float y) <int64[1] two = {{-1}}> {{ s = Shape<end=2>(x)"
@@ -77,8 +75,9 @@ REFUSED = {  # operator -> graph
     "Trilu": f"({X}) => (float y) {{ h = Relu(x) t = Trilu(h) y = Sigmoid(t) }}",
     "Pow": f"({X}, float[9] p) => (float y) {{ h = Exp(x) y = Pow(h, p) }}",
     "Cast": f"({X}) => (float y) {{ h = Cast<to=6>(x) y = Cast<to=1>(h) }}",
-    "Resize": f"({X}) => (float y) <float[8] r = {{0, 0, 0, 0, 1, 1, 1, 1}}, int64[4] s = {{1, 3, 4, 4}}>"
-    '{ y = Resize<coordinate_transformation_mode="tf_crop_and_resize">(x, r,, s) }',
+    "Resize": f"({X}) => (float y) <float[8] r = {{0, 0, 0, 0, 1, 1, 1, 1}},"
+    "int64[4] s = {1, 3, 4, 4}> { y = Resize"
+    '<coordinate_transformation_mode="tf_crop_and_resize">(x, r,, s) }',
 }
 
 
