@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from onnx import helper, inliner, numpy_helper
 from onnxinterp.errors import InputError
 from onnxinterp.module import OnnxModule
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 SHAPE_READERS = ("Shape", "Size")
 """Operators whose result depends on the shape of their input, not on its elements."""
 
