@@ -128,6 +128,21 @@ def is_traced() -> bool:
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]  # in torch
 
 
+def plain_shape(weight: Tensor) -> Sequence[int]:
+    """The sizes of a weight, also where `torch.jit.trace` would record how to ask for them.
+
+    Exporters of a trace want to know the sizes of a layer.
+    """
+    if not is_traced():
+        return weight.shape
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # type: ignore[arg-type]  # None pauses the trace
+    try:
+        return tuple(weight.shape)
+    finally:
+        torch._C._set_tracing_state(state)
+
+
 def read_weight(holder: nn.Module, attribute: str) -> Tensor:
     """The current value of a weight: a parameter, a buffer, or the result of a parametrization."""
     found: Tensor | None = holder._parameters.get(attribute)
