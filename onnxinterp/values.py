@@ -136,11 +136,12 @@ def plain_shape(weight: Tensor) -> Sequence[int]:
     if not is_traced():
         return weight.shape
     state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)  # type: ignore[arg-type]  # None pauses the trace
+    set_state = torch._C._set_tracing_state  # type: ignore[attr-defined]  # in torch
+    set_state(None)
     try:
         return tuple(weight.shape)
     finally:
-        torch._C._set_tracing_state(state)
+        set_state(state)
 
 
 def read_weight(holder: nn.Module, attribute: str) -> Tensor:
