@@ -87,6 +87,10 @@ class NodeError(OnnxError, RuntimeError):
     """Raised when a node fails during a call; `__cause__` is the original error."""
 
 
+class SourceError(OnnxError, RuntimeError):
+    """The module cannot be written as Python source."""
+
+
 class EngineError(OnnxError, RuntimeError):
     """Raised when an engine of a snapshot cannot run a model, or these inputs; says why."""
 

@@ -23,6 +23,7 @@ from onnxinterp.inspection import Inspectable
 from onnxinterp.limits import Limits
 from onnxinterp.planning.placement import device_of, floating_dtype
 from onnxinterp.planning.plans import Plans
+from onnxinterp.python_source import Printable
 from onnxinterp.reading.source import Read, Source, read, rewritten
 from onnxinterp.registry import kernel_of
 from onnxinterp.runtime.binding import forward_of
@@ -39,7 +40,7 @@ from onnxinterp.weights.watch import Watch
 from onnxinterp.writing.template import make_template
 
 
-class OnnxModule(Tunable, Caller, Inspectable, Optimizable):
+class OnnxModule(Tunable, Caller, Inspectable, Optimizable, Printable):
     """An ONNX model as a differentiable `torch.nn.Module`.
 
     Call it with the graph's inputs, by position, by name or both: `m(x)`, `m(**{"input.1": x})`.

@@ -29,22 +29,29 @@ def join_pieces(program: Program) -> Program:
     # what is returned belongs to the caller: it is not another value
     kept = written_families(program, families) | families.of_all(values_in(program.outputs))
     pieces: dict[Value, tuple[Rows, ...]] = {}
-    around: dict[Value, Value] = {}  # a value with an axis of one around another
+    elements: dict[Value, list[tuple[Rows, ...]]] = {}  # what each row of a value is
     same: dict[Value, Value] = {}
     calls = []
     for call in program.calls:
         call = call.reading(same)
         around_it = families.of_all([*call.reads(), *filter(None, call.results)])
-        if not around_it & kept and not isinstance(call, Check):
-            for result, found in _pieces(call, pieces):
+        if not around_it & kept and not isinstance(call, Check) and _is_fixed(call):
+            for result, found in _pieces(call, pieces, elements):
                 pieces[result] = found
                 if len(found) == 1 and _is_all(found[0]):
                     same[result] = found[0].source
-            _note_axis(call, around, same)
+            _note_elements(call, pieces, elements)
+            _note_whole(call, same)
         calls.append(call)
     outputs = in_place_of(program.outputs, same)
     calls = without_unread(calls, outputs)
     return replace(program, calls=calls, outputs=outputs)
+
+
+def _is_fixed(call: Call) -> bool:
+    """Whether all sizes are numbers, not symbols of a graph that is written down."""
+    values = [*call.reads(), *filter(None, call.results)]
+    return all(type(size) is int for value in values for size in value.shape)
 
 
 def without_unread(calls: Sequence[Call], outputs: Any) -> list[Call]:
@@ -66,7 +73,9 @@ def _is_all(rows: Rows) -> bool:
 
 
 def _pieces(
-    call: Call, pieces: dict[Value, tuple[Rows, ...]]
+    call: Call,
+    pieces: dict[Value, tuple[Rows, ...]],
+    elements: dict[Value, list[tuple[Rows, ...]]],
 ) -> Iterator[tuple[Value, tuple[Rows, ...]]]:
     """The results of a call that are rows of other values."""
     name, args = name_of(call.function), call.args
@@ -78,9 +87,12 @@ def _pieces(
         if len(kinds) == 1 and call.results[0]:  # others are promoted
             yield call.results[0], _merged(rows for part in parts for rows in part)
     source = args[0]
-    if not isinstance(source, Value) or not source.shape or len(source.shape) == 0:
+    if not isinstance(source, Value) or not source.shape:
         return
-    known = pieces.get(source, (Rows(source, 0, source.shape[0]),))
+    row = _row(name, args)
+    if row is not None and source in elements and call.results[0] is not None:
+        yield call.results[0], elements[source][row]
+    known = _known(source, pieces)
     if name in ("chunk", "split", "split_with_sizes") and args[2:] in ((), (0,)):
         begin = 0
         for result in call.results:
@@ -131,22 +143,55 @@ def _merged(pieces: Iterator[Rows]) -> tuple[Rows, ...]:
     return tuple(found)
 
 
-def _note_axis(call: Call, around: dict[Value, Value], same: dict[Value, Value]) -> None:
-    """Note an axis of one that a call puts around a value; or find that it takes it away again."""
+def _known(value: Value, pieces: dict[Value, tuple[Rows, ...]]) -> tuple[Rows, ...]:
+    """What the rows of a value are: perhaps its own."""
+    return pieces.get(value, (Rows(value, 0, value.shape[0]),))
+
+
+def _row(name: str, args: tuple[Any, ...]) -> int | None:
+    """The row that a call takes of a value."""
+    row = None
+    if name == "__getitem__":
+        row = args[1][0] if isinstance(args[1], tuple) and len(args[1]) == 1 else args[1]
+    elif name == "select" and args[1:2] == (0,):
+        row = args[2]
+    elif name == "squeeze" and args[1:] in ((0,), ([0],)) and args[0].shape[0] == 1:
+        row = 0
+    is_row = type(row) is int and -args[0].shape[0] <= row < args[0].shape[0]
+    return row if is_row else None
+
+
+def _note_elements(
+    call: Call,
+    pieces: dict[Value, tuple[Rows, ...]],
+    elements: dict[Value, list[tuple[Rows, ...]]],
+) -> None:
+    """Note what the rows of a value are that a call puts together."""
     name, args = name_of(call.function), call.args
     result = call.results[0] if len(call.results) == 1 else None
-    if result is None or not args or not isinstance(args[0], Value) or not is_torch(call):
+    if result is None or call.kwargs or not args or not is_torch(call):
+        return
+    if name == "stack" and args[1:] in ((), (0,)) and all(v.shape for v in args[0]):
+        elements[result] = [_known(value, pieces) for value in args[0]]
+    source = args[0]
+    if not isinstance(source, Value) or not source.shape:
         return
     if name == "unsqueeze" and args[1:] == (0,):
-        around[result] = args[0]
-    takes_first = (name == "__getitem__" and args[1] in (0, (0,))) or (
-        (name == "select" and args[1:] == (0, 0))
-        or (name == "squeeze" and args[1:] in ((0,), ([0],)))
-    )
-    if takes_first and args[0] in around:
-        same[result] = around[args[0]]
-    if name == "__getitem__" and is_slice(args[1]) and result.shape == args[0].shape:
-        same[result] = args[0]
+        elements[result] = [_known(source, pieces)]
+    elif name in ("reshape", "view") and len(source.shape) == 1 and len(result.shape) == 2:
+        length, known = result.shape[1], _known(source, pieces)
+        rows = range(result.shape[0])
+        elements[result] = [_cut(known, row * length, (row + 1) * length) for row in rows]
+
+
+def _note_whole(call: Call, same: dict[Value, Value]) -> None:
+    """Note a slice that takes all of a value."""
+    result = call.results[0] if len(call.results) == 1 else None
+    if result is None or not is_torch(call) or name_of(call.function) != "__getitem__":
+        return
+    source, index = call.args
+    if is_slice(index) and result.shape == source.shape:
+        same[result] = source
 
 
 def is_slice(index: Any) -> bool:

@@ -98,6 +98,18 @@ def save(weights: Weights, path: str | os.PathLike[str], graph: str) -> None:
     atomic_write(path, lambda out: _write(out, tensors, metadata))
 
 
+def save_tensors(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Write tensors by name, all with data of their own; the file appears whole or not at all.
+
+    Raises:
+        SaveError: the format has no type for one.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in TYPES:
+            raise SaveError(f"a .safetensors file cannot store {name!r}: its type {tensor.dtype}")
+    atomic_write(path, lambda out: _write(out, tensors, {"format": "pt"}))
+
+
 def _write(out: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write header and data; the largest elements first, so that all are aligned."""
     header: dict[str, Any] = {METADATA: metadata}
