@@ -24,7 +24,7 @@ from tests.processes import Child, Lost
 from tests.zoo.fetch import cache_folder
 
 OURS, ORIGINAL = "ours", "original"
-PASS, TORCH, FAIL, NONE, NOT_RUN = "✓", "–", "✗", "·", "…"
+PASS, TORCH, FAIL, NONE, NOT_RUN = "✓", "– torch", "✗", "·", "…"  # noqa: RUF001 - a dash
 MAX_MESSAGE_CHARS = 400
 
 
@@ -110,10 +110,15 @@ def module_of(row: Row, subject: str) -> nn.Module:
     return row.original()
 
 
-def attempt(run: Run) -> Outcome:
-    """Do one run in this process."""
+def use_cache() -> None:
+    """The exports are kept with the results, outside the tree."""
     exporting.FOLDER = cache_folder() / "exports"
     exporting.FOLDER.mkdir(exist_ok=True)
+
+
+def attempt(run: Run) -> Outcome:
+    """Do one run in this process."""
+    use_cache()
     torch.manual_seed(0)
     start = time.perf_counter()
     row, column = BY_NAME[run.row], COLUMNS[run.column]

@@ -15,6 +15,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 
 from tests.exports import results
@@ -30,6 +31,7 @@ from tests.exports.judging import (
     Outcome,
     Run,
     isolated,
+    use_cache,
     verdict,
 )
 from tests.exports.known_reasons import REASONS, Reason, reason_for
@@ -41,19 +43,20 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "capture.md"
 INTRODUCTION = Path(__file__).with_name("introduction.md")
 SECONDS = 240.0
+SLOW = ("ExecuTorch", "AOTInductor")
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "executorch", "ncnn", "pnnx")
 MAX_DETAIL_CHARS = 200
 Found = Mapping[Run, Outcome]
 
 
 def runs(only: str = "") -> Iterator[Run]:
-    """All that can run here whose "model/column" contains a string, the quick columns first."""
-    for column in sorted(COLUMNS.values(), key=lambda c: c.name == "AOTInductor"):
-        for row in ROWS:
-            if not column.missing and applies(row, column) and only in f"{row.name}/{column.name}":
-                yield Run(row.name, column.name, OURS)
-                if row.original is not None and column.has_control:
-                    yield Run(row.name, column.name, ORIGINAL)
+    """All that can run here whose "model/column" contains a string; what takes long comes last."""
+    columns = sorted(COLUMNS.values(), key=lambda c: c.name in SLOW)
+    for column, row in sorted(product(columns, ROWS), key=lambda pair: pair[1].is_large):
+        if not column.missing and applies(row, column) and only in f"{row.name}/{column.name}":
+            yield Run(row.name, column.name, OURS)
+            if row.original is not None and column.has_control:
+                yield Run(row.name, column.name, ORIGINAL)
 
 
 def applies(row: Row, column: Column) -> bool:
@@ -139,13 +142,11 @@ def _shares(columns: list[Column], marks: Marks) -> str:
     lines = []
     for title, chosen in groups.items():
         for column in (*(c.name for c in columns), "all"):
-            counts = Counter(
-                m for (r, c), m in marks.items() if chosen(r) and column in (c, "all")
-            )
+            counts = Counter(m for (r, c), m in marks.items() if chosen(r) and column in (c, "all"))
             able = counts[PASS] + counts[FAIL]
             share = f"{100 * counts[PASS] / able:.1f} %" if able else ""
             lines.append([title, column, f"{counts[PASS]}/{able}", share, str(counts[TORCH])])
-    return f"## Share\n\n{_table(['models', 'column', '✓', 'share', '–'], lines)}"
+    return f"## Share\n\n{_table(['models', 'column', PASS, 'share', TORCH], lines)}"
 
 
 def _detail(message: str) -> str:
@@ -194,6 +195,11 @@ def _reasons(found: Found, marks: Marks) -> str:
 
 def run_all(file: Path, chosen: Iterable[Run], seconds: float) -> None:
     """Do runs one after the other, store and print each."""
+    use_cache()
+    chosen = list(chosen)
+    for row in ROWS:
+        if any(run.row == row.name for run in chosen):
+            row.path()  # an exporter may need a process of its own, which a daemon cannot have
     CONTEXT.set_forkserver_preload([*PRELOADED, "tests.exports.judging", "torch.onnx"])
     for run in chosen:
         outcome = isolated(run, seconds)

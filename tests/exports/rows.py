@@ -42,6 +42,7 @@ class Row:
         original: the torch module that was exported; None where there is none.
         inductor: whether "compile" runs the whole of inductor, not its capture alone.
         trains: whether it has parameters.
+        is_large: whether it takes long.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Row:
     original: Callable[[], nn.Module] | None = None
     inductor: bool = False
     trains: bool = True
+    is_large: bool = False
 
     @property
     def dynamic_shapes(self) -> tuple[dict[int, Any], ...]:
@@ -93,7 +95,7 @@ def _of_manifest(name: str, words: str, example: int, **other: tuple[int, ...]) 
             case = {k: {**v, "shape": shapes.get(k, v["shape"])} for k, v in case.items()}
         return tuple(torch.from_numpy(a) for a in make_inputs(case, seed).values())
 
-    return Row(name, words, model.file, inputs)
+    return Row(name, words, model.file, inputs, is_large=True)
 
 
 def _digits() -> Row:
