@@ -8,12 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from onnxinterp import OnnxModule
-from tests.exports import isolated
+from tests.exports import written
 from tests.exports.rows import EXAMPLE, Inputs, Row
 
 Function = Callable[..., Any]
@@ -24,6 +25,9 @@ RELATIVE_ERROR = 1e-4
 
 DEPLOYED_ERROR = 1e-3
 """The same of runtimes with kernels of their own."""
+
+NCNN_ERROR = 1e-2
+"""The same of ncnn, which approximates some functions."""
 
 
 @dataclass(frozen=True)
@@ -225,15 +229,38 @@ def vmap_grad(module: nn.Module, row: Row, folder: Path) -> Function:
 @column("to_python", has_control=False, needs=("to_python",))
 def to_python(module: nn.Module, row: Row, folder: Path) -> Function:
     module.to_python(folder / "m.py", *row.inputs(EXAMPLE, 0))  # type: ignore[operator]
-    return isolated.caller(folder / "m.py")
+    return written.caller(folder / "m.py")
 
 
-@column("ncnn", needs=("onnxinterp.deploy", "ncnn", "pnnx"), error=1e-2)
+@column("ncnn", needs=("onnxinterp.deploy.ncnn", "ncnn", "pnnx"), error=NCNN_ERROR)
 def ncnn(module: nn.Module, row: Row, folder: Path) -> Function:
-    from onnxinterp import deploy
+    from onnxinterp.deploy import ncnn as deployed
 
     inputs = row.inputs(EXAMPLE, 0)
-    return deploy.load(deploy.write(module, inputs, folder / "m", format="ncnn"))
+    if not isinstance(module, OnnxModule):
+        return _ncnn_of_pnnx(module, inputs, folder)
+    deployed.write(module, inputs, folder / "m.param")
+    return deployed.load(folder / "m.param")
+
+
+def _ncnn_of_pnnx(module: nn.Module, inputs: Inputs, folder: Path) -> Function:
+    """The makers' own way, called as in the script that pnnx writes: one sample at a time."""
+    import ncnn
+    import pnnx
+
+    pnnx.export(module, str(folder / "m.pt"), inputs, fp16=False)
+    net = ncnn.Net()
+    net.load_param(str(folder / "m.ncnn.param"))
+    net.load_model(str(folder / "m.ncnn.bin"))
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        with net.create_extractor() as extractor:
+            for number, value in enumerate(inputs):
+                extractor.input(f"in{number}", ncnn.Mat(value.squeeze(0).numpy()).clone())
+            results = [extractor.extract(name) for name in net.output_names()]
+        return [torch.from_numpy(np.array(mat)).unsqueeze(0) for _, mat in results]
+
+    return run
 
 
 @column("OpenVINO", needs=("openvino",), error=DEPLOYED_ERROR)

@@ -70,9 +70,21 @@ def mark(row: Row, column: Column, found: Found) -> str:
         return NONE
     ours = found.get(Run(row.name, column.name, OURS))
     original = found.get(Run(row.name, column.name, ORIGINAL))
-    if ours is not None and original is None and row.original is not None and column.has_control:
+    has_control = row.original is not None and column.has_control
+    if ours is not None and ours.message and original is None and has_control:
         return NOT_RUN
     return verdict(ours, original)
+
+
+def _imports(found: Found) -> list[Run]:
+    """Runs of imports that are still to be done."""
+    return [run for run in runs() if run not in found and run.subject == OURS]
+
+
+def _controls(found: Found) -> list[Run]:
+    """Runs of originals that are still to be done, those first that decide a cell."""
+    pending = [run for run in runs() if run not in found and run.subject == ORIGINAL]
+    return sorted(pending, key=lambda run: not found[run._replace(subject=OURS)].message)
 
 
 def red(found: Found) -> list[Run]:
@@ -222,8 +234,8 @@ def main() -> None:
     elif options.red:
         run_all(options.results, red(results.read(options.results)), options.seconds)
     elif not options.page:
-        known = results.read(options.results)
-        run_all(options.results, [r for r in runs() if r not in known], options.seconds)
+        for pending in (_imports, _controls):
+            run_all(options.results, pending(results.read(options.results)), options.seconds)
     if options.page or options.only is None:
         PAGE.write_text(page(results.read(options.results)))
 

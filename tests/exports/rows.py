@@ -134,7 +134,7 @@ WORDS = {
 }
 
 ROWS = (
-    *(_of_case(case, WORDS[case.name], case.name == "decoder") for case in CASES),
+    *(_of_case(case, WORDS[case.name]) for case in CASES),
     _of_case(DETECTOR, "detector with non-maximum suppression"),
     _of_case(GATE, "Silero-like voice detector with If"),
     _of_case(DIFFUSION, "block of a denoising U-Net", inductor=True),

@@ -1,6 +1,6 @@
 """Python that a module has written, run where onnxinterp cannot be imported.
 
-python -m tests.exports.isolated FILE INPUTS OUTPUTS
+python -m tests.exports.written FILE INPUTS OUTPUTS
 """
 
 from __future__ import annotations
