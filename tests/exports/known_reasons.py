@@ -48,7 +48,7 @@ REASONS = (
         f"{PYTORCH}114136",
     ),
     Reason(
-        r"operators that can output dynamic shape",
+        r"operators that can (output|support) dynamic shape",
         "vmap has no rule for operators whose output's shape depends on data",
         "https://github.com/pytorch/functorch/issues/256",
     ),

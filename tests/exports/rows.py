@@ -144,6 +144,7 @@ ROWS = (
         "int8 classifier of onnxruntime's quantizer (QDQ)",
         write_quantized,
         lambda size, seed: CLASSIFIER.arguments(CLASSIFIER.sizes[size], seed),
+        trains=False,
     ),
     _written("forest", "tree ensemble of ai.onnx.ml", write_forest, _table, trains=False),
     _of_manifest("light_squeezenet", "light model of the onnx package", 1),

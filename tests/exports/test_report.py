@@ -83,6 +83,9 @@ def test_values_shapes_types_and_numbers_are_compared() -> None:
     for got in different:
         with pytest.raises(DifferenceError, match="other"):
             relative_error(got, [x], 1e-4)
+    with pytest.raises(DifferenceError, match="other values"):
+        relative_error([x], [torch.zeros(4)], 1e-4)
+    assert relative_error([x, x * 1e-9], [x, x * 2e-9], 1e-4) == 0  # rounding
     with pytest.raises(DifferenceError, match="other outputs"):
         relative_error([], [], 1e-4)  # nothing was compared
 
