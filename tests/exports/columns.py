@@ -97,7 +97,12 @@ def _onnxruntime(path: Path) -> Function:
     return run
 
 
-@column("eager", has_control=False, reference=lambda _, row: _onnxruntime(row.path()))
+@column(
+    "eager",
+    has_control=False,
+    error=DEPLOYED_ERROR,
+    reference=lambda _, row: _onnxruntime(row.path()),
+)
 def eager(module: nn.Module, row: Row, folder: Path) -> Function:
     return module
 
@@ -162,12 +167,12 @@ def _written_again(module: nn.Module, row: Row, folder: Path, **options: Any) ->
     return _onnxruntime(path)
 
 
-@column("re-export dynamo")
+@column("re-export dynamo", error=DEPLOYED_ERROR)
 def re_export_dynamo(module: nn.Module, row: Row, folder: Path) -> Function:
     return _written_again(module, row, folder, dynamo=True)
 
 
-@column("re-export TorchScript")
+@column("re-export TorchScript", error=DEPLOYED_ERROR)
 def re_export_torchscript(module: nn.Module, row: Row, folder: Path) -> Function:
     return _written_again(module, row, folder, dynamo=False, opset_version=20)
 
