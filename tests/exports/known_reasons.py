@@ -53,6 +53,16 @@ REASONS = (
         "https://github.com/pytorch/functorch/issues/256",
     ),
     Reason(
+        r"stack expects each tensor to be equal size",
+        "under vmap each sample would have results of its own shape",
+        "https://github.com/pytorch/functorch/issues/256",
+    ),
+    Reason(
+        r"openvino.*No conversion rule found for operations",
+        "OpenVINO's reader of torch programs has no rule for an operator",
+        "https://github.com/openvinotoolkit/openvino/issues/26116",
+    ),
+    Reason(
         r"vmap: It looks like you're (calling \.item|either \(1\))",
         "vmap has no control flow that depends on data",
         "https://github.com/pytorch/functorch/issues/257",
