@@ -4,7 +4,7 @@ Shapes, axes and sizes are *host values*: plain Python numbers that become tenso
 kernel needs one. So symbolic sizes pass through `torch.compile` and `torch.export`, and a GPU does
 not wait for the CPU.
 
-    Host       a number or a list of numbers with its dtype       (ranks 0 and 1)
+    Host       a few numbers with their shape and dtype
     Ints, Floats, Scalar, Operand   annotations of a kernel's inputs, see `registry`
     Strings    an array of strings; it is always on the host
     Subgraph   the body of an If, Loop or Scan, callable
@@ -45,19 +45,30 @@ READABLE = frozenset(d for d in CARRIER.values() if not d.is_complex)
 SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool, Tensor)
 INTEGER_ENDS = {t: (torch.iinfo(t).min, torch.iinfo(t).max) for t in (torch.int32, torch.int64)}
 HOST_LENGTH = 1024  # a longer list is data, not a shape
+HOST_MATRIX_LENGTH = 64  # of rank 2 and more: pads have rows, larger ones are tables or masks
 
 
 class Host:
-    """A number (rank 0) or a list of numbers (rank 1) with its dtype.
+    """A few numbers with their shape and dtype: a size, a shape, the pads of each axis.
 
     The numbers may be symbolic sizes while a graph is being captured, and tensors of rank 0 while
-    `torch.jit.trace` records one. Treat as immutable.
+    `torch.jit.trace` records one. The sizes of their shape are always plain. Treat as immutable.
+
+    Attributes:
+        numbers: the elements in row-major order.
+        shape: () for one number, (n,) for a list of n.
+        dtype: of the tensor of the same value.
     """
 
-    __slots__ = ("data", "dtype")
+    __slots__ = ("dtype", "numbers", "shape")
 
-    def __init__(self, data: Any, dtype: torch.dtype = torch.int64) -> None:
-        self.data = data
+    def __init__(
+        self, data: Any, dtype: torch.dtype = torch.int64, shape: tuple[int, ...] | None = None
+    ) -> None:
+        """Of a number, or of a list of numbers: of rank 1 unless a shape says otherwise."""
+        is_list = isinstance(data, list)
+        self.numbers: list[Any] = data if is_list else [data]
+        self.shape = shape if shape is not None else (len(data),) if is_list else ()
         self.dtype = dtype
 
     def __repr__(self) -> str:
@@ -65,31 +76,41 @@ class Host:
 
     @property
     def rank(self) -> int:
-        """0 for a number, 1 for a list."""
-        return 1 if isinstance(self.data, list) else 0
+        """0 for a number, 1 for a list, 2 for a matrix."""
+        return len(self.shape)
 
     @property
-    def numbers(self) -> list[Any]:
-        """The elements, also of a rank-0 value."""
-        return self.data if isinstance(self.data, list) else [self.data]
+    def data(self) -> Any:
+        """A number, a list of them, or lists of lists, as `Tensor.tolist` returns."""
+        rows: list[Any] = self.numbers
+        for axis in range(len(self.shape) - 1, 0, -1):
+            n = self.shape[axis]
+            rows = [rows[i * n : (i + 1) * n] for i in range(math.prod(self.shape[:axis]))]
+        return rows if self.shape else rows[0]
 
     def cast(self, dtype: torch.dtype) -> Host:
         """The numbers of a file for another dtype, see `bounded`."""
-        return self if dtype is self.dtype else Host(bounded(self.data, dtype), dtype)
+        if dtype is self.dtype:
+            return self
+        return Host([bounded(x, dtype) for x in self.numbers], dtype, self.shape)
 
     def tensor(self, device: torch.device | None = None) -> Tensor:
-        """The same value as a tensor of shape [] or [n] and dtype `self.dtype`."""
-        if isinstance(self.data, Tensor):
-            return self.data.to(device=device, dtype=self.dtype)
-        if not isinstance(self.data, list):
-            return torch.scalar_tensor(self.data, dtype=self.dtype, device=device)
-        if any(isinstance(n, SYMBOLS) for n in self.data):
-            return torch.stack([Host(n, self.dtype).tensor(device) for n in self.data])
-        return torch.tensor(self.data, dtype=self.dtype, device=device)
+        """The same value as a tensor of its shape and dtype."""
+        numbers, dtype, shape = self.numbers, self.dtype, self.shape
+        if not shape:
+            (only,) = numbers
+            if isinstance(only, Tensor):
+                return only.to(device=device, dtype=dtype)
+            return torch.scalar_tensor(only, dtype=dtype, device=device)
+        if any(isinstance(n, SYMBOLS) for n in numbers):
+            made = torch.stack([Host(n, dtype).tensor(device) for n in numbers])
+        else:
+            made = torch.tensor(numbers, dtype=dtype, device=device)
+        return made if len(shape) == 1 else made.reshape(shape)
 
 
 def host_of(value: Tensor | Host) -> Host:
-    """Read a tensor of rank 0 or 1 into Python numbers. Waits for the device the tensor is on.
+    """Read a small tensor into Python numbers. Waits for the device the tensor is on.
 
     While `torch.jit.trace` records, integers stay tensors, so that no size becomes a constant.
     """
@@ -97,12 +118,30 @@ def host_of(value: Tensor | Host) -> Host:
         return value
     if is_traced() and value.dtype in INTEGER_ENDS and value.ndim <= 1:
         return Host(list(value.unbind()) if value.ndim else value, value.dtype)
-    return Host(value.tolist(), value.dtype)
+    if value.ndim <= 1:
+        return Host(value.tolist(), value.dtype)
+    return Host(value.flatten().tolist(), value.dtype, tuple(value.shape))
 
 
 def is_traced() -> bool:
     """Whether `torch.jit.trace` is recording."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]  # in torch
+
+
+def plain_shape(weight: Tensor) -> Sequence[int]:
+    """The sizes of a weight, also where `torch.jit.trace` would record how to ask for them.
+
+    Exporters of a trace want to know the sizes of a layer.
+    """
+    if not is_traced():
+        return weight.shape
+    state = torch._C._get_tracing_state()
+    set_state = torch._C._set_tracing_state  # type: ignore[attr-defined]  # in torch
+    set_state(None)
+    try:
+        return tuple(weight.shape)
+    finally:
+        set_state(state)
 
 
 def read_weight(holder: nn.Module, attribute: str) -> Tensor:
@@ -120,11 +159,20 @@ def decimal(value: float) -> float:
 
 def number(value: Tensor | Host) -> Any:
     """Read the one element of a value, whatever its rank."""
+    (only,) = host_of(value).numbers
+    return only
+
+
+def numbers(value: Tensor | Host) -> list[Any]:
+    """Read a value of rank 0 or 1 into a list.
+
+    Raises:
+        ValueError: its rank is higher.
+    """
     host = host_of(value)
-    data = host.data
-    while isinstance(data, list):
-        (data,) = data
-    return data
+    if len(host.shape) > 1:
+        raise ValueError(f"a list of numbers must have rank 1, got a shape of {list(host.shape)}")
+    return host.numbers
 
 
 def array_of(value: Tensor) -> np.ndarray[Any, Any]:
@@ -178,19 +226,17 @@ def round_to(dtype: torch.dtype, x: Any) -> Any:
 
 
 def bounded(data: Any, dtype: torch.dtype) -> Any:
-    """Numbers of a file for a floating type: the largest one for those that it cannot hold.
+    """A number of a file for a floating type: the largest one for those that it cannot hold.
 
     A mask adds the lowest number of float32, or a product of it with 0. In float16 and bfloat16
     that would be -infinity, and the product NaN. Infinity stays.
 
     Args:
-        data: a number or a list of numbers, plain.
+        data: a number, plain.
         dtype: of a floating type, or another, for which nothing changes.
     """
     if not dtype.is_floating_point:
         return data
-    if isinstance(data, list):
-        return [bounded(x, dtype) for x in data]
     most = torch.finfo(dtype).max
     return min(max(data, -most), most) if math.isfinite(data) else data
 

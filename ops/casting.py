@@ -135,7 +135,7 @@ def cast_host(input: Host, to: Any) -> Any:
         numbers = [_number(x, to) for x in input.numbers]
     except (ArithmeticError, ValueError):
         return NotImplemented  # the tensor kernel casts infinity and NaN
-    return Host(numbers if input.rank else numbers[0], to)
+    return Host(numbers, to, input.shape)
 
 
 def _number(x: Any, to: torch.dtype) -> Any:

@@ -6,6 +6,7 @@ ConstantOfShape 9, 20-25 (types). EyeLike 9, 22 (bfloat16).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,11 +88,12 @@ def _(input: Ints, *, value: Host | None = None, output_type: torch.dtype) -> An
     value = value or Host([0.0], output_type)
     if len(value.numbers) != 1:
         return NotImplemented
-    short = all(is_known(n) and 0 <= n <= MOST_DIMENSIONS for n in input)
-    if len(input) > 1 or not short or value.dtype not in HOST_DTYPES:
+    sizes = all(is_known(n) and n >= 0 for n in input)
+    if not sizes or math.prod(input) > MOST_DIMENSIONS or value.dtype not in HOST_DTYPES:
         return NotImplemented
-    number = value.numbers[0]
-    return Host([number] * input[0] if input else number, value.dtype)
+    if len(input) > 1 and value.dtype.is_floating_point:
+        return NotImplemented  # the state of a recurrent layer, say
+    return Host(value.numbers * math.prod(input), value.dtype, tuple(input))
 
 
 @op("EyeLike", since=9, any_type=True)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.host_views import broadcast_shape, expanded
 from onnxinterp.registry import add_kernel, find_kernel, op
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Host, Operand, round_to
@@ -98,7 +99,7 @@ def align(A: Tensor, B: Tensor, axis: int | None, broadcast: Flag) -> Tensor:
 def elementwise(
     rule: Callable[..., Any], dtype: torch.dtype | None = None, *, exact: bool = False
 ) -> Callable[..., Any]:
-    """A host rule that applies `rule` to numbers, and to lists element by element.
+    """A host rule that applies `rule` to numbers element by element; shapes broadcast.
 
     Args:
         rule: a function of as many numbers as there are inputs; the numbers may be symbolic.
@@ -106,29 +107,23 @@ def elementwise(
         exact: the result is never rounded, because it is one of the inputs, an integer or a bool.
     """
 
-    def apply(*operands: Host, **_: Any) -> Any:
+    def apply(*operands: Host, axis: int | None = None, **_: Any) -> Any:
         result = operands[0].dtype if dtype is None else dtype
-        rows = _rows([x.numbers for x in operands])
-        if rows is None:
+        shape = broadcast_shape(*[x.shape for x in operands])
+        if shape is None or (axis is not None and len(shape) > 1):
             return NotImplemented
+        columns = [expanded(x, shape) for x in operands]
+        if any(x is NotImplemented for x in columns):
+            return NotImplemented  # too large
         try:
-            numbers = [rule(*row) for row in rows]
+            numbers = [rule(*row) for row in zip(*[x.numbers for x in columns], strict=True)]
             if not exact:
                 numbers = [round_to(result, x) for x in numbers]
         except (ArithmeticError, ValueError):
             return NotImplemented  # Python raises; a tensor holds inf or nan, or wraps
-        return Host(numbers if any(x.rank for x in operands) else numbers[0], result)
+        return Host(numbers, result, shape)
 
     return apply
-
-
-def _rows(columns: list[list[Any]]) -> list[tuple[Any, ...]] | None:
-    """The rows of numbers to combine; None if the lengths do not broadcast."""
-    lengths = [len(c) for c in columns if len(c) != 1]
-    length = lengths[0] if lengths else 1
-    if any(n != length for n in lengths):
-        return None
-    return list(zip(*[c * length if len(c) == 1 else c for c in columns], strict=True))
 
 
 def draw_shapes(d: Draw) -> tuple[Sequence[int], Sequence[int]]:

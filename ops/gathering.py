@@ -6,17 +6,19 @@ History: Gather 1, 11 (negative indices), 13. GatherElements 11, 13. GatherND 11
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from onnxinterp.ops.host_views import elements_at, host_array, rows_at, taken
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.torch_weights import TorchWeight, leaf, torch_weights
-from onnxinterp.values import Host, Operand, is_known
+from onnxinterp.values import HOST_LENGTH, Host, Operand, is_known
 from onnxinterp.versions import older
 
 
@@ -57,11 +59,9 @@ def _(data: Tensor, *, axis: int) -> nn.Module | None:
 
 @host(gather)
 def _(data: Host, indices: Host, *, axis: int = 0) -> Any:
-    if not data.rank or axis not in (0, -1) or not all(map(is_known, indices.numbers)):
+    if not all(map(is_known, indices.numbers)):
         return NotImplemented
-    if indices.rank:
-        return Host([data.data[i] for i in indices.data], data.dtype)
-    return Host(data.data[indices.data], data.dtype)
+    return taken(data, indices, from_front(axis, data.rank))
 
 
 @op("GatherElements", since=11, uint64="bits")
@@ -70,6 +70,23 @@ def gather_elements(data: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     if indices.ndim != data.ndim:  # torch accepts rank 0 for rank 1
         raise ValueError(f"indices must have rank {data.ndim}, got {indices.ndim}")
     return data.gather(axis, from_the_front(indices, data.shape[axis]).long())
+
+
+@host(gather_elements)
+def _(data: Host, indices: Host, *, axis: int = 0) -> Any:
+    if not are_inside(data, indices, axis):
+        return NotImplemented
+    found = elements_at(data.shape, indices, axis % data.rank)
+    return host_array([data.numbers[i] for i in found], data, indices.shape)
+
+
+def are_inside(data: Host, indices: Host, axis: int) -> bool:
+    """Whether indices are known, and no larger than data along any other axis."""
+    if indices.rank != data.rank or not -data.rank <= axis < data.rank:
+        return False  # the kernel raises
+    sizes = list(zip(indices.shape, data.shape, strict=True))
+    del sizes[axis]
+    return all(map(is_known, indices.numbers)) and all(n <= most for n, most in sizes)
 
 
 @op("GatherND", since=12, uint64="bits")
@@ -91,6 +108,24 @@ def gather_nd(data: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
 
 
 gather_nd_11 = older(gather_nd, since=11, without=["batch_dims"])
+
+
+@host(gather_nd)
+def _(data: Host, indices: Host, *, batch_dims: int = 0) -> Any:
+    if batch_dims or not have_places(data, indices):
+        return NotImplemented
+    behind = data.shape[indices.shape[-1] :]
+    n, starts = math.prod(behind), rows_at(data.shape, indices)
+    if len(starts) * n > HOST_LENGTH:
+        return NotImplemented
+    numbers = [data.numbers[start + i] for start in starts for i in range(n)]
+    return host_array(numbers, data, (*indices.shape[:-1], *behind))
+
+
+def have_places(data: Host, indices: Host) -> bool:
+    """Whether the last axis of indices has known positions in the first axes of data."""
+    depth = indices.shape[-1] if indices.rank else 0
+    return 1 <= depth <= data.rank and all(map(is_known, indices.numbers))
 
 
 @op("ReverseSequence", since=10)

@@ -7,12 +7,14 @@ Split 1 (sizes by input or attribute), 2 (by attribute), 11 (negative axis), 13 
 
 from __future__ import annotations
 
-from itertools import islice
+import math
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.host_views import host_array, joined, places, strided, strides_of
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_axis, draw_integers
 from onnxinterp.values import HOST_LENGTH, Floats, Host, Ints, Scalar, is_known
@@ -34,11 +36,10 @@ def concat_1(*inputs: Tensor, axis: int | None = None) -> Tensor:
 
 @host(concat, concat_1)
 def _(*inputs: Host, axis: int | None = None) -> Any:
-    if axis not in (0, -1) or not all(value.rank for value in inputs):
-        return NotImplemented
-    if sum(len(value.data) for value in inputs) > HOST_LENGTH:
-        return NotImplemented
-    return Host([number for value in inputs for number in value.data], inputs[0].dtype)
+    rank, axis = inputs[0].rank, 1 if axis is None else axis
+    if any(x.rank != rank for x in inputs) or not -rank <= axis < rank:
+        return NotImplemented  # the kernel raises
+    return joined(inputs, axis % rank)
 
 
 @op("Split", since=18)
@@ -106,17 +107,20 @@ def _(
     num_outputs: int | None = None,
     n_outputs: int,
 ) -> Any:
-    if not input.rank or axis not in (0, -1):
-        return NotImplemented
-    if num_outputs not in (None, n_outputs):
+    if not -input.rank <= axis < input.rank or num_outputs not in (None, n_outputs):
         return NotImplemented  # the kernel raises
-    if len(input.data) % n_outputs if split is None else len(split) != n_outputs:
+    shape, strides, axis = input.shape, strides_of(input.shape), axis % input.rank
+    size = shape[axis]
+    if size % n_outputs if split is None else len(split) != n_outputs:
         return NotImplemented  # the kernel raises
-    numbers = iter(input.data)
-    sizes = _sizes(len(input.data), split, n_outputs)
-    if not all(is_known(n) and n >= 0 for n in sizes) or sum(sizes) != len(input.data):
+    sizes = _sizes(size, split, n_outputs)
+    if not all(is_known(n) and n >= 0 for n in sizes) or sum(sizes) != size:
         return NotImplemented
-    return tuple(Host(list(islice(numbers, n)), input.dtype) for n in sizes)
+    starts = accumulate(sizes, initial=0)
+    return tuple(
+        strided(input, (*shape[:axis], n, *shape[axis + 1 :]), strides, start * strides[axis])
+        for n, start in zip(sizes, starts, strict=False)
+    )
 
 
 @op("Tile", since=6)
@@ -138,11 +142,15 @@ def tile_1(input: Tensor, tiles: Scalar, axis: Scalar) -> Tensor:
 def _(input: Host, repeats: Ints) -> Any:
     if len(repeats) != input.rank:
         return NotImplemented  # the kernel raises
-    if not repeats:
-        return input
-    (count,) = repeats
-    short = is_known(count) and count >= 0 and count * len(input.data) <= HOST_LENGTH
-    return Host(input.data * count, input.dtype) if short else NotImplemented
+    if not all(is_known(n) and n >= 0 for n in repeats):
+        return NotImplemented
+    sizes = [n for pair in zip(repeats, input.shape, strict=True) for n in pair]
+    strides = [n for stride in strides_of(input.shape) for n in (0, stride)]
+    if math.prod(sizes) > HOST_LENGTH:
+        return NotImplemented
+    numbers = [input.numbers[place] for place in places(sizes, strides)]
+    shape = [n * count for n, count in zip(input.shape, repeats, strict=True)]
+    return host_array(numbers, input, shape)
 
 
 @sample(concat, concat_1)

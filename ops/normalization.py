@@ -25,7 +25,7 @@ from onnxinterp.ops.unary import sqrt
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_reals
 from onnxinterp.torch_weights import TorchWeight, leaf, torch_weights
-from onnxinterp.values import Ints, decimal, is_known
+from onnxinterp.values import Ints, decimal, is_known, plain_shape
 
 INSTANCE_LAYERS: dict[int, type[nn.Module]] = {
     3: nn.InstanceNorm1d,
@@ -97,7 +97,7 @@ def layer_normalization(
     shape = X.shape[first:]
     if n_outputs == 1:
         if Scale.shape == shape and (B is None or B.shape == shape):
-            return functional.layer_norm(X, shape, Scale, B, epsilon)
+            return functional.layer_norm(X, plain_shape(Scale), Scale, B, epsilon)
         y = functional.layer_norm(X, shape, None, None, epsilon) * Scale.expand_as(X)
         return y if B is None else y + B.expand_as(X)
     wide = X.float() if X.dtype in NARROW else X
@@ -144,7 +144,8 @@ def layer_norm(
     shape = X.shape[-len(axes) :]
     if any(t is not None and (t.shape != shape or t.dtype != X.dtype) for t in (scale, B)):
         return NotImplemented
-    return functional.layer_norm(X, shape, scale, B, epsilon)
+    sizes = shape if scale is None else plain_shape(scale)
+    return functional.layer_norm(X, sizes, scale, B, epsilon)
 
 
 @leaf(layer_norm, weight="scale", bias="B")
@@ -172,7 +173,7 @@ def rms_normalization(
     """Over all axes from `axis` on; the result has the type of `scale`."""
     shape = X.shape[from_front(axis, X.ndim) :]
     if scale.shape == shape and scale.dtype == X.dtype:
-        return functional.rms_norm(X, shape, scale, epsilon)
+        return functional.rms_norm(X, plain_shape(scale), scale, epsilon)
     return functional.rms_norm(X, shape, None, epsilon).to(scale.dtype) * scale.expand_as(X)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import HOST_LENGTH, Host, Ints, Operand, number
+from onnxinterp.values import HOST_LENGTH, Host, Ints, Operand, is_known, number
 from onnxinterp.versions import older
 
 
@@ -76,13 +76,15 @@ def _(
     *,
     mode: str = "constant",
 ) -> Any:
-    begin, end = pads
-    if mode != "constant" or not data.rank or axes not in (None, [0], [-1]) or min(pads) < 0:
+    if len(pads) != 2:
         return NotImplemented
-    if begin + end + len(data.data) > HOST_LENGTH:
+    begin, end = pads
+    if mode != "constant" or data.rank != 1 or axes not in (None, [0], [-1]) or min(pads) < 0:
+        return NotImplemented
+    if begin + end + len(data.numbers) > HOST_LENGTH:
         return NotImplemented
     fill = 0 if constant_value is None else number(constant_value)
-    return Host([fill] * begin + data.data + [fill] * end, data.dtype)
+    return Host([fill] * begin + data.numbers + [fill] * end, data.dtype)
 
 
 def _filled(data: Tensor, axes: Sequence[int], begins: Ints, ends: Ints, value: Operand) -> Tensor:
@@ -101,6 +103,8 @@ def _extended(
 ) -> Tensor:
     """Pad with elements of the tensor; `source` maps positions to those of the elements."""
     n = data.shape[axis]
+    if not (is_known(begin) and is_known(end)):  # no graph depends on whether a part has size 1
+        return data.index_select(axis, source(torch.arange(-begin, n + end, device=data.device), n))
     before = torch.arange(-begin, 0, device=data.device)
     after = torch.arange(n, n + end, device=data.device)
     head, tail = (data.index_select(axis, source(places, n)) for places in (before, after))

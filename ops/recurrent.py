@@ -28,7 +28,7 @@ from onnxinterp.ops.recurrent_cells import (
     run,
     walk,
 )
-from onnxinterp.ops.recurrent_native import run_native
+from onnxinterp.ops.recurrent_native import has_native, run_native
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
 from onnxinterp.values import Flag, Floats
@@ -58,7 +58,7 @@ def rnn(
     names = {name.lower() for name in activations[: layer.n_directions]}
     # after the end of its sequence a state of relu may grow without bound
     plain = names == {"tanh"} or (names == {"relu"} and sequence_lens is None)
-    if plain and clip is None and not torch.compiler.is_compiling():
+    if plain and clip is None and has_native():
         return run_native(layer, names.pop(), layout)
     functions = activations_of(activations, activation_alpha, activation_beta, clip, X)
 
@@ -92,7 +92,7 @@ def gru(
     layer = layer_of(X, W, R, B, sequence_lens, [initial_h], 3, direction, hidden_size, layout)
     defaults = ("Sigmoid", "Tanh") * layer.n_directions
     plain = are_activations(defaults, activations) and linear_before_reset
-    if plain and clip is None and not torch.compiler.is_compiling():
+    if plain and clip is None and has_native():
         return run_native(layer, "gru", layout)
     functions = activations_of(activations or defaults, activation_alpha, activation_beta, clip, X)
 
@@ -164,7 +164,7 @@ def lstm(
     )
     # torch's layer does not return the cell state at the end of a sequence shorter than X
     plain = plain and (sequence_lens is None or n_outputs < 3)
-    if plain and not torch.compiler.is_compiling():
+    if plain and has_native():
         return run_native(layer, "lstm", layout)
     given = activations or defaults, activation_alpha, activation_beta
     functions = activations_of(*given, clip, X)

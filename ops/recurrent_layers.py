@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from onnxinterp.ops.joining import concat
 from onnxinterp.ops.recurrent import gru, gru_7, lstm, lstm_7, rnn, rnn_7
-from onnxinterp.ops.recurrent_native import native
+from onnxinterp.ops.recurrent_native import has_native, native
 from onnxinterp.ops.recurrent_packing import ONNX_ORDER, packed_biases, packed_weights
 from onnxinterp.ops.shapes import unsqueeze, unsqueeze_1
 from onnxinterp.ops.slicing import slice_
@@ -104,7 +103,7 @@ def _layer(kind: str, n_gates: int) -> Callable[..., Any]:
             end is None or end == [k * hidden_size]
             for k, end in enumerate((end_1, end_2, end_3, end_4), 1)
         )
-        if not right or not X.shape[0] or torch.compiler.is_compiling():
+        if not right or not X.shape[0] or not has_native():
             return NotImplemented
         parameters = [p for p in given if p is not None]
         Y, *finals = native(kind, X, states, parameters, both=n == 2)

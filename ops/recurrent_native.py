@@ -16,12 +16,21 @@ from torch._C._autograd import (
     _saved_tensors_hooks_get_disabled_error_message,
     _top_saved_tensors_default_hooks,
 )
+from torch._C._functorch import peek_interpreter_stack
 from torch.autograd.graph import saved_tensors_hooks
 
 from onnxinterp.ops.recurrent_cells import Layer, States, batch_first, last, run
 from onnxinterp.values import Flag, is_traced
 
 TORCH_ORDER = {1: (0,), 3: (1, 0, 2), 4: (0, 2, 3, 1)}  # number of gates -> where torch's stand
+
+
+def has_native() -> bool:
+    """Whether torch's layers can run: not in a captured graph, where time may be symbolic.
+
+    In transforms of torch.func they write in place, or have no rule for a batch.
+    """
+    return not torch.compiler.is_compiling() and peek_interpreter_stack() is None
 
 
 def run_native(layer: Layer, kind: str, layout: Flag) -> tuple[Tensor, ...]:

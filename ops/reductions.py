@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from onnxinterp.ops.elementwise import Kernel, register
+from onnxinterp.ops.host_views import permuted
+from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.ops.spatial import at_least
 from onnxinterp.registry import host, sample
 from onnxinterp.testing.samples import Call, Draw, call
@@ -80,17 +82,23 @@ def _host_reduction(
     noop_with_empty_axes: Flag = 0,
 ) -> Any:
     """Apply a rule for plain numbers to a host value."""
-    if axes and (not data.rank or axes not in ([0], [-1])):
-        return NotImplemented
+    if not data.rank and axes:
+        return NotImplemented  # the kernel raises
     if not data.rank or (noop_with_empty_axes and not axes):
         return data
-    if not data.data and rule in (_greatest, _least):
+    reduced = axes_from_front(axes or range(data.rank), data.rank)
+    kept = [axis for axis in range(data.rank) if axis not in reduced]
+    left, n = [data.shape[axis] for axis in kept], math.prod([data.shape[a] for a in reduced])
+    if not n and rule in (_greatest, _least):
         return NotImplemented
+    numbers = permuted(data, kept + reduced).numbers
+    rows = [numbers[i * n : (i + 1) * n] for i in range(math.prod(left))]
     try:
-        answer = round_to(data.dtype, rule(data.data))
+        answers = [round_to(data.dtype, rule(row)) for row in rows]
     except OverflowError:
         return NotImplemented  # a tensor wraps
-    return Host([answer] if keepdims else answer, data.dtype)
+    sizes = [1 if axis in reduced else size for axis, size in enumerate(data.shape)]
+    return Host(answers, data.dtype, tuple(sizes if keepdims else left))
 
 
 def _sum(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:

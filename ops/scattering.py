@@ -12,10 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from onnxinterp.ops.gathering import from_the_front
+from onnxinterp.ops.gathering import are_inside, from_the_front, have_places
+from onnxinterp.ops.host_views import elements_at, rows_at
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Host, Ints, is_known
+from onnxinterp.values import Host, Ints
 from onnxinterp.versions import older
 
 REDUCTION_OF_TORCH = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
@@ -53,13 +54,13 @@ def scatter(data: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0) ->
 
 @host(scatter_elements, scatter)
 def _(data: Host, indices: Host, updates: Host, *, axis: int = 0, reduction: str = "none") -> Any:
-    lists = all(value.rank for value in (data, indices, updates)) and axis in (0, -1)
-    if not lists or reduction != "none" or not all(map(is_known, indices.data)):
+    if reduction != "none" or indices.shape != updates.shape or not are_inside(data, indices, axis):
         return NotImplemented
-    numbers = list(data.data)
-    for place, number in zip(indices.data, updates.data, strict=True):
+    numbers = list(data.numbers)
+    found = elements_at(data.shape, indices, axis % data.rank)
+    for place, number in zip(found, updates.numbers, strict=True):
         numbers[place] = number
-    return Host(numbers, data.dtype)
+    return Host(numbers, data.dtype, data.shape)
 
 
 @op("ScatterND", since=18, uint64="bits")
@@ -90,6 +91,19 @@ def scatter_nd(
 
 scatter_nd_16 = older(scatter_nd, since=16, hints={"reduction": Literal["none", "add", "mul"]})
 scatter_nd_11 = older(scatter_nd_16, since=11, without=["reduction"])
+
+
+@host(scatter_nd)
+def _(data: Host, indices: Host, updates: Host, *, reduction: str = "none") -> Any:
+    if reduction != "none" or not have_places(data, indices):
+        return NotImplemented
+    behind = data.shape[indices.shape[-1] :]
+    if updates.shape != (*indices.shape[:-1], *behind):
+        return NotImplemented  # the kernel raises
+    n, numbers = math.prod(behind), list(data.numbers)
+    for i, start in enumerate(rows_at(data.shape, indices)):
+        numbers[start : start + n] = updates.numbers[i * n : (i + 1) * n]
+    return Host(numbers, data.dtype, data.shape)
 
 
 @op("TensorScatter", since=24)

@@ -20,10 +20,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from onnxinterp.ops.host_views import broadcast_shape, expanded, host_array, permuted
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, one_tensor
 from onnxinterp.torch_weights import Sizes, TorchWeight, layout, torch_weights
-from onnxinterp.values import HOST_LENGTH, Flag, Host, Ints, is_known
+from onnxinterp.values import Flag, Host, Ints, is_known
 from onnxinterp.versions import older
 
 MOST_DIMENSIONS = 64  # of a torch tensor: longer lists are data, and are tensors
@@ -69,7 +70,7 @@ def size(data: Tensor) -> Host:
 
 @host(shape)
 def _(data: Host, *, end: int | None = None, start: int = 0) -> Host:
-    return Host([len(data.data)][start:end] if data.rank else [])
+    return Host(list(data.shape[start:end]))
 
 
 @host(size)
@@ -99,13 +100,16 @@ def reshape_1(data: Tensor, *, shape: Ints | None = None) -> Tensor:
 
 @host(reshape)
 def _(data: Host, shape: Ints, *, allowzero: Flag = 0) -> Any:
-    if allowzero or len(shape) > 1:
+    if not all(map(is_known, shape)) or len(shape) > MOST_DIMENSIONS:
         return NotImplemented
-    if shape:
-        kept = _is(shape[0], 0) and data.rank == 1
-        fits = kept or _is(shape[0], -1) or _is(shape[0], len(data.numbers))
-        return Host(data.numbers, data.dtype) if fits else NotImplemented
-    return Host(data.numbers[0], data.dtype) if len(data.numbers) == 1 else NotImplemented
+    sizes, count = list(shape), len(data.numbers)
+    if 0 in sizes and not allowzero:
+        kept = (*data.shape, *[0] * len(shape))
+        sizes = [n or size for n, size in zip(sizes, kept, strict=False)]
+    if -1 in sizes and (rest := -math.prod(sizes)) > 0 and count % rest == 0:
+        sizes[sizes.index(-1)] = count // rest
+    fits = math.prod(sizes) == count and min(sizes, default=0) >= 0
+    return host_array(data.numbers, data, sizes) if fits else NotImplemented
 
 
 @op("Flatten", since=1)
@@ -115,6 +119,14 @@ def flatten(input: Tensor, *, axis: int = 1) -> Tensor:
     if not -len(sizes) <= axis <= len(sizes):
         raise IndexError(f"axis must be {-len(sizes)} to {len(sizes)}, got {axis}")
     return input.reshape(math.prod(sizes[:axis]), math.prod(sizes[axis:]))
+
+
+@host(flatten)
+def _(input: Host, *, axis: int = 1) -> Any:
+    sizes = input.shape
+    if not -len(sizes) <= axis <= len(sizes):
+        return NotImplemented  # the kernel raises
+    return host_array(input.numbers, input, (math.prod(sizes[:axis]), math.prod(sizes[axis:])))
 
 
 @op("Squeeze", since=13)
@@ -138,13 +150,13 @@ def _(data: Host, *, axes: Ints | None = None) -> Any:
 
 @host(squeeze)
 def squeeze_host(data: Host, axes: Ints | None = None) -> Any:
-    if not axes:
-        scalar = axes is None and len(data.numbers) == 1
-        return Host(data.numbers[0], data.dtype) if scalar else data
-    if len(axes) != 1 or not data.rank or axes[0] not in (0, -1):
-        return NotImplemented
-    (only,) = data.data
-    return Host(only, data.dtype)
+    if axes is None:
+        return host_array(data.numbers, data, [n for n in data.shape if n != 1])
+    sizes = list(data.shape)
+    for axis in sorted(axes_from_front(axes, data.rank), reverse=True):
+        if sizes.pop(axis) != 1:
+            return NotImplemented  # the kernel raises
+    return host_array(data.numbers, data, sizes)
 
 
 @op("Unsqueeze", since=13)
@@ -160,9 +172,10 @@ unsqueeze_1 = older(unsqueeze, since=1, attributes=["axes"])
 
 @host(unsqueeze)
 def _(data: Host, axes: Ints) -> Any:
-    return (
-        Host([data.data], data.dtype) if not data.rank and axes in ([0], [-1]) else NotImplemented
-    )
+    sizes = list(data.shape)
+    for axis in sorted(axes_from_front(axes, data.rank + len(axes))):
+        sizes.insert(axis, 1)
+    return host_array(data.numbers, data, sizes)
 
 
 @op("Transpose", since=1)
@@ -213,8 +226,11 @@ torch_weights(  # an exporter that does not fold it
 
 
 @host(transpose)
-def _(data: Host, *, perm: Ints | None = None) -> Host:  # noqa: ARG001  # rank 1: nothing changes
-    return data
+def _(data: Host, *, perm: Ints | None = None) -> Any:
+    axes = list(range(data.rank))
+    if perm is not None and sorted(perm) != axes:
+        return NotImplemented  # the kernel raises
+    return permuted(data, axes[::-1] if perm is None else perm)
 
 
 @op("Identity", since=1, alias=True)
@@ -238,13 +254,10 @@ def expand(input: Tensor, shape: Ints) -> Tensor:
 
 @host(expand)
 def _(input: Host, shape: Ints) -> Any:
-    if len(shape) > 1 or not all(map(is_known, shape)):
+    if not all(map(is_known, shape)) or min(shape, default=0) < 0:
         return NotImplemented
-    if not shape or shape == [1]:
-        return Host(input.numbers if shape else input.data, input.dtype)
-    alone = len(input.numbers) == 1
-    fits = 0 <= shape[0] <= HOST_LENGTH if alone else shape[0] == len(input.numbers)
-    return Host(input.numbers * (shape[0] if alone else 1), input.dtype) if fits else NotImplemented
+    sizes = broadcast_shape(input.shape, shape)
+    return NotImplemented if sizes is None else expanded(input, sizes)
 
 
 @op("DepthToSpace", since=11)

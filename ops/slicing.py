@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from onnxinterp.ops.host_views import strided, strides_of
 from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import host, op, sample
 from onnxinterp.testing.samples import Call, Draw, call
@@ -65,14 +66,26 @@ slice_1 = older(slice_, since=1, without=["steps"], attributes=["starts", "ends"
 def _(
     data: Host, starts: Ints, ends: Ints, axes: Ints | None = None, steps: Ints | None = None
 ) -> Any:
-    (start,), (end,), (step,) = starts, ends, steps or [1]
-    plain = all(map(is_known, (start, end, step)))
-    if not plain or not data.rank or (axes and axes[0] not in (0, -1)):
+    steps = steps or [1] * len(starts)
+    if not all(map(is_known, starts + ends + steps)):
         return NotImplemented
+    if data.rank == 1 and axes in (None, [0], [-1]):  # most are, and a list is sliced fast
+        (start,), (end,), (step,) = starts, ends, steps
+        return Host(data.numbers[_part(start, end, step, len(data.numbers))], data.dtype)
+    sizes, strides, first = list(data.shape), strides_of(data.shape), 0
+    axes = axes_from_front(axes or range(len(starts)), data.rank)
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        inside = range(sizes[axis])[_part(start, end, step, sizes[axis])]
+        sizes[axis], first = len(inside), first + inside.start * strides[axis]
+        strides[axis] *= step
+    return strided(data, sizes, strides, first)
+
+
+def _part(start: int, end: int, step: int, size: int) -> slice:
+    """The same part as Python slices it."""
     if step > 0:
-        return Host(data.data[start:end:step], data.dtype)
-    start = max(start, -len(data.data))
-    return Host(data.data[start : None if end in ENDS else end : step], data.dtype)
+        return slice(start, end, step)
+    return slice(max(start, -size), None if end in ENDS else end, step)
 
 
 def _draw_bounds(d: Draw, n: int) -> tuple[int, int]:

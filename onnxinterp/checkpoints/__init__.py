@@ -164,8 +164,29 @@ def load(
     return module
 
 
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read the tensors of a file of `torch.save`, of any torch module; no code in it runs.
+
+    Raises:
+        InvalidModelError: the file is not a state dict of plain tensors.
+        UnsafeModelError: it exceeds its own size.
+        FileNotFoundError: the path does not exist.
+    """
+    return dict(_plain_tensors(path))
+
+
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[object, object]]:
     """The state dict, and the metadata that `save` added to it."""
+    state = _plain_tensors(path)
+    metadata = state.metadata if isinstance(state, pickle_reader.StateDict) else None
+    root = metadata.get("") if isinstance(metadata, dict) else None
+    if not isinstance(root, dict) or KEY not in root:
+        raise InvalidModelError(f"{path} has no graph: write it with onnxinterp.checkpoints.save")
+    return dict(state), root[KEY]
+
+
+def _plain_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The dict of tensors in a file, with its metadata if it is a state dict."""
     with open_model(Path(path))[0] as file:
         try:
             state = pickle_reader.read(file)
@@ -175,15 +196,12 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[object,
             found = "" if head.startswith(b"PK") else describe(head)
             what = f"it is {found}" if found else str(error)
             raise type(error)(f"{path} is not a PyTorch file of plain tensors: {what}") from error
-    metadata = state.metadata if isinstance(state, pickle_reader.StateDict) else None
-    root = metadata.get("") if isinstance(metadata, dict) else None
-    if not isinstance(state, dict) or not isinstance(root, dict) or KEY not in root:
-        raise InvalidModelError(f"{path} has no graph: write it with onnxinterp.checkpoints.save")
+    what = f"{path} is not a PyTorch file of plain tensors"
+    if not isinstance(state, dict):
+        raise InvalidModelError(f"{what}: it is a {type(state).__name__}")
     if strange := [key for key, value in state.items() if not isinstance(value, Tensor)]:
-        raise InvalidModelError(
-            f"{path} is not a PyTorch file of plain tensors: {strange[0]!r} is not a tensor"
-        )
-    return dict(state), root[KEY]
+        raise InvalidModelError(f"{what}: {strange[0]!r} is not a tensor")
+    return state
 
 
 class StateReader(TensorReader):

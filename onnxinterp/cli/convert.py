@@ -1,101 +1,90 @@
-"""`onnxinterp convert`: ONNX to PyTorch formats or back, and a comparison of the result."""
+"""`onnxinterp convert`: a model in another format, loaded again and compared with onnxruntime."""
 
 from __future__ import annotations
 
 import argparse
-import io
-from collections.abc import Callable, Mapping
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-import torch
-from google.protobuf.message import EncodeError
-from onnx.checker import ValidationError
-
-from onnxinterp import checkpoints
+from onnxinterp import deploy
 from onnxinterp.cli import arguments
 from onnxinterp.cli.display import format_bytes, say
-from onnxinterp.cli.verify import agrees_if_installed
-from onnxinterp.errors import InputError, OnnxError
-from onnxinterp.extras import require
-from onnxinterp.format.atomic import atomic_write
-from onnxinterp.graph.ir import ValueInfo
-from onnxinterp.module import OnnxModule
-from onnxinterp.reading.source import read
-from onnxinterp.verify.inputs import choose_shapes, random_inputs
-from onnxinterp.verify.report import declared_inputs, prepare
+from onnxinterp.cli.verify import show_report
+from onnxinterp.deploy.formats import SUFFIXES
+from onnxinterp.deploy.origin import open_origin
+from onnxinterp.deploy.subject import described
+from onnxinterp.errors import InputError
 
 EXAMPLES = """\
-  onnxinterp convert --onnx_path model.onnx --pytorch_path model.pth
-  onnxinterp convert --onnx_path model.onnx --pytorch_path model.pt2 --input_shape image:1,3,224,224
-  onnxinterp convert --onnx_path model.onnx --pytorch_path model.pth --simplify_path simple.onnx
-  onnxinterp convert --source tuned.pth --output tuned.onnx
-
-how to load the output:
-  .pth, .pt     from onnxinterp import checkpoints; module = checkpoints.load("model.pth")
-                (torch.load("model.pth", weights_only=True) returns the plain state dict)
-  .pt2          import torch; module = torch.export.load("model.pt2").module()
-  .safetensors  module = OnnxModule("model.onnx"); module.load_safetensors("model.safetensors")
-  .onnx         OnnxModule("tuned.onnx"), onnxruntime, or any other ONNX tool"""
-
-CHECKPOINT_SUFFIXES = (".pth", ".pt")
-EXPORT_SUFFIX = ".pt2"
-SAFETENSORS_SUFFIX = ".safetensors"
-ONNX_SUFFIX = ".onnx"
-SUFFIXES = (*CHECKPOINT_SUFFIXES, EXPORT_SUFFIX, SAFETENSORS_SUFFIX, ONNX_SUFFIX)
-SIMPLIFICATIONS = (
-    "extract_constant_to_initializer",
-    "eliminate_nop_dropout",
-    "eliminate_identity",
-    "eliminate_nop_cast",
-    "eliminate_nop_pad",
-    "eliminate_nop_transpose",
-    "eliminate_duplicate_initializer",
-    "eliminate_unused_initializer",
-    "eliminate_deadend",
-)
-CONSTANT_DTYPES = {
-    "value_int": np.int64,
-    "value_ints": np.int64,
-    "value_float": np.float32,
-    "value_floats": np.float32,
-}
-SIMPLIFY_ERRORS = (RuntimeError, ValueError, AttributeError, EncodeError, ValidationError)
-"""Errors of onnxoptimizer and onnx for a model that is too new, too large or incomplete."""
+  onnxinterp convert model.onnx model.pth
+  onnxinterp convert model.onnx model.pt2 --input_shape image:1,3,224,224
+  onnxinterp convert model.onnx model.pte --dynamic
+  onnxinterp convert model.onnx model.pth --simplify_path simple.onnx
+  onnxinterp convert model.onnx newer.onnx --opset 20
+  onnxinterp convert tuned.pth tuned.onnx
+  onnxinterp convert original.safetensors tuned.onnx --like model.onnx"""
 
 
-class ConversionError(OnnxError, RuntimeError):
-    """The model loads, but cannot be written in the requested format."""
+def _epilog() -> str:
+    """The examples, and the table of formats."""
+    names = [", ".join(f.suffixes) for f in deploy.FORMATS]
+    width = max(map(len, names))
+    lines = []
+    for name, form in zip(names, deploy.FORMATS, strict=True):
+        extra = f" (pip install onnxinterp[{form.extra}])" if form.extra else ""
+        lines.append(f"  {name:{width}}  {form.summary}{extra}")
+        load = form.loading.format(path="OUT", source='module = OnnxModule("MODEL")')
+        lines.append(f"  {'':{width}}    {load}")
+    return "\n".join([EXAMPLES, "", "formats, and how to load each:", *lines])
 
 
 def add_to(commands: arguments.Commands) -> None:
     """Declare the command."""
-    summary = "convert an ONNX model to a PyTorch file or back, and compare with onnxruntime"
-    parser = arguments.add_command(commands, "convert", run, summary, EXAMPLES)
+    summary = "convert a model to another format, or back to ONNX, and compare with onnxruntime"
+    parser = arguments.add_command(commands, "convert", run, summary, _epilog())
     add = parser.add_argument
-    source = "input: an ONNX model, or a .pth or .pt file of this command to convert back to ONNX"
-    source_names = ("--onnx_path", "--onnx-path", "--source")
-    add(*source_names, type=Path, required=True, metavar="MODEL", help=source)
-    target = (
-        "output; the suffix selects the format: .pth or .pt (state dict and graph), .pt2 "
-        "(torch.export), .safetensors (weights only), .onnx (a .pth back to ONNX, into the "
-        "original graph)"
+    source = "input: an ONNX model, a .pth or .pt file of this command, or with --like any weights"
+    target = "output; the suffix selects the format: see the table below"
+    for name, spellings, kind, metavar, meaning in (
+        ("source", ("--onnx_path", "--onnx-path", "--source"), Path, "SRC", source),
+        ("target", ("--pytorch_path", "--pytorch-path", "--output"), _target, "DST", target),
+    ):
+        one = parser.add_mutually_exclusive_group(required=True)
+        one.add_argument(name, nargs="?", type=kind, metavar=metavar, help=meaning)
+        same = f"the same as {metavar}"
+        one.add_argument(*spellings, dest=f"{name}_", type=kind, metavar=metavar, help=same)
+    like = "the ONNX model whose weights a .safetensors or plain .pth file has"
+    add("--like", type=Path, metavar="MODEL.onnx", help=like)
+    opset = "to .onnx: make a new graph of this opset"
+    add("--opset", type=arguments.positive_int, metavar="N", help=opset)
+    exporter = (
+        "to .onnx: make a new graph by this exporter of torch; default: the first from opset 18"
     )
-    target_names = ("--pytorch_path", "--pytorch-path", "--output")
-    add(*target_names, type=_output_path, required=True, metavar="OUT", help=target)
-    simplified = (
-        "first simplify the model (no Dropout, Identity and Constant nodes), write it to this file "
-        "and convert it"
+    add("--exporter", choices=("dynamo", "torchscript"), help=exporter)
+    dynamic = (
+        "let dimensions vary that the model declares so, although --input_shape has a size for "
+        "them or the format (.pte) fixes them by default; sizes of a .pte are the largest then"
     )
-    simplified_names = ("--simplify_path", "--simplify-path")
-    add(*simplified_names, type=Path, metavar="OUT.onnx", help=simplified)
+    add("--dynamic", action="store_true", help=dynamic)
+    _add_simplification(parser)
     arguments.add_input_shape(parser)
     arguments.add_untrusted(parser)
 
 
-def _output_path(string: str) -> Path:
+def _add_simplification(parser: argparse.ArgumentParser) -> None:
+    simplified = (
+        "first simplify the model (no Dropout, Identity and Constant nodes), write it to this file "
+        "and convert it; a model with other answers is not written: exit status 1"
+    )
+    names = ("--simplify_path", "--simplify-path")
+    parser.add_argument(*names, type=Path, metavar="OUT.onnx", help=simplified)
+    allowed = "with --simplify_path: write and convert a model with other answers, too"
+    names = ("--allow_changed_answers", "--allow-changed-answers")
+    parser.add_argument(*names, action="store_true", help=allowed)
+
+
+def _target(string: str) -> Path:
     path = Path(string)
     if path.suffix not in SUFFIXES:
         suffixes = ", ".join(SUFFIXES)
@@ -105,132 +94,63 @@ def _output_path(string: str) -> Path:
 
 def run(options: argparse.Namespace) -> int:
     """Convert and compare; return 1 if the result differs from onnxruntime, else 0."""
-    source, out, limits = options.onnx_path, options.pytorch_path, options.limits
-    if out.suffix == ONNX_SUFFIX:
-        return _write_onnx(options)
-    declared = declared_inputs(read(source, limits).proto)
-    shapes = arguments.shapes_by_name(options.input_shape, declared)
-    if options.simplify_path == source:
-        raise InputError("--simplify_path must differ from the input, which it would overwrite")
-    if options.simplify_path:
-        before, after = simplify(source, options.simplify_path)
-        say(f"wrote {options.simplify_path}: {after} nodes, {before} before")
-        source = options.simplify_path
-    module = OnnxModule(source, limits=limits)
-    if out.suffix in CHECKPOINT_SUFFIXES:
-        checkpoints.save(source, out, module=module)
-        again: Callable[..., Any] = checkpoints.load(out, limits=limits)
-        line = f'from onnxinterp import checkpoints; module = checkpoints.load("{out}")'
-    elif out.suffix == SAFETENSORS_SUFFIX:
-        module.save_safetensors(out)
-        again = OnnxModule(source, limits=limits)
-        again.load_safetensors(out)
-        line = f'module = OnnxModule("{source}"); module.load_safetensors("{out}")'
-    else:
-        shapes = _export(module, declared, shapes, out)
-        again = torch.export.load(out).module()
-        line = f'import torch; module = torch.export.load("{out}").module()'
-    say(f"wrote {out} ({format_bytes(out.stat().st_size)}); to load it:")
-    say(f"  {line}")
-    return _compare(options.onnx_path, shapes, again, out)
-
-
-def _write_onnx(options: argparse.Namespace) -> int:
-    """Write a checkpoint as an ONNX model, and compare the file with the module."""
-    source, out = options.onnx_path, options.pytorch_path
-    if source.suffix not in CHECKPOINT_SUFFIXES:
-        raise InputError(f"the input must be a .pth or .pt file to write an .onnx, got {source}")
-    if options.simplify_path:
+    source = options.source or options.source_
+    target = options.target or options.target_
+    if options.simplify_path and target.suffix == ".onnx":
         raise InputError("--simplify_path cannot be used when an .onnx is written")
-    module = checkpoints.load(source, limits=options.limits)
-    module.save_onnx(out)
-    say(f"wrote {out} ({format_bytes(out.stat().st_size)})")
-    declared = declared_inputs(read(out).proto)
-    shapes = arguments.shapes_by_name(options.input_shape, declared)
-    return _compare(out, shapes, module, source)
-
-
-def _compare(
-    original: Path, shapes: Mapping[str, tuple[int, ...]], module: Callable[..., Any], out: Path
-) -> int:
-    """Compare the module, loaded from the output, with onnxruntime on the original model."""
-    values, defaults = prepare(original, None, shapes, 0)
-    arguments.say_default_sizes(defaults)
-    title = f"{out.name} against onnxruntime on {original.name}"
-    return 0 if agrees_if_installed(original, values, title, module=module) else 1
-
-
-def simplify(source: Path, target: Path) -> tuple[int, int]:
-    """Write a simplified model and return the number of nodes before and after.
-
-    Raises:
-        MissingExtraError: onnxoptimizer is not installed.
-        ConversionError: onnxoptimizer does not support the model.
-    """
-    optimizer = require("onnxoptimizer", "simplify")
-    try:
-        model = onnx.load(source)
-        before = len(model.graph.node)
-        _replace_dropout(model)
-        _convert_constants(model)
-        simple = optimizer.optimize(model, list(SIMPLIFICATIONS), fixed_point=True)
-        data = simple.SerializeToString()
-    except SIMPLIFY_ERRORS as error:
-        raise ConversionError(f"onnxoptimizer cannot simplify {source}: {error}") from error
-    atomic_write(target, lambda out: out.write(data))
-    return before, len(simple.graph.node)
-
-
-def _replace_dropout(model: onnx.ModelProto) -> None:
-    """Replace each Dropout that returns its input by an Identity, which onnxoptimizer removes.
-
-    Since opset 7 it does, unless an input enables training mode or the mask output is used.
-    """
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    for node in model.graph.node:
-        is_dropout = node.op_type == "Dropout" and node.domain in ("", "ai.onnx")
-        if is_dropout and opset >= 7 and not any((*node.input[2:], *node.output[1:])):
-            node.op_type = "Identity"
-            del node.input[1:], node.output[1:], node.attribute[:]
-
-
-def _convert_constants(model: onnx.ModelProto) -> None:
-    """Replace `value_ints` and the like by a tensor, which onnxoptimizer requires."""
-    constants = (node for node in model.graph.node if node.op_type == "Constant")
-    for attribute in (a for node in constants for a in node.attribute):
-        if dtype := CONSTANT_DTYPES.get(attribute.name):
-            numbers = np.array(onnx.helper.get_attribute_value(attribute), dtype)
-            value = onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(numbers))
-            attribute.CopyFrom(value)
-
-
-def _export(
-    module: OnnxModule,
-    inputs: list[ValueInfo],
-    shapes: Mapping[str, tuple[int, ...]],
-    out: Path,
-) -> dict[str, tuple[int, ...]]:
-    """Write a .pt2; dynamic dimensions stay dynamic, except in inputs that `shapes` names.
-
-    Returns:
-        The input shapes of the export.
-    """
-    if others := [i for i in inputs if i.dtype is None]:
-        raise InputError(f"inputs must be tensors for torch.export, got {others[0]}")
-    chosen = choose_shapes(inputs, shapes, batch=2)  # torch.export specializes a size of 1
-    arguments.say_default_sizes(chosen.assumed)
-    values = random_inputs(inputs, chosen.sizes)
-    auto = torch.export.Dim.AUTO
-    declared = [chosen.sizes[i.name] if i.name in shapes else i.shape or () for i in inputs]
-    dynamic = tuple(
-        {axis: auto for axis, dim in enumerate(sizes) if not isinstance(dim, int)}
-        for sizes in declared
+    origin = open_origin(source, options.like, options.limits)
+    shapes = arguments.shapes_by_name(options.input_shape, origin.module.inputs)
+    if options.simplify_path and not _simplify(source, options, shapes):
+        return 1
+    found = deploy.convert(
+        source,
+        target,
+        shapes=shapes,
+        dynamic=options.dynamic,
+        like=options.like,
+        opset=options.opset,
+        exporter=options.exporter,
+        simplified=options.simplify_path,
+        limits=options.limits,
     )
+    return _show(found)
+
+
+def _simplify(source: Path, options: argparse.Namespace, shapes: Any) -> bool:
+    """Write the simplified model; whether it may be converted."""
+    target = options.simplify_path
+    if target == source:
+        raise InputError("--simplify_path must differ from the input, which it would overwrite")
     try:
-        program = torch.export.export(module, tuple(values.values()), dynamic_shapes=dynamic)
-        file = io.BytesIO()
-        torch.export.save(program, file)
-    except Exception as error:  # each stage of torch.export raises its own errors
-        raise ConversionError(f"torch.export cannot capture the model: {error}") from error
-    atomic_write(out, lambda part: part.write(file.getbuffer()))
-    return chosen.sizes
+        found = deploy.simplify(
+            source,
+            target,
+            shapes=shapes,
+            allow_changed_answers=options.allow_changed_answers,
+            limits=options.limits,
+        )
+    except deploy.ChangedAnswersError as error:
+        hint = "--allow_changed_answers writes it all the same"
+        print(f"onnxinterp: {error}\n{hint}", file=sys.stderr)
+        return False
+    verdict = f"its answers DIFFER in {found.judge}" if found.changed else f"same in {found.judge}"
+    say(f"wrote {target}: {found.after} nodes, {found.before} before; {verdict}")
+    return True
+
+
+def _show(found: deploy.Conversion) -> int:
+    """Print what was written, and return the exit status."""
+    arguments.say_default_sizes(found.assumed)
+    say(f"wrote {found.path} ({format_bytes(found.path.stat().st_size)}); to load it:")
+    say(f"  {found.loading}")
+    if found.dims:
+        say(f"dynamic dimensions: {described(found.dims)}")
+    elif found.sizes:
+        sizes = ", ".join(f"{name} {list(shape)}" for name, shape in found.sizes.items())
+        say(f"all sizes are fixed: {sizes}")
+    for report, where in zip(found.reports, ("", ", at other sizes"), strict=False):
+        say()
+        show_report(report, found.title + where)
+    for note in found.notes:
+        say(note)
+    return 0 if found.ok else 1

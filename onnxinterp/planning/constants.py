@@ -21,7 +21,7 @@ from onnxinterp.registry import Kernel
 from onnxinterp.runtime.guard import LimitExceeded, bytes_of_strings
 from onnxinterp.runtime.interpreter import Frame, Interpreter, describe
 from onnxinterp.runtime.plan import Key, Plan, Ref, Step, onnx_name_of
-from onnxinterp.values import HOST_DTYPES, Host, host_of, number
+from onnxinterp.values import HOST_DTYPES, Host, host_of, number, numbers
 
 MAX_FOLDED_BYTES = 2**20  # of a constant that holds for one set of input shapes
 AS_STORED = (*TENSOR_KINDS, Kind.ANY)
@@ -61,7 +61,7 @@ class Constants:
         value = self.known.get(name)
         if value is None:
             return name
-        if kind is Kind.ANY and self.is_integer(name):
+        if kind is Kind.ANY and self.is_integer(name) and self.hosts[name].rank <= 1:
             kind = Kind.HOST  # a counter or a condition that a loop carries
         if kind in AS_STORED and name in self.setting.weights:
             return name  # read from the module's weights at every call
@@ -91,7 +91,7 @@ class Constants:
         host = self.hosts.get(name) or host_of(value)
         if kind is Kind.HOST:
             return host
-        return host.numbers if kind is Kind.LIST else number(host)
+        return numbers(host) if kind is Kind.LIST else number(host)
 
     def fold(self, step: Step, kernel: Kernel) -> bool:
         """Run a step that reads constants only: its outputs are constants, too.

@@ -20,7 +20,7 @@ from onnxinterp.graph.ir import Graph, ValueInfo
 from onnxinterp.kinds import Kind
 from onnxinterp.limits import Limits
 from onnxinterp.runtime.guard import Guard
-from onnxinterp.values import HOST_LENGTH, READABLE, Dtype, Host, Shape, host_of
+from onnxinterp.values import HOST_LENGTH, HOST_MATRIX_LENGTH, READABLE, Dtype, Host, Shape, host_of
 
 NUMBER_KINDS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
 TENSOR_KINDS = (Kind.TENSOR, Kind.OPERAND)  # what a host rule takes plain numbers for
@@ -104,9 +104,12 @@ def infer(
 
 
 def snapshot(value: Constant) -> Host | None:
-    """A constant as plain numbers, where it is small enough."""
+    """A constant as plain numbers, where it is small enough; a matrix of floats is data."""
     if isinstance(value, Host):
         return value
     if not isinstance(value, Tensor) or value.is_meta or value.dtype not in READABLE:
         return None
-    return host_of(value) if value.ndim <= 1 and value.numel() <= HOST_LENGTH else None
+    if value.ndim > 1 and value.is_floating_point():
+        return None
+    most = HOST_LENGTH if value.ndim <= 1 else HOST_MATRIX_LENGTH
+    return host_of(value) if value.numel() <= most else None

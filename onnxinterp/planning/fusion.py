@@ -220,8 +220,8 @@ def _constant(host: Host, kind: Kind) -> Any:
     Exporters write scales of either rank; a function for which the rank matters must look itself.
     """
     if kind is Kind.LIST:
-        return host.data if host.rank else None
-    return host.numbers[0] if len(host.numbers) == 1 else None
+        return host.numbers if host.rank == 1 else None
+    return host.numbers[0] if len(host.numbers) == 1 and host.rank <= 1 else None
 
 
 def _is(host: Host, value: Any) -> bool:

@@ -143,6 +143,4 @@ def _on_meta(value: Any) -> Any:
 
 
 def _shape(value: Any) -> Shape:
-    if isinstance(value, Host):
-        return (len(value.data),) if value.rank else ()
-    return tuple(value.shape) if isinstance(value, (Tensor, np.ndarray)) else None
+    return tuple(value.shape) if isinstance(value, (Tensor, Host, np.ndarray)) else None

@@ -33,7 +33,7 @@ from onnxinterp.graph.ir import Node
 from onnxinterp.kinds import Kind
 from onnxinterp.runtime.guard import Guard, LimitExceeded
 from onnxinterp.runtime.plan import Block, Key, Plan, Step, onnx_name_of, read_weights
-from onnxinterp.values import Host, Subgraph, host_of, number
+from onnxinterp.values import Host, Subgraph, host_of, number, numbers
 
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError)  # of a layer
 NUMBER_BYTES = 40  # of a Python number in a list
@@ -268,7 +268,7 @@ def _read_numbers(value: Any, kind: Kind, guard: Guard | None) -> Any:
         size = NUMBER_BYTES * value.numel()
         guard.reserve(size, size)
     if kind is Kind.LIST:
-        return host_of(value).numbers
+        return numbers(value)
     return host_of(value) if kind is Kind.HOST else number(value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from onnxinterp import OnnxModule, checkpoints
+from onnxinterp import Limits, OnnxModule, checkpoints, deploy
 from onnxinterp.cli import main
 
 Captured = pytest.CaptureFixture[str]
@@ -127,3 +128,48 @@ def test_torch_export_requires_tensor_inputs(tmp_path: Path, capsys: Captured) -
     onnx.save(onnx.parser.parse_model(text), tmp_path / "words.onnx")
     assert convert(tmp_path / "words.onnx", tmp_path / "words.pt2") == 2
     assert "inputs must be tensors for torch.export, got x: string[2]" in capsys.readouterr().err
+
+
+def test_positional_arguments_and_the_names_of_dynamic_dimensions(
+    two_inputs: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    assert main(["convert", str(two_inputs), str(tmp_path / "pair.pt2")]) == 0
+    out = capsys.readouterr().out
+    assert "dynamic dimensions: x axis 0 (n), y axis 0 (n)" in out
+    assert out.count("agrees (") == 2
+
+
+def test_an_argument_has_one_spelling_at_a_time(two_inputs: Path, capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["convert", str(two_inputs), "m.pth", "--output", "n.pth"])
+    assert exit_.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_help_has_the_table_of_formats(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        main(["convert", "-h"])
+    table = capsys.readouterr().out.partition("formats, and how to load each:\n")[2]
+    for form in deploy.FORMATS:
+        assert f"  {', '.join(form.suffixes)} " in table
+        assert form.summary in table
+
+
+def test_another_opset_is_compared_with_the_source(
+    two_inputs: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    target = tmp_path / "newer.onnx"
+    assert main(["convert", str(two_inputs), str(target), "--opset", "20"]) == 0
+    assert "newer.onnx against onnxruntime on pair.onnx" in capsys.readouterr().out
+    assert onnx.load(target).opset_import[0].version == 20
+
+
+def test_limits_reach_the_source(
+    two_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    small = replace(Limits(), model_bytes=10)
+    monkeypatch.setattr(Limits, "untrusted", staticmethod(lambda: small))
+    command = ["convert", str(two_inputs), str(tmp_path / "m.pth")]
+    assert main([*command, "--untrusted"]) == 2
+    assert "more than 10 bytes" in capsys.readouterr().err
+    assert main(command) == 0
