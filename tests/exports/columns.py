@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from onnxinterp import OnnxModule
+from onnxinterp.deploy.formats import format_of
+from onnxinterp.deploy.subject import Subject
 from tests.exports import written
 from tests.exports.rows import EXAMPLE, Inputs, Row
 
@@ -238,15 +240,20 @@ def to_python(module: nn.Module, row: Row, folder: Path) -> Function:
     return written.caller(folder / "m.py")
 
 
-@column("ncnn", needs=("onnxinterp.deploy.ncnn", "ncnn", "pnnx"), error=NCNN_ERROR)
-def ncnn(module: nn.Module, row: Row, folder: Path) -> Function:
-    from onnxinterp.deploy import ncnn as deployed
+def _deployed(module: OnnxModule, row: Row, path: Path) -> Function:
+    """Written and loaded by `onnxinterp convert`, in the format of the path's suffix."""
+    values = dict(zip(module.input_names, row.inputs(EXAMPLE, 0), strict=True))
+    form = format_of(path, reexport=False)
+    subject = Subject(module, values, {}, row.path())
+    form.write(subject, path)
+    return form.load(path, subject)
 
-    inputs = row.inputs(EXAMPLE, 0)
-    if not isinstance(module, OnnxModule):
-        return _ncnn_of_pnnx(module, inputs, folder)
-    deployed.write(module, inputs, folder / "m.param")
-    return deployed.load(folder / "m.param")
+
+@column("ncnn", needs=("ncnn", "pnnx"), error=NCNN_ERROR)
+def ncnn(module: nn.Module, row: Row, folder: Path) -> Function:
+    if isinstance(module, OnnxModule):
+        return _deployed(module, row, folder / "m.param")
+    return _ncnn_of_pnnx(module, row.inputs(EXAMPLE, 0), folder)
 
 
 def _ncnn_of_pnnx(module: nn.Module, inputs: Inputs, folder: Path) -> Function:
@@ -271,6 +278,8 @@ def _ncnn_of_pnnx(module: nn.Module, inputs: Inputs, folder: Path) -> Function:
 
 @column("OpenVINO", needs=("openvino",), error=DEPLOYED_ERROR)
 def openvino(module: nn.Module, row: Row, folder: Path) -> Function:
+    if isinstance(module, OnnxModule):
+        return _deployed(module, row, folder / "m.xml")
     import openvino as ov
 
     model = ov.convert_model(_program(module, row))
@@ -285,6 +294,8 @@ def openvino(module: nn.Module, row: Row, folder: Path) -> Function:
 
 @column("ExecuTorch", needs=("executorch",), error=DEPLOYED_ERROR)
 def executorch(module: nn.Module, row: Row, folder: Path) -> Function:
+    if isinstance(module, OnnxModule):
+        return _deployed(module, row, folder / "m.pte")
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
     from executorch.runtime import Runtime
