@@ -150,7 +150,7 @@ def _known(value: Value, pieces: dict[Value, tuple[Rows, ...]]) -> tuple[Rows, .
 
 def _row(name: str, args: tuple[Any, ...]) -> int | None:
     """The row that a call takes of a value."""
-    row = None
+    row: Any = None
     if name == "__getitem__":
         row = args[1][0] if isinstance(args[1], tuple) and len(args[1]) == 1 else args[1]
     elif name == "select" and args[1:2] == (0,):

@@ -28,7 +28,7 @@ class Size:
         expression: over the symbols that stand for sizes of inputs.
     """
 
-    expression: sympy.Expr
+    expression: sympy.Basic
 
 
 class Whole:

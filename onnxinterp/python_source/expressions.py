@@ -121,21 +121,26 @@ class Expressions:
 
     def call(self, call: Call) -> Expression:
         """A call of a function of torch."""
-        function, arguments = call.function, call.args
-        operator = operator_of(function)
-        if operator and len(arguments) == 2 and not call.kwargs:
-            return self._operator(operator, [self.of(a) for a in arguments])
-        name = name_of(function)
-        if name == "neg" and len(arguments) == 1 and not call.kwargs:
-            operand = self.of(arguments[0])
-            return Expression(f"-{operand.inside(SIGN)}", SIGN, depth=operand.depth + 1)
+        return self._as_syntax(call) or self._as_function(call)
+
+    def _as_syntax(self, call: Call) -> Expression | None:
+        """A call that Python has an operator, an index or an attribute for."""
+        name, n_given = name_of(call.function), len(call.args) + len(call.kwargs)
+        operator = operator_of(call.function)
+        if operator and n_given == len(call.args) == 2:
+            return self._operator(operator, [self.of(argument) for argument in call.args])
+        source = self.of(call.args[0]) if call.args else Expression("")
+        if name == "neg" and n_given == 1:
+            return Expression(f"-{source.inside(SIGN)}", SIGN, depth=source.depth + 1)
         if name == "__getitem__":
-            source = self.of(arguments[0])
-            text = f"{source.inside(ATOM)}[{self._index(arguments[1])}]"
+            text = f"{source.inside(ATOM)}[{self._index(call.args[-1])}]"
             return Expression(text, ATOM, depth=source.depth + 1)
-        if getattr(function, "__name__", "") == "__get__":
-            source = self.of(arguments[0])
+        if getattr(call.function, "__name__", "") == "__get__":
             return Expression(f"{source.inside(ATOM)}.{name}", ATOM, depth=source.depth + 1)
+        return None
+
+    def _as_function(self, call: Call) -> Expression:
+        function, arguments = call.function, call.args
         keywords = dict(call.kwargs)
         if takes_one_for_all(function):
             arguments = tuple(map(one_for_all, arguments))
@@ -224,8 +229,9 @@ class Expressions:
 
 def one_for_all(value: Any) -> Any:
     """One number in place of several equal ones."""
-    is_list = isinstance(value, (list, tuple)) and len(value) > 0
-    return value[0] if is_list and all(type(v) is int and v == value[0] for v in value) else value
+    numbers: list[Any] = list(value) if isinstance(value, (list, tuple)) else []
+    is_one = bool(numbers) and all(type(n) is int and n == numbers[0] for n in numbers)
+    return numbers[0] if is_one else value
 
 
 def _is_same(value: Any, default: Any) -> bool:

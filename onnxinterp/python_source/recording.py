@@ -261,7 +261,8 @@ class _SourceTape(Tape):
             return Size(found) if isinstance(found, sympy.Basic) else found
         return super()._encode(leaf)
 
-    def _add_check(self, function: Any, *_: Any) -> None:
+    def _add_check(self, function: Any, args: Any, kwargs: Any, expected: Any) -> None:
+        del args, kwargs, expected
         raise NotRecordableError(f"a decision by data: {name_of(function)}")
 
     def _check_shapes(self, tensors: Any, values: Any) -> None:

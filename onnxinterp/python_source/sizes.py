@@ -38,7 +38,8 @@ def printed(expression: Any, names: Mapping[sympy.Symbol, str]) -> str:
     """An expression in Python."""
     if not isinstance(expression, sympy.Basic):
         return repr(expression)
-    symbols = {s: sympy.Symbol(names[s], integer=True) for s in expression.free_symbols}
+    free: Any = expression.free_symbols
+    symbols = {s: sympy.Symbol(names[s], integer=True) for s in free}
     text = str(PythonPrinter().doprint(expression.xreplace(symbols)))
     return _tidied(text)
 

@@ -34,15 +34,19 @@ class Surroundings(Protocol):
 
     def module(self, body: Body, function: Any) -> str:
         """The expression of a module inside, or of a layer."""
+        ...
 
     def tensor(self, body: Body, value: Value) -> str | None:
         """The expression of a weight or a constant; None for other values."""
+        ...
 
     def calls(self, body: Body) -> list[Call]:
         """The calls of a body, layers without a place of their own expanded."""
+        ...
 
     def shape(self, value: Value) -> str:
         """The sizes of a value, for a comment."""
+        ...
 
 
 @dataclass

@@ -154,7 +154,9 @@ class Tree:
         node = self.root.at(place)
         if node.layer is not None and repr(node.layer) != repr(layer.module):
             return False
-        wanted = {(*place, name): v for name, v in layer.weights.items()}
+        wanted: dict[tuple[str, ...], Value] = {
+            (*place, name): v for name, v in layer.weights.items()
+        }
         if any(self._places.get(v, at) != at for at, v in wanted.items()):
             return False
         if any(self._held.get(at, v) is not v for at, v in wanted.items()):
