@@ -127,9 +127,9 @@ def _to_power_of_two(x: Tensor, saturate: Flag, round_mode: RoundMode) -> Tensor
     return torch.where(outside, math.nan, torch.ldexp(torch.ones_like(mantissa), power))
 
 
-def cast_host(input: Host, to: Any) -> Any:
+def cast_host(input: Host, to: Any, output_type: int = 0) -> Any:
     """Cast plain numbers; NotImplemented for types that host values do not have."""
-    if to not in HOST_DTYPES:
+    if to not in HOST_DTYPES or output_type in NARROW:
         return NotImplemented
     try:
         numbers = [_number(x, to) for x in input.numbers]
@@ -151,8 +151,8 @@ def _number(x: Any, to: torch.dtype) -> Any:
 
 
 @host(cast)
-def _(input: Host, *, to: torch.dtype, **_float8_options: Any) -> Any:
-    return cast_host(input, to)
+def _(input: Host, *, to: torch.dtype, output_type: int = 0, **_float8_options: Any) -> Any:
+    return cast_host(input, to, output_type)
 
 
 @host(cast_1)
@@ -161,8 +161,8 @@ def _(input: Host, *, to: str) -> Any:
 
 
 @host(cast_like)
-def _(input: Host, target_type: Host, **_float8_options: Any) -> Any:
-    return cast_host(input, target_type.dtype)
+def _(input: Host, target_type: Host, *, output_type: int = 0, **_float8_options: Any) -> Any:
+    return cast_host(input, target_type.dtype, output_type)
 
 
 def _draw_source(d: Draw, to: int) -> Any:

@@ -117,7 +117,7 @@ def zip_map(
     if X.ndim > 2:
         raise ValueError(f"X must have rank 1 or 2, got {list(X.shape)}")
     reserve(NUMBER * X.numel() + MAP * len(X))
-    rows = host_of(X if X.ndim > 1 else X.unsqueeze(0)).numbers
+    rows = host_of(X if X.ndim > 1 else X.unsqueeze(0)).data
     return [dict(zip(labels, row, strict=True)) for row in rows]
 
 

@@ -29,7 +29,11 @@ def dynamic(
     seed: int = 0,
     **options: Any,
 ) -> Deployed:
-    """Return a file of quantize_dynamic, of the original or of the optimizer's file."""
+    """Return a file of quantize_dynamic, of the original or of the optimizer's file.
+
+    Weights of int8 get 7 bits, and so do all weights of an LSTM: see `static`.
+    """
+    reduced = weights == S8 or case is TAGGER
 
     def write(path: Path) -> None:
         source = original(case)
@@ -40,12 +44,12 @@ def dynamic(
             source,
             path,
             weight_type=weights,
-            reduce_range=weights == S8,
+            reduce_range=reduced,
             extra_options={**(extra or {}), **(FLOAT if optimized else {})},
             **options,
         )
 
-    said = {**options, **(extra or {}), **({"reduce_range": True} if weights == S8 else {})}
+    said = {**options, **(extra or {}), **({"reduce_range": True} if reduced else {})}
     words = [f"{k}={v}" for k, v in said.items()]
     first = f"after the optimizer ({optimized}), " if optimized else ""
     kinds = f"{first}weights {'int8' if weights == S8 else 'uint8'}"

@@ -56,6 +56,19 @@ def test_it_exports_with_dynamic_sizes(split_heads: OnnxModule) -> None:
         torch.testing.assert_close(program.module()(x), split_heads(x))
 
 
+@pytest.mark.parametrize("to", ["FLOAT4E2M1", "INT4", "FLOAT8E4M3FN"])
+@pytest.mark.parametrize("rule", ["Cast<to = {0}>(s)", "CastLike(s, like)"])
+def test_a_cast_of_sizes_rounds_to_narrow_types(rule: str, to: str) -> None:
+    """Their carriers have more values than the types: plain numbers would stay as they are."""
+    number = onnx.TensorProto.DataType.Value(to)
+    text = f"""<ir_version: 11, opset_import: ["": 23]> g (float[a,b] x) => (float[2] y) {{
+      s = Shape(x) n = Neg(s) like = Cast<to = {number}>(n)
+      narrow = {rule.format(number)} y = Cast<to = 1>(narrow) }}"""
+    x = torch.ones(5, 17)
+    want = {"FLOAT4E2M1": [4, 6], "INT4": [5, 1], "FLOAT8E4M3FN": [5, 16]}[to]
+    assert OnnxModule(onnx.parser.parse_model(text))(x).tolist() == want
+
+
 def test_it_runs_without_data(split_heads: OnnxModule) -> None:
     assert split_heads.to("meta")(torch.empty(2, 3, 8, device="meta")).shape == (2, 2, 3, 4)
 

@@ -197,8 +197,8 @@ GRAPH, PLAIN = "damaged model", "not plain data"
 TENSOR = "is missing|must have the shape|must be torch"
 APART, LARGER = "share their bytes", "larger than their bytes|share their bytes"
 HOSTILE: dict[str, tuple[Callable[[State], Any], type[OnnxError], str]] = {
-    "the state is a tensor": (lambda _: torch.zeros(3), InvalidModelError, "no graph"),
-    "the state is a list": (lambda _: [1], InvalidModelError, "no graph"),
+    "the state is a tensor": (lambda _: torch.zeros(3), InvalidModelError, "it is a Tensor"),
+    "the state is a list": (lambda _: [1], InvalidModelError, "it is a list"),
     "the state is a set": (lambda _: {1}, InvalidModelError, PLAIN),
     "the state is made by its length": (lambda _: bytearray(9), InvalidModelError, PLAIN),
     "metadata: None": (_metadata(None), InvalidModelError, "no graph"),
