@@ -21,6 +21,7 @@ class Kind(Enum):
     LIST = "list"
     SCALAR = "scalar"
     HOST = "host"
+    LATE = "late"
     ANY = "any"
 
 
@@ -40,6 +41,8 @@ def kind_of(hint: Any) -> Kind:
         return Kind.TENSOR
     if members == {Host}:
         return Kind.HOST
+    if members == {Host, Tensor}:
+        return Kind.LATE
     if members and members <= numbers:
         return Kind.SCALAR
     if Tensor in members and members <= numbers | {Tensor}:

@@ -13,6 +13,7 @@ optional. The annotation says in which form the kernel needs the input:
     Tensor | Strings    a tensor, or an array of strings if the graph has one
     Operand             a tensor, or a plain number if the engine knows one
     Scalar              one plain number
+    LateScalar          a host value or a tensor of one number: a graph may know it when it runs
     Ints, Floats        a list of plain numbers: a shape, axes, pads, scales
     Host                the plain number or numbers together with their dtype
     anything else       the value as it is: a sequence, a map, an array of strings, an optional

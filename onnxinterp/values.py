@@ -5,7 +5,7 @@ kernel needs one. So symbolic sizes pass through `torch.compile` and `torch.expo
 not wait for the CPU.
 
     Host       a few numbers with their shape and dtype
-    Ints, Floats, Scalar, Operand   annotations of a kernel's inputs, see `registry`
+    Ints, Floats, Scalar, LateScalar, Operand   annotations of a kernel's inputs, see `registry`
     Strings    an array of strings; it is always on the host
     Subgraph   the body of an If, Loop or Scan, callable
 
@@ -16,7 +16,7 @@ device, and only these make a graph depend on data.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_float
 from typing import Any, Literal, TypeAlias, cast
 
@@ -107,6 +107,10 @@ class Host:
         else:
             made = torch.tensor(numbers, dtype=dtype, device=device)
         return made if len(shape) == 1 else made.reshape(shape)
+
+
+LateScalar: TypeAlias = Host | Tensor
+"""A number that a kernel reads, unless it is captured: a graph may know it only when it runs."""
 
 
 def host_of(value: Tensor | Host) -> Host:
@@ -200,6 +204,16 @@ def is_known(number: Any) -> bool:
     return has_static_value(number)
 
 
+def is_surely(condition: Any) -> bool:
+    """Whether a condition holds; false where it compares sizes that only data will tell."""
+    if not torch.compiler.is_compiling():
+        return bool(condition)
+    # imported here: it imports sympy, which takes a second
+    from torch.fx.experimental.symbolic_shapes import guard_or_false
+
+    return guard_or_false(condition)
+
+
 def round_to(dtype: torch.dtype, x: Any) -> Any:
     """Round a Python float to `dtype`; an integer is unchanged.
 
@@ -280,25 +294,32 @@ class Subgraph:
     """A subgraph bound to the values around it; call it with its inputs, get a tuple of outputs.
 
     Attributes:
+        outer: the values around it that it reads, by key.
         n_inputs: number of inputs.
         output_types: dtype and declared shape of each output.
         static_shapes: returns the shapes that are known before a call; the first time is slow.
     """
 
-    __slots__ = ("_run", "n_inputs", "output_types", "static_shapes")
+    __slots__ = ("_run", "n_inputs", "outer", "output_types", "static_shapes")
 
     def __init__(
         self,
-        run: Callable[[Sequence[Any]], tuple[Any, ...]],
+        run: Callable[[Sequence[Any], Mapping[Any, Any]], tuple[Any, ...]],
+        outer: Mapping[Any, Any],
         n_inputs: int,
         output_types: Sequence[OutputType],
         static_shapes: Callable[[], tuple[Shape, ...]],
     ) -> None:
         self._run = run
+        self.outer = outer
         self.n_inputs = n_inputs
         self.output_types = tuple(output_types)
         self.static_shapes = static_shapes
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """Run the body with the values around it as they were when it was bound."""
-        return self._run(inputs)
+        return self._run(inputs, self.outer)
+
+    def run_with(self, outer: Mapping[Any, Any], inputs: Sequence[Any]) -> tuple[Any, ...]:
+        """Run the body with other values around it, under the same keys."""
+        return self._run(inputs, outer)

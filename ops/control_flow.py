@@ -4,8 +4,9 @@ History: If 1, 11 (branches may differ in shape), 13-25 (types; sequences and op
 Loop 1, 11, 13-25 (types; sequences). Scan 8 (a batch axis, sequence_lens), 9 (free axes),
 11 (negative axes), 16-25 (types).
 
-Under `torch.compile` and `torch.export` loops are unrolled: the trip count becomes part of the
-graph.
+Under `torch.compile` and `torch.export` what is known while a graph is captured is decided then: a
+branch is chosen, a loop is unrolled. What depends on data, or on sizes that may change, becomes an
+operator of torch: see `captured_branches` and `captured_loops`.
 """
 
 from __future__ import annotations
@@ -22,23 +23,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxinterp.dtypes import onnx_name
+from onnxinterp.ops import captured_branches, captured_loops
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.runtime.costs import TENSOR_OBJECT as ROW
 from onnxinterp.runtime.guard import chunks, reserve
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Host, Ints, OutputType, Scalar, Shape, Subgraph, number
+from onnxinterp.values import Host, Ints, LateScalar, OutputType, Shape, Subgraph, number
 
 
 @op("If", since=1, any_type=True)
-def if_(cond: Scalar, *, then_branch: Subgraph, else_branch: Subgraph) -> tuple[Any, ...]:
-    return then_branch() if cond else else_branch()
+def if_(cond: LateScalar, *, then_branch: Subgraph, else_branch: Subgraph) -> tuple[Any, ...]:
+    if isinstance(cond, Tensor) and captured_branches.is_open(cond):
+        return captured_branches.chosen(cond, then_branch, else_branch)
+    return then_branch() if _only(cond) else else_branch()
 
 
 @op("Loop", since=1, any_type=True, extra_body_outputs=1)
 def loop(
-    M: Scalar | None = None,
-    cond: Scalar | None = None,
+    M: LateScalar | None = None,
+    cond: LateScalar | None = None,
     *v_initial: Any,
     body: Subgraph,
     device: torch.device,
@@ -50,10 +54,17 @@ def loop(
     carried: Sequence[Any] = v_initial
     if len(body.output_types) <= len(v_initial):
         raise ValueError(f"the body gives no condition and {len(v_initial)} carried values")
-    going: Any = Host(True if cond is None else cond, torch.bool)
+    going: Any = Host(True, torch.bool) if cond is None else cond
+    is_captured = torch.compiler.is_compiling()
+    most = M if M is None or (is_captured and isinstance(M, Tensor)) else _only(M)
     rows: list[Sequence[Any]] = []
     for i in count():
-        if (M is not None and i >= M) or not number(going):
+        if is_captured and captured_loops.is_unknown(most, going):
+            found = captured_loops.looped(most, cond, v_initial, body, device)
+            if found is not None:
+                return found
+            is_captured = False
+        if (most is not None and i >= most) or not _only(going):
             break
         going, *results = body(Host(i), going, *carried)
         carried = results[: len(v_initial)]
@@ -87,6 +98,10 @@ def scan(
             raise ValueError(f"directions {directions} are not all 0 or 1")
     states: Sequence[Any] = initial_state_and_scan_inputs[:n_states]
     inputs = initial_state_and_scan_inputs[n_states:]
+    if captured_loops.is_long(inputs, scan_input_axes):
+        turned = _turned(inputs, scan_input_axes, scan_input_directions)
+        ends, outputs = captured_loops.scanned(states, turned, body, device)
+        return (*ends, *_placed(outputs, scan_output_axes, scan_output_directions))
     rows: list[Sequence[Any]] = []
     for elements in _elements(inputs, scan_input_axes, scan_input_directions):
         results = body(*states, *elements)
@@ -146,6 +161,33 @@ def _elements(
     columns = [_unbound(x, axis) for x, axis in zip(inputs, axes, strict=True)]
     turned = [c[::-1] if back else c for c, back in zip(columns, backwards, strict=True)]
     return zip(*turned, strict=True)
+
+
+def _turned(inputs: Sequence[Tensor], axes: Ints | None, backwards: Ints | None) -> list[Tensor]:
+    """The inputs of a Scan with its axis in front, from the first iteration to the last."""
+    axes = axes or [0] * len(inputs)
+    backwards = backwards or [0] * len(inputs)
+    moved = [x.movedim(axis, 0) for x, axis in zip(inputs, axes, strict=True)]
+    return [x.flip(0) if back else x for x, back in zip(moved, backwards, strict=True)]
+
+
+def _placed(outputs: Sequence[Tensor], axes: Ints | None, backwards: Ints | None) -> list[Tensor]:
+    """The outputs of a Scan with its axis where it belongs, and in the order that it has there."""
+    axes = axes or [0] * len(outputs)
+    backwards = backwards or [0] * len(outputs)
+    turned = [y.flip(0) if back else y for y, back in zip(outputs, backwards, strict=True)]
+    return [y.movedim(0, from_front(axis, y.ndim)) for y, axis in zip(turned, axes, strict=True)]
+
+
+def _only(value: LateScalar) -> Any:
+    """Read the one element of a count or a condition.
+
+    Raises:
+        ValueError: it has none, or several.
+    """
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise ValueError(f"a count or a condition must have one element, got {list(value.shape)}")
+    return number(value)
 
 
 def _keep(rows: list[Sequence[Any]], row: Sequence[Any]) -> None:

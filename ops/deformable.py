@@ -85,7 +85,7 @@ def _sample(x: Tensor, places: list[Tensor]) -> Tensor:
         x = functional.pad(x, [n for size in reversed(sizes) for n in (0, int(size == 1))])
     ways = [size - 1 for size in x.shape[2:]]
     parts = [2 * p / way - 1 for p, way in zip(places, ways, strict=True)]
-    grid = torch.stack(parts[::-1], -1).reshape(len(x), -1, *[1] * (len(parts) - 1), len(parts))
+    grid = torch.stack(parts[::-1], -1).reshape(x.shape[0], -1, *[1] * (len(parts) - 1), len(parts))
     wide = x.float() if x.dtype.itemsize == 2 else x
     return functional.grid_sample(wide, grid, align_corners=True).flatten(2).to(x.dtype)
 

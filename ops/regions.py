@@ -46,7 +46,7 @@ def roi_align(
         extents = extents.clamp(min=1)
     rows = _samples(starts[:, 1], extents[:, 1], output_height, sampling_ratio, X.shape[2])
     columns = _samples(starts[:, 0], extents[:, 0], output_width, sampling_ratio, X.shape[3])
-    flat, image = X.flatten(2), within(batch_indices, len(X) - 1)[:, None, None, None, None]
+    flat, image = X.flatten(2), within(batch_indices, X.shape[0] - 1)[:, None, None, None, None]
     terms = []
     for row, row_weight in zip(rows.places, rows.weights, strict=True):
         for column, column_weight in zip(columns.places, columns.weights, strict=True):

@@ -20,7 +20,7 @@ from onnxinterp.ops.resampling import Axis, Coordinates, Method, Mode, NearestMo
 from onnxinterp.ops.shapes import axes_from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, is_known, round_to, sym_max, sym_min
+from onnxinterp.values import Flag, is_known, is_surely, round_to, sym_max, sym_min
 from onnxinterp.versions import older
 
 
@@ -73,7 +73,7 @@ def from_sizes(
     return [
         Axis(axis, shape[axis], out, scale, *region)
         for axis, out, scale, region in zip(axes, outs, scales, regions, strict=True)
-        if roi or not (len(shape) > 2 and axis < 2 and out == shape[axis])
+        if roi or not (len(shape) > 2 and axis < 2 and is_surely(out == shape[axis]))
     ]
 
 

@@ -61,6 +61,8 @@ class Constants:
         value = self.known.get(name)
         if value is None:
             return name
+        if kind is Kind.LATE:
+            kind = Kind.HOST
         if kind is Kind.ANY and self.is_integer(name) and self.hosts[name].rank <= 1:
             kind = Kind.HOST  # a counter or a condition that a loop carries
         if kind in AS_STORED and name in self.setting.weights:

@@ -36,6 +36,7 @@ from onnxinterp.planning.liveness import live_steps
 from onnxinterp.planning.sizes import size_values
 from onnxinterp.registry import ENGINE_KEYWORDS, IGNORED_ATTRIBUTES, Kernel
 from onnxinterp.runtime.plan import Key, Plan, Step
+from onnxinterp.values import Host
 from onnxinterp.versions import host_rule_of
 
 
@@ -86,13 +87,14 @@ class _Planner:
         steps, dead = live_steps(steps, {*outputs, *sized}, computed)
         reads = [r for s in steps for r in s.reads] + list(outputs)
         dtypes = setting.dtypes
+        captures = tuple(r for r in dict.fromkeys(reads) if r and r not in computed)
         return Plan(
             steps=tuple(steps),
             dead=tuple(dead),
             inputs=inputs,
             outputs=outputs,
-            captures=tuple(r for r in dict.fromkeys(reads) if r and r not in computed),
-            constants=self._placed_constants() if is_root else {},
+            captures=captures,
+            constants=self._placed_constants() if is_root else self._numbers_of(captures),
             output_types=tuple((self.facts.dtype_of(o, dtypes), o.shape) for o in graph.outputs),
             static_shapes=partial(self.facts.static_shapes, graph.outputs),
             sized=tuple(sorted(sized)),
@@ -104,6 +106,12 @@ class _Planner:
         if device == self.constants.device:
             return forms
         return {key: placed(value, device) for key, value in forms.items()}
+
+    def _numbers_of(self, keys: Sequence[Key]) -> dict[Key, Any]:
+        """The constants among some values that are plain numbers."""
+        numbers = int, float, list, Host
+        forms = {key: self.constants.forms.get(key) for key in keys}
+        return {key: form for key, form in forms.items() if isinstance(form, numbers)}
 
     def _resolve(self, node: Node) -> Step | None:
         """The step of a node; None where it is folded.

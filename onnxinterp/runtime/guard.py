@@ -245,15 +245,19 @@ def guard_of(limits: Limits, inputs: Mapping[str, Any]) -> Guard | None:
     return Guard(limits) if all(type(n) is int for n in sizes) else None
 
 
-_local = threading.local()
+class _Local(threading.local):
+    """What each thread has of its own; made at once, so that no graph depends on whether it is."""
+
+    def __init__(self) -> None:
+        self.guards: list[Guard] = []
+
+
+_local = _Local()
 
 
 def _active_guards() -> list[Guard]:
     """The guards that watch this thread."""
-    if not hasattr(_local, "guards"):
-        _local.guards = []
-    guards: list[Guard] = _local.guards
-    return guards
+    return _local.guards
 
 
 def is_watched() -> bool:

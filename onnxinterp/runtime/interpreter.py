@@ -99,8 +99,8 @@ class Interpreter:
             except LimitExceeded as error:
                 raise UnsafeModelError(f"{describe(step, values)}: {error}") from None
             except Exception as error:
-                if _is_from_outside(step, error):
-                    raise
+                if _is_from_outside(step, error) or torch.compiler.is_dynamo_compiling():
+                    raise  # the compiler cannot trace how the message is made
                 raise NodeError(f"{describe(step, values)}: {_cause(error)}") from error
             if result.__class__ is not tuple and len(step.outputs) == 1:
                 values[step.outputs[0]] = result
@@ -119,13 +119,13 @@ class Interpreter:
         if step.direct:
             values = frame.values
             return step.kernel(*[values[key] for key in step.inputs], **step.attributes)
-        return self._convert_and_call(step, frame)
+        return self._convert_and_call(step, frame, step.attributes)
 
-    def _convert_and_call(self, step: Step, frame: Frame) -> Any:
+    def _convert_and_call(self, step: Step, frame: Frame, keywords: dict[str, Any]) -> Any:
         """Call the kernel, or its host rule, with inputs converted to what it wants."""
         if step.block is not None:
             return self._call_block(step, step.block, frame)
-        values, keywords = frame.values, step.attributes
+        values = frame.values
         args = [values[key] for key in step.inputs]
         for index, kind in step.numbers:
             args[index] = _read_numbers(args[index], kind, frame.guard)
@@ -164,10 +164,14 @@ class Interpreter:
     def _bind(self, plan: Plan, frame: Frame, node: Node) -> Subgraph:
         """A subgraph of `node` as a function: it sees the outer values, and counts its runs."""
         outer = {key: frame.values[key] for key in plan.captures}
+        runner = self
+        if torch.compiler.is_dynamo_compiling() and type(self) in (Interpreter, _Settled):
+            runner = _Settled()
+            outer.update(_settled(plan.constants, plan.numbers()))
         guard, limit = frame.guard, frame.loop_trips
         trips = 0
 
-        def call(inputs: Sequence[Any]) -> tuple[Any, ...]:
+        def call(inputs: Sequence[Any], outer: Mapping[Key, Any]) -> tuple[Any, ...]:
             nonlocal trips
             if limit is not None and not torch.compiler.is_compiling():
                 trips += 1
@@ -176,9 +180,36 @@ class Interpreter:
                     raise UnsafeModelError(f"{message} limits.loop_trips = {limit:,}")
             values: dict[Key, Any] = {"": None, **outer}
             values.update(zip(plan.inputs, inputs, strict=True))
-            return self.run(plan, Frame(values, frame.device, guard, limit))
+            return runner.run(plan, Frame(values, frame.device, guard, limit))
 
-        return Subgraph(call, len(plan.inputs), plan.output_types, plan.static_shapes)
+        return Subgraph(call, outer, len(plan.inputs), plan.output_types, plan.static_shapes)
+
+
+class _Settled(Interpreter):
+    """Runs subgraphs while the compiler traces: their attributes are no symbols."""
+
+    def run_step(self, step: Step, frame: Frame) -> Any:
+        """Run one step, as any interpreter."""
+        keywords = _settled(step.attributes, step.settings())
+        if step.direct:
+            values = frame.values
+            return step.kernel(*[values[key] for key in step.inputs], **keywords)
+        return self._convert_and_call(step, frame, keywords)
+
+
+def _settled(held: Mapping[Any, Any], numbers: Sequence[Any]) -> dict[Any, Any]:
+    """Values, with numbers that are constants in the place of those that may be symbols."""
+    pairs = zip(held.items(), numbers, strict=True)
+    return {k: value if made is None else _of_numbers(value, made) for (k, value), made in pairs}
+
+
+def _of_numbers(value: Any, made: Any) -> Any:
+    """A value like another, of other numbers, and made here: no guard asks where it is from."""
+    if isinstance(value, Host):
+        return Host([*made], value.dtype, value.shape)
+    if isinstance(value, list):
+        return [*made]
+    return (*made,) if isinstance(value, tuple) else made
 
 
 class BlockCall:
@@ -280,7 +311,7 @@ def _to_tensors(args: list[Any], kinds: Sequence[Kind], device: torch.device) ->
     beside_tensor = any(isinstance(a, Tensor) for a in args)
     return [
         a
-        if not isinstance(a, Host) or kind in (Kind.HOST, Kind.ANY)
+        if not isinstance(a, Host) or kind in (Kind.HOST, Kind.LATE, Kind.ANY)
         else a.data
         if kind is Kind.OPERAND and beside_tensor and not a.rank
         else a.tensor(device)

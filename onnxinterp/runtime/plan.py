@@ -93,6 +93,12 @@ class Step:
         captured = (name for plan in self.subgraphs.values() for name in plan.captures)
         return (*self.inputs, *self.weights.values(), *captured, *(n for n, _ in self.updates))
 
+    def settings(self) -> tuple[Any, ...]:
+        """The numbers among its attributes, or None; the compiler takes them as they are."""
+        return tuple(map(_own_numbers, self.attributes.values()))
+
+    settings._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
     @property
     def op(self) -> str:
         """The operators it runs: "Relu", "com.example::Op", "Mul + Sigmoid"; a block's module."""
@@ -121,7 +127,8 @@ class Plan:
         inputs: names of the graph's inputs.
         outputs: keys of the graph's outputs.
         captures: keys that the steps read and that are in the frame before the first step.
-        constants: values known at planning time; those of subgraphs are in the root plan.
+        constants: values known at planning time; those of subgraphs are in the root plan, and
+            what they capture of plain numbers is in theirs, too.
         output_types: dtype and declared shape of each output.
         static_shapes: returns the shapes of the outputs that are known before a call.
         sized: host values that depend on the shapes of the inputs alone; they stay in the frame
@@ -137,6 +144,16 @@ class Plan:
     output_types: tuple[OutputType, ...] = ()
     static_shapes: Callable[[], tuple[Shape, ...]] = tuple
     sized: tuple[str, ...] = ()
+
+    def numbers(self) -> tuple[Any, ...]:
+        """The numbers among its constants, of a subgraph's; the compiler takes them as they are.
+
+        A number that it finds in the plan itself may be a symbol, which no graph inside of another
+        takes.
+        """
+        return tuple(map(_own_numbers, self.constants.values()))
+
+    numbers._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def blocks(self) -> Iterator[Block]:
         """All blocks of a nested plan, those inside after the one around them."""
@@ -208,6 +225,14 @@ class Block:
     plan: Plan
     reads: tuple[WeightPlace, ...]
     is_leaf: bool = False
+
+
+def _own_numbers(value: Any) -> Any:
+    """The number, or a copy of the list of them, that a value is; None where it is another one."""
+    numbers = value.numbers if isinstance(value, Host) else value
+    if isinstance(numbers, (list, tuple)) and all(isinstance(n, (int, float)) for n in numbers):
+        return list(numbers) if isinstance(numbers, list) else numbers
+    return numbers if isinstance(numbers, (int, float)) else None
 
 
 def _brief(value: Any) -> str:

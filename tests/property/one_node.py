@@ -22,7 +22,7 @@ from onnxinterp.versions import sample_of
 from tests.property.drawing import TypedDraw
 from tests.property.served import kernel_of
 
-NUMBERS = (Kind.LIST, Kind.SCALAR, Kind.HOST)
+NUMBERS = (Kind.LIST, Kind.SCALAR, Kind.HOST, Kind.LATE)
 
 
 @dataclass
