@@ -43,7 +43,7 @@ class Column:
         is_dynamic: whether sizes are free: the function is called at another size, too.
         has_control: whether it is run on the original torch module as well.
         trains: whether it needs parameters.
-        needs: packages beyond those of the tests, or attributes of OnnxModule.
+        needs: packages beyond those of the tests.
         error: relative error that is rounding.
         reference: module and row -> the function that is right.
     """
@@ -60,7 +60,7 @@ class Column:
     @property
     def missing(self) -> list[str]:
         """What it needs and this environment has not."""
-        return [n for n in self.needs if not hasattr(OnnxModule, n) and not _is_installed(n)]
+        return [name for name in self.needs if not _is_installed(name)]
 
 
 def _is_installed(name: str) -> bool:
@@ -234,7 +234,7 @@ def vmap_grad(module: nn.Module, row: Row, folder: Path) -> Function:
     return run
 
 
-@column("to_python", has_control=False, needs=("to_python",))
+@column("to_python", has_control=False)
 def to_python(module: nn.Module, row: Row, folder: Path) -> Function:
     module.to_python(folder / "m.py", *row.inputs(EXAMPLE, 0))  # type: ignore[operator]
     return written.caller(folder / "m.py")

@@ -1,9 +1,9 @@
 """Write docs/capture.md: run every tool on every model, each in a process of its own.
 
-python -m tests.exports.report                  runs what the cache lacks, then writes the page
+python -m tests.exports.report                  runs what the store lacks, then writes the page
 python -m tests.exports.report --only MODEL/COLUMN   runs these again, prints them
 python -m tests.exports.report --red                 runs what the import alone fails at again
-python -m tests.exports.report --page           writes the page from the cache
+python -m tests.exports.report --page           writes the page from the store
 
 It takes hours the first time. A run that was stopped goes on where it was.
 """
@@ -37,11 +37,11 @@ from tests.exports.judging import (
 from tests.exports.known_reasons import REASONS, Reason, reason_for
 from tests.exports.rows import ROWS, Row
 from tests.processes import CONTEXT, PRELOADED
-from tests.zoo.fetch import cache_folder
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "capture.md"
 INTRODUCTION = Path(__file__).with_name("introduction.md")
+RESULTS = Path(__file__).with_name("results.jsonl")
 SECONDS = 240.0
 SLOW = ("compile dynamic", "re-export dynamo", "ExecuTorch", "AOTInductor")
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "executorch", "ncnn", "pnnx")
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--red", action="store_true", help="run red cells of the import again")
     parser.add_argument("--page", action="store_true", help="write the page from what is stored")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="limit of one run")
-    parser.add_argument("--results", type=Path, default=cache_folder() / "capture.jsonl")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.only is not None:
         run_all(options.results, runs(options.only), options.seconds)
@@ -236,6 +236,8 @@ def main() -> None:
     elif not options.page:
         for pending in (_imports, _controls):
             run_all(options.results, pending(results.read(options.results)), options.seconds)
+    if not options.page:
+        results.tidy(options.results)
     if options.page or options.only is None:
         PAGE.write_text(page(results.read(options.results)))
 

@@ -1,6 +1,7 @@
-"""The store of the report: a line of JSON for each run, in the cache outside the tree.
+"""The store of the report: a line of JSON for each run, in results.jsonl beside this file.
 
-The last line of a run counts. A run of other versions of the packages does not.
+All runs together take hours; what is stored is not run again. The last line of a run counts. A run
+of other versions of the packages does not.
 """
 
 from __future__ import annotations
@@ -39,3 +40,11 @@ def add(file: Path, run: Run, outcome: Outcome) -> None:
     line = {"versions": versions(), "run": run._asdict(), "outcome": asdict(outcome)}
     with file.open("a") as lines:
         lines.write(f"{json.dumps(line)}\n")
+
+
+def tidy(file: Path) -> None:
+    """Leave one line for each run of these versions, in the order of their names."""
+    found = read(file)
+    file.unlink(missing_ok=True)
+    for run in sorted(found):
+        add(file, run, found[run])

@@ -129,6 +129,9 @@ def test_a_cell_from_end_to_end(tmp_path: Path) -> None:
     results.add(tmp_path / "r.jsonl", run, WRONG)
     results.add(tmp_path / "r.jsonl", run, outcome)
     assert results.read(tmp_path / "r.jsonl") == {run: outcome}  # the last counts
+    results.tidy(tmp_path / "r.jsonl")
+    assert results.read(tmp_path / "r.jsonl") == {run: outcome}
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_process_that_does_not_end_is_an_outcome() -> None:
