@@ -31,6 +31,17 @@ class Size:
     expression: sympy.Basic
 
 
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """A generator of random numbers that is new in each call.
+
+    Attributes:
+        seed: what it starts from.
+    """
+
+    seed: int
+
+
 class Whole:
     """What a call runs that is no function of torch."""
 

@@ -205,6 +205,7 @@ class Statements:
         """Whether a result is read once, and may be computed where it is read."""
         return (
             self._uses[value] == 1
+            and not call.is_many
             and value not in self.sizes.read
             and not isinstance(call.function, Choice)
             and not (_is_torch(call) and (writes(call) or is_random(name_of(call.function))))
