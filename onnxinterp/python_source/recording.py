@@ -186,7 +186,8 @@ class _Recorder(Interpreter):
         calls, (_, result), *others = tape.calls[begin:], *by_name(step, result)
         if others or not calls or isinstance(calls[0].function, Choice):
             return
-        found = layer_of(step, self.module.weights, frame.values)
+        with tape.paused():
+            found = layer_of(step, self.module.weights, frame.values)
         if found is None:
             return
         layer, source, names = found

@@ -65,8 +65,10 @@ def outcome(subject: Subject, folder: Path) -> Outcome:
     except Exception as error:
         why = f"{type(error).__name__}: {_line(error)}"
         return Outcome(subject.name, subject.group, DIFFERENT, why, n_nodes)
-    given = [inputs[name] for name in module.input_names]
-    why = difference(load(path), module, *given)
+    try:
+        why = difference(load(path), module, *[inputs[name] for name in module.input_names])
+    except Exception as error:
+        why = f"{type(error).__name__}: {_line(error)}"
     what = DIFFERENT if why else WRITTEN
     n_lines = len(path.read_text().splitlines())
     return Outcome(subject.name, subject.group, what, why, n_nodes, n_lines)

@@ -22,6 +22,8 @@ from tests.zoo.manifest import Model, manifest
 
 N_GRAPHS = 300
 N_NODES = 8  # of a random graph
+LIGHT = "light_"
+"""Their weights are one number: for most inputs the last bits decide what a softmax returns."""
 Opened = tuple[OnnxModule, dict[str, Any]]
 
 
@@ -42,7 +44,7 @@ class Subject(NamedTuple):
 def subjects() -> Iterator[Subject]:
     """All of them."""
     yield from _exports()
-    in_rows = {row.name for row in ROWS}
+    in_rows = {row.name for row in ROWS if not row.name.startswith(LIGHT)}
     yield from [_of_zoo(model) for model in manifest() if model.name not in in_rows]
     yield from [_of_operator(schema) for schema in NEWEST.values()]
     yield from [of_graph(seed) for seed in range(N_GRAPHS)]
@@ -58,7 +60,7 @@ def _exports() -> Iterator[Subject]:
                 return module, _named(module, case.arguments(case.sizes[0]))
 
             yield Subject(f"{case.name} {how.exporter} {how.opset}", "exports", opened)
-    for row in ROWS:
+    for row in [row for row in ROWS if not row.name.startswith(LIGHT)]:
 
         def of_row(row: Row = row) -> Opened:
             module = OnnxModule(row.path())
@@ -74,8 +76,8 @@ def _named(module: OnnxModule, inputs: Any) -> dict[str, Any]:
 def _of_zoo(model: Model) -> Subject:
     def opened() -> Opened:
         module = OnnxModule(model.file())
-        arrays = list(model.inputs())[-1]
-        alias = dict(zip((i.name for i in module.onnx_graph.inputs), module.input_names))
+        arrays = next(model.inputs())
+        alias = {name: alias for alias, name in module._call.aliases.items()}
         return module, {alias.get(n, n): torch.from_numpy(a) for n, a in arrays.items()}
 
     return Subject(model.name, "zoo", opened)
