@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from onnxinterp.errors import NodeError, SourceError
 from onnxinterp.inspection.runnable import Runnable
@@ -28,6 +29,7 @@ from onnxinterp.runtime.interpreter import Frame, Interpreter, by_name
 from onnxinterp.runtime.plan import Block, Key, Plan, Step, read_weights
 from onnxinterp.values import Host
 
+OTHER_SIZES = "this branch cannot run for the sizes of the example of to_python"
 BRANCHES = ("then_branch", "else_branch")
 
 
@@ -186,7 +188,7 @@ class _Recorder(Interpreter):
         calls, (_, result), *others = tape.calls[begin:], *by_name(step, result)
         if others or not calls or isinstance(calls[0].function, Choice):
             return
-        with tape.paused():
+        with tape.paused(), unset_fake_temporarily(), torch.device("meta"):
             found = layer_of(step, self.module.weights, frame.values)
         if found is None:
             return
@@ -210,23 +212,35 @@ class _Recorder(Interpreter):
         tape, condition = self.tape, frame.values[step.inputs[0]]
         if not isinstance(condition, Tensor):
             raise error
-        bodies, results = [], []
-        for name in BRANCHES:
-            begin, _ = tape.mark()
-            body = Body(self.path, [], is_subgraph=True)
-            found = self._bind(step.subgraphs[name], frame, step.node)()
-            body.outputs = [tape.encode(_plain(result)) for result in found]
-            if tape.failure is not None or not all(isinstance(r, Tensor) for r in found):
-                raise error
-            body.calls = tape.calls[begin:]
-            del tape.calls[begin:]
-            bodies.append(body)
-            results.append(found)
-        made = tuple([self._either(*pair) for pair in zip(step.outputs, *results, strict=True)])
+        branches = [self._note_branch(step, name, frame) for name in BRANCHES]
+        bodies = [body for body, _ in branches]
+        results = [found for _, found in branches if found]
+        if not results:
+            raise error
+        pairs = zip(step.outputs, results[0], results[-1], strict=True)
+        made = tuple([self._either(*pair) for pair in pairs])
         values: list[Any] = [tape.add(tensor) for tensor in made]
         choice = Choice(*bodies)
         tape.calls.append(Call(choice, (tape.encode(condition),), {}, values, len(values) != 1, 0))
         return made if len(made) != 1 else made[0]
+
+    def _note_branch(self, step: Step, name: str, frame: Frame) -> tuple[Body, Sequence[Any]]:
+        """A branch and its results: none where it does not run for the sizes of the example."""
+        tape = self.tape
+        begin = tape.mark()
+        body = Body(self.path, [], is_subgraph=True)
+        found: Sequence[Any] = ()
+        try:
+            found = self._bind(step.subgraphs[name], frame, step.node)()
+            body.outputs = [tape.encode(_plain(result)) for result in found]
+        except (NodeError, NotRecordableError) as error:
+            tape.failure = str(error)
+        if tape.failure is not None or not all(isinstance(r, Tensor) for r in found):
+            tape.take_back(begin)
+            return Body(self.path, [], is_subgraph=True, error=OTHER_SIZES), ()
+        body.calls = tape.calls[begin[0] :]
+        del tape.calls[begin[0] :]
+        return body, found
 
     def _either(self, name: str, then: Tensor, otherwise: Tensor) -> Tensor:
         """A tensor that stands for either of two."""
