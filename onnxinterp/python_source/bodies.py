@@ -31,6 +31,17 @@ class Size:
     expression: sympy.Basic
 
 
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """A generator of random numbers that is new in each call.
+
+    Attributes:
+        seed: what it starts from.
+    """
+
+    seed: int
+
+
 class Whole:
     """What a call runs that is no function of torch."""
 
@@ -56,6 +67,7 @@ class Body(Whole):
         calls: in order.
         outputs: values that it returns.
         is_subgraph: whether it is the body of a subgraph, which sees the values around it.
+        error: what it raises instead; "" where it can be written.
     """
 
     path: str
@@ -63,6 +75,7 @@ class Body(Whole):
     calls: list[Call] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
     is_subgraph: bool = False
+    error: str = ""
 
     def walk(self) -> Iterator[Body]:
         """This body and all inside, those inside first."""

@@ -179,7 +179,7 @@ class Classes:
             made += self._constructor(child).lines(f"self.{attribute} = ", 8)
         if not node.path:
             for alias, path in self._ties():
-                made += Expression(f"self.{path}").lines(f"self.{alias} = ", 8)
+                made += Expression(f"self{path}").lines(f"self{alias} = ", 8)
         methods: list[str] = []
         for number, body in enumerate(node.bodies):
             methods += ["", *self._method(body, f"part_{number + 1}" if number else "forward")]
@@ -235,8 +235,8 @@ def _listed(parts: Sequence[Expression]) -> str:
 
 
 def _indexed(path: str) -> str:
-    """A path with numbers as indices."""
-    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", path)
+    """A path behind `self`, with numbers as indices."""
+    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", f".{path}")
 
 
 def _dtype(tensor: Tensor, default: torch.dtype = torch.float32) -> list[Expression]:
