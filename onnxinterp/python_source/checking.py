@@ -36,9 +36,9 @@ def network(text: str, path: str, stored: Mapping[str, Tensor], device: torch.de
     scope: dict[str, Any] = {"__file__": path, "__name__": "written"}
     exec(compile(text, path, "exec"), scope)
     net: nn.Module = scope["Net"]().to(device)
-    places = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    places = {**net.state_dict(), **dict(net.named_buffers())}
     for name, tensor in stored.items():
-        places[name].data.copy_(tensor)
+        places[name].copy_(tensor.detach())
     return net.eval()
 
 

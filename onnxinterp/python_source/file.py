@@ -20,22 +20,24 @@ from onnxinterp.python_source.simplified import simplify
 from onnxinterp.python_source.tree import Tree
 from onnxinterp.writing.safetensors import save_tensors
 
+OF_CALLS = '# mypy: disable-error-code="no-any-return"'
+"""A call of a module is of type Any, so that `return self.fc(x)` would fail a strict check."""
 LOADING = '''
 
 
 def load(path: Path = WEIGHTS) -> Net:
     """The network with its weights, in eval mode."""
     net = Net()
-    places = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-    data = path.read_bytes()
+    places = {**net.state_dict(), **dict(net.named_buffers())}
+    data = bytearray(path.read_bytes())
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
-    del header["__metadata__"]
+    header.pop("__metadata__", None)
+    raw = torch.frombuffer(data, dtype=torch.uint8)[start:]
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
-        raw = bytearray(data[start + begin : start + end])
-        place = places[name].data
-        place.copy_(torch.frombuffer(raw, dtype=place.dtype).view(place.shape))
+        place = places[name]
+        place.copy_(raw[begin:end].clone().view(place.dtype).view(place.shape))
     return net.eval()
 '''
 
@@ -83,7 +85,9 @@ def _head(module: Runnable, lines: Sequence[str]) -> list[str]:
         else []
     )
     name = re.sub(r"[^\w .:/-]", "_", plain(module._plans.graph.name))[:60] or "network"
+    calls = any(re.search(r"\bself\.[\w.\[\]]+\(", line) for line in lines)
     return [
+        *([OF_CALLS] if calls else []),
         f'"""{name}"""',
         "",
         "import json",

@@ -249,7 +249,10 @@ class Tree:
         return text
 
     def stored(self) -> dict[str, Tensor]:
-        """Path of each weight and constant -> tensor, as the file of weights has them."""
+        """Path of each weight and constant -> tensor, as the file of weights has them.
+
+        A tied weight is there under each of its paths, as in the state of the network.
+        """
         found: dict[str, Tensor] = {}
         for value, place in self._places.items():
             if value in self._recorded.weights:
@@ -258,7 +261,7 @@ class Tree:
             for name, tensor in node.constants.items():
                 if tensor.numel() > FEW:
                     found[".".join((*node.path, name))] = tensor
-        return found
+        return found | {alias: found[path] for alias, path in self.ties.items()}
 
 
 def _is_layer(body: Body) -> bool:
