@@ -102,6 +102,16 @@ class FreeSizes:
         self._conditions += self.env.guards[self.ignored :]
         self.ignored = len(self.env.guards)
 
+    @property
+    def n_conditions(self) -> int:
+        """How many conditions are kept."""
+        return len(self._conditions)
+
+    def forget_conditions(self, n_kept: int) -> None:
+        """Forget all conditions but so many: what decided by them is not written."""
+        del self._conditions[n_kept:]
+        self.ignore_conditions()
+
     def ignore_conditions(self) -> None:
         """Forget what was decided since, by functions of torch."""
         self.ignored = len(self.env.guards)
