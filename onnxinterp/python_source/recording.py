@@ -78,6 +78,7 @@ def record(module: Runnable, given: Mapping[str, Tensor]) -> Recorded:
         symbols,
         sizes.replaced,
         conditions,
+        [(list(given).index(name), axis) for name, axis in sizes.ones],
     )
 
 
