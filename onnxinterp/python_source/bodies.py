@@ -132,6 +132,7 @@ class Recorded:
         symbols: symbol of a size -> the name that the file has for it.
         replace: returns an expression with symbols that are known to be equal as one.
         conditions: what must hold of sizes, where a kernel decided something by it.
+        fixed: number of an input and axis whose free size must be 1.
     """
 
     body: Body
@@ -141,6 +142,7 @@ class Recorded:
     symbols: dict[sympy.Symbol, str]
     replace: Callable[[Any], Any]
     conditions: list[sympy.Expr]
+    fixed: list[tuple[int, int]]
 
 
 def bodies_of(call: Call) -> list[Body]:

@@ -6,7 +6,7 @@ source is wrong then, or cannot run, it says so: the size becomes a condition.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -40,6 +40,32 @@ def network(text: str, path: str, stored: Mapping[str, Tensor], device: torch.de
     for name, tensor in stored.items():
         places[name].copy_(tensor.detach())
     return net.eval()
+
+
+def widened(module: Runnable, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The example with free sizes of 1 doubled, where the module runs so.
+
+    A symbol stands for sizes of two and more; one would be taken for a fixed size.
+    """
+    infos = module._call.infos
+    wider = {name: _doubled(x, infos[name].shape) for name, x in given.items()}
+    if all(wider[name] is x for name, x in given.items()):
+        return given
+    try:
+        with torch.no_grad():
+            _run(module, wider)
+    except FAILURES:
+        return given
+    return wider
+
+
+def _doubled(tensor: Tensor, declared: Sequence[Any] | None) -> Tensor:
+    sizes = [None] * tensor.ndim if declared is None else declared
+    for axis, size in enumerate(sizes):
+        is_free = not isinstance(size, int) or size < 0
+        if is_free and tensor.shape[axis] == 1:
+            tensor = torch.cat([tensor, tensor], axis)
+    return tensor
 
 
 def check(module: Runnable, net: nn.Module, given: Mapping[str, Tensor]) -> None:

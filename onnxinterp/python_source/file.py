@@ -13,7 +13,7 @@ from onnxinterp.format.atomic import atomic_write
 from onnxinterp.inspection.runnable import Runnable
 from onnxinterp.planning.placement import device_of
 from onnxinterp.python_source.bodies import Recorded
-from onnxinterp.python_source.checking import check, edges, network
+from onnxinterp.python_source.checking import check, edges, network, widened
 from onnxinterp.python_source.classes import Classes
 from onnxinterp.python_source.recording import record
 from onnxinterp.python_source.simplified import simplify
@@ -56,6 +56,7 @@ def write(module: Runnable, path: Path, given: Mapping[str, Tensor]) -> Path:
     others = [name for name, value in given.items() if not isinstance(value, Tensor)]
     if others:
         raise SourceError(f"inputs must be tensors to write Python source, got {others[0]!r}")
+    given = widened(module, given)
     recorded = record(module, given)
     held = {v: tensor for v, (_, tensor) in recorded.weights.items()}
     simplify(recorded.body, held | recorded.constants)

@@ -31,6 +31,7 @@ class FreeSizes:
         self.env = ShapeEnv(duck_shape=False)
         self.mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=self.env)
         self.ignored = 0
+        self.ones: list[tuple[str, int]] = []  # input and axis that the file leaves free
         self._made = 0
         self._of_data: dict[Any, Any] = {}  # size that follows from data -> its symbol
         self._conditions: list[Any] = []
@@ -53,10 +54,13 @@ class FreeSizes:
         """A tensor without data, with a symbol for each size that is not declared."""
         sizes = [None] * example.ndim if declared is None else declared
         is_free = [not isinstance(size, int) or size < 0 for size in sizes]
-        small = [axis for axis, free in enumerate(is_free) if free and example.shape[axis] < 2]
-        if small:
-            what = f"free sizes must be 2 or more in the example, got {list(example.shape)}"
+        if any(free and not size for free, size in zip(is_free, example.shape, strict=True)):
+            what = f"free sizes must not be 0 in the example, got {list(example.shape)}"
             raise InputError(f"{what} for input {name!r}")
+        for axis, size in enumerate(example.shape):
+            if is_free[axis] and size == 1:  # the module cannot run with two
+                self.ones.append((name, axis))
+                is_free[axis] = False
         dims = [DimDynamic.DYNAMIC if free else DimDynamic.STATIC for free in is_free]
         context: Any = StatelessSymbolicContext(dims)
         source = ConstantSource(name)
@@ -101,6 +105,16 @@ class FreeSizes:
         """Keep what kernels have decided by sizes since; torch checks its own at each call."""
         self._conditions += self.env.guards[self.ignored :]
         self.ignored = len(self.env.guards)
+
+    @property
+    def n_conditions(self) -> int:
+        """How many conditions are kept."""
+        return len(self._conditions)
+
+    def forget_conditions(self, n_kept: int) -> None:
+        """Forget all conditions but so many: what decided by them is not written."""
+        del self._conditions[n_kept:]
+        self.ignore_conditions()
 
     def ignore_conditions(self) -> None:
         """Forget what was decided since, by functions of torch."""

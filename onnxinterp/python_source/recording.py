@@ -78,6 +78,7 @@ def record(module: Runnable, given: Mapping[str, Tensor]) -> Recorded:
         symbols,
         sizes.replaced,
         conditions,
+        [(list(given).index(name), axis) for name, axis in sizes.ones],
     )
 
 
@@ -207,7 +208,7 @@ class _Recorder(Interpreter):
         Raises:
             Exception: the error, where it is another step.
         """
-        if tuple(step.subgraphs) != BRANCHES:
+        if set(step.subgraphs) != set(BRANCHES):
             raise error
         tape, condition = self.tape, frame.values[step.inputs[0]]
         if not isinstance(condition, Tensor):
@@ -227,7 +228,7 @@ class _Recorder(Interpreter):
     def _note_branch(self, step: Step, name: str, frame: Frame) -> tuple[Body, Sequence[Any]]:
         """A branch and its results: none where it does not run for the sizes of the example."""
         tape = self.tape
-        begin = tape.mark()
+        begin, known = tape.mark(), self.sizes.n_conditions
         body = Body(self.path, [], is_subgraph=True)
         found: Sequence[Any] = ()
         try:
@@ -237,6 +238,7 @@ class _Recorder(Interpreter):
             tape.failure = str(error)
         if tape.failure is not None or not all(isinstance(r, Tensor) for r in found):
             tape.take_back(begin)
+            self.sizes.forget_conditions(known)
             return Body(self.path, [], is_subgraph=True, error=OTHER_SIZES), ()
         body.calls = tape.calls[begin[0] :]
         del tape.calls[begin[0] :]

@@ -77,8 +77,7 @@ def _of_zoo(model: Model) -> Subject:
     def opened() -> Opened:
         module = OnnxModule(model.file())
         arrays = next(model.inputs())
-        alias = {name: alias for alias, name in module._call.aliases.items()}
-        return module, {alias.get(n, n): torch.from_numpy(a) for n, a in arrays.items()}
+        return module, {n: torch.from_numpy(a) for n, a in arrays.items()}
 
     return Subject(model.name, "zoo", opened)
 
