@@ -97,14 +97,16 @@ class _Nesting:
         ]
         computed = {*inputs, *(name for step in steps for name in step.outputs)}
         live, dead = live_steps(steps, {*outputs, *inputs}, computed)
-        own = {key for step in live for key in step.reads}.union(outputs)
+        own = {key for step in live for key in step.reads}.union(outputs).difference(inputs)
+        # an initializer that a call may give is an input of the flat plan, not a capture
+        held = (*self.flat.captures, *(key for key in self.flat.inputs if key in self.weights))
         return replace(
             self.flat,
             steps=tuple(live),
             dead=tuple(dead),
             inputs=tuple(inputs),
             outputs=tuple(outputs),
-            captures=tuple(key for key in self.flat.captures if key in own),
+            captures=tuple(key for key in held if key in own),
             constants={k: v for k, v in self.flat.constants.items() if k in own},
             sized=(),
         )

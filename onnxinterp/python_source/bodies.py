@@ -31,6 +31,17 @@ class Size:
     expression: sympy.Basic
 
 
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """A generator of random numbers that is new in each call.
+
+    Attributes:
+        seed: what it starts from.
+    """
+
+    seed: int
+
+
 class Whole:
     """What a call runs that is no function of torch."""
 
@@ -56,6 +67,7 @@ class Body(Whole):
         calls: in order.
         outputs: values that it returns.
         is_subgraph: whether it is the body of a subgraph, which sees the values around it.
+        error: what it raises instead; "" where it can be written.
     """
 
     path: str
@@ -63,6 +75,7 @@ class Body(Whole):
     calls: list[Call] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
     is_subgraph: bool = False
+    error: str = ""
 
     def walk(self) -> Iterator[Body]:
         """This body and all inside, those inside first."""
@@ -119,6 +132,7 @@ class Recorded:
         symbols: symbol of a size -> the name that the file has for it.
         replace: returns an expression with symbols that are known to be equal as one.
         conditions: what must hold of sizes, where a kernel decided something by it.
+        fixed: number of an input and axis whose free size must be 1.
     """
 
     body: Body
@@ -128,6 +142,7 @@ class Recorded:
     symbols: dict[sympy.Symbol, str]
     replace: Callable[[Any], Any]
     conditions: list[sympy.Expr]
+    fixed: list[tuple[int, int]]
 
 
 def bodies_of(call: Call) -> list[Body]:

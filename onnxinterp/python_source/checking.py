@@ -6,7 +6,7 @@ source is wrong then, or cannot run, it says so: the size becomes a condition.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -19,6 +19,7 @@ from onnxinterp.python_source.bodies import Recorded
 from onnxinterp.runtime.interpreter import Interpreter
 
 EDGES = (1, 0)
+SEED = 1  # of networks that draw numbers
 RELATIVE_ERROR, ABSOLUTE_ERROR = 1e-4, 1e-5  # of the largest element; torch may sum otherwise
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError, OnnxError)
 
@@ -35,10 +36,36 @@ def network(text: str, path: str, stored: Mapping[str, Tensor], device: torch.de
     scope: dict[str, Any] = {"__file__": path, "__name__": "written"}
     exec(compile(text, path, "exec"), scope)
     net: nn.Module = scope["Net"]().to(device)
-    places = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    places = {**net.state_dict(), **dict(net.named_buffers())}
     for name, tensor in stored.items():
-        places[name].data.copy_(tensor)
+        places[name].copy_(tensor.detach())
     return net.eval()
+
+
+def widened(module: Runnable, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The example with free sizes of 1 doubled, where the module runs so.
+
+    A symbol stands for sizes of two and more; one would be taken for a fixed size.
+    """
+    infos = module._call.infos
+    wider = {name: _doubled(x, infos[name].shape) for name, x in given.items()}
+    if all(wider[name] is x for name, x in given.items()):
+        return given
+    try:
+        with torch.no_grad():
+            _run(module, wider)
+    except FAILURES:
+        return given
+    return wider
+
+
+def _doubled(tensor: Tensor, declared: Sequence[Any] | None) -> Tensor:
+    sizes = [None] * tensor.ndim if declared is None else declared
+    for axis, size in enumerate(sizes):
+        is_free = not isinstance(size, int) or size < 0
+        if is_free and tensor.shape[axis] == 1:
+            tensor = torch.cat([tensor, tensor], axis)
+    return tensor
 
 
 def check(module: Runnable, net: nn.Module, given: Mapping[str, Tensor]) -> None:
@@ -47,8 +74,11 @@ def check(module: Runnable, net: nn.Module, given: Mapping[str, Tensor]) -> None
     Raises:
         SourceError: they differ.
     """
-    with torch.no_grad():
-        if not _agree(_run(module, given), net(*given.values())):
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        wanted = _run(module, given)
+        torch.manual_seed(SEED)
+        if not _agree(wanted, net(*given.values())):
             raise SourceError("the source computes something else than the module")
 
 
@@ -58,11 +88,13 @@ def edges(
     """The conditions under which the source is right for sizes of 1 and 0."""
     found = []
     for symbol, size, inputs in _variants(recorded, given):
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(SEED)
             try:
                 wanted = _run(module, inputs)
             except FAILURES:
                 continue
+            torch.manual_seed(SEED)
             try:
                 is_right = _agree(wanted, net(*inputs.values()))
             except FAILURES:
@@ -109,9 +141,12 @@ def _agree(wanted: tuple[Any, ...], got: Any) -> bool:
 def _is_close(wanted: Tensor, got: Tensor) -> bool:
     if wanted.shape != got.shape or wanted.dtype != got.dtype:
         return False
+    if wanted.is_complex():
+        wanted, got = torch.view_as_real(wanted.resolve_conj()), torch.view_as_real(got)
     if not wanted.is_floating_point() or not wanted.numel():
         return torch.equal(wanted, got)
-    finite = wanted[wanted.isfinite()].double().abs()
+    wanted, got = wanted.double(), got.double()  # torch hardly computes with float8
+    finite = wanted[wanted.isfinite()].abs()
     largest = float(finite.max()) if finite.numel() else 0.0
     limit = ABSOLUTE_ERROR + RELATIVE_ERROR * largest
-    return torch.allclose(wanted.double(), got.double(), 0.0, limit, equal_nan=True)
+    return torch.allclose(wanted, got, 0.0, limit, equal_nan=True)

@@ -20,7 +20,7 @@ from onnxinterp.python_source.families import families
 from onnxinterp.python_source.simplified import is_chain
 from onnxinterp.python_source.sizes import BodySizes, expression_of, name_symbols, printed
 from onnxinterp.python_source.statements import NAMES, Statements
-from onnxinterp.python_source.tree import FEW, Node, Tree
+from onnxinterp.python_source.tree import FEW, Node, Tree, is_uniform
 
 ROOT = "Net"
 TAKEN = frozenset(["Net", "Tensor", "Path", "F", "nn", "math", "torch"])
@@ -179,7 +179,7 @@ class Classes:
             made += self._constructor(child).lines(f"self.{attribute} = ", 8)
         if not node.path:
             for alias, path in self._ties():
-                made += Expression(f"self.{path}").lines(f"self.{alias} = ", 8)
+                made += Expression(f"self{path}").lines(f"self{alias} = ", 8)
         methods: list[str] = []
         for number, body in enumerate(node.bodies):
             methods += ["", *self._method(body, f"part_{number + 1}" if number else "forward")]
@@ -212,7 +212,8 @@ class Classes:
 
     def _conditions(self, body: Body, names: Mapping[Value, str], sizes: BodySizes) -> list[str]:
         """The lines that refuse sizes for which the network is not right."""
-        found = []
+        inputs = list(names.values())
+        found = [f"{inputs[i]}.shape[{axis}] == 1" for i, axis in self.recorded.fixed]
         for condition in self.recorded.conditions:
             text = sizes.of_inputs(body, condition, names)
             if text is not None:
@@ -235,8 +236,8 @@ def _listed(parts: Sequence[Expression]) -> str:
 
 
 def _indexed(path: str) -> str:
-    """A path with numbers as indices."""
-    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", path)
+    """A path behind `self`, with numbers as indices."""
+    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", f".{path}")
 
 
 def _dtype(tensor: Tensor, default: torch.dtype = torch.float32) -> list[Expression]:
@@ -256,7 +257,11 @@ def _parameter(name: str, tensor: Tensor) -> list[str]:
 
 def _constant(name: str, tensor: Tensor) -> list[str]:
     """The line that declares a tensor that is no part of the state."""
-    if tensor.numel() > FEW or 0 in tensor.shape:
+    if is_uniform(tensor):
+        number = Expression(_literal(tensor.flatten()[0].item()))
+        sizes = Expression(repr(tuple(tensor.shape)))
+        made = call_of("torch.full", [sizes, number, Expression(f"dtype={tensor.dtype}")])
+    elif tensor.numel() > FEW or 0 in tensor.shape:
         sizes = [Expression(str(size)) for size in tensor.shape]
         made = call_of("torch.empty", [*sizes, *_dtype(tensor)])
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from inspect import signature
 
+import torch
 from torch import nn
 
 from onnxinterp.python_source.expressions import Expression, call_of, one_for_all
@@ -42,4 +43,7 @@ def constructor(layer: nn.Module) -> Expression | None:
         arguments.append(Expression(text))
     if not set(values) <= set(names):
         return None
+    dtype = next((p.dtype for p in layer.parameters()), torch.float32)
+    if dtype is not torch.float32:
+        arguments.append(Expression(f"dtype={dtype}"))
     return call_of(f"nn.{type(layer).__name__}", arguments)

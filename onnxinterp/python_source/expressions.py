@@ -11,7 +11,7 @@ import torch
 
 from onnxinterp.programs.calls import Call, Value
 from onnxinterp.programs.functions import name_of
-from onnxinterp.python_source.bodies import Size
+from onnxinterp.python_source.bodies import Seeded, Size
 from onnxinterp.python_source.functions import (
     ATOM,
     PRODUCT,
@@ -158,7 +158,7 @@ class Expressions:
             return call_of(public, given)
         source, *rest = given
         if public in SPREAD and len(arguments) == 2 and isinstance(arguments[1], (list, tuple)):
-            rest = [self.of(number) for number in arguments[1]]
+            rest = [self.of(number) for number in arguments[1]] or rest
         found = call_of(f"{source.inside(ATOM)}.{public}", rest)
         return Expression(
             found.text, ATOM, found.head, found.parts, max(found.depth, source.depth + 1)
@@ -185,6 +185,9 @@ class Expressions:
             return self.value(structure)
         if isinstance(structure, Size):
             return self.size(structure)
+        if isinstance(structure, Seeded):
+            made = call_of("torch.Generator", [self.device()])
+            return call_of(f"{made.text}.manual_seed", [Expression(str(structure.seed))])
         if isinstance(structure, (list, tuple)):
             return self._sequence(structure)
         if isinstance(structure, slice):

@@ -13,29 +13,31 @@ from onnxinterp.format.atomic import atomic_write
 from onnxinterp.inspection.runnable import Runnable
 from onnxinterp.planning.placement import device_of
 from onnxinterp.python_source.bodies import Recorded
-from onnxinterp.python_source.checking import check, edges, network
+from onnxinterp.python_source.checking import check, edges, network, widened
 from onnxinterp.python_source.classes import Classes
 from onnxinterp.python_source.recording import record
 from onnxinterp.python_source.simplified import simplify
 from onnxinterp.python_source.tree import Tree
 from onnxinterp.writing.safetensors import save_tensors
 
+OF_CALLS = '# mypy: disable-error-code="no-any-return"'
+"""A call of a module is of type Any, so that `return self.fc(x)` would fail a strict check."""
 LOADING = '''
 
 
 def load(path: Path = WEIGHTS) -> Net:
     """The network with its weights, in eval mode."""
     net = Net()
-    places = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-    data = path.read_bytes()
+    places = {**net.state_dict(), **dict(net.named_buffers())}
+    data = bytearray(path.read_bytes())
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
-    del header["__metadata__"]
+    header.pop("__metadata__", None)
+    raw = torch.frombuffer(data, dtype=torch.uint8)[start:]
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
-        raw = bytearray(data[start + begin : start + end])
-        place = places[name].data
-        place.copy_(torch.frombuffer(raw, dtype=place.dtype).view(place.shape))
+        place = places[name]
+        place.copy_(raw[begin:end].clone().view(place.dtype).view(place.shape))
     return net.eval()
 '''
 
@@ -54,6 +56,7 @@ def write(module: Runnable, path: Path, given: Mapping[str, Tensor]) -> Path:
     others = [name for name, value in given.items() if not isinstance(value, Tensor)]
     if others:
         raise SourceError(f"inputs must be tensors to write Python source, got {others[0]!r}")
+    given = widened(module, given)
     recorded = record(module, given)
     held = {v: tensor for v, (_, tensor) in recorded.weights.items()}
     simplify(recorded.body, held | recorded.constants)
@@ -83,7 +86,9 @@ def _head(module: Runnable, lines: Sequence[str]) -> list[str]:
         else []
     )
     name = re.sub(r"[^\w .:/-]", "_", plain(module._plans.graph.name))[:60] or "network"
+    calls = any(re.search(r"\bself\.[\w.\[\]]+\(", line) for line in lines)
     return [
+        *([OF_CALLS] if calls else []),
         f'"""{name}"""',
         "",
         "import json",

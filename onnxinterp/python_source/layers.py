@@ -47,8 +47,13 @@ def layer_of(step: Step, weights: Weights, values: Mapping[Key, Any]) -> Found |
         layer = leaf.build(**{n: v for n, v in attributes.items() if n in wanted})
     except (ValueError, TypeError, RuntimeError):  # an attribute that torch has no layer for
         return None
-    if layer is None or not _fits(layer, {a: weights[name] for a, name in names.items()}):
+    tensors = {attribute: weights[name] for attribute, name in names.items()}
+    types = {tensor.dtype for tensor in tensors.values()}
+    if layer is None or len(types) > 1 or not _fits(layer, tensors):
         return None
+    if not all(dtype.is_floating_point for dtype in types):
+        return None
+    layer.to(*types)
     return layer, sources[0], held
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from onnxinterp.programs.aliases import is_random, writes
 from onnxinterp.programs.calls import Call, Program, Value, values_in
 from onnxinterp.programs.functions import name_of
 from onnxinterp.programs.pieces import join_pieces
@@ -101,7 +102,10 @@ def _without_unread(body: Body) -> list[Call]:
     found = []
     for call in reversed(body.calls):
         results = {v for v in call.results if isinstance(v, Value)}
-        if results and results.isdisjoint(read):
+        is_pure = isinstance(call.function, Whole) or not (
+            writes(call) or is_random(name_of(call.function))
+        )
+        if results and is_pure and results.isdisjoint(read):
             continue
         read.update(reads_of(call))
         found.append(call)

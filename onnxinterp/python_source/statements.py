@@ -22,6 +22,7 @@ from onnxinterp.python_source.expressions import (
     Expressions,
     call_of,
     product,
+    quoted,
 )
 from onnxinterp.python_source.sizes import BodySizes
 
@@ -128,7 +129,7 @@ class Statements:
 
     def _write_call(self, call: Call) -> None:
         results = [v for v in call.results if isinstance(v, Value)]
-        if results and all(v in self._names for v in results):
+        if _is_module(call) and results and all(v in self._names for v in results):
             return  # a module that returns what it is called with
         if isinstance(call.function, Choice):
             self._write_choice(call, call.function)
@@ -171,6 +172,9 @@ class Statements:
 
     def write_into(self, targets: Sequence[str]) -> list[str]:
         """The lines of a branch, which assign its results."""
+        if self.body.error:
+            raised = call_of("ValueError", [Expression(quoted(self.body.error))])
+            return raised.lines("raise ", self.indent)
         for call in self.calls:
             self._write_call(call)
         read = [v for v in values_in(self.body.outputs) if v not in self._names]
@@ -205,6 +209,7 @@ class Statements:
         """Whether a result is read once, and may be computed where it is read."""
         return (
             self._uses[value] == 1
+            and not call.is_many
             and value not in self.sizes.read
             and not isinstance(call.function, Choice)
             and not (_is_torch(call) and (writes(call) or is_random(name_of(call.function))))
@@ -237,18 +242,21 @@ class Statements:
         for name in freed:
             self._live.discard(name)
         free = [name for name in freed if name in NAMES]
+        is_in_place = all(v in self._names for v in results) and not _is_module(call)
         targets = []
         for value in results:
             if value is None or (not self._uses[value] and call.is_many):
                 targets.append("_")
                 continue
+            if is_in_place:
+                targets.append(self._names[value])
+                continue
             name = next((n for n in chain(free, NAMES, _numbered()) if n not in self._live), "x")
             self._names[value] = name
             self._live.add(name)
             targets.append(name)
-        before = f"{', '.join(targets)}{',' if len(targets) == 1 and call.is_many else ''} = "
-        if not targets:
-            before = ""
+        joined = f"({targets[0]},)" if len(targets) == 1 and call.is_many else ", ".join(targets)
+        before = f"{joined} = " if targets and not is_in_place else ""
         lines = expression.lines(before, self.indent)
         if len(lines) == 1 and len(read) == 1:
             comment = f"  # {self.around.shape(read[0])}"
@@ -292,6 +300,10 @@ class Statements:
             if len(lines[0] + comment) <= WIDTH:
                 lines[0] += comment
         self.lines += lines
+
+
+def _is_module(call: Call) -> bool:
+    return isinstance(call.function, Body)
 
 
 def _is_torch(call: Call) -> bool:

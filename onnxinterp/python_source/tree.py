@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from onnxinterp.programs.calls import Call, Value
@@ -195,10 +196,11 @@ class Tree:
                 self._place_weight(body, value)
 
     def _place_constant(self, body: Body, value: Value) -> None:
-        node = self._node(body)
+        node, tensor = self._node(body), self._recorded.constants[value]
         if (node.path, value) not in self._aliases:
-            name = node.free_name("constant")
-            node.constants[name] = self._recorded.constants[value]
+            same = [name for name, other in node.constants.items() if _is_same(tensor, other)]
+            name = same[0] if same else node.free_name("constant")
+            node.constants[name] = tensor
             self._aliases[node.path, value] = name
 
     def _place_weight(self, body: Body, value: Value) -> None:
@@ -249,16 +251,35 @@ class Tree:
         return text
 
     def stored(self) -> dict[str, Tensor]:
-        """Path of each weight and constant -> tensor, as the file of weights has them."""
+        """Path of each weight and constant -> tensor, as the file of weights has them.
+
+        A tied weight is there under each of its paths, as in the state of the network.
+        """
         found: dict[str, Tensor] = {}
         for value, place in self._places.items():
             if value in self._recorded.weights:
                 found[".".join(place)] = self._recorded.weights[value][1]
         for node in self.root.walk():
             for name, tensor in node.constants.items():
-                if tensor.numel() > FEW:
+                if tensor.numel() > FEW and not is_uniform(tensor):
                     found[".".join((*node.path, name))] = tensor
-        return found
+        return found | {alias: found[path] for alias, path in self.ties.items()}
+
+
+def is_uniform(tensor: Tensor) -> bool:
+    """Whether a constant is one number, many times."""
+    is_plain = tensor.dtype in (torch.float32, torch.float64, torch.int64, torch.bool)
+    return tensor.numel() > FEW and is_plain and bool((tensor == tensor.flatten()[0]).all())
+
+
+def _is_same(tensor: Tensor, other: Tensor) -> bool:
+    """Whether constants are the same, bit by bit."""
+    if tensor.shape != other.shape or tensor.dtype != other.dtype:
+        return False
+    if tensor.numel() and 0 in tensor.stride() + other.stride() and is_uniform(tensor):
+        return is_uniform(other) and bool(tensor.flatten()[0] == other.flatten()[0])
+    pair = [t.contiguous().reshape(-1).view(torch.uint8) for t in (tensor, other)]
+    return tensor.device == other.device and torch.equal(*pair)
 
 
 def _is_layer(body: Body) -> bool:

@@ -17,7 +17,6 @@ from tests.exports.modules import CASES
 from tests.exports.test_gradients import backward
 from tests.python_source.writing import assert_same, load
 
-TOOLS = Path(sys.executable).parent
 BLOCKED = """import sys
 sys.modules["onnxinterp"] = sys.modules["onnx"] = None
 import runpy, torch
@@ -59,7 +58,8 @@ def test_values_and_gradients_are_those_of_the_module(case: Written) -> None:
 def test_the_source_is_formatted_and_short(case: Written) -> None:
     network, module, path = case
     for command in (["check"], ["format", "--check"]):
-        subprocess.run([TOOLS / "ruff", *command, "--isolated", "--quiet", path], check=True)
+        ruff = [sys.executable, "-m", "ruff", *command, "--isolated", "--quiet", path]
+        subprocess.run(ruff, check=True)
     n_nodes = len(module.onnx_graph.nodes)
     if network.name in SHORT:
         assert len(path.read_text().splitlines()) <= MAX_LINES_A_NODE * n_nodes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from collections import Counter
 from pathlib import Path
 
 import onnx.helper
@@ -27,7 +29,28 @@ NASTY = (
     "Net",
     '"""\nraise SystemExit\n"""',
     "x\\",
+    "__class__",
+    "__init__",
+    "state.dict",
+    "名前",
+    "ﬁ",  # NFKC makes another identifier of it
+    "a'b",
+    "line\n    import os",
+    "line\r# comment",
+    "{0}%s",
+    "#",
+    "None",
+    "match",
+    "super",
+    "load",
+    "Path",
+    "json",
+    "WEIGHTS",
+    "a" * 300,
 )
+
+PARTS = {"Expr", "Import", "ImportFrom", "Assign", "ClassDef", "FunctionDef"}
+"""What a file has, once but for imports and classes: a name must not become a part of its own."""
 
 
 def model(name: str, *, weight: str, size: str, graph: str) -> OnnxModule:
@@ -52,3 +75,8 @@ def test_any_name_is_written_as_one(name: str, place: str, tmp_path: Path) -> No
     net, text = written(module, tmp_path, torch.ones(2, 3))
     assert_same(net, module, torch.ones(4, 3))
     assert "raise SystemExit\n" not in text
+    parts = Counter(type(part).__name__ for part in ast.parse(text).body)
+    assert parts.keys() == PARTS
+    assert parts["Expr"] == parts["Assign"] == parts["FunctionDef"] == 1
+    assert parts["ClassDef"] == 1 + (place == "weight" and "." in name)
+    assert "import os" not in [line.strip() for line in text.splitlines()]

@@ -43,3 +43,23 @@ def assert_same(net: nn.Module, module: OnnxModule, *inputs: Tensor) -> None:
     """Both return the same, but for the last bits."""
     wanted, got = outputs(module, *inputs), outputs(net, *inputs)
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def comparable(results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Results, those of one byte an element as wider ones: torch does not compare these."""
+    return tuple([r.float() if r.is_floating_point() and r.itemsize == 1 else r for r in results])
+
+
+def difference(net: nn.Module, module: OnnxModule, *inputs: Tensor) -> str:
+    """How what both return differs; "" where it does not."""
+    torch.manual_seed(1)
+    wanted = outputs(module, *inputs)
+    torch.manual_seed(1)
+    try:
+        got = outputs(net, *inputs)
+        assert [r.dtype for r in got] == [r.dtype for r in wanted]
+        wanted, got = map(comparable, (wanted, got))
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5, equal_nan=True)
+    except Exception as error:
+        return " ".join(str(error).split())
+    return ""
