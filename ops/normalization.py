@@ -25,7 +25,7 @@ from onnxinterp.ops.unary import sqrt
 from onnxinterp.registry import Pattern, fuse, op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_reals
 from onnxinterp.torch_weights import TorchWeight, leaf, torch_weights
-from onnxinterp.values import Ints, decimal, is_known, plain_shape
+from onnxinterp.values import Ints, decimal, is_known, is_traced, plain_shape
 
 INSTANCE_LAYERS: dict[int, type[nn.Module]] = {
     3: nn.InstanceNorm1d,
@@ -171,10 +171,20 @@ def rms_normalization(
     stash_type: int = 1,  # noqa: ARG001  # torch computes the mean square of halves in float32
 ) -> Tensor:
     """Over all axes from `axis` on; the result has the type of `scale`."""
+    if is_traced():
+        return _rms_of_trace(X, axis, epsilon, scale.dtype) * scale
     shape = X.shape[from_front(axis, X.ndim) :]
     if scale.shape == shape and scale.dtype == X.dtype:
         return functional.rms_norm(X, plain_shape(scale), scale, epsilon)
     return functional.rms_norm(X, shape, None, epsilon).to(scale.dtype) * scale.expand_as(X)
+
+
+def _rms_of_trace(X: Tensor, axis: int, epsilon: float, dtype: torch.dtype) -> Tensor:
+    """Without scale, in plain functions: torch's exporter of traces does not know rms_norm."""
+    axes = list(range(from_front(axis, X.ndim), X.ndim))
+    wide = X if X.dtype == torch.float64 else X.float()
+    inverse = (wide * wide).mean(axes, keepdim=True).add(epsilon).rsqrt()
+    return (wide * inverse).to(X.dtype).to(dtype)
 
 
 @op("SimplifiedLayerNormalization", since=1)

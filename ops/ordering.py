@@ -15,7 +15,7 @@ from onnxinterp.ops.elementwise import Kernel, register
 from onnxinterp.ops.shapes import from_front
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call, draw_axis
-from onnxinterp.values import Flag
+from onnxinterp.values import Flag, is_traced
 from onnxinterp.versions import older
 
 
@@ -38,6 +38,17 @@ arg_max, arg_max_1 = _position("ArgMax", torch.argmax)
 arg_min, arg_min_1 = _position("ArgMin", torch.argmin)
 
 
+def stable_sort(x: Tensor, axis: int, *, descending: bool) -> tuple[Tensor, Tensor]:
+    """Values and indices; equal elements keep their order.
+
+    A trace has the form without `stable`, the only one that torch's exporter of traces converts:
+    to TopK, which keeps the order. On the CPU torch keeps it as well.
+    """
+    if is_traced():
+        return x.sort(dim=axis, descending=descending)
+    return x.sort(dim=axis, descending=descending, stable=True)
+
+
 @op("TopK", since=11, uint64="order")
 def top_k(
     X: Tensor, K: int, *, axis: int = -1, largest: Flag = 1, sorted: Flag = 1
@@ -47,7 +58,7 @@ def top_k(
     `sorted` has no effect: any order is allowed if it is 0.
     """
     del sorted
-    values, indices = X.sort(dim=axis, descending=bool(largest), stable=True)
+    values, indices = stable_sort(X, axis, descending=bool(largest))
     return values.narrow(axis, 0, K), indices.narrow(axis, 0, K)
 
 

@@ -16,7 +16,7 @@ from torch._higher_order_ops import scan as captured_loop
 from torch.nn import functional
 
 from onnxinterp.ops.gathering import within
-from onnxinterp.values import Flag, is_known
+from onnxinterp.values import Flag, is_known, is_traced, plain_shape
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]
 States: TypeAlias = tuple[Tensor, ...]
@@ -109,8 +109,16 @@ class Layer:
 
     def parameters(self, k: int) -> list[Tensor]:
         """W, R and, if there are any, the two biases of direction `k`."""
-        biases = () if self.B is None else self.B[k].chunk(2)
+        biases = () if self.B is None else equal_parts(self.B[k], 2)
         return [self.W[k], self.R[k], *biases]
+
+
+def equal_parts(weight: Tensor, count: int) -> Sequence[Tensor]:
+    """Along the first axis; in a trace as slices, whose sizes OpenVINO knows when it converts."""
+    if not is_traced():
+        return weight.chunk(count)
+    size = plain_shape(weight)[0] // count
+    return [weight.narrow(0, i * size, size) for i in range(count)]
 
 
 DIRECTIONS = {

@@ -19,7 +19,7 @@ from torch._C._autograd import (
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd.graph import saved_tensors_hooks
 
-from onnxinterp.ops.recurrent_cells import Layer, States, batch_first, last, run
+from onnxinterp.ops.recurrent_cells import Layer, States, batch_first, equal_parts, last, run
 from onnxinterp.values import Flag, is_traced
 
 TORCH_ORDER = {1: (0,), 3: (1, 0, 2), 4: (0, 2, 3, 1)}  # number of gates -> where torch's stand
@@ -83,7 +83,7 @@ def _in_torch_order(layer: Layer) -> Iterator[list[list[Tensor]]]:
 
 def in_order(weight: Tensor, order: Sequence[int]) -> Tensor:
     """A copy of a weight with its gates in another order."""
-    gates = weight.chunk(len(order))
+    gates = equal_parts(weight, len(order))
     return torch.cat([gates[i] for i in order])
 
 
@@ -141,8 +141,9 @@ def native(
     kind: str, X: Tensor, states: States, parameters: list[Tensor], *, both: bool
 ) -> tuple[Tensor, ...]:
     biased = len(parameters) > (4 if both else 2)
-    # cuDNN keeps what the backward pass needs only where it is told that it trains
-    trains = torch.is_grad_enabled() or is_traced()
+    # cuDNN keeps what the backward pass needs only where it is told that it trains; a trace is
+    # that of a layer in eval mode, since OpenVINO converts no other
+    trains = torch.is_grad_enabled() and not is_traced()
     rest = (biased, 1, 0.0, trains, both, False)
     if kind == "lstm":
         return torch.lstm(X, states, parameters, *rest)

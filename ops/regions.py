@@ -16,7 +16,7 @@ from torch import Tensor
 from onnxinterp.ops.gathering import within
 from onnxinterp.registry import op, sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, number
+from onnxinterp.values import Flag, is_traced, number
 from onnxinterp.versions import older
 
 BLOCK = 512  # number of boxes that are compared at a time
@@ -161,7 +161,11 @@ def non_max_suppression(
     overlap, centered = iou_threshold or 0.0, bool(center_point_box)
     if not 0 <= overlap <= 1:
         raise ValueError(f"iou_threshold must be 0 to 1, got {overlap}")
-    rule: Any = _captured if torch.compiler.is_compiling() else _suppress
+    rule: Any = _suppress
+    if torch.compiler.is_compiling() or is_traced():  # a trace would have the loops of one image
+        rule = _captured
+    if is_traced() and torch.onnx.is_in_onnx_export():
+        _register_written()
     return cast(Tensor, rule(boxes, scores, limit, overlap, least, centered))
 
 
@@ -190,6 +194,22 @@ def _suppress(
 _captured = torch.library.custom_op(
     "onnxinterp::non_max_suppression", _suppress, mutates_args=()
 )  # one operator in a captured graph
+
+
+def _register_written() -> None:
+    """Tell torch's exporter of traces that the captured operator is NonMaxSuppression."""
+    from torch.onnx import symbolic_helper  # no earlier: it loads the whole exporter
+
+    @symbolic_helper.parse_args("v", "v", "i", "f", "f", "b")
+    def written(
+        graph: Any, boxes: Any, scores: Any, limit: int, overlap: float, least: float, point: bool
+    ) -> Any:
+        most = graph.op("Constant", value_t=torch.tensor([limit]))
+        bounds = [graph.op("Constant", value_t=torch.tensor([x])) for x in (overlap, least)]
+        given = (boxes, scores, most, *bounds)
+        return graph.op("NonMaxSuppression", *given, center_point_box_i=int(point))
+
+    torch.onnx.register_custom_op_symbolic("onnxinterp::non_max_suppression", written, 11)
 
 
 @_captured.register_fake

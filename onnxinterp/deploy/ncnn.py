@@ -24,6 +24,7 @@ import numpy as np
 import onnx
 import torch
 
+from onnxinterp.deploy.errors import ConversionError
 from onnxinterp.deploy.fixed_sizes import Array, FixedModel, cut, freeze, needed
 from onnxinterp.deploy.ncnn_rewrites import Context, Refused, rewrite_node, rewritten
 from onnxinterp.deploy.pnnx import NOTES, PnnxError, convert
@@ -51,7 +52,7 @@ DTYPES = ("float32", "int32", "int64")
 """Element types of inputs; ncnn has 32 bits of each."""
 
 
-class NcnnError(OnnxError, RuntimeError):
+class NcnnError(ConversionError):
     """pnnx or ncnn cannot compute what the module computes; the message names the operator."""
 
 
