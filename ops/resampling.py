@@ -15,8 +15,9 @@ from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from onnxinterp.values import sym_max, sym_min
+from onnxinterp.values import is_traced, sym_max, sym_min
 
 Mode: TypeAlias = Literal["nearest", "linear", "cubic"]
 NearestMode: TypeAlias = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
@@ -196,6 +197,8 @@ def _by_torch(x: Tensor, axes: Sequence[Axis], how: Method) -> Tensor | None:
         whole = all(s is not None and s == int(s) for s in scales)
         floors = (how.coordinates, how.nearest_mode) in FLOORS
         serves = whole and floors and rank in NEAREST
+        if serves and is_traced():  # torch's exporter of traces and OpenVINO know this one alone
+            return interpolate(x, scale_factor=[float(s) for s in scales if s], mode="nearest")
         return cast(Tensor, NEAREST[rank](x, sizes, *scales)) if serves else None
     if any(a.keeps_size for a in axes):
         return None  # torch copies such an axis for each scale

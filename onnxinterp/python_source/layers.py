@@ -53,7 +53,8 @@ def layer_of(step: Step, weights: Weights, values: Mapping[Key, Any]) -> Found |
         return None
     if not all(dtype.is_floating_point for dtype in types):
         return None
-    layer.to(*types)
+    for dtype in types:
+        layer.to(dtype)
     return layer, sources[0], held
 
 

@@ -220,7 +220,8 @@ class _Recorder(Interpreter):
             raise error
         pairs = zip(step.outputs, results[0], results[-1], strict=True)
         made = tuple([self._either(*pair) for pair in pairs])
-        values: list[Any] = [tape.add(tensor) for tensor in made]
+        with tape.paused():
+            values: list[Any] = [tape.add(tensor) for tensor in made]
         choice = Choice(*bodies)
         tape.calls.append(Call(choice, (tape.encode(condition),), {}, values, len(values) != 1, 0))
         return made if len(made) != 1 else made[0]

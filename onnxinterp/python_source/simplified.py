@@ -89,7 +89,9 @@ def _simplify(body: Body, tensors: set[Value], scattered: set[str]) -> None:
     calls: list[Call] = []
     for call in body.calls:
         module: Any = call.function
-        if isinstance(module, Body) and (module.path in scattered or _is_small(module, tensors)):
+        if isinstance(module, Body) and (
+            module.path in scattered or _is_small(module, tensors) or _is_fed_inside(module)
+        ):
             calls += module.calls
         else:
             calls.append(call)
@@ -157,6 +159,12 @@ def _make_layer(call: Call) -> None:
         (inner,) = body.calls
         layer = Layer(kind(), {}, [inner])
         body.calls = [Call(layer, inner.args, {}, inner.results, False, inner.step)]
+
+
+def _is_fed_inside(body: Body) -> bool:
+    """Whether a module is a layer whose input is a constant: the layer is called with it."""
+    is_layer = len(body.calls) == 1 and isinstance(body.calls[0].function, Layer)
+    return is_layer and body.calls[0].args != tuple(body.inputs)
 
 
 def _is_small(body: Body, tensors: set[Value]) -> bool:

@@ -284,7 +284,8 @@ def _is_same(tensor: Tensor, other: Tensor) -> bool:
 
 def _is_layer(body: Body) -> bool:
     """Whether a body calls one layer, and nothing else."""
-    return len(body.calls) == 1 and isinstance(body.calls[0].function, Layer)
+    is_one = len(body.calls) == 1 and isinstance(body.calls[0].function, Layer)
+    return is_one and body.calls[0].args == tuple(body.inputs)
 
 
 def _weight_path(path: str) -> tuple[str, ...]:

@@ -108,10 +108,21 @@ def _ties(count: int) -> tuple[Tensor, ...]:
     return (torch.randint(3, (count, 6)).float(),)
 
 
+RESIZED = """<ir_version: 10, opset_import: ["": 23]>
+resized (float[n, 2, 3, 4] x) => (float[n, 2, 6, 12] y) <float[4] scales = {1, 1, 2, 3}>
+{ y = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric",
+nearest_mode = "floor"> (x, , scales) }"""
+
+
+def _images(count: int) -> tuple[Tensor, ...]:
+    return (torch.randn(count, 2, 3, 4),)
+
+
 LEAVING: dict[str, tuple[str, Callable[[int], tuple[Tensor, ...]]]] = {
     "NonMaxSuppression": (BOXES, _boxes),
     "RMSNormalization": (NORMALIZED, lambda count: (torch.randn(count, 6), torch.randn(6))),
     "TopK with equal elements": (LARGEST, _ties),
+    "Resize to whole multiples": (RESIZED, _images),
 }
 """What a file has, by name: its text, and inputs of a count."""
 

@@ -78,9 +78,16 @@ def test_a_loop_that_data_end_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_free_sizes_of_one_in_the_example_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="2 or more"):
-        parsed(LAYER).to_python(tmp_path / "net.py", torch.randn(1, 3))
+def test_free_sizes_of_one_in_the_example_stay_free(tmp_path: Path) -> None:
+    module = parsed(LAYER)
+    net, _ = written(module, tmp_path, torch.randn(1, 3))
+    for length in (1, 2, 5):
+        assert_same(net, module, torch.randn(length, 3))
+
+
+def test_free_sizes_of_none_in_the_example_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must not be 0"):
+        parsed(LAYER).to_python(tmp_path / "net.py", torch.randn(0, 3))
 
 
 def test_a_changed_weight_is_noticed(tmp_path: Path) -> None:
