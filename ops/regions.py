@@ -209,7 +209,8 @@ def _register_written() -> None:
         given = (boxes, scores, most, *bounds)
         return graph.op("NonMaxSuppression", *given, center_point_box_i=int(point))
 
-    torch.onnx.register_custom_op_symbolic("onnxinterp::non_max_suppression", written, 11)
+    register: Any = torch.onnx.register_custom_op_symbolic  # type: ignore[attr-defined]  # in torch
+    register("onnxinterp::non_max_suppression", written, 11)
 
 
 @_captured.register_fake

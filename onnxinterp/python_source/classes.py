@@ -259,8 +259,8 @@ def _constant(name: str, tensor: Tensor) -> list[str]:
     """The line that declares a tensor that is no part of the state."""
     if is_uniform(tensor):
         number = Expression(_literal(tensor.flatten()[0].item()))
-        sizes = Expression(repr(tuple(tensor.shape)))
-        made = call_of("torch.full", [sizes, number, Expression(f"dtype={tensor.dtype}")])
+        shape = Expression(repr(tuple(tensor.shape)))
+        made = call_of("torch.full", [shape, number, Expression(f"dtype={tensor.dtype}")])
     elif tensor.numel() > FEW or 0 in tensor.shape:
         sizes = [Expression(str(size)) for size in tensor.shape]
         made = call_of("torch.empty", [*sizes, *_dtype(tensor)])
