@@ -108,6 +108,7 @@ def test_ncnn_computes_what_the_module_computes_on_other_inputs(text, tmp_path):
     assert worst_error(module, runtime, other) < 1e-7
 
 
+@pytest.mark.capture  # half of the time of this file
 @pytest.mark.parametrize("text", REWRITTEN.values(), ids=REWRITTEN)
 def test_without_its_rewrite_an_operator_is_refused_by_name(text, tmp_path, monkeypatch):
     monkeypatch.setattr(ncnn_rewrites, "REWRITES", {})

@@ -1,4 +1,4 @@
-"""Imported modules leave by a trace, and by OpenVINO's converter, as written ones do."""
+"""Imported modules leave by traces, OpenVINO and transforms of torch.func, as written ones do."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from onnxinterp import OnnxModule
 from tests import exporting
@@ -178,3 +179,27 @@ def test_a_trace_is_exported_again(name: str) -> None:
     for _ in range(4):
         values = inputs(20)
         assert disagreements(again(*values), right(*values)) == {}
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+def test_gradients_of_each_sample(layer: Callable[..., nn.Module]) -> None:
+    """Torch itself has no rule for a batch of torch.gru."""
+    network, x = Recurrent(layer).eval(), torch.randn(3, 6, 4)
+    options = {"dynamo": False, "input_names": ["x"], "dynamic_axes": {"x": {0: "n"}}}
+    module = OnnxModule(exporting.export(network, (x,), opset_version=17, **options))
+    parameters = {name: p.detach() for name, p in module.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor], row: Tensor) -> Tensor:
+        return functional_call(module, parameters, (row[None],)).square().sum()
+
+    got = vmap(grad(loss), (None, 0))(parameters, x)
+    assert got.keys() == dict(network.named_parameters()).keys()
+    for i, row in enumerate(x):
+        network.zero_grad()
+        network(row[None]).square().sum().backward()
+        for name, p in network.named_parameters():
+            torch.testing.assert_close(got[name][i], p.grad, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        rows = vmap(lambda row: module(row[None])[0])(x)
+    torch.testing.assert_close(rows, network(x))
+    assert not torch.allclose(got["head.weight"][0], got["head.weight"][1])
