@@ -41,7 +41,7 @@ range_11 = older(range_, since=11, without=["stash_type"])
 
 def _count(start: Host, limit: Host, delta: Host) -> int:
     """How many numbers there are before the limit."""
-    if lists := [s.numbers for s in (start, limit, delta) if len(s.numbers) != 1]:
+    if lists := [s.data for s in (start, limit, delta) if len(s.numbers) != 1 or s.rank > 1]:
         raise ValueError(f"{lists[0]} where one number is wanted")
     distance, step = limit.numbers[0] - start.numbers[0], delta.numbers[0]
     if start.dtype.is_floating_point:
@@ -57,6 +57,8 @@ def _(start: Host, limit: Host, delta: Host, *, stash_type: int = 1) -> Any:  # 
     settings = [*start.numbers, *limit.numbers, *delta.numbers]
     if start.dtype.is_floating_point or len(settings) != 3 or not all(map(is_known, settings)):
         return NotImplemented
+    if max(start.rank, limit.rank, delta.rank) > 1:
+        return NotImplemented  # the tensor kernel refuses a matrix
     numbers = range(*settings)
     return Host(list(numbers), start.dtype) if len(numbers) <= MOST_DIMENSIONS else NotImplemented
 

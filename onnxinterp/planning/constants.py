@@ -62,6 +62,7 @@ class Constants:
         if value is None:
             return name
         if kind is Kind.LATE:
+            self._convert(name, value, Kind.SCALAR)  # a constant of two elements is an error
             kind = Kind.HOST
         if kind is Kind.ANY and self.is_integer(name) and self.hosts[name].rank <= 1:
             kind = Kind.HOST  # a counter or a condition that a loop carries

@@ -17,7 +17,7 @@ from onnxinterp.ops.contrib.registration import contrib_op
 from onnxinterp.ops.linear_algebra import HALF
 from onnxinterp.registry import sample
 from onnxinterp.testing.samples import Call, Draw, call
-from onnxinterp.values import Flag, Host, Ints, Operand
+from onnxinterp.values import Flag, Host, Operand
 
 
 @contrib_op("Inverse")
@@ -48,14 +48,15 @@ def expand_dims(X: Tensor, axis: int) -> Tensor:
 @contrib_op("Pad", uint64="bits", frozen=("value",))
 def pad(
     data: Tensor,
-    pads: Ints,
+    pads: Host,
     value: Operand | None = None,
     *,
     mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
 ) -> Tensor:
     """Pads may be [1, 2 * rank]. The mode "wrap" exists without being documented."""
-    flat: Any = pads[0] if len(pads) == 1 and isinstance(pads[0], list) else pads
-    return padding.pad(data, flat, value, mode=mode)
+    if pads.rank > 1 and (pads.rank > 2 or pads.shape[0] != 1):
+        raise ValueError(f"pads must have the shape [n] or [1, n], got {list(pads.shape)}")
+    return padding.pad(data, pads.numbers, value, mode=mode)
 
 
 @contrib_op("GatherND", uint64="bits")

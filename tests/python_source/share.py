@@ -8,7 +8,6 @@ python -m tests.python_source.share --page             all, and the tables are p
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 import warnings
 from collections import Counter
@@ -163,9 +162,8 @@ def main() -> None:
         tables = page([*outcomes(chosen)])
     print(tables)
     if options.page:
-        pattern = re.compile(f"(?s){BEGIN}.*{END}")
-        text = pattern.sub(lambda _: f"{BEGIN}\n{tables}\n{END}", PAGE.read_text())
-        PAGE.write_text(text)
+        before, rest = PAGE.read_text().split(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n{tables}\n{END}{rest.split(END)[1]}")
 
 
 if __name__ == "__main__":
