@@ -269,17 +269,22 @@ class Tree:
 def is_uniform(tensor: Tensor) -> bool:
     """Whether a constant is one number, many times."""
     is_plain = tensor.dtype in (torch.float32, torch.float64, torch.int64, torch.bool)
-    return tensor.numel() > FEW and is_plain and bool((tensor == tensor.flatten()[0]).all())
+    return tensor.numel() > FEW and is_plain and _is_all(tensor, tensor.flatten()[0])
+
+
+def _is_all(tensor: Tensor, number: Tensor) -> bool:
+    """Whether all elements are a number; 0 is not -0."""
+    return bool((tensor == number).all() and (tensor.signbit() == number.signbit()).all())
 
 
 def _is_same(tensor: Tensor, other: Tensor) -> bool:
     """Whether constants are the same, bit by bit."""
-    if tensor.shape != other.shape or tensor.dtype != other.dtype:
+    if (tensor.shape, tensor.dtype, tensor.device) != (other.shape, other.dtype, other.device):
         return False
     if tensor.numel() and 0 in tensor.stride() + other.stride() and is_uniform(tensor):
-        return is_uniform(other) and bool(tensor.flatten()[0] == other.flatten()[0])
-    pair = [t.contiguous().reshape(-1).view(torch.uint8) for t in (tensor, other)]
-    return tensor.device == other.device and torch.equal(*pair)
+        return is_uniform(other) and _is_all(tensor.flatten()[0], other.flatten()[0])
+    pair = [t.clone(memory_format=torch.contiguous_format) for t in (tensor, other)]
+    return torch.equal(*[t.view(-1).view(torch.uint8) for t in pair])
 
 
 def _is_layer(body: Body) -> bool:
