@@ -22,7 +22,7 @@ from onnxinterp import OnnxModule
 from tests.exporting import export
 from tests.exports.modules import CASES
 
-ROUNDS = 60
+ROUNDS = 30
 OPSET = 18
 NAMES = ("resnet18", "mobilenet_v2", "vit_small", "bert")
 LARGEST = -1
@@ -56,7 +56,7 @@ def written(network: Network, folder: Path, *, dynamo: bool) -> nn.Module:
     names = [f"input_{i}" for i in range(len(network.inputs))]
     free: dict[str, Any] = {"dynamic_axes": dict(zip(names, network.dims, strict=True))}
     if dynamo:
-        dims = [dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in network.dims]
+        dims = [dict.fromkeys(axes, torch.export.Dim.AUTO) for axes in network.dims]
         free = {"dynamic_shapes": tuple(dims)}
     model = export(
         network.module,

@@ -46,8 +46,8 @@ class Printable(Runnable):
 
         Args:
             path: of the source, "net.py"; the weights are written to "net.safetensors".
-            *inputs: an example of each input. Free sizes must be 2 or more in it, or 1 where the
-                module also runs with 2.
+            *inputs: an example of each input. Free sizes must not be 0 in it; one of 1 is
+                fixed where the module does not run with 2.
             **named: inputs by name.
 
         Returns:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from onnxinterp import OnnxModule
 from tests.exports.exporting import export
 from tests.exports.modules import DECODER
-from tests.python_source.writing import assert_same, difference, parsed, written
+from tests.python_source.writing import assert_same, difference, outputs, parsed, written
 
 N_LARGE = 12  # numbers of a constant that is too large to stand in the source
 TYPES = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E5M2")
@@ -77,6 +77,27 @@ def test_a_layer_has_the_type_of_its_weights(dtype: str, tmp_path: Path) -> None
     assert f"nn.Linear(3, 2, dtype={wanted})" in text
     assert {p.dtype for p in net.parameters()} == {wanted}
     assert difference(net, module, torch.ones(4, 3, dtype=wanted)) == ""
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float", "bool"])
+@pytest.mark.parametrize("length", [1, N_LARGE])
+def test_equal_constants_are_one_buffer(kind: str, length: int, tmp_path: Path) -> None:
+    """They are views of one element: a size has the stride 0."""
+    made = f"ConstantOfShape <value = {kind}[1] {{1}}> (s)"
+    module = parsed(f"""g (float[n] x) => (float[n] y, {kind}[k] a, {kind}[k] b)
+        <int64[1] s = {{{length}}}> {{ y = Relu(x) a = {made} b = {made} }}""")
+    net, text = written(module, tmp_path, torch.randn(2))
+    assert difference(net, module, torch.randn(3)) == ""
+    assert text.count("nn.Buffer") == 1
+
+
+def test_zeros_of_both_signs_are_not_one_number(tmp_path: Path) -> None:
+    module = parsed("""g (float[n] x) => (float[n] y, float[k] zeros)
+        <int64[1] s = {6}>
+        { y = Relu(x) a = ConstantOfShape (s) b = Neg(a) zeros = Concat <axis = 0> (a, b) }""")
+    net, _ = written(module, tmp_path, torch.ones(2))
+    _, zeros = outputs(net, torch.ones(2))
+    assert zeros.signbit().tolist() == [False] * 6 + [True] * 6
 
 
 def test_a_tied_weight_is_one_parameter(tmp_path: Path) -> None:
