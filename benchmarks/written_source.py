@@ -6,7 +6,6 @@ the original. Exporters fold batch normalization into convolutions, which the or
 
 from __future__ import annotations
 
-import runpy
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from benchmarks.timing import time_candidates, use_one_thread
 from onnxinterp import OnnxModule
 from tests.exporting import export
 from tests.exports.modules import CASES
+from tests.python_source.writing import load
 
 ROUNDS = 30
 OPSET = 18
@@ -68,9 +68,7 @@ def written(network: Network, folder: Path, *, dynamo: bool) -> nn.Module:
         input_names=names,
         **free,
     )
-    path = OnnxModule(model).to_python(folder / "net.py", *network.inputs)
-    net: nn.Module = runpy.run_path(str(path))["load"]()
-    return net
+    return load(OnnxModule(model).to_python(folder / "net.py", *network.inputs))
 
 
 def _row(network: Network) -> tuple[str | float, ...]:

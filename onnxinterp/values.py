@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_float
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from onnxinterp.dtypes import CARRIER
 
+F = TypeVar("F", bound=Callable[..., Any])
 Scalar: TypeAlias = int | float | bool
 Flag: TypeAlias = Literal[0, 1]
 Ints: TypeAlias = list[int]
@@ -202,6 +203,15 @@ def is_known(number: Any) -> bool:
     from torch.fx.experimental.symbolic_shapes import has_static_value
 
     return has_static_value(number)
+
+
+def constant_when_compiled(function: F) -> F:
+    """Mark a function that the compiler calls, and whose result it takes as a constant.
+
+    As `torch.compiler.assume_constant_result` does, which would import the compiler.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # read by the compiler
+    return function
 
 
 def is_surely(condition: Any) -> bool:

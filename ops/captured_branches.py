@@ -24,7 +24,7 @@ from onnxinterp.ops.higher_order import (
     run_cond,
     sources_of_gradients,
 )
-from onnxinterp.values import OutputType, Subgraph
+from onnxinterp.values import OutputType, Subgraph, constant_when_compiled
 
 BRANCH = "a branch of If"
 SIZE_ERRORS = (ValueError, RuntimeError, IndexError)  # not their subclasses, which are of capture
@@ -96,12 +96,9 @@ def _only_branch(pred: Tensor, branch: Subgraph, condition: bool) -> Tensors:
     return owned(branch(), pred.device, BRANCH)
 
 
+@constant_when_compiled  # the compiler, by which the exporter tries it again, would say no
 def _is_in_onnx_export() -> bool:
     return bool(torch.onnx.is_in_onnx_export())
-
-
-# or the compiler, by which the exporter tries it again, would take the answer for no
-_is_in_onnx_export._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _selected(pred: Tensor, then: Tensors, other: Tensors) -> Tensors:

@@ -88,7 +88,7 @@ def _most_rows(M: Any, is_counted: bool) -> Any:
         ValueError: nothing limits it.
     """
     if is_counted:
-        count = M.clamp(min=0).item()
+        count = M.clamp(min=0).item()  # a symbol of the graph
         torch._check(count >= 0)
         return count
     if M is None or isinstance(M, Tensor) or (is_known(M) and M > MAX_ROWS):
@@ -99,7 +99,7 @@ def _most_rows(M: Any, is_counted: bool) -> Any:
 
 def _first(buffer: Tensor, trips: Tensor, most: Any) -> Tensor:
     """The rows that the trips of a loop have filled."""
-    length = trips.item()
+    length = trips.item()  # a symbol of the graph
     torch._check(length >= 0)
     torch._check(length <= most)
     return buffer[:length]

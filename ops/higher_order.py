@@ -20,9 +20,7 @@ from torch._higher_order_ops.scan import scan_op
 from torch._higher_order_ops.while_loop import while_loop_op
 from torch.overrides import TorchFunctionMode
 
-from onnxinterp.values import Host, Subgraph
-
-SYMBOLS = (torch.SymInt, torch.SymBool, torch.SymFloat)
+from onnxinterp.values import SYMBOLS, Host, Subgraph
 
 Body: TypeAlias = Callable[[Sequence[Any], Sequence[Any]], tuple[Any, ...]]
 """A function of the inputs of a subgraph, and of what it reads of the values around it."""
@@ -75,10 +73,11 @@ def run_while(
     operands: Sequence[Any],
 ) -> Tensors:
     """`while_loop`, likewise."""
-    call: Any = while_loop, while_loop_op  # annotated for a state of one value
+    values: Any = tuple(state)  # the operator is annotated for a state of one
     if torch.compiler.is_dynamo_compiling():
-        return tuple(call[0](goes_on, advance, tuple(state)))
-    return tuple(call[1](goes_on, _traced(advance), tuple(state), tuple(operands)))
+        loop: Any = while_loop  # untyped in torch
+        return tuple(loop(goes_on, advance, values))
+    return tuple(while_loop_op(goes_on, _traced(advance), values, tuple(operands)))
 
 
 def run_scan(
@@ -169,7 +168,7 @@ def _bound(body: Subgraph) -> Body:
 
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     """A value with other tensors and symbols in it."""
-    if isinstance(value, (Tensor, *SYMBOLS)):
+    if isinstance(value, SYMBOLS):
         return change(value)
     if isinstance(value, Host):
         return Host([_mapped(n, change) for n in value.numbers], value.dtype, value.shape)

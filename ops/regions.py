@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, cast
 
 import torch
@@ -196,6 +197,7 @@ _captured = torch.library.custom_op(
 )  # one operator in a captured graph
 
 
+@cache
 def _register_written() -> None:
     """Tell torch's exporter of traces that the captured operator is NonMaxSuppression."""
     from torch.onnx import symbolic_helper  # no earlier: it loads the whole exporter

@@ -42,7 +42,7 @@ from onnxinterp.planning.tracing import Tracer
 from onnxinterp.programs import WeightSizes
 from onnxinterp.runtime.guard import Guard
 from onnxinterp.runtime.plan import Key, Plan, WeightPlace
-from onnxinterp.values import Host, Shape
+from onnxinterp.values import Host, Shape, constant_when_compiled
 from onnxinterp.weights import Weights, tensors_of
 from onnxinterp.weights.parametrized import parameters_of
 from onnxinterp.weights.trainable import constant_names
@@ -156,14 +156,13 @@ class Plans:
         paths = dict.fromkeys(map(module_with_mode, nodes))
         return [(path, levels[places[path]]) for path in paths if path in places]
 
+    @constant_when_compiled
     def is_nested(self, training: bool) -> bool:
         """Whether a call runs a nested plan, which is made now: not while the call is captured."""
         if not (self.leaves.calls or self.watch.is_observed()):
             return False
         self.get(training, nested=True)
         return True
-
-    is_nested._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as below
 
     def _make_nested(self, mode: Mode) -> BoundPlan:
         flat = self._make(mode)
@@ -260,6 +259,7 @@ class Plans:
         shapes = self._all_static_shapes()
         return tuple([shapes.get(o.name) for o in outputs])
 
+    @constant_when_compiled
     def _all_static_shapes(self) -> Found:
         """Those of all subgraphs; while they are being found, those that are found so far."""
         found = _FOUND.get() if self._shapes is None else self._shapes
@@ -277,9 +277,6 @@ class Plans:
             _FOUND.reset(token)
         self._shapes = found
         return found
-
-    # as torch.compiler.assume_constant_result does, which would import the compiler
-    _all_static_shapes._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
         derived = ("setting", "_facts", "_plans", "_shapes", "_parts", "tracer")

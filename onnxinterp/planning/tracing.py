@@ -38,6 +38,7 @@ from onnxinterp.programs.compiling import (
 from onnxinterp.programs.source import DeviationError
 from onnxinterp.runtime.interpreter import FAILURES, Frame
 from onnxinterp.runtime.plan import Key, Plan, WeightPlace
+from onnxinterp.values import constant_when_compiled
 
 if TYPE_CHECKING:
     from onnxinterp.planning.plans import Plans
@@ -104,6 +105,7 @@ class Tracer:
         known = self._fingerprint
         return known is not None and plans is self._plans and known == fingerprint(setting, types)
 
+    @constant_when_compiled
     def places(self, fields: Fields) -> Places | None:
         """Where the weights of a plan are; None where one has no way to it that can be guarded."""
         named = self._plans.weights.root.named_modules()
@@ -114,6 +116,7 @@ class Tracer:
             return None
         return tuple((paths[m], tuple(p.attribute for p in places)) for m, places in held.items())
 
+    @constant_when_compiled
     def program(
         self, fields: Fields, names: Sequence[str], inputs: Sequence[Spec], weights: Sequence[Spec]
     ) -> str | None:
@@ -142,10 +145,6 @@ class Tracer:
         setattr(self, name, function)
         self._programs.append(name)
         return name
-
-    # as torch.compiler.assume_constant_result does, which would import the compiler
-    places._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    program._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def _traced(
         self, fields: Fields, names: Sequence[str], inputs: Sequence[Spec], weights: Sequence[Spec]

@@ -157,7 +157,10 @@ class Tape(TorchFunctionMode):
             finally:
                 self.is_on = True
                 self._within.pop()
-        result = func(*args, **kwargs)
+        return self._noted(func, args, kwargs, func(*args, **kwargs))
+
+    def _noted(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
+        """Note a call unless one before it could not be; return its result."""
         if self.failure is None:
             try:
                 return self._note(func, args, kwargs, result)

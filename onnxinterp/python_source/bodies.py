@@ -77,6 +77,11 @@ class Body(Whole):
     is_subgraph: bool = False
     error: str = ""
 
+    def layer_call(self) -> Call | None:
+        """The call of a layer, where it is the only one."""
+        is_layer = len(self.calls) == 1 and isinstance(self.calls[0].function, Layer)
+        return self.calls[0] if is_layer else None
+
     def walk(self) -> Iterator[Body]:
         """This body and all inside, those inside first."""
         for call in self.calls:

@@ -6,7 +6,7 @@ source is wrong then, or cannot run, it says so: the size becomes a condition.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from onnxinterp.errors import OnnxError, SourceError
 from onnxinterp.inspection.runnable import Runnable
 from onnxinterp.python_source.bodies import Recorded
+from onnxinterp.python_source.free_sizes import free_axes
 from onnxinterp.runtime.interpreter import Interpreter
 
 EDGES = (1, 0)
@@ -60,10 +61,8 @@ def widened(module: Runnable, given: Mapping[str, Tensor]) -> Mapping[str, Tenso
 
 
 def _doubled(tensor: Tensor, declared: Sequence[Any] | None) -> Tensor:
-    sizes = [None] * tensor.ndim if declared is None else declared
-    for axis, size in enumerate(sizes):
-        is_free = not isinstance(size, int) or size < 0
-        if is_free and tensor.shape[axis] == 1:
+    for axis in free_axes(declared, tensor.ndim):
+        if tensor.shape[axis] == 1:
             tensor = torch.cat([tensor, tensor], axis)
     return tensor
 
@@ -74,12 +73,9 @@ def check(module: Runnable, net: nn.Module, given: Mapping[str, Tensor]) -> None
     Raises:
         SourceError: they differ.
     """
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(SEED)
-        wanted = _run(module, given)
-        torch.manual_seed(SEED)
-        if not _agree(wanted, net(*given.values())):
-            raise SourceError("the source computes something else than the module")
+    wanted = _seeded(_run, module, given)
+    if not _agree(wanted, _seeded(net, *given.values())):
+        raise SourceError("the source computes something else than the module")
 
 
 def edges(
@@ -88,17 +84,14 @@ def edges(
     """The conditions under which the source is right for sizes of 1 and 0."""
     found = []
     for symbol, size, inputs in _variants(recorded, given):
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(SEED)
-            try:
-                wanted = _run(module, inputs)
-            except FAILURES:
-                continue
-            torch.manual_seed(SEED)
-            try:
-                is_right = _agree(wanted, net(*inputs.values()))
-            except FAILURES:
-                is_right = False
+        try:
+            wanted = _seeded(_run, module, inputs)
+        except FAILURES:
+            continue
+        try:
+            is_right = _agree(wanted, _seeded(net, *inputs.values()))
+        except FAILURES:
+            is_right = False
         if not is_right:
             found.append(symbol > size)
     return found
@@ -130,6 +123,13 @@ def _run(module: Runnable, given: Mapping[str, Tensor]) -> tuple[Any, ...]:
     """The results of a module in `eval()` mode."""
     results: tuple[Any, ...] = module._run((), given, module._plans, Interpreter())
     return results
+
+
+def _seeded(function: Callable[..., Any], *args: Any) -> Any:
+    """What a function returns that draws the same numbers in each call."""
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        return function(*args)
 
 
 def _agree(wanted: tuple[Any, ...], got: Any) -> bool:

@@ -24,6 +24,12 @@ from onnxinterp.errors import InputError
 SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
+def free_axes(declared: Sequence[Any] | None, rank: int) -> list[int]:
+    """The axes whose sizes a file does not fix."""
+    sizes = [None] * rank if declared is None else declared
+    return [axis for axis, n in enumerate(sizes) if not isinstance(n, int) or n < 0]
+
+
 class FreeSizes:
     """Sizes that are symbols, and tensors without data that have them."""
 
@@ -52,16 +58,15 @@ class FreeSizes:
 
     def free(self, name: str, example: Tensor, declared: Sequence[Any] | None) -> Tensor:
         """A tensor without data, with a symbol for each size that is not declared."""
-        sizes = [None] * example.ndim if declared is None else declared
-        is_free = [not isinstance(size, int) or size < 0 for size in sizes]
-        if any(free and not size for free, size in zip(is_free, example.shape, strict=True)):
-            what = f"free sizes must not be 0 in the example, got {list(example.shape)}"
-            raise InputError(f"{what} for input {name!r}")
-        for axis, size in enumerate(example.shape):
-            if is_free[axis] and size == 1:  # the module cannot run with two
+        dims = [DimDynamic.STATIC] * example.ndim
+        for axis in free_axes(declared, example.ndim):
+            if example.shape[axis] == 0:
+                what = f"free sizes must not be 0 in the example, got {list(example.shape)}"
+                raise InputError(f"{what} for input {name!r}")
+            if example.shape[axis] == 1:  # the module cannot run with two
                 self.ones.append((name, axis))
-                is_free[axis] = False
-        dims = [DimDynamic.DYNAMIC if free else DimDynamic.STATIC for free in is_free]
+            else:
+                dims[axis] = DimDynamic.DYNAMIC
         context: Any = StatelessSymbolicContext(dims)
         source = ConstantSource(name)
         return self.mode.from_tensor(example, source=source, symbolic_context=context)

@@ -49,9 +49,9 @@ def layer_of(step: Step, weights: Weights, values: Mapping[Key, Any]) -> Found |
         return None
     tensors = {attribute: weights[name] for attribute, name in names.items()}
     types = {tensor.dtype for tensor in tensors.values()}
-    if layer is None or len(types) > 1 or not _fits(layer, tensors):
+    if layer is None or len(types) > 1 or not all(dtype.is_floating_point for dtype in types):
         return None
-    if not all(dtype.is_floating_point for dtype in types):
+    if not _fits(layer, tensors):
         return None
     for dtype in types:
         layer.to(dtype)

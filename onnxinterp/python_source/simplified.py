@@ -163,8 +163,8 @@ def _make_layer(call: Call) -> None:
 
 def _is_fed_inside(body: Body) -> bool:
     """Whether a module is a layer whose input is a constant: the layer is called with it."""
-    is_layer = len(body.calls) == 1 and isinstance(body.calls[0].function, Layer)
-    return is_layer and body.calls[0].args != tuple(body.inputs)
+    call = body.layer_call()
+    return call is not None and call.args != tuple(body.inputs)
 
 
 def _is_small(body: Body, tensors: set[Value]) -> bool:

@@ -34,12 +34,7 @@ class SourceTape(Tape):
         with self.paused():
             result = mapped_results(result, self.sizes.with_symbols)
         self.sizes.ignore_conditions()
-        if self.failure is None:
-            try:
-                return self._note(func, args, kwargs, result)
-            except NotRecordableError as error:
-                self.failure = str(error)
-        return result
+        return self._noted(func, args, kwargs, result)
 
     def _note(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
         if isinstance(result, torch.dtype) or name_of(func) == "_set_grad_enabled":

@@ -289,8 +289,8 @@ def _is_same(tensor: Tensor, other: Tensor) -> bool:
 
 def _is_layer(body: Body) -> bool:
     """Whether a body calls one layer, and nothing else."""
-    is_one = len(body.calls) == 1 and isinstance(body.calls[0].function, Layer)
-    return is_one and body.calls[0].args == tuple(body.inputs)
+    call = body.layer_call()
+    return call is not None and call.args == tuple(body.inputs)
 
 
 def _weight_path(path: str) -> tuple[str, ...]:

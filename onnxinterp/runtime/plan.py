@@ -20,7 +20,7 @@ from onnxinterp.errors import plain
 from onnxinterp.graph.ir import Node
 from onnxinterp.kinds import Kind
 from onnxinterp.lazy import lazy
-from onnxinterp.values import Host, OutputType, Shape, read_weight
+from onnxinterp.values import Host, OutputType, Shape, constant_when_compiled, read_weight
 
 
 class Ref(NamedTuple):
@@ -93,11 +93,10 @@ class Step:
         captured = (name for plan in self.subgraphs.values() for name in plan.captures)
         return (*self.inputs, *self.weights.values(), *captured, *(n for n, _ in self.updates))
 
+    @constant_when_compiled
     def settings(self) -> tuple[Any, ...]:
         """The numbers among its attributes, or None; the compiler takes them as they are."""
         return tuple(map(_own_numbers, self.attributes.values()))
-
-    settings._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @property
     def op(self) -> str:
@@ -145,6 +144,7 @@ class Plan:
     static_shapes: Callable[[], tuple[Shape, ...]] = tuple
     sized: tuple[str, ...] = ()
 
+    @constant_when_compiled
     def numbers(self) -> tuple[Any, ...]:
         """The numbers among its constants, of a subgraph's; the compiler takes them as they are.
 
@@ -152,8 +152,6 @@ class Plan:
         takes.
         """
         return tuple(map(_own_numbers, self.constants.values()))
-
-    numbers._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def blocks(self) -> Iterator[Block]:
         """All blocks of a nested plan, those inside after the one around them."""

@@ -218,6 +218,11 @@ def exported(module: OnnxModule, calls: list[Inputs]) -> Callable[..., Any]:
     return torch.export.load(file).module()
 
 
+def feeds_of(module: OnnxModule, inputs: Inputs) -> dict[str, Any]:
+    """The inputs of a call as onnxruntime takes them."""
+    return dict(zip(module.input_names, [x.numpy() for x in inputs], strict=True))
+
+
 CAPTURES = {"compile": compiled, "export": exported}
 
 
@@ -238,8 +243,7 @@ def test_one_graph_serves_all_values(graph: str, calls: list[Inputs], capture: A
         got = [r.detach() for r in as_list(function(*inputs))]
         eager = [r.detach() for r in as_list(module(*inputs))]
         torch.testing.assert_close(got, eager)
-        feeds = dict(zip(module.input_names, [x.numpy() for x in inputs], strict=True))
-        assert_same(got, onnxruntime_answers(model, feeds))
+        assert_same(got, onnxruntime_answers(model, feeds_of(module, inputs)))
 
 
 @pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from onnxinterp import OnnxModule
-from tests.engine.test_captured_control_flow import CAPTURES, LEAVES, Inputs, as_list
+from tests.engine.test_captured_control_flow import CAPTURES, LEAVES, Inputs, as_list, feeds_of
 from tests.engine.test_control_flow import assert_same, onnxruntime_answers, parse
 
 pytestmark = LEAVES
@@ -147,6 +147,5 @@ def check(graph: str, calls: list[Inputs], capture: Any) -> None:
     module = OnnxModule(model)
     function = capture(module, calls)
     for inputs in calls:
-        feeds = dict(zip(module.input_names, [x.numpy() for x in inputs], strict=True))
         got = [r.detach() for r in as_list(function(*inputs))]
-        assert_same(got, onnxruntime_answers(model, feeds))
+        assert_same(got, onnxruntime_answers(model, feeds_of(module, inputs)))

@@ -282,7 +282,13 @@ def openvino(module: nn.Module, row: Row, folder: Path) -> Function:
         return _deployed(module, row, folder / "m.xml")
     import openvino as ov
 
-    model = ov.convert_model(_program(module, row))
+    return run_by_openvino(ov.convert_model(_program(module, row)))
+
+
+def run_by_openvino(model: Any) -> Function:
+    """A converted model, in float32."""
+    import openvino as ov
+
     compiled = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(*inputs: Tensor) -> list[Tensor]:

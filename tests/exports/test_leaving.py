@@ -17,9 +17,11 @@ from torch.func import functional_call, grad, vmap
 
 from onnxinterp import OnnxModule
 from tests import exporting
+from tests.exports.columns import run_by_openvino
 from tests.exports.comparison import as_tuple, disagreements
 from tests.exports.conftest import OLDEST_AND_NEWEST, Subject
 from tests.exports.exporting import dynamic_shapes
+from tests.exports.modules.recurrent import Recurrent
 
 TRANSFORMERS = [e for e in OLDEST_AND_NEWEST if e.values[0][0].name in ("encoder", "decoder")]
 
@@ -46,29 +48,10 @@ def test_transformers_are_exported_again_from_a_trace(subject: Subject) -> None:
         assert disagreements(got, as_tuple(network(*inputs))) == {}, sizes
 
 
-class Recurrent(nn.Module):
-    """A recurrent layer with the head of a classifier."""
-
-    def __init__(self, layer: Callable[..., nn.Module]) -> None:
-        super().__init__()
-        self.layer = layer(4, 5, bidirectional=True, batch_first=True)
-        self.head = nn.Linear(10, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layer(x)[0][:, -1])
-
-
 def _in_openvino(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., list[Tensor]]:
     """The module as `openvino.convert_model` understands it by a trace of one call."""
     ov = pytest.importorskip("openvino", reason="openvino is an extra")
-    model = ov.convert_model(module, example_input=inputs)
-    compiled = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def run(*inputs: Tensor) -> list[Tensor]:
-        results = compiled([x.numpy() for x in inputs])
-        return [torch.from_numpy(results[i].copy()) for i in range(len(compiled.outputs))]
-
-    return run
+    return run_by_openvino(ov.convert_model(module, example_input=inputs))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.:FutureWarning")

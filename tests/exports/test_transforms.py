@@ -13,18 +13,7 @@ from torch.func import hessian, jacfwd, jacrev
 
 from onnxinterp import OnnxModule
 from tests import exporting
-
-
-class Recurrent(nn.Module):
-    """A recurrent layer with the head of a classifier."""
-
-    def __init__(self, layer: Callable[..., nn.Module]) -> None:
-        super().__init__()
-        self.layer = layer(4, 5, bidirectional=True, batch_first=True)
-        self.head = nn.Linear(10, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layer(x)[0][:, -1])
+from tests.exports.modules.recurrent import Recurrent
 
 
 def imported(network: nn.Module, x: Tensor) -> OnnxModule:
